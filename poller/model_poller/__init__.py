@@ -1,0 +1,1 @@
+"""Brings model versions from a bucket to the disk of a TensorFlow Serving pod."""

@@ -1,0 +1,163 @@
+"""What a poller tells about its pod: the answer of ``GET /status``.
+
+These types are the only thing that other parts may import from this package; they need
+nothing but msgspec. Names are camelCase in JSON. A reader ignores fields it does not know,
+so that pollers and operators of neighbouring releases understand each other.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class VersionState(StrEnum):
+    """How far one version has come on this pod, in the order of its life."""
+
+    INCOMPLETE = "Incomplete"
+    """In the bucket, but parts are missing or its listing is not yet stable."""
+    DISCOVERED = "Discovered"
+    """Complete in the bucket, nothing of it on this pod's disk."""
+    FETCHING = "Fetching"
+    FETCHED = "Fetched"
+    """Complete and verified on disk, not served and never was since the poller's start."""
+    PUBLISHED = "Published"
+    """In the model server's base path; the server has not yet said AVAILABLE."""
+    AVAILABLE = "Available"
+    """The model server answers requests with it."""
+    RETIRED = "Retired"
+    """Was served, is kept on disk for a rollback without a download."""
+    QUARANTINED = "Quarantined"
+    """Failed for a reason that the same objects will not heal; not tried again until they change."""
+
+
+class SourceState(StrEnum):
+    """What the last look into the bucket gave."""
+
+    PENDING = "Pending"
+    """Not looked yet."""
+    READY = "Ready"
+    FAILED = "Failed"
+
+
+class SourceReason(StrEnum):
+    """Why a source is not ready, or what is wrong beside it. Part of the published interface."""
+
+    LISTED = "Listed"
+    NOT_LISTED_YET = "NotListedYet"
+    NO_VERSION_FOUND = "NoVersionFound"
+    BUCKET_NOT_FOUND = "BucketNotFound"
+    ACCESS_DENIED = "AccessDenied"
+    UNREACHABLE = "Unreachable"
+    INVALID_SOURCE = "InvalidSource"
+
+
+class VersionReason(StrEnum):
+    """Why a version is incomplete, quarantined or not progressing."""
+
+    MISSING_SAVED_MODEL = "MissingSavedModel"
+    MISSING_VARIABLES = "MissingVariables"
+    UNSTABLE_LISTING = "UnstableListing"
+    CHECKSUM_MISMATCH = "ChecksumMismatch"
+    BAD_ARCHIVE = "BadArchive"
+    UNSAFE_ARCHIVE = "UnsafeArchive"
+    ARCHIVE_TOO_LARGE = "ArchiveTooLarge"
+    INSUFFICIENT_DISK = "InsufficientDisk"
+    FETCH_FAILED = "FetchFailed"
+    LOAD_FAILED = "LoadFailed"
+    LOAD_TIMEOUT = "LoadTimeout"
+    CHANGED_AFTER_PUBLISH = "ChangedAfterPublish"
+
+
+class _Message(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
+    pass
+
+
+class VersionStatus(_Message):
+    """One version, as this pod knows it."""
+
+    version: int
+    state: VersionState
+    in_source: bool = False
+    """Whether the last successful listing had it, complete or not."""
+    fingerprint: str = ""
+    """Identifies the stored objects (names, generations, sizes); changes when any of them does."""
+    bytes_done: int = 0
+    bytes_total: int = 0
+    """Bytes to fetch from the store; 0 while unknown."""
+    reason: VersionReason | None = None
+    message: str = ""
+
+
+class ServedVersion(_Message):
+    """One entry of the model server's own answer to GetModelStatus."""
+
+    version: int
+    state: str
+    """START, LOADING, AVAILABLE, UNLOADING or END."""
+    error_code: str = "OK"
+    error_message: str = ""
+
+
+class NotificationsStatus(_Message):
+    """The subscription's health; a fault here only delays versions by up to a poll interval."""
+
+    connected: bool = False
+    message: str = ""
+
+
+class SourceStatus(_Message):
+    """The bucket, as this pod sees it."""
+
+    uri: str
+    state: SourceState = SourceState.PENDING
+    reason: SourceReason = SourceReason.NOT_LISTED_YET
+    message: str = ""
+    notifications: NotificationsStatus | None = None
+    """None when no notifications are configured."""
+
+
+class DiskStatus(_Message):
+    """The model volume. Refreshed with every status, but never a reason for a new revision."""
+
+    free_bytes: int
+    total_bytes: int
+
+
+class PollerStatus(_Message):
+    """The whole answer of ``GET /status``."""
+
+    revision: str
+    """Opaque; differs whenever anything below but ``disk`` differs, and after a restart."""
+    model: str
+    target: int | None = None
+    """The version this pod was told to serve; None when it has not been told."""
+    source: SourceStatus
+    versions: tuple[VersionStatus, ...] = ()
+    """Newest first."""
+    server_reachable: bool = False
+    """Whether the model server answered the last GetModelStatus; ``served`` is empty when not."""
+    served: tuple[ServedVersion, ...] = ()
+    """The model server's own words, newest first."""
+    disk: DiskStatus | None = None
+
+    @property
+    def active_version(self) -> int | None:
+        """The version that answers a request which names none: the highest AVAILABLE one."""
+        return max((s.version for s in self.served if s.state == "AVAILABLE"), default=None)
+
+
+def decode(body: bytes) -> PollerStatus:
+    """Read an answer of ``GET /status``.
+
+    Raises:
+        msgspec.ValidationError: the body is JSON of another shape.
+        msgspec.DecodeError: the body is not JSON.
+    """
+    return msgspec.json.decode(body, type=PollerStatus)
+
+
+def encode(status: PollerStatus) -> bytes:
+    """Write an answer of ``GET /status``."""
+    return msgspec.json.encode(status)
