@@ -1,0 +1,93 @@
+# Everything that a developer or a CI machine runs. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# -- The main job ---------------------------------------------------------------------------
+
+.PHONY: demo
+demo: $(STAMP) ## Run it all here: cluster, operator, a photo's labels, a new version under traffic
+	$(BIN)/python -m demo up
+
+.PHONY: demo-down
+demo-down: $(STAMP) ## Take the demo away, leaving nothing behind
+	$(BIN)/python -m demo down
+
+# -- Tests ----------------------------------------------------------------------------------
+
+.PHONY: test
+test: lint unit api e2e ## Run every test: linters, types, unit, API server, whole cluster
+
+.PHONY: lint
+lint: $(STAMP) ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy -p demo -p bench
+
+.PHONY: format
+format: $(STAMP) ## Rewrite the sources in the project's format
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+.PHONY: unit
+unit: $(STAMP) ## Run the tests that need no cluster
+	$(BIN)/pytest tests/unit
+
+.PHONY: api
+api: $(STAMP) ## Run the tests on a real API server (no node)
+	$(BIN)/pytest tests/api
+
+.PHONY: e2e
+e2e: $(STAMP) ## Run the tests on a whole cluster
+	$(BIN)/pytest tests/e2e
+
+# -- The embedded cluster -------------------------------------------------------------------
+
+.PHONY: cluster-up
+cluster-up: ## Start the embedded Kubernetes (Linux, root)
+	PYTHONPATH=devcluster $(PYTHON) -m devcluster up
+
+.PHONY: cluster-down
+cluster-down: ## Stop the embedded Kubernetes, leaving nothing behind
+	PYTHONPATH=devcluster $(PYTHON) -m devcluster down
+
+# -- Measurements ---------------------------------------------------------------------------
+
+.PHONY: bench
+bench: $(STAMP) ## Measure version change, traffic and operator restart; print ratios
+	$(BIN)/python -m bench version-change
+	$(BIN)/python -m bench traffic
+	$(BIN)/python -m bench operator-restart
+
+# -- Dependencies ---------------------------------------------------------------------------
+
+$(STAMP): requirements/dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "$(PYTHON) is older than 3.11: name another one with make PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+	  || { echo "installing python3-venv, which $(PYTHON) lacks"; apt-get update -qq && apt-get install -y -qq python3-venv; }
+	@echo "installing the pinned Python packages into $(VENV) (about a minute with an empty cache)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+LOCK = uv pip compile --quiet pyproject.toml --override requirements/overrides.txt \
+  --generate-hashes --no-header --no-annotate --universal --python-version 3.11
+
+.PHONY: lock
+lock: ## Pin the newest versions of every dependency (needs uv)
+	$(LOCK) --upgrade --extra operator -o requirements/operator.lock
+	$(LOCK) --upgrade --extra poller -o requirements/poller.lock
+	$(LOCK) --upgrade --extra devserver -o requirements/devserver.lock
+	$(LOCK) --upgrade --extra operator --extra poller --extra devserver --extra dev -o requirements/dev.lock
