@@ -1,0 +1,106 @@
+"""The real kubectl, for tests that act as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+Object = dict[str, Any]
+
+
+class KubectlError(AssertionError):
+    """kubectl ended with an error; the message is what it printed.
+
+    An AssertionError, so that a wait takes it for "not yet".
+    """
+
+
+@dataclass(frozen=True)
+class Kubectl:
+    """kubectl against one cluster and, when named, one namespace."""
+
+    program: Path | str
+    kubeconfig: Path
+    namespace: str | None = None
+
+    def in_namespace(self, namespace: str) -> Kubectl:
+        """The same cluster, another default namespace."""
+        return Kubectl(self.program, self.kubeconfig, namespace)
+
+    def __call__(self, *args: str, stdin: str | None = None, timeout: float = 120.0) -> str:
+        """Run kubectl and return what it printed.
+
+        Raises:
+            KubectlError: kubectl's exit code was not 0.
+        """
+        namespace = ["--namespace", self.namespace] if self.namespace else []
+        done = subprocess.run(
+            [str(self.program), *namespace, *args],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
+        )
+        if done.returncode != 0:
+            raise KubectlError(f"kubectl {' '.join(args)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def get(self, kind: str, name: str) -> Object:
+        """One object."""
+        found: Object = json.loads(self("get", kind, name, "-o", "json"))
+        return found
+
+    def list(self, kind: str, selector: str | None = None) -> list[Object]:
+        """All objects of a kind, or those that a label selector picks."""
+        picked = ["--selector", selector] if selector else []
+        items: list[Object] = json.loads(self("get", kind, *picked, "-o", "json"))["items"]
+        return items
+
+    def apply(self, manifest: Mapping[str, Any]) -> str:
+        """``kubectl apply`` of one object."""
+        return self("apply", "-f", "-", stdin=json.dumps(manifest))
+
+    def until(
+        self,
+        kind: str,
+        name: str,
+        holds: Callable[[Object], object],
+        *,
+        what: str,
+        within: float = 120.0,
+    ) -> Object:
+        """Read an object until ``holds`` is true of it, and return it.
+
+        Raises:
+            TimeoutError: the deadline (seconds) passed.
+        """
+        seen: Object = {}
+
+        def look() -> bool:
+            seen.clear()
+            seen.update(self.get(kind, name))
+            assert holds(seen), json.dumps(seen.get("status"))
+            return True
+
+        eventually(look, what=f"{kind} {name}: {what}", within=within)
+        return seen
+
+
+def condition(obj: Object, kind: str) -> Object:
+    """One condition of an object's status, ``{}`` while it is not there."""
+    for found in obj.get("status", {}).get("conditions", []):
+        if found["type"] == kind:
+            typed: Object = found
+            return typed
+    return {}
