@@ -1,0 +1,237 @@
+"""One InferenceModel under test, with its bucket folder, its traffic and its operator."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tests.support.kubectl import Kubectl, KubectlError, Object, condition
+from tests.support.savedmodels import archive, files
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support.bucket import Bucket
+    from tests.support.traffic import Traffic
+
+BUCKET_ENDPOINT_IN_CLUSTER = "http://bucket.development-bucket:4443"
+PUBSUB_ENDPOINT_IN_CLUSTER = "pubsub.development-bucket:8085"
+DEVELOPMENT_SERVER = "inferencemodel/development-model-server:0.1.0"
+
+
+@dataclass(frozen=True)
+class Operator:
+    """The operator's Deployment."""
+
+    kubectl: Kubectl
+
+    def restart(self) -> None:
+        """End the running operator at once; its Deployment starts another."""
+        self.kubectl("delete", "pod", "--all", "--grace-period=0", "--force", "--wait=false")
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """No operator inside the block."""
+        self._scale(0)
+        eventually(lambda: not self.kubectl.list("pods"), what="the operator to be gone")
+        try:
+            yield
+        finally:
+            self._scale(1)
+            self.kubectl("rollout", "status", "deployment/inferencemodel-operator", "--timeout=90s")
+
+    def _scale(self, replicas: int) -> None:
+        self.kubectl("scale", "deployment/inferencemodel-operator", f"--replicas={replicas}")
+
+
+@dataclass
+class Served:
+    """One InferenceModel in a namespace of its own."""
+
+    name: str
+    namespace: str
+    kubectl: Kubectl
+    operator: Operator
+    bucket: Bucket
+    subscription: str
+    ingress: str
+    """``host:port`` of the ingress controller."""
+    exports: dict[int, Path]
+    """Exported SavedModels by the offset in ``y = 0.5 x + offset``."""
+    newest: int = field(default=0)
+
+    @property
+    def prefix(self) -> str:
+        """The folder of this model in the bucket."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def selector(self) -> str:
+        """The label selector of its pods."""
+        return f"inferencemodel.dev/name={self.name}"
+
+    @property
+    def host(self) -> str:
+        """The host name of its Ingress."""
+        return f"{self.name}.{self.namespace}.example.com"
+
+    # -- the bucket
+
+    def files(self, *, offset: int) -> dict[str, bytes]:
+        """The files of one export."""
+        return files(self.exports[offset])
+
+    def next_version(self) -> int:
+        """A version number above all that were uploaded."""
+        return self.newest + 1
+
+    def upload(self, version: int, *, offset: int) -> None:
+        """Upload a good archive."""
+        self.upload_raw(version, archive(self.files(offset=offset), folder=f"{version:04}"))
+
+    def upload_raw(self, version: int, content: bytes) -> None:
+        """Upload any bytes under a version's archive name."""
+        self.newest = max(self.newest, version)
+        self.bucket.upload(f"{self.prefix}/{version:04}.zip", content)
+
+    # -- the resource
+
+    def apply(
+        self,
+        *,
+        replicas: int,
+        pollInterval: str = "30s",  # noqa: N803  the field's own name
+        subscription: str | None = "",
+        storageUri: str | None = None,  # noqa: N803
+    ) -> None:
+        """``kubectl apply`` the resource; an empty subscription means the test's own."""
+        source: dict[str, Any] = {
+            "endpoint": BUCKET_ENDPOINT_IN_CLUSTER,
+            "anonymous": True,
+            "pollInterval": pollInterval,
+        }
+        if subscription is not None:
+            source["notifications"] = {
+                "pubsub": {
+                    "subscription": subscription or self.subscription,
+                    "endpoint": PUBSUB_ENDPOINT_IN_CLUSTER,
+                }
+            }
+        self.kubectl.apply(
+            {
+                "apiVersion": "inferencemodel.dev/v1alpha1",
+                "kind": "InferenceModel",
+                "metadata": {"name": self.name},
+                "spec": {
+                    "model": {
+                        "storageUri": storageUri or f"gs://{self.bucket.name}/{self.prefix}"
+                    },
+                    "source": source,
+                    "server": {"image": DEVELOPMENT_SERVER, "imagePullPolicy": "IfNotPresent"},
+                    "replicas": replicas,
+                    "ingress": {"className": "traefik", "host": self.host},
+                },
+            }
+        )
+
+    def patch(self, spec: Object) -> None:
+        """Merge into the spec."""
+        self.kubectl(
+            *("patch", "inferencemodel", self.name, "--type=merge"),
+            *("--patch", json.dumps({"spec": spec})),
+        )
+
+    def get(self) -> Object:
+        """The resource as it is."""
+        return self.kubectl.get("inferencemodel", self.name)
+
+    def until(self, holds: Callable[[Object], object], *, what: str, within: float = 120) -> Object:
+        """Wait until something is true of the resource; what is not there yet is not an error."""
+
+        def look(obj: Object) -> object:
+            try:
+                return holds(obj)
+            except KeyError:
+                return False
+
+        return self.kubectl.until("inferencemodel", self.name, look, what=what, within=within)
+
+    def until_active(self, version: int, *, replicas: int, within: float = 180) -> None:
+        """Wait until the status says that this version answers on so many ready replicas."""
+
+        def settled(obj: Object) -> bool:
+            status = obj["status"]
+            return (
+                status["model"].get("activeVersion") == version
+                and status.get("readyReplicas") == replicas
+                and condition(obj, "Ready").get("status") == "True"
+                and status["observedGeneration"] == obj["metadata"]["generation"]
+            )
+
+        self.until(settled, what=f"version {version} on {replicas} replicas", within=within)
+
+    # -- its pods
+
+    def pods(self) -> list[Object]:
+        """All pods, terminating ones included."""
+        return self.kubectl.list("pods", self.selector)
+
+    def until_pods(self, count: int) -> None:
+        """Wait until just so many pods exist."""
+        eventually(
+            lambda: len(self.pods()) == count, what=f"just {count} pods", within=120, every=1
+        )
+
+    def children(self) -> list[str]:
+        """What exists of the resource, as ``kind/name``."""
+        kinds = "deployments,services,ingresses,configmaps,pods"
+        found = self.kubectl("get", kinds, "--selector", self.selector, "-o", "name")
+        return found.split()
+
+    def versions_on_each_replica(self) -> list[int]:
+        """The version that each ready pod's own model server names in its answer."""
+        return [
+            self._asked(pod["metadata"]["name"])
+            for pod in self.pods()
+            if "deletionTimestamp" not in pod["metadata"]
+            and any(
+                c["type"] == "Ready" and c["status"] == "True" for c in pod["status"]["conditions"]
+            )
+        ]
+
+    def _asked(self, pod: str) -> int:
+        """Ask one pod's model server through the API server which version is servable."""
+        path = (
+            f"/api/v1/namespaces/{self.namespace}/pods/{pod}:8501/proxy"
+            f"/v1/models/{self.name}/metadata"
+        )
+        try:
+            answer = json.loads(self.kubectl("get", "--raw", path))
+        except KubectlError:
+            return -1
+        return int(answer["model_spec"]["version"])
+
+    # -- requests
+
+    def predict(self, x: float) -> float:
+        """One prediction through the Ingress."""
+        request = urllib.request.Request(
+            f"http://{self.ingress}/v1/models/{self.name}:predict",
+            data=json.dumps({"instances": [x]}).encode(),
+            headers={"Host": self.host, "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return float(json.load(response)["predictions"][0])
+
+    @contextmanager
+    def traffic(self, *, rate: int) -> Iterator[Traffic]:
+        """Steady requests through the Ingress inside the block, ``rate`` a second."""
+        from tests.support.traffic import through_ingress  # noqa: PLC0415
+
+        with through_ingress(self.ingress, self.host, self.name, rate=rate) as running:
+            yield running

@@ -1,0 +1,175 @@
+"""What is wrong is said with what to do, and what was served is still served."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.kubectl import Object, condition
+from tests.support.savedmodels import archive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.e2e.models import Served
+
+pytestmark = pytest.mark.e2e
+
+Files = dict[str, bytes]
+
+
+def _escaping(files: Files) -> bytes:
+    return archive({**files, "../../../etc/escaped": b"x"}, folder="2")
+
+
+def _bomb(files: Files) -> bytes:
+    return archive({**files, "assets/zeros": bytes(64 << 20)}, folder="2")
+
+
+def _without_saved_model(files: Files) -> bytes:
+    return archive({n: c for n, c in files.items() if n != "saved_model.pb"}, folder="2")
+
+
+def _without_shard(files: Files) -> bytes:
+    return archive({n: c for n, c in files.items() if ".data-" not in n}, folder="2")
+
+
+def _truncated(files: Files) -> bytes:
+    whole = archive(files, folder="2")
+    return whole[: len(whole) // 2]
+
+
+def _unloadable(files: Files) -> bytes:
+    return archive({**files, "saved_model.pb": zlib.compress(b"not a graph")}, folder="2")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (_escaping, "UnsafeArchive"),
+        (_bomb, "ArchiveTooLarge"),
+        (_without_saved_model, "MissingSavedModel"),
+        (_without_shard, "MissingVariables"),
+        (_truncated, "BadArchive"),
+        (_unloadable, "LoadFailed"),
+    ],
+)
+def test_a_bad_archive_is_quarantined_while_the_version_before_it_is_served(
+    served_once: Served, spoil: Callable[[Files], bytes], reason: str
+) -> None:
+    """One resource lives through all the cases; each takes the next version number."""
+    served = served_once
+    bad = served.next_version()
+
+    served.upload_raw(bad, spoil(served.files(offset=3)))
+
+    def told(obj: Object) -> bool:
+        model = obj["status"]["model"]
+        quarantined = {q["version"]: q for q in model.get("quarantined", [])}
+        return quarantined[bad]["reason"] == reason and bool(quarantined[bad]["message"])
+
+    served.until(told, what=f"version {bad} quarantined as {reason}", within=90)
+    model = served.get()["status"]["model"]
+    assert model["activeVersion"] < bad
+    assert served.predict(1.0) == 2.5
+    assert condition(served.get(), "Ready")["status"] == "True"
+
+
+def test_a_repaired_upload_of_the_same_number_is_served(served_once: Served) -> None:
+    served = served_once
+    bad = served.next_version()
+    served.upload_raw(bad, _truncated(served.files(offset=3)))
+    served.until(
+        lambda o: any(q["version"] == bad for q in o["status"]["model"].get("quarantined", [])),
+        what=f"version {bad} quarantined",
+    )
+
+    served.upload(bad, offset=3)
+
+    served.until_active(bad, replicas=1)
+    assert served.predict(1.0) == 3.5
+
+
+def test_a_folder_is_served_only_when_its_last_file_is_there(served: Served) -> None:
+    served.upload(1, offset=2)
+    served.apply(replicas=1, pollInterval="5s")
+    served.until_active(1, replicas=1)
+    files = served.files(offset=3)
+    last = next(name for name in files if ".data-" in name)
+
+    for name in files:
+        if name != last:
+            served.bucket.upload(f"{served.prefix}/2/{name}", files[name])
+    served.until(
+        lambda o: any(
+            v["version"] == 2 and v["state"] == "Incomplete"
+            for v in o["status"]["model"].get("versions", [])
+        ),
+        what="version 2 told as incomplete",
+    )
+    served.bucket.upload(f"{served.prefix}/2/{last}", files[last])
+
+    served.until_active(2, replicas=1)
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("gs://no-such-bucket-here/models", "BucketNotFound"),
+        ("gs://models/nothing-below-this", "NoVersionFound"),
+    ],
+)
+def test_a_source_that_gives_nothing_is_told_with_what_to_do(
+    served: Served, uri: str, reason: str
+) -> None:
+    served.apply(replicas=1, storageUri=uri)
+
+    found = served.until(
+        lambda o: condition(o, "SourceReady").get("reason") == reason,
+        what=f"SourceReady told as {reason}",
+    )
+
+    assert condition(found, "SourceReady")["status"] == "False"
+    assert uri.split("/")[2] in condition(found, "SourceReady")["message"]
+    assert condition(found, "Ready")["status"] == "False"
+
+
+def test_a_subscription_that_is_gone_is_told_and_polling_goes_on(served: Served) -> None:
+    served.upload(1, offset=2)
+    served.apply(
+        replicas=1, pollInterval="5s", subscription="projects/development/subscriptions/gone"
+    )
+    served.until_active(1, replicas=1)
+
+    served.until(
+        lambda o: (
+            condition(o, "SourceReady").get("reason") == "NotificationsDown"
+            and "projects/development/subscriptions/gone" in condition(o, "SourceReady")["message"]
+        ),
+        what="SourceReady told as NotificationsDown",
+    )
+    served.upload(2, offset=3)
+
+    served.until_active(2, replicas=1)
+
+
+def test_somebody_elses_service_of_the_same_name_is_left_untouched(served: Served) -> None:
+    theirs: Object = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": served.name},
+        "spec": {"ports": [{"port": 80}], "selector": {"app": "theirs"}},
+    }
+    served.kubectl.apply(theirs)
+    before = served.kubectl.get("service", served.name)
+
+    served.apply(replicas=1)
+    told = served.until(
+        lambda o: condition(o, "Stalled").get("reason") == "NameConflict",
+        what="Stalled told as NameConflict",
+    )
+
+    assert served.name in condition(told, "Stalled")["message"]
+    assert served.kubectl.get("service", served.name) == before
