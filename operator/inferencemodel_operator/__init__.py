@@ -1,0 +1,1 @@
+"""The operator: turns an InferenceModel into its children, decides versions, reports status."""

@@ -1,0 +1,31 @@
+"""The children of an InferenceModel: a pure function from what is wanted to objects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inferencemodel_operator.children import config_map, deployment, ingress, service
+
+if TYPE_CHECKING:
+    from inferencemodel_operator.children.manifest import Manifest
+    from inferencemodel_operator.record import VersionsRecord
+    from inferencemodel_operator.settings import Settings
+    from inferencemodel_operator.spec import InferenceModel
+
+
+def children(
+    model: InferenceModel, record: VersionsRecord, settings: Settings
+) -> tuple[Manifest, ...]:
+    """All objects that the InferenceModel owns, in the order in which they are to be applied.
+
+    Each is in the form in which the API server gives it back, so that where nothing is to be
+    done, the desired object is a subset of the live one.
+    """
+    wanted = (
+        config_map.build(model, record),
+        service.build(model),
+        service.build_headless(model),
+        deployment.build(model, settings),
+        ingress.build(model),
+    )
+    return tuple(child for child in wanted if child is not None)

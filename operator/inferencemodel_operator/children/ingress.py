@@ -1,0 +1,32 @@
+"""The Ingress: the model's REST API under a host name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inferencemodel_operator import names
+from inferencemodel_operator.children.manifest import Manifest, manifest, present
+
+if TYPE_CHECKING:
+    from inferencemodel_operator.spec import InferenceModel
+
+
+def build(model: InferenceModel) -> Manifest | None:
+    """The Ingress, or None without a host: the model is then reached inside the cluster alone."""
+    wanted = model.spec.ingress
+    if wanted is None or wanted.host is None:
+        return None
+    backend = {"service": {"name": names.service(model.name), "port": {"name": "http"}}}
+    rule = {
+        "host": wanted.host,
+        "http": {"paths": [{"path": wanted.path, "pathType": "Prefix", "backend": backend}]},
+    }
+    tls = wanted.tls and [present(hosts=[wanted.host], secretName=wanted.tls.secret_name)]
+    return manifest(
+        model,
+        "networking.k8s.io/v1",
+        "Ingress",
+        names.ingress(model.name),
+        {"spec": present(ingressClassName=wanted.class_name, rules=[rule], tls=tls)},
+        annotations=wanted.annotations,
+    )

@@ -1,0 +1,72 @@
+"""What all children have in common."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from inferencemodel_operator import names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from inferencemodel_operator.spec import InferenceModel
+
+Manifest = dict[str, Any]
+"""An object as the API server takes it: JSON types alone."""
+
+
+def manifest(
+    model: InferenceModel,
+    api_version: str,
+    kind: str,
+    name: str,
+    content: Manifest,
+    *,
+    annotations: Mapping[str, str] | None = None,
+) -> Manifest:
+    """A child: metadata, labels, owner reference and the hash of it all around its content."""
+    wanted: Manifest = {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": model.namespace,
+            "labels": names.labels(model.name),
+            "annotations": dict(annotations or {}),
+            "ownerReferences": [_owner(model)],
+        },
+        **content,
+    }
+    wanted["metadata"]["annotations"][names.DESIRED_HASH_ANNOTATION] = digest(wanted)
+    return wanted
+
+
+def digest(wanted: object) -> str:
+    """A hash (hexadecimal) that differs whenever the JSON of ``wanted`` differs."""
+    text = json.dumps(wanted, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def present(**fields: Any) -> Manifest:
+    """The fields that are there: without None and without empty lists, maps and strings.
+
+    The API server drops these, so they can't be in what is compared with its answer.
+    """
+    return {
+        name: value
+        for name, value in fields.items()
+        if value is not None and value not in ("", [], {}, ())
+    }
+
+
+def _owner(model: InferenceModel) -> Manifest:
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "name": model.name,
+        "uid": model.metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }

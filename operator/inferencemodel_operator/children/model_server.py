@@ -1,0 +1,125 @@
+"""The model server's container: TensorFlow Serving behind an explicit command line."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from inferencemodel_operator import names
+from inferencemodel_operator.children import pod
+from inferencemodel_operator.children.manifest import Manifest, present
+
+if TYPE_CHECKING:
+    from inferencemodel_operator.spec import EnvVar, InferenceModel, KeyRef, Server
+
+EXECUTABLE: Final = "/usr/bin/tensorflow_model_server"
+
+CONNECTION_AGE_SECONDS: Final = 15
+CONNECTION_GRACE_SECONDS: Final = 10
+DRAIN_SECONDS: Final = 35
+"""How long a pod that is going away still serves.
+
+TensorFlow Serving ignores SIGTERM and never asks a client to leave, so the pod waits until every
+gRPC connection has reached its age (10 % of jitter on it) and its grace, and until kube-proxies
+and Ingress controllers have heard that the pod is gone: 15 * 1.1 + 10 + 8.5.
+"""
+GRACE_SECONDS: Final = DRAIN_SECONDS + 10
+
+
+def container(model: InferenceModel) -> Manifest:
+    """The container that answers requests."""
+    server = model.spec.server
+    return present(
+        name=names.SERVER_CONTAINER,
+        image=server.image,
+        imagePullPolicy=server.image_pull_policy,
+        # Explicit, because the image's own entry point is a shell that adds flags of its own.
+        command=list(server.command or (EXECUTABLE,)),
+        args=arguments(server),
+        env=[_variable(variable) for variable in server.env],
+        ports=[
+            {"name": "grpc", "containerPort": names.GRPC_PORT, "protocol": "TCP"},
+            {"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"},
+        ],
+        # Ports are closed until the first version is loaded, which takes as long as it takes.
+        startupProbe={**_OPEN, "periodSeconds": 1, "failureThreshold": 1800},
+        # The only path that answers 200 just when some version can be served.
+        readinessProbe={
+            "httpGet": {
+                "path": f"/v1/models/{model.model_name}/metadata",
+                "port": "http",
+                "scheme": "HTTP",
+            },
+            "periodSeconds": 2,
+            "failureThreshold": 2,
+            "timeoutSeconds": 2,
+        },
+        livenessProbe={**_OPEN, "periodSeconds": 10, "failureThreshold": 6, "timeoutSeconds": 5},
+        lifecycle={"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
+        resources=present(
+            requests={name: str(amount) for name, amount in server.resources.requests.items()},
+            limits={name: str(amount) for name, amount in server.resources.limits.items()},
+        ),
+        securityContext=pod.CONTAINER_SECURITY,
+        volumeMounts=[
+            pod.mount("models", pod.MODELS_DIR, read_only=True),
+            pod.mount("tmp", "/tmp"),  # noqa: S108 - a volume of the pod's own
+        ],
+    )
+
+
+_OPEN: Final[Manifest] = {"tcpSocket": {"port": "grpc"}}
+
+
+def arguments(server: Server) -> list[str]:
+    """The model server's flags; of a repeated one the last counts, so the user's come last.
+
+    The operator's values differ from TensorFlow Serving's defaults where those are harmful: loads
+    inside the manager loop stop every load and unload for minutes after one bad version,
+    parallelism follows the node's cores instead of the limit, and the profiler is open to all.
+    """
+    config = pod.SERVER_CONFIG_DIR
+    arguments = [
+        f"--port={names.GRPC_PORT}",
+        f"--rest_api_port={names.HTTP_PORT}",
+        f"--model_config_file={config}/models.config",
+        "--file_system_poll_wait_seconds=1",
+        "--num_load_threads=2",
+        "--num_unload_threads=1",
+        "--max_num_load_retries=2",
+        "--load_retry_interval_micros=5000000",
+        "--enable_profiler=false",
+        f"--monitoring_config_file={config}/monitoring.config",
+        f"--grpc_channel_arguments=grpc.max_connection_age_ms={CONNECTION_AGE_SECONDS * 1000}"
+        f",grpc.max_connection_age_grace_ms={CONNECTION_GRACE_SECONDS * 1000}",
+    ]
+    cpu = server.resources.limits.get("cpu")
+    if cpu is not None:
+        threads = max(1, math.ceil(cpu.value))
+        arguments += [
+            f"--tensorflow_intra_op_parallelism={threads}",
+            f"--tensorflow_inter_op_parallelism={threads}",
+        ]
+    if server.batching is not None:
+        arguments += [
+            "--enable_batching=true",
+            f"--batching_parameters_file={config}/batching.config",
+        ]
+    return [*arguments, *server.args]
+
+
+def _variable(variable: EnvVar) -> Manifest:
+    source = variable.value_from
+    return present(
+        name=variable.name,
+        value=variable.value,
+        valueFrom=source
+        and present(
+            secretKeyRef=source.secret_key_ref and _key(source.secret_key_ref),
+            configMapKeyRef=source.config_map_key_ref and _key(source.config_map_key_ref),
+        ),
+    )
+
+
+def _key(ref: KeyRef) -> Manifest:
+    return {"name": ref.name, "key": ref.key, **({"optional": True} if ref.optional else {})}

@@ -1,0 +1,114 @@
+"""The poller's container: a native sidecar that brings versions to the pod's disk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inferencemodel_operator import names
+from inferencemodel_operator.children import batching, pod
+from inferencemodel_operator.children.manifest import Manifest, present
+from inferencemodel_operator.record import TARGET_KEY
+
+if TYPE_CHECKING:
+    from inferencemodel_operator.settings import Settings
+    from inferencemodel_operator.spec import InferenceModel
+
+
+def container(model: InferenceModel, settings: Settings) -> Manifest:
+    """The init container that goes on running beside the model server.
+
+    Its startup probe holds the model server back until a first version is published, however
+    long that takes: TensorFlow Serving opens no port before it has a version to serve.
+    """
+    return present(
+        name=names.POLLER_CONTAINER,
+        image=settings.poller_image,
+        imagePullPolicy=settings.poller_image_pull_policy,
+        restartPolicy="Always",
+        args=arguments(model),
+        env=_environment(model),
+        ports=[{"name": "poller", "containerPort": names.POLLER_PORT, "protocol": "TCP"}],
+        # A day of waiting for a first version; a poller that hung instead is then started anew.
+        startupProbe=_probe("/startupz", periodSeconds=1, failureThreshold=86400),
+        livenessProbe=_probe("/livez", periodSeconds=10, failureThreshold=6),
+        resources={
+            "requests": {"cpu": "20m", "memory": "128Mi"},
+            "limits": {"memory": "512Mi"},
+        },
+        securityContext=pod.CONTAINER_SECURITY,
+        volumeMounts=_mounts(model),
+    )
+
+
+def arguments(model: InferenceModel) -> list[str]:
+    """The poller's command line."""
+    source = model.spec.source
+    arguments = [
+        f"--model-name={model.model_name}",
+        f"--storage-uri={model.spec.model.storage_uri}",
+        f"--models-dir={pod.MODELS_DIR}",
+        f"--server-address=127.0.0.1:{names.GRPC_PORT}",
+        f"--server-config-dir={pod.SERVER_CONFIG_DIR}",
+        f"--target-file={pod.TARGET_FILE}",
+        f"--http-port={names.POLLER_PORT}",
+        f"--poll-interval={source.poll_interval}",
+        f"--num-versions={model.spec.model.num_versions}",
+        f"--retain-versions={model.spec.model.retain_versions}",
+        "--log-format=json",
+    ]
+    if source.endpoint:
+        arguments.append(f"--endpoint={source.endpoint}")
+    if source.anonymous:
+        arguments.append("--anonymous")
+    pubsub = source.notifications and source.notifications.pubsub
+    if pubsub:
+        arguments.append(f"--pubsub-subscription={pubsub.subscription}")
+        if pubsub.endpoint:
+            arguments.append(f"--pubsub-endpoint={pubsub.endpoint}")
+    if model.spec.server.batching is not None:
+        arguments.append(f"--batching-parameters={batching.textproto(model.spec.server.batching)}")
+    return arguments
+
+
+def _environment(model: InferenceModel) -> list[Manifest]:
+    target = {
+        "name": names.versions_config_map(model.name),
+        "key": TARGET_KEY,
+        "optional": True,
+    }
+    environment: list[Manifest] = [
+        {"name": "TARGET_VERSION", "valueFrom": {"configMapKeyRef": target}},
+        _field("POD_NAME", "metadata.name"),
+        _field("POD_NAMESPACE", "metadata.namespace"),
+    ]
+    if model.spec.source.secret_ref is not None:
+        environment.append(
+            {"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": pod.CREDENTIALS_FILE}
+        )
+    return environment
+
+
+def _field(variable: str, path: str) -> Manifest:
+    return {
+        "name": variable,
+        "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}},
+    }
+
+
+def _probe(path: str, **timing: int) -> Manifest:
+    return {
+        "httpGet": {"path": path, "port": "poller", "scheme": "HTTP"},
+        "timeoutSeconds": 5,
+        **timing,
+    }
+
+
+def _mounts(model: InferenceModel) -> list[Manifest]:
+    mounts = [
+        pod.mount("models", pod.MODELS_DIR),
+        pod.mount("tmp", "/tmp"),  # noqa: S108 - a volume of the pod's own
+        pod.mount("podinfo", pod.POD_INFO_DIR, read_only=True),
+    ]
+    if model.spec.source.secret_ref is not None:
+        mounts.append(pod.mount("model-source", pod.CREDENTIALS_DIR, read_only=True))
+    return mounts

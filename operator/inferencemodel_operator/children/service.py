@@ -1,0 +1,62 @@
+"""The two Services: one cluster address, and one name that resolves to the pods."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inferencemodel_operator import names
+from inferencemodel_operator.children.manifest import Manifest, manifest
+
+if TYPE_CHECKING:
+    from inferencemodel_operator.spec import InferenceModel
+
+
+def build(model: InferenceModel) -> Manifest:
+    """The Service with a cluster address, on the ports that the spec names."""
+    service = model.spec.service
+    return manifest(
+        model,
+        "v1",
+        "Service",
+        names.service(model.name),
+        {
+            "spec": {
+                "type": service.type,
+                "selector": names.selector(model.name),
+                "ports": [
+                    _port("http", service.http_port),
+                    _port("grpc", service.grpc_port),
+                ],
+            }
+        },
+        annotations=service.annotations,
+    )
+
+
+def build_headless(model: InferenceModel) -> Manifest:
+    """The headless Service, for gRPC clients that balance over the pods themselves.
+
+    A gRPC connection stays on the pod that it met first, so a cluster address spreads
+    connections and not requests. Its ports are the pods' own: nothing translates them.
+    """
+    return manifest(
+        model,
+        "v1",
+        "Service",
+        names.headless_service(model.name),
+        {
+            "spec": {
+                "type": "ClusterIP",
+                "clusterIP": "None",
+                "selector": names.selector(model.name),
+                "ports": [
+                    _port("http", names.HTTP_PORT),
+                    _port("grpc", names.GRPC_PORT),
+                ],
+            }
+        },
+    )
+
+
+def _port(name: str, port: int) -> Manifest:
+    return {"name": name, "protocol": "TCP", "port": port, "targetPort": name}

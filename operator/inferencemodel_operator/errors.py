@@ -1,0 +1,81 @@
+"""The operator's tree of errors.
+
+OperatorError
+├── PermanentError              somebody has to change something: told once, as condition Stalled
+│   ├── InvalidModelError       the InferenceModel can't be understood
+│   ├── InvalidRecordError      the versions ConfigMap can't be understood
+│   ├── NameConflictError       an object of a child's name belongs to somebody else
+│   └── RefusedError            the API server refuses a child as it is (quota, admission, schema)
+└── TransientError              heals by waiting: retried with backoff and jitter
+    ├── ApiUnavailableError     the API server can't be asked, or asks to come later
+    └── PollerUnavailableError  a pod's poller can't be asked
+
+Every message names the object, what is wrong with it, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class OperatorError(Exception):
+    """Base of all errors that the operator raises itself."""
+
+
+class PermanentError(OperatorError):
+    """Waiting does not help: somebody has to change something."""
+
+
+class TransientError(OperatorError):
+    """Waiting helps: the same attempt may succeed later."""
+
+
+class InvalidModelError(PermanentError):
+    """An InferenceModel that the API server accepted, but whose content can't be understood.
+
+    Happens when the installed CRD is of another release than the operator.
+    """
+
+    def __init__(self, name: str, field: str, problem: str, fix: str) -> None:
+        super().__init__(f"InferenceModel {name}: {field}: {problem}; {fix}")
+        self.name = name
+        """NAMESPACE/NAME."""
+        self.field = field
+        """Path of the field, such as ``spec.source.pollInterval``."""
+
+
+class InvalidRecordError(PermanentError):
+    """A versions ConfigMap whose data the operator didn't write."""
+
+    def __init__(self, name: str, key: str, problem: str) -> None:
+        super().__init__(
+            f"ConfigMap {name}: data[{key!r}]: {problem}; "
+            "delete the ConfigMap, the operator writes it anew"
+        )
+
+
+class NameConflictError(PermanentError):
+    """An object that has a child's name and belongs to somebody else; it is left untouched."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(
+            f"{kind} {name} exists and does not belong to this InferenceModel; "
+            f"delete or rename the {kind}, or create the InferenceModel under another name"
+        )
+        self.kind = kind
+        self.name = name
+
+
+class RefusedError(PermanentError):
+    """The API server refused a child for what it is, not for when it came."""
+
+    def __init__(self, kind: str, name: str, problem: str, fix: str) -> None:
+        super().__init__(f"{kind} {name} was refused by the API server: {problem}; {fix}")
+        self.kind = kind
+        self.name = name
+
+
+class ApiUnavailableError(TransientError):
+    """The API server could not be asked, or asked to come later."""
+
+
+class PollerUnavailableError(TransientError):
+    """A pod's poller could not be asked."""

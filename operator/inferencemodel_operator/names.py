@@ -1,0 +1,79 @@
+"""Every name that the operator gives to things in the cluster; part of its interface."""
+
+from __future__ import annotations
+
+from typing import Final
+
+GROUP: Final = "inferencemodel.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "InferenceModel"
+PLURAL: Final = "inferencemodels"
+
+FIELD_MANAGER: Final = "inferencemodel-operator"
+
+MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+NAME_LABEL: Final = "app.kubernetes.io/name"
+INSTANCE_LABEL: Final = "app.kubernetes.io/instance"
+MODEL_LABEL: Final = f"{GROUP}/name"
+"""Carries the InferenceModel's name, on children and pods: the way back from a pod in one hop."""
+
+DESIRED_HASH_ANNOTATION: Final = f"{GROUP}/desired-hash"
+"""On children: the hash of what was last applied."""
+TARGET_VERSION_ANNOTATION: Final = f"{GROUP}/target-version"
+"""On pods: the version (decimal) that this pod is to serve. Never in the pod template."""
+
+MANAGED_SELECTOR: Final = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
+"""Selects every child and pod of every InferenceModel."""
+
+POLLER_CONTAINER: Final = "poller"
+SERVER_CONTAINER: Final = "model-server"
+POLLER_PORT: Final = 8502
+GRPC_PORT: Final = 8500
+HTTP_PORT: Final = 8501
+"""Ports inside the pod; the Service's own ports are in the spec."""
+
+
+def labels(name: str) -> dict[str, str]:
+    """The labels of every child and pod of the InferenceModel ``name``."""
+    return {
+        MANAGED_BY_LABEL: FIELD_MANAGER,
+        NAME_LABEL: "inferencemodel",
+        INSTANCE_LABEL: name,
+        MODEL_LABEL: name,
+    }
+
+
+def selector(name: str) -> dict[str, str]:
+    """What selects the pods of ``name``; immutable in a Deployment, so it never gets more."""
+    return {MODEL_LABEL: name}
+
+
+def selector_text(name: str) -> str:
+    """The same as one string, as the scale subresource wants it."""
+    return f"{MODEL_LABEL}={name}"
+
+
+def deployment(name: str) -> str:
+    """Name of the Deployment of the InferenceModel ``name``."""
+    return name
+
+
+def service(name: str) -> str:
+    """Name of the Service with a cluster address."""
+    return name
+
+
+def headless_service(name: str) -> str:
+    """Name of the Service that resolves to the pods' own addresses."""
+    return f"{name}-headless"
+
+
+def ingress(name: str) -> str:
+    """Name of the Ingress."""
+    return name
+
+
+def versions_config_map(name: str) -> str:
+    """Name of the ConfigMap that holds the target version and the quarantined ones."""
+    return f"{name}-versions"

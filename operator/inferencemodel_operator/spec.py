@@ -1,0 +1,282 @@
+"""The typed InferenceModel: mirrors ``crds/inferencemodel.yaml`` field by field.
+
+The API server has validated an object and filled in its defaults before the operator sees it;
+the defaults are repeated here for objects that are built in code. Field descriptions are in the
+CRD (``kubectl explain inferencemodel.spec``).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from inferencemodel_operator import names
+from inferencemodel_operator.errors import InvalidModelError
+from inferencemodel_operator.values import Duration, Quantity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ImagePullPolicy = Literal["Always", "IfNotPresent", "Never"]
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    pass
+
+
+class ObjectMeta(_Part, frozen=True):
+    """The part of an object's metadata that the operator reads."""
+
+    name: str
+    namespace: str
+    uid: str = ""
+    generation: int = 0
+    deletion_timestamp: str | None = None
+
+
+class Model(_Part, frozen=True):
+    """``spec.model``: which model, and which of its versions."""
+
+    storage_uri: str
+    name: str | None = None
+    version: int | None = None
+    min_version: int | None = None
+    num_versions: int = 1
+    retain_versions: int = 2
+
+
+class SecretRef(_Part, frozen=True):
+    """The name of a Secret in the same namespace."""
+
+    name: str
+
+
+class PubSub(_Part, frozen=True):
+    """``spec.source.notifications.pubsub``."""
+
+    subscription: str
+    endpoint: str | None = None
+
+
+class Notifications(_Part, frozen=True):
+    """``spec.source.notifications``."""
+
+    pubsub: PubSub | None = None
+
+
+class Source(_Part, frozen=True):
+    """``spec.source``: how the bucket is reached."""
+
+    service_account_name: str | None = None
+    secret_ref: SecretRef | None = None
+    endpoint: str | None = None
+    anonymous: bool = False
+    poll_interval: Duration = Duration(30)
+    """Seconds."""
+    notifications: Notifications | None = None
+
+
+class Resources(_Part, frozen=True):
+    """``spec.server.resources``."""
+
+    requests: dict[str, Quantity] = {}
+    limits: dict[str, Quantity] = {}
+
+
+class Batching(_Part, frozen=True):
+    """``spec.server.batching``: TensorFlow Serving's BatchingParameters."""
+
+    max_batch_size: int | None = None
+    batch_timeout_micros: int | None = None
+    max_enqueued_batches: int | None = None
+    num_batch_threads: int | None = None
+    allowed_batch_sizes: tuple[int, ...] = ()
+    pad_variable_length_inputs: bool = False
+
+
+class KeyRef(_Part, frozen=True):
+    """One key of a Secret or ConfigMap in the same namespace."""
+
+    name: str
+    key: str
+    optional: bool = False
+
+
+class EnvVarSource(_Part, frozen=True):
+    """Where an environment variable's value comes from; exactly one is set."""
+
+    secret_key_ref: KeyRef | None = None
+    config_map_key_ref: KeyRef | None = None
+
+
+class EnvVar(_Part, frozen=True):
+    """One environment variable of the model server."""
+
+    name: str
+    value: str | None = None
+    value_from: EnvVarSource | None = None
+
+
+class Server(_Part, frozen=True):
+    """``spec.server``: the model server's container."""
+
+    image: str = "tensorflow/serving:2.20.0"
+    image_pull_policy: ImagePullPolicy | None = None
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    resources: Resources = Resources()
+    batching: Batching | None = None
+    env: tuple[EnvVar, ...] = ()
+
+
+class Service(_Part, frozen=True):
+    """``spec.service``."""
+
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    http_port: int = 8501
+    grpc_port: int = 8500
+    annotations: dict[str, str] = {}
+
+
+class IngressTls(_Part, frozen=True):
+    """``spec.ingress.tls``."""
+
+    secret_name: str | None = None
+
+
+class Ingress(_Part, frozen=True):
+    """``spec.ingress``."""
+
+    class_name: str | None = None
+    host: str | None = None
+    path: str = "/"
+    annotations: dict[str, str] = {}
+    tls: IngressTls | None = None
+
+
+class Toleration(_Part, frozen=True):
+    """A toleration, as in Kubernetes' own pods."""
+
+    key: str | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: int | None = None
+
+
+class TemplateMetadata(_Part, frozen=True):
+    """``spec.template.metadata``."""
+
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class Template(_Part, frozen=True):
+    """``spec.template``: what the pods get beside what the operator gives them."""
+
+    metadata: TemplateMetadata = TemplateMetadata()
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[Toleration, ...] = ()
+    affinity: dict[str, Any] = {}
+
+
+class InferenceModelSpec(_Part, frozen=True):
+    """``spec``."""
+
+    model: Model
+    source: Source = Source()
+    server: Server = Server()
+    replicas: int = 1
+    suspend: bool = False
+    service: Service = Service()
+    ingress: Ingress | None = None
+    template: Template = Template()
+
+
+class InferenceModel(_Part, frozen=True):
+    """One InferenceModel, as the API server gave it."""
+
+    metadata: ObjectMeta
+    spec: InferenceModelSpec
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Namespace and name."""
+        return self.metadata.namespace, self.metadata.name
+
+    @property
+    def name(self) -> str:
+        """Name of the resource, and of most of its children."""
+        return self.metadata.name
+
+    @property
+    def namespace(self) -> str:
+        """Namespace of the resource and of all its children."""
+        return self.metadata.namespace
+
+    @property
+    def model_name(self) -> str:
+        """The name under which the model server serves the model."""
+        return self.spec.model.name or self.metadata.name
+
+    @property
+    def grpc_port(self) -> int:
+        """The gRPC port of the Service with a cluster address."""
+        return self.spec.service.grpc_port
+
+    @property
+    def http_port(self) -> int:
+        """The REST port of the Service with a cluster address."""
+        return self.spec.service.http_port
+
+    @property
+    def host(self) -> str | None:
+        """The host name of the Ingress; None when there is no Ingress."""
+        return self.spec.ingress.host if self.spec.ingress else None
+
+    @property
+    def url(self) -> str:
+        """Where the model's REST API is: through the Ingress if there is one, else in the cluster.
+
+        The model server only knows paths below ``/v1/models/NAME``. An Ingress path that is a
+        prefix of it reaches the server as it is; any other is taken as rewritten by the Ingress
+        controller, so it comes in front.
+        """
+        api = f"/v1/models/{self.model_name}"
+        ingress = self.spec.ingress
+        if ingress is None or ingress.host is None:
+            host = f"{names.service(self.name)}.{self.namespace}.svc"
+            return f"http://{host}:{self.http_port}{api}"
+        scheme = "https" if ingress.tls else "http"
+        path = ingress.path.rstrip("/")
+        prefix = "" if f"{api}/".startswith(f"{path}/") else path
+        return f"{scheme}://{ingress.host}{prefix}{api}"
+
+
+def decode(obj: Mapping[str, Any]) -> InferenceModel:
+    """Read an InferenceModel as the API server gives it.
+
+    Raises:
+        InvalidModelError: its shape is not the one of this release.
+    """
+    try:
+        return msgspec.convert(obj, InferenceModel, dec_hook=_decode_value)
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).partition(" - at `$")
+        metadata = obj.get("metadata") or {}
+        raise InvalidModelError(
+            f"{metadata.get('namespace')}/{metadata.get('name')}",
+            re.sub(r"\[\.\.\.\]", "[]", path.strip("`.")) or "object",
+            problem,
+            "correct it, and install the CRD and the operator of the same release",
+        ) from None
+
+
+def _decode_value(kind: type, value: object) -> object:
+    if kind is Duration and isinstance(value, str):
+        return Duration.parse(value)
+    if kind is Quantity and isinstance(value, (str, int)):
+        return Quantity.parse(value)
+    raise ValueError(f"Expected {kind.__name__.lower()}, got {type(value).__name__}")

@@ -1,0 +1,109 @@
+"""Kubernetes' textual values, parsed: durations and quantities."""
+
+from __future__ import annotations
+
+import re
+from decimal import ROUND_CEILING, Decimal
+from typing import Final
+
+_DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_PART: Final = re.compile(r"(\d+)(ms|s|m|h)")
+_DURATION: Final = re.compile(r"(?:\d+(?:ms|s|m|h))+")
+
+
+class Duration(float):
+    """Seconds, written in the spec as ``90s``, ``5m`` or ``1h30m``."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Duration:
+        """Read a duration.
+
+        Raises:
+            ValueError: not a sequence of whole numbers with the units ms, s, m or h.
+        """
+        if not _DURATION.fullmatch(text):
+            raise ValueError(f"{text!r} is no duration such as 30s, 5m or 1h30m")
+        return cls(
+            sum(
+                int(number) * _DURATION_UNITS[unit] for number, unit in _DURATION_PART.findall(text)
+            )
+        )
+
+    def __str__(self) -> str:
+        return f"{float(self):g}"
+
+
+_DECIMAL_SUFFIXES: Final = {
+    "n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18,
+}  # fmt: skip
+_DECIMAL_BY_EXPONENT: Final = {exponent: text for text, exponent in _DECIMAL_SUFFIXES.items()}
+_BINARY_SUFFIXES: Final = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+_QUANTITY: Final = re.compile(
+    r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+))"
+    r"(?:(?P<binary>[KMGTPE]i)|(?P<decimal>[numkMGTPE]?)|[eE](?P<exponent>[+-]?\d+))"
+)
+_NANO: Final = Decimal("1e-9")
+
+
+class Quantity(str):
+    """A resource quantity in the canonical form that the API server gives back.
+
+    So that a desired object can be compared with a live one: ``1000m`` is ``1``, ``0.5`` is
+    ``500m``, ``1024Mi`` is ``1Gi``. The rules are those of Kubernetes'
+    apimachinery/pkg/api/resource.Quantity.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str | int) -> Quantity:
+        """Read a quantity in any form that Kubernetes accepts.
+
+        Raises:
+            ValueError: not a quantity.
+        """
+        match = _QUANTITY.fullmatch(str(text))
+        if match is None:
+            raise ValueError(f"{text!r} is no quantity such as 500m, 2 or 4Gi")
+        value = _amount(match).quantize(_NANO, rounding=ROUND_CEILING)
+        whole = value == value.to_integral_value()
+        if match["binary"] and whole and abs(value) >= 1024:
+            return cls(_binary(int(value)))
+        return cls(_decimal(value, scientific=match["exponent"] is not None))
+
+    @property
+    def value(self) -> Decimal:
+        """The amount in the resource's own unit: cores, bytes, pieces."""
+        match = _QUANTITY.fullmatch(self)
+        if match is None:
+            raise ValueError(f"{str(self)!r} is no quantity; make it with Quantity.parse")
+        return _amount(match)
+
+
+def _amount(match: re.Match[str]) -> Decimal:
+    number = Decimal(match["number"])
+    if match["binary"]:
+        return number * Decimal(1024 ** _BINARY_SUFFIXES.index(match["binary"]))
+    return number.scaleb(int(match["exponent"] or _DECIMAL_SUFFIXES[match["decimal"] or ""]))
+
+
+def _binary(value: int) -> str:
+    power = 0
+    while value % 1024 == 0 and power + 1 < len(_BINARY_SUFFIXES):
+        value //= 1024
+        power += 1
+    return f"{value}{_BINARY_SUFFIXES[power]}"
+
+
+def _decimal(value: Decimal, *, scientific: bool) -> str:
+    mantissa, exponent = int(value.scaleb(9)), -9
+    if mantissa == 0:
+        return "0"
+    while mantissa % 1000 == 0 and exponent < 18:
+        mantissa //= 1000
+        exponent += 3
+    if scientific:
+        return f"{mantissa}e{exponent}" if exponent else str(mantissa)
+    return f"{mantissa}{_DECIMAL_BY_EXPONENT[exponent]}"
