@@ -1,0 +1,1 @@
+"""The photo demo: a real ImageNet model served, and its next version rolled out under traffic."""
