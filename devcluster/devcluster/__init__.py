@@ -1,0 +1,22 @@
+"""An embedded single-node Kubernetes for demo and tests: upstream, nothing simulated."""
+
+from devcluster.apiserver import ApiServer
+from devcluster.client import Api, KubectlError
+from devcluster.errors import (
+    BuildError,
+    DevclusterError,
+    PreconditionError,
+    StartError,
+    UsageError,
+)
+
+__all__ = [
+    "Api",
+    "ApiServer",
+    "BuildError",
+    "DevclusterError",
+    "KubectlError",
+    "PreconditionError",
+    "StartError",
+    "UsageError",
+]
