@@ -7,6 +7,7 @@ CRD (``kubectl explain inferencemodel.spec``).
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -63,7 +64,7 @@ class PubSub(_Part, frozen=True):
 class Notifications(_Part, frozen=True):
     """``spec.source.notifications``."""
 
-    pubsub: PubSub | None = None
+    pubsub: PubSub
 
 
 class Source(_Part, frozen=True):
@@ -129,6 +130,12 @@ class Server(_Part, frozen=True):
     resources: Resources = Resources()
     batching: Batching | None = None
     env: tuple[EnvVar, ...] = ()
+
+    @property
+    def threads(self) -> int | None:
+        """How many threads the CPU limit has work for; None without a limit."""
+        cpu = self.resources.limits.get("cpu")
+        return None if cpu is None else max(1, math.ceil(cpu.value))
 
 
 class Service(_Part, frozen=True):

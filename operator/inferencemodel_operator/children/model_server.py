@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final
 
 from inferencemodel_operator import names
@@ -93,12 +92,10 @@ def arguments(server: Server) -> list[str]:
         f"--grpc_channel_arguments=grpc.max_connection_age_ms={CONNECTION_AGE_SECONDS * 1000}"
         f",grpc.max_connection_age_grace_ms={CONNECTION_GRACE_SECONDS * 1000}",
     ]
-    cpu = server.resources.limits.get("cpu")
-    if cpu is not None:
-        threads = max(1, math.ceil(cpu.value))
+    if server.threads is not None:
         arguments += [
-            f"--tensorflow_intra_op_parallelism={threads}",
-            f"--tensorflow_inter_op_parallelism={threads}",
+            f"--tensorflow_intra_op_parallelism={server.threads}",
+            f"--tensorflow_inter_op_parallelism={server.threads}",
         ]
     if server.batching is not None:
         arguments += [

@@ -60,13 +60,15 @@ def arguments(model: InferenceModel) -> list[str]:
         arguments.append(f"--endpoint={source.endpoint}")
     if source.anonymous:
         arguments.append("--anonymous")
-    pubsub = source.notifications and source.notifications.pubsub
-    if pubsub:
+    if source.notifications is not None:
+        pubsub = source.notifications.pubsub
         arguments.append(f"--pubsub-subscription={pubsub.subscription}")
         if pubsub.endpoint:
             arguments.append(f"--pubsub-endpoint={pubsub.endpoint}")
-    if model.spec.server.batching is not None:
-        arguments.append(f"--batching-parameters={batching.textproto(model.spec.server.batching)}")
+    server = model.spec.server
+    if server.batching is not None:
+        parameters = batching.textproto(server.batching, server.threads)
+        arguments.append(f"--batching-parameters={parameters}")
     return arguments
 
 
