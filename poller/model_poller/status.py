@@ -29,7 +29,7 @@ class VersionState(StrEnum):
     RETIRED = "Retired"
     """Was served, is kept on disk for a rollback without a download."""
     QUARANTINED = "Quarantined"
-    """Failed for a reason that the same objects will not heal; not tried again until they change."""
+    """Failed in a way that the same objects will not heal; not tried again until they change."""
 
 
 class SourceState(StrEnum):
@@ -58,7 +58,10 @@ class VersionReason(StrEnum):
 
     MISSING_SAVED_MODEL = "MissingSavedModel"
     MISSING_VARIABLES = "MissingVariables"
+    MISSING_ASSETS = "MissingAssets"
     UNSTABLE_LISTING = "UnstableListing"
+    DUPLICATE_VERSION = "DuplicateVersion"
+    """Two folders or archives of one number, such as ``1/`` and ``0001.zip``."""
     CHECKSUM_MISMATCH = "ChecksumMismatch"
     BAD_ARCHIVE = "BadArchive"
     UNSAFE_ARCHIVE = "UnsafeArchive"
@@ -74,7 +77,7 @@ class _Message(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_d
     pass
 
 
-class VersionStatus(_Message):
+class VersionStatus(_Message, frozen=True, kw_only=True):
     """One version, as this pod knows it."""
 
     version: int
@@ -90,7 +93,7 @@ class VersionStatus(_Message):
     message: str = ""
 
 
-class ServedVersion(_Message):
+class ServedVersion(_Message, frozen=True, kw_only=True):
     """One entry of the model server's own answer to GetModelStatus."""
 
     version: int
@@ -100,14 +103,14 @@ class ServedVersion(_Message):
     error_message: str = ""
 
 
-class NotificationsStatus(_Message):
+class NotificationsStatus(_Message, frozen=True, kw_only=True):
     """The subscription's health; a fault here only delays versions by up to a poll interval."""
 
     connected: bool = False
     message: str = ""
 
 
-class SourceStatus(_Message):
+class SourceStatus(_Message, frozen=True, kw_only=True):
     """The bucket, as this pod sees it."""
 
     uri: str
@@ -118,14 +121,14 @@ class SourceStatus(_Message):
     """None when no notifications are configured."""
 
 
-class DiskStatus(_Message):
+class DiskStatus(_Message, frozen=True, kw_only=True):
     """The model volume. Refreshed with every status, but never a reason for a new revision."""
 
     free_bytes: int
     total_bytes: int
 
 
-class PollerStatus(_Message):
+class PollerStatus(_Message, frozen=True, kw_only=True):
     """The whole answer of ``GET /status``."""
 
     revision: str

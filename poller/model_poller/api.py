@@ -1,0 +1,146 @@
+"""The poller's HTTP interface: read-only."""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import threading
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+from model_poller.metrics import METRICS
+from model_poller.status import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from model_poller.board import Board
+
+MAX_WAIT_SECONDS = 60.0
+MAX_WAITING = 64
+"""So many long polls wait at once; a further one is answered without waiting."""
+_IDLE_SECONDS = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the probes ask; each answers without waiting."""
+
+    alive: Callable[[], bool]
+    started: Callable[[], bool]
+    ready: Callable[[], bool]
+
+
+class Api:
+    """Serves ``/status``, ``/metrics`` and the probes until it is stopped."""
+
+    def __init__(self, port: int, board: Board, health: Health) -> None:
+        """Listen on every address; port 0 takes a free one.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        waiting = threading.Semaphore(MAX_WAITING)
+
+        class Handler(_Handler):
+            pass
+
+        Handler.board, Handler.health, Handler.waiting = board, health, waiting
+        self._server = _Server(port, Handler)
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name="api", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Answer no new requests."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+        # One socket for IPv6 and IPv4 where the kernel has both.
+        dual = socket.has_dualstack_ipv6()
+        self.address_family = socket.AF_INET6 if dual else socket.AF_INET
+        super().__init__(("::" if dual else "0.0.0.0", port), handler)  # noqa: S104
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # HTTPServer's own asks the resolver for this host's name, which may take seconds.
+        socketserver.TCPServer.server_bind(self)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away is nobody's error."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = _IDLE_SECONDS
+    # Headers and body leave in one packet each; without this the second waits for an ACK.
+    disable_nagle_algorithm = True
+    board: Board
+    health: Health
+    waiting: threading.Semaphore
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        if url.path == "/status":
+            self._status(parse_qs(url.query))
+        elif url.path == "/metrics":
+            self._answer(HTTPStatus.OK, METRICS.render(), "text/plain; version=0.0.4")
+        elif url.path == "/livez":
+            self._probe(self.health.alive(), "the main loop stands still")
+        elif url.path == "/startupz":
+            self._probe(self.health.started(), "no version is published yet; see /status")
+        elif url.path == "/readyz":
+            self._probe(self.health.ready(), "no version is AVAILABLE; see /status")
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, b"not found\n")
+
+    def _status(self, query: dict[str, list[str]]) -> None:
+        after = query.get("after", [None])[0]
+        try:
+            timeout = float(query.get("timeout", ["0"])[0])
+        except ValueError:
+            timeout = -1.0
+        if not 0 <= timeout <= MAX_WAIT_SECONDS:
+            message = f"timeout has to be a number of seconds from 0 to {MAX_WAIT_SECONDS:.0f}\n"
+            self._answer(HTTPStatus.BAD_REQUEST, message.encode())
+            return
+        may_wait = self.waiting.acquire(blocking=False)
+        try:
+            status = self.board.read(after, timeout if may_wait else 0.0)
+        finally:
+            if may_wait:
+                self.waiting.release()
+        self._answer(HTTPStatus.OK, encode(status), "application/json")
+
+    def _probe(self, good: bool, otherwise: str) -> None:
+        if good:
+            self._answer(HTTPStatus.OK, b"ok\n")
+        else:
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{otherwise}\n".encode())
+
+    def _answer(
+        self, status: HTTPStatus, body: bytes, content_type: str = "text/plain; charset=utf-8"
+    ) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Probes and long polls would fill the log."""

@@ -1,0 +1,59 @@
+"""Where the newest status hangs, for everybody who waits for the next one."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from model_poller.status import PollerStatus
+
+
+class Board:
+    """Holds one status and wakes those who wait for a change; safe for many threads."""
+
+    def __init__(self, first: PollerStatus) -> None:
+        self._instance = secrets.token_hex(4)
+        self._number = 0
+        self._changed = threading.Condition()
+        self._status = self._stamp(first)
+        self._closed = False
+
+    def post(self, status: PollerStatus) -> bool:
+        """Hang up a status; whether it is another one, apart from ``disk``."""
+        with self._changed:
+            old = self._status
+            same = msgspec.structs.replace(status, revision=old.revision, disk=old.disk) == old
+            if same:
+                self._status = msgspec.structs.replace(old, disk=status.disk)
+                return False
+            self._number += 1
+            self._status = self._stamp(status)
+            self._changed.notify_all()
+            return True
+
+    def read(self, after: str | None = None, timeout: float = 0.0) -> PollerStatus:
+        """The status, at once if its revision is not ``after``, else when it changes.
+
+        Answers the unchanged status after ``timeout`` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while after == self._status.revision and not self._closed:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    break
+            return self._status
+
+    def close(self) -> None:
+        """Answer everybody who waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _stamp(self, status: PollerStatus) -> PollerStatus:
+        return msgspec.structs.replace(status, revision=f"{self._instance}-{self._number}")

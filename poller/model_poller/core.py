@@ -1,0 +1,335 @@
+"""What to do next, as a pure function of what is.
+
+``plan`` looks only at the present: the volume, the listing, the model server's words and a few
+memories of this process. So it may run at any time, twice, or after a kill, and always leads to
+the same end: the target served, verified versions only, the previous one kept until the new one
+answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from model_poller.status import ServedVersion, VersionReason
+from model_poller.store import RESERVE_BYTES, Disk, Quarantined
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from model_poller.versions import StoredVersion, Verdict
+
+STALE_END_SECONDS = 30.0
+"""How long a failure that the server reported already before a publish is taken for the old one.
+
+TF Serving keeps the last state of an unloaded version for ever, and takes up to its poll interval
+(1 s by default) to see a new one of the same number.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The settings that decide."""
+
+    follow_newest: bool
+    """Standalone: nobody tells a target, the newest complete version is it."""
+    num_versions: int = 1
+    retain_versions: int = 2
+    load_timeout: float = 600.0
+    """Seconds from publish to AVAILABLE."""
+
+
+@dataclass(slots=True)
+class Publication:
+    """What this process saw of a published version."""
+
+    since: float
+    """Monotonic seconds."""
+    end_is_stale: bool
+    """The server's END with an error may still be about an earlier version of this number."""
+    served: bool = False
+    """It was AVAILABLE, so a later silence or failure is the server's, not the version's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A version whose last fetch failed for a reason that heals."""
+
+    fingerprint: str
+    verdict: Verdict
+    attempts: int
+    not_before: float
+    """Monotonic seconds; infinite: not before its objects change."""
+    needed: int = 0
+    """Free bytes to wait for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is, at one moment."""
+
+    now: float
+    """Monotonic seconds."""
+    disk: Disk
+    free_bytes: int
+    found: Mapping[int, StoredVersion] | None
+    """The last successful listing; None: there was none yet."""
+    listing_is_fresh: bool
+    """Whether the last look succeeded."""
+    served: tuple[ServedVersion, ...] | None
+    """None: the model server does not answer."""
+    server_was_seen: bool
+    """Whether it ever answered this process."""
+    told: int | None
+    fetching: StoredVersion | None
+    publications: Mapping[int, Publication] = field(default_factory=dict)
+    retries: Mapping[int, Retry] = field(default_factory=dict)
+
+    def available(self, version: int) -> bool:
+        """Whether the model server answers requests with it."""
+        return any(s.version == version and s.state == "AVAILABLE" for s in self.served or ())
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Bring a version to the volume; runs beside everything else."""
+
+    stored: StoredVersion
+
+
+@dataclass(frozen=True, slots=True)
+class StopFetch:
+    """Give up the fetch that runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Move a complete version into the base path."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Move a version out of the base path and keep it."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Delete a complete version that is not published."""
+
+    version: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Take a version away until its stored objects change."""
+
+    entry: Quarantined
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Let a quarantined version be tried again."""
+
+    version: int
+
+
+Action = Fetch | StopFetch | Publish | Retire | Remove | Quarantine | Release
+
+
+def goal(seen: Observed, policy: Policy) -> int | None:
+    """The version that should be served here."""
+    if policy.follow_newest:
+        return max(seen.disk.complete - seen.disk.quarantined.keys(), default=None)
+    return seen.told
+
+
+def is_stopped_by_quarantine(seen: Observed, version: int) -> bool:
+    """Whether the version failed before, with the objects that are stored now."""
+    entry = seen.disk.quarantined.get(version)
+    stored = (seen.found or {}).get(version)
+    return entry is not None and (stored is None or stored.fingerprint == entry.fingerprint)
+
+
+def fetch_size(stored: StoredVersion) -> int:
+    """Free bytes that a fetch needs: an archive and what comes out of it lie side by side."""
+    return stored.size * (2 if stored.is_archive else 1)
+
+
+def lacks_room(seen: Observed, stored: StoredVersion) -> bool:
+    """Whether the volume is too full to fetch a version."""
+    retry = seen.retries.get(stored.version)
+    needed = retry.needed if retry and retry.fingerprint == stored.fingerprint else 0
+    return seen.free_bytes < max(needed, fetch_size(stored)) + RESERVE_BYTES
+
+
+def plan(seen: Observed, policy: Policy) -> list[Action]:
+    """The actions that bring what is closer to what should be; empty when there are none.
+
+    They are independent of one another, so a failed one does not spoil the rest.
+    """
+    return [
+        *_releases(seen),
+        *_failed_loads(seen, policy),
+        *_publications(seen, policy),
+        *_removals(seen, policy),
+        *_fetches(seen, policy),
+    ]
+
+
+def change_is_under_way(seen: Observed, policy: Policy) -> bool:
+    """Whether the model server's next words are waited for."""
+    if policy.follow_newest and not seen.server_was_seen:
+        return False
+    return any(
+        not seen.available(version)
+        and (publication := seen.publications.get(version)) is not None
+        and seen.now - publication.since < policy.load_timeout
+        for version in _wanted(seen, policy) & seen.disk.published.keys()
+    )
+
+
+def _releases(seen: Observed) -> Iterator[Action]:
+    if not (seen.listing_is_fresh and seen.found):
+        return
+    for version in seen.disk.quarantined:
+        if not is_stopped_by_quarantine(seen, version) or version not in seen.found:
+            yield Release(version)
+
+
+def _failed_loads(seen: Observed, policy: Policy) -> Iterator[Action]:
+    target = goal(seen, policy)
+    for version, record in seen.disk.published.items():
+        publication = seen.publications.get(version)
+        if publication is None or publication.served:
+            continue
+        age = seen.now - publication.since
+        ended = ended_with_error(seen, version)
+        if ended and not (publication.end_is_stale and age < STALE_END_SECONDS):
+            reason = VersionReason.LOAD_FAILED
+            message = f"the model server could not load it: {ended.error_message}"
+        elif version == target and age > policy.load_timeout and _is_judged(seen, policy):
+            reason = VersionReason.LOAD_TIMEOUT
+            silent = "" if seen.served is not None else ", whose port was closed at the end"
+            message = (
+                f"it was not AVAILABLE {policy.load_timeout:.0f} s after it was given to the model"
+                f" server{silent}; look at that container's log, or allow more by --load-timeout"
+            )
+        else:
+            continue
+        yield Quarantine(Quarantined(version, record.fingerprint, reason, message))
+
+
+def _is_judged(seen: Observed, policy: Policy) -> bool:
+    """Standalone beside a server that was never there, nothing is judged by its silence."""
+    return seen.server_was_seen or not policy.follow_newest
+
+
+def ended_with_error(seen: Observed, version: int) -> ServedVersion | None:
+    """The model server's report that a version could not be loaded."""
+    for served in seen.served or ():
+        if served.version == version and served.state == "END" and served.error_code != "OK":
+            return served
+    return None
+
+
+def _wanted(seen: Observed, policy: Policy) -> set[int]:
+    """The versions that should be in the base path once the target answers."""
+    target = goal(seen, policy)
+    if target is None:
+        return set()
+    below = sorted((v for v in seen.disk.complete if v < target), reverse=True)
+    return {target, *below[: policy.num_versions - 1]}
+
+
+def _publications(seen: Observed, policy: Policy) -> Iterator[Action]:
+    target = goal(seen, policy)
+    if target is None or target not in seen.disk.complete:
+        return
+    failed = {
+        action.entry.version
+        for action in _failed_loads(seen, policy)
+        if isinstance(action, Quarantine)
+    }
+    if target in failed:
+        return
+    wanted = _wanted(seen, policy)
+    for version in sorted(wanted & seen.disk.retained.keys(), reverse=True):
+        if version not in seen.disk.published:
+            yield Publish(version)
+    others = sorted(seen.disk.published.keys() - wanted - failed, reverse=True)
+    if policy.follow_newest and not seen.server_was_seen:
+        # Nobody will say AVAILABLE: the version before stays, older ones make room.
+        others = others[1:]
+    elif not seen.available(target):
+        return
+    for version in others:
+        yield Retire(version)
+
+
+def _removals(seen: Observed, policy: Policy) -> Iterator[Action]:
+    disk = seen.disk
+    target = goal(seen, policy)
+    busy = {s.version for s in seen.served or () if s.state != "END"}
+    newest = max(_candidates(seen), default=None)
+    kept = disk.published.keys() | busy | {v for v in (target, newest) if v is not None}
+    loose = sorted(v for v in disk.retained if v not in kept)
+    left = set(disk.complete)
+    stored = seen.found or {}
+    has_versions = any(v.incomplete is None for v in stored.values())
+    for version in loose:
+        record, twin = disk.retained[version], stored.get(version)
+        gone = seen.listing_is_fresh and has_versions and twin is None and record.fingerprint
+        stale = twin and record.fingerprint and twin.fingerprint != record.fingerprint
+        if gone and len(left) > 1:
+            why = "it was deleted from the source"
+        elif stale and not record.proven and twin and not twin.incomplete:
+            why = "its stored objects changed before it was ever served"
+        elif len(left) > max(policy.retain_versions, policy.num_versions):
+            why = f"{policy.retain_versions} versions are retained"
+        else:
+            continue
+        left.discard(version)
+        yield Remove(version, why)
+
+
+def _candidates(seen: Observed) -> dict[int, StoredVersion]:
+    return {
+        version: stored
+        for version, stored in (seen.found or {}).items()
+        if stored.incomplete is None and not is_stopped_by_quarantine(seen, version)
+    }
+
+
+def _fetches(seen: Observed, policy: Policy) -> Iterator[Action]:
+    candidates = _candidates(seen)
+    on_disk = seen.disk.complete
+    wanted: list[StoredVersion] = []
+    urgent = None
+    if seen.told is not None and not policy.follow_newest and seen.told not in on_disk:
+        urgent = candidates.get(seen.told)
+        wanted += [urgent] if urgent else []
+    newest = max(candidates, default=None)
+    if newest is not None and newest > max(on_disk, default=-1):
+        wanted.append(candidates[newest])
+    ready = [stored for stored in wanted if _may_start(seen, stored)]
+    if seen.fetching is None:
+        if ready:
+            yield Fetch(ready[0])
+        return
+    current = (seen.found or {}).get(seen.fetching.version)
+    outdated = current is None or current.fingerprint != seen.fetching.fingerprint
+    overtaken = urgent in ready and urgent is not None and urgent != seen.fetching
+    if outdated or overtaken:
+        yield StopFetch()
+
+
+def _may_start(seen: Observed, stored: StoredVersion) -> bool:
+    retry = seen.retries.get(stored.version)
+    if retry and retry.fingerprint == stored.fingerprint and seen.now < retry.not_before:
+        return False
+    return not lacks_room(seen, stored)

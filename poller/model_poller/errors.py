@@ -1,0 +1,92 @@
+"""Everything that can go wrong, as one tree.
+
+    PollerError
+    ├── TransientError              heals by waiting; the poller tries again by itself
+    │   ├── UnreachableError        the store did not answer, or not with an answer to build on
+    │   ├── ObjectChangedError      a stored object was replaced or deleted while it was read
+    │   ├── InsufficientDiskError   the model volume has no room for the version
+    │   ├── CorruptDownloadError    the bytes that came are not the bytes that are stored
+    │   ├── IncompleteVersionError  parts of a version are missing; the upload may still go on
+    │   └── StoppedError            the poller gave up the work itself
+    └── PermanentError            stays until somebody changes something
+        ├── BucketNotFoundError
+        ├── AccessDeniedError
+        ├── BrokenVersionError      the stored objects of a version can't be served as they are
+        └── InvalidSettingsError
+
+A message names the object, what was wrong, and what to do about it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from model_poller.status import VersionReason
+
+
+class PollerError(Exception):
+    """Root of the tree."""
+
+
+class TransientError(PollerError):
+    """Heals by waiting."""
+
+
+class UnreachableError(TransientError):
+    """The store did not answer, or not with an answer to build on."""
+
+
+class ObjectChangedError(TransientError):
+    """A stored object was replaced or deleted while it was read; a new look shows what is there."""
+
+
+class InsufficientDiskError(TransientError):
+    """The model volume has no room for a version.
+
+    ``needed`` is how many bytes have to be free for the next try.
+    """
+
+    def __init__(self, message: str, needed: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+
+
+class CorruptDownloadError(TransientError):
+    """The bytes that came are not the bytes that are stored."""
+
+
+class IncompleteVersionError(TransientError):
+    """Parts of a version are missing; its upload may still go on."""
+
+    def __init__(self, reason: VersionReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class StoppedError(TransientError):
+    """The poller gave up the work itself: it ends, or something else became more urgent."""
+
+
+class PermanentError(PollerError):
+    """Stays until somebody changes something."""
+
+
+class BucketNotFoundError(PermanentError):
+    """There is no such bucket."""
+
+
+class AccessDeniedError(PermanentError):
+    """The store knows or wants to know who asks, and refuses."""
+
+
+class BrokenVersionError(PermanentError):
+    """The stored objects of a version can't be served as they are; other objects might be."""
+
+    def __init__(self, reason: VersionReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class InvalidSettingsError(PermanentError):
+    """The command line or the environment asks for something that can't be."""

@@ -1,0 +1,93 @@
+"""The program: reads its settings, starts the threads, ends on SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from model_poller import logs, settings
+from model_poller.api import Api, Health
+from model_poller.errors import InvalidSettingsError
+from model_poller.looking import Looker
+from model_poller.poller import Poller
+from model_poller.server import ModelServer, ServerWatch, write_configuration
+from model_poller.sources.gcs import GcsSource
+from model_poller.store import Store
+from model_poller.target import TargetWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model_poller.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+EXIT_USAGE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the poller until SIGTERM or SIGINT; returns the exit code."""
+    try:
+        chosen = settings.parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+        logs.set_up(chosen.log_format)
+        run(chosen)
+    except InvalidSettingsError as error:
+        sys.stderr.write(f"model_poller: {error}\n")
+        return EXIT_USAGE
+    return 0
+
+
+def run(chosen: Settings) -> None:
+    """Run the poller until SIGTERM or SIGINT.
+
+    Raises:
+        InvalidSettingsError: no credentials, a port that is taken, a volume that can't be written.
+    """
+    # What is fetched has to be readable by the model server's user.
+    os.umask(0o022)
+    store = Store(chosen.base, chosen.hidden)
+    source = GcsSource(chosen.locations, endpoint=chosen.endpoint, anonymous=chosen.anonymous)
+    try:
+        store.prepare()
+        if chosen.server_config_dir:
+            write_configuration(
+                chosen.server_config_dir, chosen.model, chosen.base, chosen.batching_parameters
+            )
+    except OSError as error:
+        raise InvalidSettingsError(f"the model volume can't be used: {error}") from error
+
+    poller = Poller(
+        chosen.model,
+        chosen.policy,
+        store,
+        source,
+        look_now=lambda: looker.look_now(),
+        hurry=lambda fast: watch.hurry(fast),
+    )
+    looker = Looker(source, chosen.poll_interval, poller.on_look)
+    server = ModelServer(chosen.server_address, chosen.model)
+    watch = ServerWatch(server.status, poller.on_served)
+    health = Health(alive=poller.is_alive, started=poller.has_published, ready=poller.is_ready)
+    try:
+        api = Api(chosen.http_port, poller.board, health)
+    except OSError as error:
+        raise InvalidSettingsError(f"port {chosen.http_port} can't be used: {error}") from error
+
+    def end(number: int, _: object) -> None:
+        _log.info("%s: ending", signal.Signals(number).name)
+        poller.stop()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    if chosen.target_file:
+        TargetWatch(chosen.target_file, chosen.target_fallback, poller.on_target).start()
+    for part in (looker, watch, api):
+        part.start()
+    _log.info("serving %s from %s into %s", chosen.model, source.uri, chosen.base)
+    poller.run()
+    # All other threads are daemons, whose work is safe to lose at any point.
+    poller.board.close()
+    api.stop()

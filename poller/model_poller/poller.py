@@ -1,0 +1,389 @@
+"""The shell around `core.plan`: gathers what is, carries out what is planned, tells of it."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from model_poller import core, report
+from model_poller.archive import Limits
+from model_poller.board import Board
+from model_poller.bring import bring
+from model_poller.errors import (
+    BrokenVersionError,
+    CorruptDownloadError,
+    IncompleteVersionError,
+    InsufficientDiskError,
+    PollerError,
+    StoppedError,
+)
+from model_poller.metrics import METRICS
+from model_poller.status import (
+    NotificationsStatus,
+    PollerStatus,
+    SourceStatus,
+    VersionReason,
+    VersionState,
+)
+from model_poller.store import Quarantined
+from model_poller.versions import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from model_poller.core import Action, Observed, Policy
+    from model_poller.server import Served
+    from model_poller.sources import Source
+    from model_poller.store import Store
+    from model_poller.versions import StoredVersion
+
+TICK_SECONDS = 0.5
+"""How often everything is looked at anew when nothing happens."""
+_ALIVE_SECONDS = 60.0
+_CORRUPT_ATTEMPTS = 3
+_FIRST_RETRY_SECONDS = 1.0
+_LAST_RETRY_SECONDS = 120.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Job:
+    """A fetch that runs."""
+
+    stored: StoredVersion
+    stopped: threading.Event = field(default_factory=threading.Event)
+    bytes_done: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def progress(self, count: int) -> None:
+        with self.lock:
+            self.bytes_done += count
+
+
+@dataclass(slots=True)
+class _Inbox:
+    """What other threads have seen; guarded by its lock."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    source: SourceStatus = field(default_factory=lambda: SourceStatus(uri=""))
+    notifications: NotificationsStatus | None = None
+    found: Mapping[int, StoredVersion] | None = None
+    listing_is_fresh: bool = False
+    served: Served | None = None
+    server_was_seen: bool = False
+    told: int | None = None
+
+
+class Poller:
+    """One model's poller. `run` is its main loop; the rest may be called from other threads."""
+
+    def __init__(
+        self,
+        model: str,
+        policy: Policy,
+        store: Store,
+        source: Source,
+        *,
+        look_now: Callable[[], None],
+        hurry: Callable[[bool], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``look_now`` asks for a look into the source, ``hurry`` for quick words of the server."""
+        self._model = model
+        self._policy = policy
+        self._store = store
+        self._source = source
+        self._look_now = look_now
+        self._hurry = hurry
+        self._clock = clock
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._inbox = _Inbox(source=SourceStatus(uri=source.uri))
+        self._job: _Job | None = None
+        self._finished: queue.SimpleQueue[tuple[_Job, Exception | None]] = queue.SimpleQueue()
+        self._publications: dict[int, core.Publication] | None = None
+        self._retries: dict[int, core.Retry] = {}
+        self._beat = clock()
+        self._published = False
+        self._asked_for: int | None = None
+        self.board = Board(PollerStatus(revision="", model=model, source=self._inbox.source))
+
+    # What other threads report.
+
+    def on_look(self, status: SourceStatus, found: Mapping[int, StoredVersion] | None) -> None:
+        """Take in what a look into the source gave."""
+        with self._inbox.lock:
+            self._inbox.source = status
+            self._inbox.listing_is_fresh = found is not None
+            if found is not None:
+                self._inbox.found = found
+        self._wake.set()
+
+    def on_served(self, served: Served | None) -> None:
+        """Take in the model server's words."""
+        with self._inbox.lock:
+            same = served == self._inbox.served
+            self._inbox.served = served
+            self._inbox.server_was_seen |= served is not None
+        if not same:
+            self._wake.set()
+
+    def on_target(self, target: int | None) -> None:
+        """Take in what this pod was told to serve."""
+        _log.info("told to serve version %s", "none" if target is None else target)
+        with self._inbox.lock:
+            self._inbox.told = target
+        self._wake.set()
+
+    def on_notifications(self, status: NotificationsStatus) -> None:
+        """Take in how the subscription does."""
+        with self._inbox.lock:
+            self._inbox.notifications = status
+        self._wake.set()
+
+    # What probes ask.
+
+    def is_alive(self) -> bool:
+        """Whether the main loop turns."""
+        return self._clock() - self._beat < _ALIVE_SECONDS
+
+    def has_published(self) -> bool:
+        """Whether the model server has had something to load since the start, or before it."""
+        return self._published
+
+    def is_ready(self) -> bool:
+        """Whether the model server answers requests with some version."""
+        return self.board.read().active_version is not None
+
+    # The loop.
+
+    def run(self) -> None:
+        """Work until `stop`."""
+        while not self._stopping.is_set():
+            self._wake.clear()
+            self._beat = self._clock()
+            self.step()
+            self._wake.wait(TICK_SECONDS)
+
+    def stop(self) -> None:
+        """End the loop; safe in a signal handler."""
+        self._stopping.set()
+        if job := self._job:
+            job.stopped.set()
+        self._wake.set()
+
+    def step(self) -> None:
+        """Look, act until there is nothing to do, and tell."""
+        self._collect_fetches()
+        for _ in range(20):
+            seen = self._observe()
+            actions = core.plan(seen, self._policy)
+            changed = [self._carry_out(action, seen) for action in actions]
+            if not any(changed):
+                break
+        else:
+            _log.error("no rest after 20 rounds; last planned: %s", actions)
+        self._published |= bool(seen.disk.published)
+        self._hurry(core.change_is_under_way(seen, self._policy))
+        self._ask_for_target(seen)
+        self._tell(seen)
+
+    def _observe(self) -> Observed:
+        disk = self._store.scan()
+        free, _ = self._store.space()
+        with self._inbox.lock:
+            seen = core.Observed(
+                now=self._clock(),
+                disk=disk,
+                free_bytes=free,
+                found=self._inbox.found,
+                listing_is_fresh=self._inbox.listing_is_fresh,
+                served=self._inbox.served,
+                server_was_seen=self._inbox.server_was_seen,
+                told=self._inbox.told,
+                fetching=self._job.stored if self._job else None,
+                publications=self._publications or {},
+                retries=self._retries,
+            )
+        self._keep_books(seen)
+        return seen
+
+    def _keep_books(self, seen: Observed) -> None:
+        at_start = self._publications is None
+        books = {} if self._publications is None else self._publications
+        for version, record in seen.disk.published.items():
+            if version not in books:
+                # Found here at the start, or put here by somebody else.
+                books[version] = core.Publication(
+                    since=seen.now, end_is_stale=True, served=at_start and record.proven
+                )
+            book = books[version]
+            ended = any(s.version == version and s.state == "END" for s in seen.served or ())
+            if seen.served is not None and not ended:
+                book.end_is_stale &= not any(s.version == version for s in seen.served)
+            if seen.available(version) and not book.served:
+                book.served = True
+                METRICS.step_seconds.labels("load").observe(seen.now - book.since)
+                _log.info(
+                    "version %d is AVAILABLE, %.2f s after it was published",
+                    version,
+                    seen.now - book.since,
+                )
+            if book.served and not record.proven:
+                self._store.prove(record)
+        for version in books.keys() - seen.disk.published.keys():
+            del books[version]
+        self._publications = books
+
+    def _carry_out(self, action: Action, seen: Observed) -> bool:
+        """Do it; whether that changed what is."""
+        try:
+            match action:
+                case core.Fetch(stored):
+                    self._start_fetch(stored)
+                case core.StopFetch():
+                    if not self._job or self._job.stopped.is_set():
+                        return False
+                    _log.info("giving up fetching version %d", self._job.stored.version)
+                    self._job.stopped.set()
+                    return False
+                case core.Publish(version):
+                    self._store.publish(version)
+                    _log.info("published version %d", version)
+                    ended = core.ended_with_error(seen, version) is not None
+                    books = self._publications
+                    assert books is not None  # noqa: S101
+                    books[version] = core.Publication(self._clock(), end_is_stale=ended)
+                case core.Retire(version):
+                    self._store.retire(version)
+                    _log.info("retired version %d", version)
+                case core.Remove(version, why):
+                    self._store.remove(version)
+                    _log.info("removed version %d: %s", version, why)
+                case core.Quarantine(entry):
+                    self._quarantine(entry)
+                case core.Release(version):
+                    self._store.release(version)
+                    _log.info("version %d may be tried again: it changed in the source", version)
+        except OSError:
+            METRICS.failures.labels(type(action).__name__).inc()
+            _log.exception("%s failed; it is tried again", action)
+            return False
+        return True
+
+    def _quarantine(self, entry: Quarantined) -> None:
+        METRICS.failures.labels(entry.reason.value).inc()
+        _log.error("version %d is quarantined: %s: %s", entry.version, entry.reason, entry.message)
+        self._store.quarantine(entry)
+
+    # Fetching.
+
+    def _start_fetch(self, stored: StoredVersion) -> None:
+        job = self._job = _Job(stored)
+        _log.info("fetching version %d: %d bytes", stored.version, stored.size)
+        threading.Thread(target=self._fetch, args=(job,), name="fetch", daemon=True).start()
+
+    def _fetch(self, job: _Job) -> None:
+        failure: Exception | None = None
+        try:
+            bring(
+                self._source,
+                self._store,
+                job.stored,
+                stopped=job.stopped,
+                progress=job.progress,
+                limits=Limits(),
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, the loop has to hear of it
+            failure = error
+        self._finished.put((job, failure))
+        self._wake.set()
+
+    def _collect_fetches(self) -> None:
+        while not self._finished.empty():
+            job, failure = self._finished.get()
+            self._job = None
+            if failure is None:
+                self._retries.pop(job.stored.version, None)
+            elif not isinstance(failure, StoppedError):
+                self._note_failure(job.stored, failure)
+
+    def _note_failure(self, stored: StoredVersion, failure: Exception) -> None:
+        version = stored.version
+        before = self._retries.get(version)
+        attempts = before.attempts if before and before.fingerprint == stored.fingerprint else 0
+        delay = min(_FIRST_RETRY_SECONDS * 2**attempts, _LAST_RETRY_SECONDS)
+        delay *= random.uniform(0.5, 1.0)  # noqa: S311
+        needed = 0
+        reason, message = VersionReason.FETCH_FAILED, str(failure)
+        match failure:
+            case BrokenVersionError():
+                self._quarantine(Quarantined(version, stored.fingerprint, failure.reason, message))
+                return
+            case CorruptDownloadError() if attempts + 1 >= _CORRUPT_ATTEMPTS:
+                reason = VersionReason.CHECKSUM_MISMATCH
+                self._quarantine(Quarantined(version, stored.fingerprint, reason, message))
+                return
+            case CorruptDownloadError():
+                reason = VersionReason.CHECKSUM_MISMATCH
+            case IncompleteVersionError():
+                # Only another upload helps, which brings another fingerprint.
+                reason, delay = failure.reason, float("inf")
+            case InsufficientDiskError():
+                reason, needed = VersionReason.INSUFFICIENT_DISK, failure.needed
+            case PollerError() | OSError():
+                pass
+            case _:
+                _log.error("fetching version %d failed", version, exc_info=failure)
+        METRICS.failures.labels(reason.value).inc()
+        _log.warning("version %d: %s", version, message)
+        self._retries[version] = core.Retry(
+            stored.fingerprint,
+            Verdict(reason, message),
+            attempts + 1,
+            self._clock() + delay,
+            needed,
+        )
+        self._look_now()
+
+    def _ask_for_target(self, seen: Observed) -> None:
+        """A target that nobody has heard of may have been uploaded this moment."""
+        told = seen.told
+        known = told is None or told in seen.disk.complete or told in (seen.found or {})
+        if not known and told != self._asked_for:
+            self._look_now()
+        self._asked_for = told
+
+    # Telling.
+
+    def _tell(self, seen: Observed) -> None:
+        with self._inbox.lock:
+            source, notifications = self._inbox.source, self._inbox.notifications
+        _, total = self._store.space()
+        status = report.build(
+            seen,
+            self._policy,
+            model=self._model,
+            source=source,
+            notifications=notifications,
+            bytes_done=self._job.bytes_done if self._job else 0,
+            total_bytes=total,
+        )
+        if self.board.post(status):
+            self._measure(status)
+        METRICS.disk_free_bytes.set(seen.free_bytes)
+
+    def _measure(self, status: PollerStatus) -> None:
+        for state in VersionState:
+            count = sum(v.state is state for v in status.versions)
+            METRICS.versions.labels(state.value).set(count)
+        if status.active_version is None:
+            METRICS.served_version.clear()
+        else:
+            METRICS.served_version.labels(self._model).set(status.active_version)

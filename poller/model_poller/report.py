@@ -1,0 +1,136 @@
+"""From what is to what ``/status`` tells; pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from model_poller.core import (
+    Observed,
+    ended_with_error,
+    fetch_size,
+    goal,
+    is_stopped_by_quarantine,
+    lacks_room,
+)
+from model_poller.status import (
+    DiskStatus,
+    NotificationsStatus,
+    PollerStatus,
+    SourceStatus,
+    VersionReason,
+    VersionState,
+    VersionStatus,
+)
+from model_poller.versions import Verdict
+
+if TYPE_CHECKING:
+    from model_poller.core import Policy
+
+MAX_VERSIONS = 50
+"""Of versions that are only in the bucket, the newest so many are told."""
+
+
+def build(
+    seen: Observed,
+    policy: Policy,
+    *,
+    model: str,
+    source: SourceStatus,
+    notifications: NotificationsStatus | None,
+    bytes_done: int,
+    total_bytes: int,
+) -> PollerStatus:
+    """The whole answer of ``GET /status``, but for its revision."""
+    disk = seen.disk
+    target = goal(seen, policy)
+    here = {*disk.complete, *disk.quarantined}
+    if target is not None:
+        here.add(target)
+    elsewhere = sorted((seen.found or {}).keys() - here, reverse=True)[:MAX_VERSIONS]
+    return PollerStatus(
+        revision="",
+        model=model,
+        target=target,
+        source=msgspec.structs.replace(source, notifications=notifications),
+        versions=tuple(
+            _version(seen, version, bytes_done)
+            for version in sorted(here.union(elsewhere), reverse=True)
+        ),
+        server_reachable=seen.served is not None,
+        served=seen.served or (),
+        disk=DiskStatus(free_bytes=seen.free_bytes, total_bytes=total_bytes),
+    )
+
+
+def _version(seen: Observed, version: int, bytes_done: int) -> VersionStatus:
+    stored = (seen.found or {}).get(version)
+    record = seen.disk.published.get(version) or seen.disk.retained.get(version)
+    entry = seen.disk.quarantined.get(version)
+    state, verdict = _state(seen, version)
+    if (
+        record
+        and stored
+        and record.fingerprint
+        and stored.fingerprint != record.fingerprint
+        and not verdict
+    ):
+        verdict = Verdict(
+            VersionReason.CHANGED_AFTER_PUBLISH,
+            f"the objects of version {version} changed after it was fetched; what was fetched"
+            " stays. Upload changes under a new number.",
+        )
+    total = stored.size if stored else 0
+    done = total if record else bytes_done if state is VersionState.FETCHING else 0
+    known = stored or record or entry
+    return VersionStatus(
+        version=version,
+        state=state,
+        in_source=stored is not None,
+        fingerprint=known.fingerprint if known else "",
+        bytes_done=done,
+        bytes_total=total,
+        reason=verdict.reason if verdict else None,
+        message=verdict.message if verdict else "",
+    )
+
+
+def _state(seen: Observed, version: int) -> tuple[VersionState, Verdict | None]:
+    disk = seen.disk
+    if version in disk.published:
+        if seen.available(version):
+            return VersionState.AVAILABLE, None
+        if served := ended_with_error(seen, version):
+            message = f"the model server could not load it: {served.error_message}"
+            return VersionState.PUBLISHED, Verdict(VersionReason.LOAD_FAILED, message)
+        return VersionState.PUBLISHED, None
+    if version in disk.retained:
+        proven = disk.retained[version].proven
+        return (VersionState.RETIRED if proven else VersionState.FETCHED), None
+    if is_stopped_by_quarantine(seen, version):
+        entry = disk.quarantined[version]
+        return VersionState.QUARANTINED, Verdict(entry.reason, entry.message)
+    if seen.fetching and seen.fetching.version == version:
+        return VersionState.FETCHING, None
+    stored = (seen.found or {}).get(version)
+    if stored is None:
+        return VersionState.INCOMPLETE, Verdict(
+            VersionReason.MISSING_SAVED_MODEL,
+            f"version {version} is not in the source; upload it, or choose another one",
+        )
+    if stored.incomplete:
+        return VersionState.INCOMPLETE, stored.incomplete
+    retry = seen.retries.get(version)
+    if retry and retry.fingerprint == stored.fingerprint:
+        # Nothing but new objects helps: the version is as incomplete as a listing could show.
+        endless = retry.not_before == float("inf")
+        return (VersionState.INCOMPLETE if endless else VersionState.DISCOVERED), retry.verdict
+    if lacks_room(seen, stored):
+        return VersionState.DISCOVERED, Verdict(
+            VersionReason.INSUFFICIENT_DISK,
+            f"{fetch_size(stored)} bytes are needed and {seen.free_bytes} are free on the model"
+            " volume; it is fetched when there is room: enlarge the volume or retain fewer"
+            " versions",
+        )
+    return VersionState.DISCOVERED, None

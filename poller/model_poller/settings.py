@@ -1,0 +1,208 @@
+"""The command line and the environment, read into one typed value."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model_poller.core import Policy
+from model_poller.errors import InvalidSettingsError
+from model_poller.sources.gcs import Location, parse_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_DESCRIPTION = """\
+Brings model versions from a bucket to the disk of a TensorFlow Serving, and never lets a broken
+or half-uploaded one be served.
+
+Beside any TensorFlow Serving, SAVE_DIR is its model's base path (/models/NAME in its image):
+
+  model_poller PROJECT SUBSCRIPTION SAVE_DIR --storage-uri=gs://BUCKET/FOLDER
+
+PROJECT, SUBSCRIPTION and SAVE_DIR can also come from the environment variables PROJECT_ID,
+SUBSCRIPTION and SAVE_DIR. Without --storage-uri the folders are learnt from notifications.
+Google credentials are found as usual: GOOGLE_APPLICATION_CREDENTIALS, or the machine's identity.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set."""
+
+    model: str
+    base: Path
+    """The model server's base path."""
+    hidden: Path
+    """Where the poller keeps what is not served; on the same mount as ``base``."""
+    locations: tuple[Location, ...]
+    endpoint: str | None
+    anonymous: bool
+    poll_interval: float
+    subscription: str | None
+    pubsub_endpoint: str | None
+    server_address: str
+    server_config_dir: Path | None
+    batching_parameters: str | None
+    target_file: Path | None
+    target_fallback: str
+    http_port: int
+    log_format: str
+    policy: Policy
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Read the command line; arguments win over environment variables.
+
+    Raises:
+        InvalidSettingsError: what was asked for can't be.
+        SystemExit: argparse has shown the help or a usage error.
+    """
+    given = _parser().parse_args(arguments)
+    project = given.project or environment.get("PROJECT_ID")
+    subscription = given.subscription or environment.get("SUBSCRIPTION")
+    save_dir = given.save_dir or environment.get("SAVE_DIR")
+    if given.models_dir:
+        if not given.model_name:
+            raise InvalidSettingsError("--models-dir needs --model-name: versions go to DIR/NAME")
+        hidden = Path(given.models_dir)
+        base = hidden / given.model_name
+    elif save_dir:
+        base = hidden = Path(save_dir)
+    else:
+        raise InvalidSettingsError(
+            "SAVE_DIR is missing: the model server's base path, /models/NAME"
+        )
+    base, hidden = base.absolute(), hidden.absolute()
+    full = given.pubsub_subscription
+    if not full and subscription and not given.models_dir:
+        full = subscription
+        if not full.startswith("projects/"):
+            if not project:
+                raise InvalidSettingsError(
+                    f"PROJECT is missing for the subscription {subscription}"
+                )
+            full = f"projects/{project}/subscriptions/{subscription}"
+    if not given.storage_uri and not full:
+        raise InvalidSettingsError(
+            "give --storage-uri, or a subscription that tells where versions are"
+        )
+    if given.num_versions < 1 or given.retain_versions < given.num_versions:
+        raise InvalidSettingsError(
+            "--num-versions has to be at least 1, --retain-versions not less"
+        )
+    if given.poll_interval <= 0 or given.load_timeout <= 0:
+        raise InvalidSettingsError(
+            "--poll-interval and --load-timeout have to be more than 0 seconds"
+        )
+    return Settings(
+        model=given.model_name or base.name,
+        base=base,
+        hidden=hidden,
+        locations=(parse_uri(given.storage_uri),) if given.storage_uri else (),
+        endpoint=given.endpoint,
+        anonymous=given.anonymous,
+        poll_interval=given.poll_interval,
+        subscription=full,
+        pubsub_endpoint=given.pubsub_endpoint or environment.get("PUBSUB_EMULATOR_HOST"),
+        server_address=given.server_address,
+        server_config_dir=Path(given.server_config_dir) if given.server_config_dir else None,
+        batching_parameters=given.batching_parameters,
+        target_file=Path(given.target_file) if given.target_file else None,
+        target_fallback=environment.get("TARGET_VERSION", ""),
+        http_port=given.http_port,
+        log_format=given.log_format,
+        policy=Policy(
+            follow_newest=given.target_file is None,
+            num_versions=given.num_versions,
+            retain_versions=given.retain_versions,
+            load_timeout=given.load_timeout,
+        ),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "model_poller",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    seed = parser.add_argument_group("beside any TensorFlow Serving")
+    seed.add_argument("project", nargs="?", metavar="PROJECT", help="Google Cloud project")
+    seed.add_argument(
+        "subscription", nargs="?", metavar="SUBSCRIPTION", help="Pub/Sub subscription in it"
+    )
+    seed.add_argument("save_dir", nargs="?", metavar="SAVE_DIR", help="the model's base path")
+
+    source = parser.add_argument_group("source")
+    source.add_argument("--storage-uri", metavar="URI", help="gs://BUCKET/FOLDER with the versions")
+    source.add_argument(
+        "--endpoint", metavar="URL", help="instead of Google's own, e.g. an emulator's"
+    )
+    source.add_argument("--anonymous", action="store_true", help="ask without credentials")
+    source.add_argument(
+        "--poll-interval",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="between two looks into the bucket (30)",
+    )
+    source.add_argument(
+        "--pubsub-subscription",
+        metavar="NAME",
+        help="projects/P/subscriptions/S; its messages make the poller look at once",
+    )
+    source.add_argument(
+        "--pubsub-endpoint",
+        metavar="HOST:PORT",
+        help="a Pub/Sub emulator, in plain text (PUBSUB_EMULATOR_HOST)",
+    )
+
+    disk = parser.add_argument_group("versions")
+    disk.add_argument(
+        "--models-dir", metavar="DIR", help="instead of SAVE_DIR: the base path is DIR/NAME"
+    )
+    disk.add_argument("--model-name", metavar="NAME", help="default: the last part of SAVE_DIR")
+    disk.add_argument(
+        "--target-file",
+        metavar="FILE",
+        help="holds the version to serve; while empty, TARGET_VERSION of the environment counts."
+        " Without this option the newest complete version is served",
+    )
+    disk.add_argument("--num-versions", type=int, default=1, metavar="N", help="served at once (1)")
+    disk.add_argument(
+        "--retain-versions", type=int, default=2, metavar="N", help="kept on disk (2)"
+    )
+
+    server = parser.add_argument_group("model server")
+    server.add_argument(
+        "--server-address",
+        default="127.0.0.1:8500",
+        metavar="HOST:PORT",
+        help="of its gRPC (127.0.0.1:8500)",
+    )
+    server.add_argument(
+        "--load-timeout",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="a version that is not AVAILABLE by then is taken away (600)",
+    )
+    server.add_argument(
+        "--server-config-dir",
+        metavar="DIR",
+        help="write models.config and monitoring.config for the model server into it",
+    )
+    server.add_argument(
+        "--batching-parameters",
+        metavar="TEXTPROTO",
+        help="also write it into batching.config there",
+    )
+
+    own = parser.add_argument_group("the poller itself")
+    own.add_argument("--http-port", type=int, default=8502, metavar="PORT", help="(8502)")
+    own.add_argument("--log-format", choices=("json", "text"), default="text", help="(text)")
+    return parser

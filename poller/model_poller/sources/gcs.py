@@ -1,0 +1,215 @@
+"""``gs://``: Google Cloud Storage and what speaks its JSON API."""
+
+from __future__ import annotations
+
+import base64
+import re
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import google.auth
+import google.auth.transport.requests
+from google.api_core.exceptions import (
+    Forbidden,
+    GoogleAPICallError,
+    NotFound,
+    RetryError,
+    Unauthorized,
+)
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+from google.cloud import storage
+from google.cloud.storage.retry import DEFAULT_RETRY
+from requests.exceptions import RequestException
+
+from model_poller.errors import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    InvalidSettingsError,
+    ObjectChangedError,
+    UnreachableError,
+)
+from model_poller.metrics import METRICS
+from model_poller.sources import StoredObject
+from model_poller.sources.http_ranges import HttpRanges, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from model_poller.sources import ByteRange
+
+PUBLIC_ENDPOINT = "https://storage.googleapis.com"
+SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
+_LIST_FIELDS = "items(name,size,crc32c,generation),nextPageToken"
+_RETRY = DEFAULT_RETRY.with_delay(initial=0.2, maximum=2.0, multiplier=2.0).with_timeout(10.0)
+_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Location:
+    """A bucket and the folder in it below which versions are."""
+
+    bucket: str
+    prefix: str
+    """Without slashes at its ends; empty for the whole bucket."""
+
+    @property
+    def uri(self) -> str:
+        """As a user writes it."""
+        return f"gs://{self.bucket}/{self.prefix}".rstrip("/")
+
+
+def parse_uri(uri: str) -> Location:
+    """Read ``gs://bucket/prefix``.
+
+    Raises:
+        InvalidSettingsError
+    """
+    match = re.fullmatch(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(.*))?", uri)
+    if not match:
+        raise InvalidSettingsError(f"{uri!r} is no storage URI; write gs://BUCKET/FOLDER")
+    return Location(match[1], (match[2] or "").strip("/"))
+
+
+class GcsSource:
+    """Versions in one or more places of Google Cloud Storage."""
+
+    def __init__(
+        self, locations: Iterable[Location], *, endpoint: str | None, anonymous: bool
+    ) -> None:
+        """``anonymous`` asks without credentials; ``endpoint`` replaces Google's own.
+
+        Raises:
+            InvalidSettingsError: no credentials are found.
+        """
+        self._locations = tuple(sorted(locations))
+        self._lock = threading.Lock()
+        self._ranges = HttpRanges(endpoint or PUBLIC_ENDPOINT)
+        try:
+            self._credentials: Any = (
+                AnonymousCredentials() if anonymous else google.auth.default(scopes=[SCOPE])[0]
+            )
+        except DefaultCredentialsError as error:
+            raise InvalidSettingsError(
+                "no Google credentials found: set GOOGLE_APPLICATION_CREDENTIALS to a key file, run"
+                " with a service account that has an identity, or ask with --anonymous for a"
+                " public bucket"
+            ) from error
+        self._client = storage.Client(
+            project="unused",
+            credentials=self._credentials,
+            client_options={"api_endpoint": endpoint} if endpoint else None,
+        )
+        self._refresher = google.auth.transport.requests.Request()
+
+    @property
+    def uri(self) -> str:
+        """All places, joined by commas."""
+        return ", ".join(location.uri for location in self._locations)
+
+    @property
+    def principal(self) -> str:
+        """Who asks, as far as the credentials tell."""
+        if isinstance(self._credentials, AnonymousCredentials):
+            return "an anonymous caller"
+        return str(
+            getattr(self._credentials, "service_account_email", None)
+            or getattr(self._credentials, "account", None)
+            or "the caller"
+        )
+
+    def add(self, location: Location) -> bool:
+        """Look into this place too from now on; whether it is new."""
+        with self._lock:
+            new = location not in self._locations
+            if new:
+                self._locations = tuple(sorted((*self._locations, location)))
+        return new
+
+    def list(self) -> list[StoredObject]:
+        """All objects below all places; see `Source.list`."""
+        return [stored for location in self._locations for stored in self._list(location)]
+
+    def _list(self, location: Location) -> Iterator[StoredObject]:
+        prefix = f"{location.prefix}/" if location.prefix else ""
+        try:
+            blobs = self._client.list_blobs(
+                location.bucket,
+                prefix=prefix or None,
+                fields=_LIST_FIELDS,
+                retry=_RETRY,
+                timeout=_TIMEOUT_SECONDS,
+            )
+            for page in blobs.pages:
+                METRICS.source_requests.labels("list").inc()
+                for blob in page:
+                    yield StoredObject(
+                        url=f"gs://{location.bucket}/{blob.name}",
+                        bucket=location.bucket,
+                        name=blob.name,
+                        path=blob.name.removeprefix(prefix),
+                        size=int(blob.size),
+                        crc32c=_crc32c(blob.crc32c),
+                        generation=str(blob.generation),
+                    )
+        except NotFound as error:
+            raise BucketNotFoundError(
+                f"the bucket {location.bucket} does not exist; create it or correct the storage"
+                f" URI {location.uri}"
+            ) from error
+        except (Forbidden, Unauthorized) as error:
+            raise self._denied("storage.objects.list", location.uri, str(error)) from error
+        except (GoogleAPICallError, RetryError, GoogleAuthError, RequestException) as error:
+            raise UnreachableError(
+                f"listing {location.uri} failed ({_first_line(error)}); it is tried again"
+            ) from error
+
+    @contextmanager
+    def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
+        """See `Source.open_range`."""
+        METRICS.source_requests.labels("get").inc()
+        target = (
+            f"/download/storage/v1/b/{quote(stored.bucket, safe='')}"
+            f"/o/{quote(stored.name, safe='')}?alt=media&generation={stored.generation}"
+        )
+        headers: dict[str, str] = {}
+        try:
+            with self._lock:
+                self._credentials.before_request(self._refresher, "GET", target, headers)
+        except GoogleAuthError as error:
+            raise UnreachableError(
+                f"no access token for {stored.url} ({_first_line(error)})"
+            ) from error
+        try:
+            with self._ranges.get(target, headers, start, length) as body:
+                yield body
+        except RefusedError as refusal:
+            if refusal.status in (404, 412, 416):
+                raise ObjectChangedError(
+                    f"{stored.url} was replaced or deleted while it was read; the next look"
+                    " shows what is there now"
+                ) from refusal
+            if refusal.status in (401, 403):
+                raise self._denied("storage.objects.get", stored.url, refusal.body) from refusal
+            raise UnreachableError(
+                f"reading {stored.url} was answered {refusal.status}"
+            ) from refusal
+
+    def _denied(self, permission: str, where: str, detail: str) -> AccessDeniedError:
+        # The store's own words name the principal even where the credentials don't.
+        told = re.search(r"[\w.+-]+@[\w.-]+(?= does not have)", detail)
+        return AccessDeniedError(
+            f"{told[0] if told else self.principal} lacks {permission} on {where}; grant"
+            " roles/storage.objectViewer on the bucket"
+        )
+
+
+def _crc32c(encoded: str | None) -> int | None:
+    return int.from_bytes(base64.b64decode(encoded), "big") if encoded else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,235 @@
+"""The layout of the model volume, and the only code that changes it.
+
+    BASE/15/                    served: complete, verified, canonical number
+    HIDDEN/.staging/…           being fetched, or on its way out; emptied at every start
+    HIDDEN/.retained/14/        complete, not served
+    HIDDEN/.quarantine/16.json  what failed, why, and which stored objects it was
+    HIDDEN/.records/15.json     which stored objects a version on disk came from
+
+All of it lies on one mount, so a version changes its place by one rename: whenever the poller is
+killed, each version is in exactly one place, whole. HIDDEN may be BASE itself: TF Serving reads
+only names that are numbers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from model_poller.errors import InsufficientDiskError
+from model_poller.status import VersionReason  # noqa: TC001 (msgspec reads it)
+from model_poller.versions import MAX_VERSION, parse_number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RESERVE_BYTES = 32 << 20
+"""Left free beyond what a version needs: the volume is shared with logs and other versions."""
+
+
+class Record(msgspec.Struct, frozen=True, rename="camel"):
+    """What is known of a version on disk beyond its files."""
+
+    version: int
+    fingerprint: str = ""
+    """Empty for a version that somebody else put here."""
+    proven: bool = False
+    """Whether the model server ever reported it AVAILABLE on this volume."""
+
+
+class Quarantined(msgspec.Struct, frozen=True, rename="camel"):
+    """A version that is not tried again until its stored objects change."""
+
+    version: int
+    fingerprint: str
+    reason: VersionReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """What lies on the volume."""
+
+    published: Mapping[int, Record]
+    retained: Mapping[int, Record]
+    quarantined: Mapping[int, Quarantined]
+
+    @property
+    def complete(self) -> set[int]:
+        """Versions that could be served without a download."""
+        return {*self.published, *self.retained}
+
+
+class Store:
+    """The model volume. One thread may change it; staging is a second one's."""
+
+    def __init__(self, base: Path, hidden: Path) -> None:
+        self.base = base
+        self._hidden = hidden
+        self._staging = hidden / ".staging"
+        self._retained = hidden / ".retained"
+        self._quarantine = hidden / ".quarantine"
+        self._records = hidden / ".records"
+
+    def prepare(self) -> None:
+        """Make the folders and clear away what a killed poller left half done."""
+        shutil.rmtree(self._staging, ignore_errors=True)
+        for folder in (
+            self.base,
+            self._staging,
+            self._retained,
+            self._quarantine,
+            self._records,
+        ):
+            folder.mkdir(parents=True, exist_ok=True)
+        complete = self.scan().complete
+        for record in self._records.iterdir():
+            if parse_number(record.stem) not in complete:
+                record.unlink()
+
+    def scan(self) -> Disk:
+        """Look at the volume."""
+        return Disk(
+            published=self._folders(self.base),
+            retained=self._folders(self._retained),
+            quarantined={
+                number: entry
+                for path in self._quarantine.iterdir()
+                if (number := parse_number(path.stem)) is not None
+                and (entry := _read(path, Quarantined)) is not None
+            },
+        )
+
+    def stage(self, version: int) -> Path:
+        """A new folder to build a version in."""
+        return Path(tempfile.mkdtemp(prefix=f"{version}.", dir=self._staging))
+
+    def discard(self, staged: Path) -> None:
+        """Remove a folder of `stage`."""
+        shutil.rmtree(staged, ignore_errors=True)
+
+    def adopt(self, model: Path, record: Record) -> None:
+        """Make a staged SavedModel durable and move it to the complete ones."""
+        # mkdtemp makes its folder private; the model server runs as another user.
+        model.chmod(0o755)
+        _sync_file_system(self._staging)
+        self._write(self._records / f"{record.version}.json", record)
+        model.rename(self._retained / str(record.version))
+
+    def publish(self, version: int) -> None:
+        """Let the model server see a complete version."""
+        (self._retained / str(version)).rename(self.base / str(version))
+
+    def retire(self, version: int) -> None:
+        """Take a version out of the model server's sight, and keep it."""
+        self._published_path(version).rename(self._retained / str(version))
+
+    def remove(self, version: int) -> None:
+        """Forget a complete version that is not published."""
+        self._throw_away(self._retained / str(version))
+        (self._records / f"{version}.json").unlink(missing_ok=True)
+
+    def quarantine(self, entry: Quarantined) -> None:
+        """Note that a version failed, and remove what is there of it."""
+        self._write(self._quarantine / f"{entry.version}.json", entry)
+        for path in (self._published_path(entry.version), self._retained / str(entry.version)):
+            if path.exists():
+                self._throw_away(path)
+        (self._records / f"{entry.version}.json").unlink(missing_ok=True)
+
+    def release(self, version: int) -> None:
+        """Let a quarantined version be tried again."""
+        (self._quarantine / f"{version}.json").unlink(missing_ok=True)
+
+    def prove(self, record: Record) -> None:
+        """Remember that the model server served a version."""
+        proven = msgspec.structs.replace(record, proven=True)
+        self._write(self._records / f"{record.version}.json", proven)
+
+    def space(self) -> tuple[int, int]:
+        """Free and total bytes of the volume."""
+        usage = shutil.disk_usage(self._hidden)
+        return usage.free, usage.total
+
+    def require(self, needed: int) -> None:
+        """Ask for room.
+
+        Raises:
+            InsufficientDiskError: fewer than ``needed`` bytes and a reserve are free.
+        """
+        free, total = self.space()
+        if free < needed + RESERVE_BYTES:
+            raise InsufficientDiskError(
+                f"{needed} bytes are needed and {free} of {total} are free on {self._hidden}; it"
+                " goes on by itself when there is room: enlarge the volume or retain fewer"
+                " versions",
+                needed,
+            )
+
+    def _published_path(self, version: int) -> Path:
+        canonical = self.base / str(version)
+        if canonical.exists():
+            return canonical
+        for path in self.base.iterdir():
+            if parse_number(path.name) == version:
+                return path
+        return canonical
+
+    def _folders(self, parent: Path) -> dict[int, Record]:
+        numbers = {parse_number(entry.name) for entry in os.scandir(parent) if entry.is_dir()}
+        return {
+            number: _read(self._records / f"{number}.json", Record) or Record(number)
+            for number in numbers
+            if number is not None and number <= MAX_VERSION
+        }
+
+    def _throw_away(self, path: Path) -> None:
+        trash = Path(tempfile.mkdtemp(prefix="trash.", dir=self._staging))
+        path.rename(trash / path.name)
+        # Unlinking gigabytes takes a while, and nobody waits for it: at the next start the
+        # rest would go with the staging folder.
+        threading.Thread(
+            target=shutil.rmtree, args=(trash,), kwargs={"ignore_errors": True}, daemon=True
+        ).start()
+
+    def _write(self, path: Path, content: Record | Quarantined) -> None:
+        write_atomically(path, msgspec.json.encode(content))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file so that a reader sees the old or the new content, also after a power cut."""
+    scratch = path.with_name(f".{path.name}.new")
+    with scratch.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.rename(path)
+
+
+_T = TypeVar("_T", Record, Quarantined)
+
+
+def _read(path: Path, kind: type[_T]) -> _T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _sync_file_system(folder: Path) -> None:
+    """Bring everything written so far to the disk, in one pass instead of one per file."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error), str(folder))
+    finally:
+        os.close(descriptor)

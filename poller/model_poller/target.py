@@ -1,0 +1,60 @@
+"""The version that this pod was told to serve."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from model_poller.versions import parse_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+WATCH_SECONDS = 0.05
+"""The kubelet swaps the file by a symbolic link; reading it costs some microseconds."""
+
+_log = logging.getLogger(__name__)
+
+
+class TargetWatch:
+    """Reads the target from a file, and from ``fallback`` while the file is empty or missing."""
+
+    def __init__(self, file: Path, fallback: str, report: Callable[[int | None], None]) -> None:
+        """``report`` gets every new target, on this watch's own thread."""
+        self._file = file
+        self._fallback = fallback
+        self._report = report
+        self._last: str | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="target-watch", daemon=True)
+
+    def start(self) -> None:
+        """Report what is there, then watch."""
+        self.look()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._stopped.set()
+
+    def look(self) -> None:
+        """Read once."""
+        try:
+            text = self._file.read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            text = ""
+        text = text or self._fallback.strip()
+        if text == self._last:
+            return
+        self._last = text
+        target = parse_number(text) if text else None
+        if text and target is None:
+            _log.error("the target %r in %s is no version number; ignored", text[:50], self._file)
+        else:
+            self._report(target)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(WATCH_SECONDS):
+            self.look()
