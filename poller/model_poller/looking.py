@@ -88,9 +88,12 @@ class Looker:
         uri = self._source.uri
         if found:
             message, reason = f"{len(found)} versions in {uri}", SourceReason.LISTED
-        else:
+        elif uri:
             reason = SourceReason.NO_VERSION_FOUND
             message = f"no version in {uri}; upload a folder 1/ or an archive 1.zip"
+        else:
+            reason = SourceReason.NO_VERSION_FOUND
+            message = "no folder is known yet; the first notification of an upload tells it"
         self._report(
             SourceStatus(uri=uri, state=SourceState.READY, reason=reason, message=message), found
         )

@@ -8,10 +8,11 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from model_poller import logs, settings
+from model_poller import logs, places, settings
 from model_poller.api import Api, Health
 from model_poller.errors import InvalidSettingsError
 from model_poller.looking import Looker
+from model_poller.notifications.pubsub import Subscription
 from model_poller.poller import Poller
 from model_poller.server import ModelServer, ServerWatch, write_configuration
 from model_poller.sources.gcs import GcsSource
@@ -49,7 +50,12 @@ def run(chosen: Settings) -> None:
     # What is fetched has to be readable by the model server's user.
     os.umask(0o022)
     store = Store(chosen.base, chosen.hidden)
-    source = GcsSource(chosen.locations, endpoint=chosen.endpoint, anonymous=chosen.anonymous)
+    memory = chosen.hidden / ".locations.json"
+    source = GcsSource(
+        chosen.locations or places.recall(memory),
+        endpoint=chosen.endpoint,
+        anonymous=chosen.anonymous,
+    )
     try:
         store.prepare()
         if chosen.server_config_dir:
@@ -76,18 +82,38 @@ def run(chosen: Settings) -> None:
     except OSError as error:
         raise InvalidSettingsError(f"port {chosen.http_port} can't be used: {error}") from error
 
+    def on_object(bucket: str, name: str) -> None:
+        if not chosen.locations and (place := places.learn(bucket, name)) and source.add(place):
+            _log.info("versions are in %s too", place.uri)
+            places.remember(memory, source.locations)
+        if any(place.holds(bucket, name) for place in source.locations):
+            looker.look_now()
+
     def end(number: int, _: object) -> None:
         _log.info("%s: ending", signal.Signals(number).name)
         poller.stop()
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
+    parts: list[Looker | ServerWatch | Api | TargetWatch | Subscription] = [looker, watch, api]
     if chosen.target_file:
-        TargetWatch(chosen.target_file, chosen.target_fallback, poller.on_target).start()
-    for part in (looker, watch, api):
+        parts.append(TargetWatch(chosen.target_file, chosen.target_fallback, poller.on_target))
+    if chosen.subscription:
+        parts.append(
+            Subscription(
+                chosen.subscription,
+                chosen.pubsub_endpoint,
+                on_object=on_object,
+                on_connect=looker.look_now,
+                report=poller.on_notifications,
+            )
+        )
+    for part in parts:
         part.start()
     _log.info("serving %s from %s into %s", chosen.model, source.uri, chosen.base)
     poller.run()
-    # All other threads are daemons, whose work is safe to lose at any point.
+    # Threads that don't end at once are daemons, whose work is safe to lose at any point.
     poller.board.close()
-    api.stop()
+    for part in parts:
+        part.stop()
+    server.close()

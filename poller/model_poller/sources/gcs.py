@@ -56,6 +56,12 @@ class Location:
     prefix: str
     """Without slashes at its ends; empty for the whole bucket."""
 
+    def holds(self, bucket: str, name: str) -> bool:
+        """Whether an object lies below this place."""
+        return bucket == self.bucket and f"/{name}".startswith(
+            f"/{self.prefix}/".replace("//", "/")
+        )
+
     @property
     def uri(self) -> str:
         """As a user writes it."""
@@ -109,6 +115,11 @@ class GcsSource:
     def uri(self) -> str:
         """All places, joined by commas."""
         return ", ".join(location.uri for location in self._locations)
+
+    @property
+    def locations(self) -> tuple[Location, ...]:
+        """Where it looks."""
+        return self._locations
 
     @property
     def principal(self) -> str:
