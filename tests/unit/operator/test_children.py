@@ -1,0 +1,171 @@
+"""What an InferenceModel wants: the objects around the pods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from inferencemodel_operator import names
+from inferencemodel_operator.children import children
+from inferencemodel_operator.children.manifest import Manifest, digest, present
+from inferencemodel_operator.record import QuarantinedVersion, VersionsRecord
+from inferencemodel_operator.settings import Settings
+from inferencemodel_operator.spec import InferenceModel, decode
+
+RECORD = VersionsRecord(target=15)
+
+
+def model(**spec: Any) -> InferenceModel:
+    return decode(
+        {
+            "metadata": {"name": "imagenet", "namespace": "vision", "uid": "u-1"},
+            "spec": {"model": {"storageUri": "gs://models/imagenet"}, **spec},
+        }
+    )
+
+
+def built(record: VersionsRecord = RECORD, **spec: Any) -> dict[str, Manifest]:
+    """The children by kind and name."""
+    made = children(model(**spec), record, Settings())
+    return {f"{child['kind']}/{child['metadata']['name']}": child for child in made}
+
+
+def test_children_come_in_the_order_in_which_they_are_applied() -> None:
+    assert list(built(ingress={"host": "x.example.com"})) == [
+        "ConfigMap/imagenet-versions",
+        "Service/imagenet",
+        "Service/imagenet-headless",
+        "Deployment/imagenet",
+        "Ingress/imagenet",
+    ]
+
+
+@pytest.mark.parametrize("ingress", [None, {}, {"className": "traefik"}])
+def test_without_a_host_there_is_no_ingress(ingress: dict[str, Any] | None) -> None:
+    assert "Ingress/imagenet" not in built(ingress=ingress)
+
+
+def test_every_child_belongs_to_the_model_and_says_so() -> None:
+    for child in built(ingress={"host": "x.example.com"}).values():
+        metadata = child["metadata"]
+        assert metadata["namespace"] == "vision"
+        assert metadata["labels"] == names.labels("imagenet")
+        assert metadata["ownerReferences"] == [
+            {
+                "apiVersion": "inferencemodel.dev/v1alpha1",
+                "kind": "InferenceModel",
+                "name": "imagenet",
+                "uid": "u-1",
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ]
+
+
+def test_the_desired_hash_is_that_of_the_child_without_it() -> None:
+    for child in built(ingress={"host": "x.example.com"}).values():
+        kept = child["metadata"]["annotations"].pop(names.DESIRED_HASH_ANNOTATION)
+        assert kept == digest(child)
+
+
+def test_equal_wishes_have_equal_hashes_and_a_change_touches_only_its_child() -> None:
+    def hashes(**spec: Any) -> dict[str, str]:
+        return {
+            name: child["metadata"]["annotations"][names.DESIRED_HASH_ANNOTATION]
+            for name, child in built(**spec).items()
+        }
+
+    assert hashes() == hashes()
+    before, after = hashes(), hashes(replicas=3)
+    assert [name for name in before if before[name] != after[name]] == ["Deployment/imagenet"]
+
+
+def test_a_hash_depends_on_content_not_on_the_order_of_keys() -> None:
+    assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
+    assert digest({"a": [1, 2]}) != digest({"a": [2, 1]})
+
+
+def test_what_the_api_server_drops_is_not_wished_for() -> None:
+    kept = present(a=None, b="", c=[], d={}, e=(), f=0, g=False, h="x")
+    assert kept == {"f": 0, "g": False, "h": "x"}
+
+
+def test_the_config_map_holds_the_record() -> None:
+    broken = QuarantinedVersion(version=16, fingerprint="a", reason="LoadFailed")
+    record = VersionsRecord(target=15, quarantined=(broken,))
+    data = built(record)["ConfigMap/imagenet-versions"]["data"]
+    assert VersionsRecord.from_config_map(data) == record
+
+
+def test_the_service_translates_its_ports_to_the_pods() -> None:
+    service = built(service={"httpPort": 80, "grpcPort": 9000, "type": "LoadBalancer"})[
+        "Service/imagenet"
+    ]["spec"]
+    assert service["type"] == "LoadBalancer"
+    assert service["selector"] == {"inferencemodel.dev/name": "imagenet"}
+    assert {p["name"]: (p["port"], p["targetPort"]) for p in service["ports"]} == {
+        "http": (80, "http"),
+        "grpc": (9000, "grpc"),
+    }
+
+
+def test_the_headless_service_has_the_pods_own_ports_whatever_the_other_has() -> None:
+    service = built(service={"httpPort": 80, "type": "NodePort"})["Service/imagenet-headless"]
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["type"] == "ClusterIP"
+    assert {p["name"]: p["port"] for p in service["spec"]["ports"]} == {"http": 8501, "grpc": 8500}
+
+
+def test_annotations_of_the_service_are_the_cluster_services_alone() -> None:
+    made = built(service={"annotations": {"cloud/balancer": "internal"}})
+    assert made["Service/imagenet"]["metadata"]["annotations"]["cloud/balancer"] == "internal"
+    assert "cloud/balancer" not in made["Service/imagenet-headless"]["metadata"]["annotations"]
+
+
+def test_the_ingress_leads_the_host_to_the_services_rest_port() -> None:
+    made = built(
+        ingress={
+            "className": "traefik",
+            "host": "x.example.com",
+            "path": "/v1/models/imagenet",
+            "annotations": {"a/b": "c"},
+        }
+    )["Ingress/imagenet"]
+    assert made["spec"] == {
+        "ingressClassName": "traefik",
+        "rules": [
+            {
+                "host": "x.example.com",
+                "http": {
+                    "paths": [
+                        {
+                            "path": "/v1/models/imagenet",
+                            "pathType": "Prefix",
+                            "backend": {"service": {"name": "imagenet", "port": {"name": "http"}}},
+                        }
+                    ]
+                },
+            }
+        ],
+    }
+    assert made["metadata"]["annotations"]["a/b"] == "c"
+
+
+@pytest.mark.parametrize(
+    ("tls", "wanted"),
+    [
+        ({"secretName": "cert"}, [{"hosts": ["x.example.com"], "secretName": "cert"}]),
+        ({}, [{"hosts": ["x.example.com"]}]),
+    ],
+)
+def test_tls_is_for_the_host_with_its_secret_or_the_controllers_certificate(
+    tls: dict[str, str], wanted: list[Manifest]
+) -> None:
+    made = built(ingress={"host": "x.example.com", "tls": tls})["Ingress/imagenet"]
+    assert made["spec"]["tls"] == wanted
+
+
+def test_without_class_or_tls_the_ingress_leaves_both_to_the_cluster() -> None:
+    made = built(ingress={"host": "x.example.com"})["Ingress/imagenet"]
+    assert made["spec"].keys() == {"rules"}

@@ -1,0 +1,377 @@
+"""What an InferenceModel wants: the pods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from inferencemodel_operator import names
+from inferencemodel_operator.children import batching, deployment, model_server
+from inferencemodel_operator.children.manifest import Manifest, digest
+from inferencemodel_operator.settings import Settings
+from inferencemodel_operator.spec import Batching, InferenceModel, decode
+
+
+def model(**spec: Any) -> InferenceModel:
+    return decode(
+        {
+            "metadata": {"name": "imagenet", "namespace": "vision", "uid": "u-1"},
+            "spec": {"model": {"storageUri": "gs://models/imagenet"}, **spec},
+        }
+    )
+
+
+def template(settings: Settings | None = None, **spec: Any) -> Manifest:
+    built = deployment.build(model(**spec), settings or Settings())
+    made: Manifest = built["spec"]["template"]
+    return made
+
+
+def poller(**spec: Any) -> Manifest:
+    (container,) = template(**spec)["spec"]["initContainers"]
+    made: Manifest = container
+    return made
+
+
+def server(**spec: Any) -> Manifest:
+    (container,) = template(**spec)["spec"]["containers"]
+    made: Manifest = container
+    return made
+
+
+def flags(container: Manifest) -> dict[str, str]:
+    """The arguments by name; of a repeated one the last counts."""
+    return dict(argument.removeprefix("--").partition("=")[::2] for argument in container["args"])
+
+
+# -- the Deployment
+
+
+def test_no_pod_leaves_before_its_successor_serves() -> None:
+    strategy = deployment.build(model(), Settings())["spec"]["strategy"]
+    assert strategy["rollingUpdate"]["maxUnavailable"] == 0
+
+
+def test_the_selector_is_immutable_so_it_holds_nothing_that_a_user_can_change() -> None:
+    one = deployment.build(model(), Settings())
+    other = deployment.build(
+        model(
+            model={"storageUri": "gs://other/x", "name": "Other"},
+            template={"metadata": {"labels": {"team": "vision"}}},
+        ),
+        Settings(poller_image="other:1"),
+    )
+    assert one["spec"]["selector"] == other["spec"]["selector"]
+
+
+def test_the_pod_template_is_the_one_of_the_releases_before() -> None:
+    """A changed hash restarts every serving pod of every user when the operator is upgraded.
+
+    If that is meant, say so in CHANGELOG.md and write the new hash here.
+    """
+    full = template(
+        Settings(poller_image="inferencemodel/poller:pinned"),
+        source={"secretRef": {"name": "key"}, "pollInterval": "1m"},
+        server={
+            "image": "tensorflow/serving:pinned",
+            "resources": {"limits": {"cpu": "2", "memory": "4Gi"}},
+            "batching": {"maxBatchSize": 32},
+            "env": [{"name": "TF_CPP_MIN_LOG_LEVEL", "value": "1"}],
+        },
+        template={"metadata": {"labels": {"team": "vision"}}, "nodeSelector": {"pool": "gpu"}},
+    )
+    assert digest(full) == "eb10509677679d92"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"replicas": 7},
+        {"suspend": True},
+        {"service": {"httpPort": 80, "type": "NodePort"}},
+        {"ingress": {"host": "x.example.com"}},
+        {"model": {"storageUri": "gs://models/imagenet", "version": 7, "minVersion": 3}},
+    ],
+)
+def test_a_change_that_needs_no_restart_leaves_the_pod_template_alone(spec: Manifest) -> None:
+    assert digest(template(**spec)) == digest(template())
+
+
+def test_the_target_version_is_never_in_the_pod_template() -> None:
+    made = template(model={"storageUri": "gs://models/imagenet", "version": 7})
+    assert names.TARGET_VERSION_ANNOTATION not in made["metadata"].get("annotations", {})
+
+
+# -- the pod
+
+
+def test_the_pod_meets_the_restricted_security_standard() -> None:
+    pod = template()["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    for container in (*pod["initContainers"], *pod["containers"]):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_the_users_labels_stand_beside_the_operators_and_never_replace_them() -> None:
+    labels = {"team": "vision", names.MODEL_LABEL: "other"}
+    made = template(template={"metadata": {"labels": labels, "annotations": {"a": "b"}}})
+    assert made["metadata"]["labels"] == {"team": "vision", **names.labels("imagenet")}
+    assert made["metadata"]["annotations"] == {"a": "b"}
+
+
+def test_placement_is_handed_on_as_it_is() -> None:
+    affinity: Manifest = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": []}}
+    tolerations = [{"key": "gpu", "operator": "Exists", "tolerationSeconds": 0}]
+    pod = template(
+        template={
+            "nodeSelector": {"pool": "gpu"},
+            "tolerations": tolerations,
+            "affinity": affinity,
+        }
+    )["spec"]
+    assert pod["nodeSelector"] == {"pool": "gpu"}
+    assert pod["tolerations"] == tolerations
+    assert pod["affinity"] == affinity
+
+
+def test_the_service_account_is_the_namespaces_default_unless_it_is_named() -> None:
+    assert "serviceAccountName" not in template()["spec"]
+    named = template(source={"serviceAccountName": "reader"})
+    assert named["spec"]["serviceAccountName"] == "reader"
+
+
+def test_every_mount_has_its_volume() -> None:
+    pod = template(source={"secretRef": {"name": "key"}})["spec"]
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    mounted = {
+        mount["name"]
+        for container in (*pod["initContainers"], *pod["containers"])
+        for mount in container["volumeMounts"]
+    }
+    assert mounted == volumes
+
+
+# -- the poller
+
+
+def test_the_poller_is_a_sidecar_that_holds_the_server_back_until_a_version_is_there() -> None:
+    container = poller()
+    assert container["restartPolicy"] == "Always"
+    assert container["startupProbe"]["httpGet"]["path"] == "/startupz"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
+
+
+def test_the_poller_is_told_what_the_spec_says() -> None:
+    told = flags(
+        poller(
+            model={
+                "storageUri": "gs://models/imagenet",
+                "name": "ResNet",
+                "numVersions": 2,
+                "retainVersions": 4,
+            },
+            source={
+                "endpoint": "http://bucket:4443",
+                "anonymous": True,
+                "pollInterval": "1m30s",
+                "notifications": {
+                    "pubsub": {
+                        "subscription": "projects/p/subscriptions/s",
+                        "endpoint": "pubsub:8085",
+                    }
+                },
+            },
+        )
+    )
+    assert told == {
+        "model-name": "ResNet",
+        "storage-uri": "gs://models/imagenet",
+        "models-dir": "/models",
+        "server-address": "127.0.0.1:8500",
+        "server-config-dir": "/models/.server",
+        "target-file": "/etc/podinfo/target-version",
+        "http-port": "8502",
+        "poll-interval": "90",
+        "num-versions": "2",
+        "retain-versions": "4",
+        "log-format": "json",
+        "endpoint": "http://bucket:4443",
+        "anonymous": "",
+        "pubsub-subscription": "projects/p/subscriptions/s",
+        "pubsub-endpoint": "pubsub:8085",
+    }
+
+
+def test_what_the_spec_leaves_out_is_not_told() -> None:
+    told = flags(poller())
+    left_out = {"endpoint", "anonymous", "pubsub-subscription", "batching-parameters"}
+    assert not left_out & told.keys()
+
+
+def test_a_new_pod_starts_with_the_target_of_the_config_map_if_there_is_one() -> None:
+    variables = {variable["name"]: variable for variable in poller()["env"]}
+    assert variables["TARGET_VERSION"]["valueFrom"]["configMapKeyRef"] == {
+        "name": "imagenet-versions",
+        "key": "target",
+        "optional": True,
+    }
+
+
+def test_the_target_annotation_reaches_the_poller_as_a_file() -> None:
+    pod = template()["spec"]
+    (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "podinfo")
+    (item,) = volume["downwardAPI"]["items"]
+    (mount,) = (m for m in poller()["volumeMounts"] if m["name"] == "podinfo")
+    assert f"{mount['mountPath']}/{item['path']}" == flags(poller())["target-file"]
+    assert names.TARGET_VERSION_ANNOTATION in item["fieldRef"]["fieldPath"]
+
+
+def test_credentials_are_in_the_pollers_container_alone() -> None:
+    spec = {"source": {"secretRef": {"name": "key"}}}
+    variables = {v["name"]: v.get("value") for v in poller(**spec)["env"]}
+    (mount,) = (m for m in poller(**spec)["volumeMounts"] if m["name"] == "model-source")
+    assert variables["GOOGLE_APPLICATION_CREDENTIALS"] == f"{mount['mountPath']}/key.json"
+    assert mount["readOnly"] is True
+    assert "model-source" not in {m["name"] for m in server(**spec)["volumeMounts"]}
+
+
+def test_without_a_secret_no_credentials_are_named() -> None:
+    assert "GOOGLE_APPLICATION_CREDENTIALS" not in {v["name"] for v in poller()["env"]}
+
+
+def test_the_pollers_image_is_the_installations() -> None:
+    settings = Settings(poller_image="r/poller@sha256:1", poller_image_pull_policy="Always")
+    (container,) = template(settings)["spec"]["initContainers"]
+    assert (container["image"], container["imagePullPolicy"]) == ("r/poller@sha256:1", "Always")
+    assert "imagePullPolicy" not in poller()
+
+
+# -- the model server
+
+
+def test_the_server_is_started_without_its_images_own_entry_point() -> None:
+    assert server()["command"] == ["/usr/bin/tensorflow_model_server"]
+    assert server(server={"command": ["/bin/tini", "--"]})["command"] == ["/bin/tini", "--"]
+
+
+def test_the_servers_flags_avoid_the_harmful_defaults() -> None:
+    told = flags(server())
+    assert told["num_load_threads"] == "2"
+    assert told["num_unload_threads"] == "1"
+    assert told["max_num_load_retries"] == "2"
+    assert told["enable_profiler"] == "false"
+    assert told["file_system_poll_wait_seconds"] == "1"
+
+
+def test_server_and_poller_agree_on_ports_and_config_folder() -> None:
+    told, asked = flags(server()), flags(poller())
+    assert asked["server-address"].endswith(f":{told['port']}")
+    for config in ("model_config_file", "monitoring_config_file"):
+        assert told[config].startswith(f"{asked['server-config-dir']}/")
+    ports = {port["name"]: str(port["containerPort"]) for port in server()["ports"]}
+    assert ports == {"grpc": told["port"], "http": told["rest_api_port"]}
+
+
+def test_threads_follow_the_cpu_limit() -> None:
+    told = flags(server(server={"resources": {"limits": {"cpu": "2500m"}}}))
+    assert told["tensorflow_intra_op_parallelism"] == "3"
+    assert told["tensorflow_inter_op_parallelism"] == "3"
+    assert "tensorflow_intra_op_parallelism" not in flags(server())
+
+
+def test_every_flag_has_its_value_behind_an_equals_sign() -> None:
+    """TensorFlow Serving doesn't take ``--name value``, and ignores what it doesn't know."""
+    container = server(server={"batching": {}, "resources": {"limits": {"cpu": 1}}})
+    assert all(argument.startswith("--") and "=" in argument for argument in container["args"])
+
+
+def test_the_users_flags_come_last_so_they_prevail() -> None:
+    told = server(server={"args": ["--num_load_threads=8"]})
+    assert told["args"][-1] == "--num_load_threads=8"
+    assert flags(told)["num_load_threads"] == "8"
+
+
+def test_ready_means_that_the_model_itself_can_be_served() -> None:
+    ready = server(model={"storageUri": "gs://b/f", "name": "ResNet"})["readinessProbe"]
+    assert ready["httpGet"]["path"] == "/v1/models/ResNet/metadata"
+
+
+def test_a_pod_serves_on_until_every_connection_has_aged_out() -> None:
+    age = model_server.CONNECTION_AGE_SECONDS * 1.1 + model_server.CONNECTION_GRACE_SECONDS
+    drain = server()["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert age + 5 < drain < template()["spec"]["terminationGracePeriodSeconds"]
+    arguments = flags(server())["grpc_channel_arguments"]
+    assert "grpc.max_connection_age_ms=15000" in arguments
+    assert "grpc.max_connection_age_grace_ms=10000" in arguments
+
+
+def test_the_models_are_read_only_to_the_server() -> None:
+    mounts = {mount["name"]: mount for mount in server()["volumeMounts"]}
+    assert mounts["models"]["readOnly"] is True
+    assert "readOnly" not in {mount["name"]: mount for mount in poller()["volumeMounts"]}["models"]
+
+
+def test_resources_are_canonical_and_absent_when_none_are_given() -> None:
+    given = {"requests": {"cpu": "0.5", "memory": "1024Mi"}, "limits": {"memory": "2048Mi"}}
+    assert server(server={"resources": given})["resources"] == {
+        "requests": {"cpu": "500m", "memory": "1Gi"},
+        "limits": {"memory": "2Gi"},
+    }
+    assert "resources" not in server()
+
+
+def test_environment_comes_from_values_secrets_and_config_maps() -> None:
+    given: list[Manifest] = [
+        {"name": "A", "value": "1"},
+        {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": True}}},
+        {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}},
+    ]
+    assert server(server={"env": given})["env"] == given
+
+
+# -- batching
+
+
+def test_batching_is_off_unless_it_is_given() -> None:
+    assert "enable_batching" not in flags(server())
+
+
+def test_batching_turns_the_server_on_and_hands_the_parameters_to_the_poller() -> None:
+    spec = {"server": {"batching": {"maxBatchSize": 32}}}
+    assert flags(server(**spec))["enable_batching"] == "true"
+    assert flags(server(**spec))["batching_parameters_file"] == "/models/.server/batching.config"
+    assert "max_batch_size { value: 32 }" in flags(poller(**spec))["batching-parameters"]
+
+
+def test_batching_parameters_are_text_of_the_protocol_buffer() -> None:
+    every = Batching(
+        max_batch_size=8,
+        batch_timeout_micros=0,
+        max_enqueued_batches=100,
+        num_batch_threads=4,
+        allowed_batch_sizes=(2, 4, 8),
+        pad_variable_length_inputs=True,
+    )
+    assert batching.textproto(every, threads=2) == (
+        "max_batch_size { value: 8 } batch_timeout_micros { value: 0 } "
+        "max_enqueued_batches { value: 100 } num_batch_threads { value: 4 } "
+        "allowed_batch_sizes: 2 allowed_batch_sizes: 4 allowed_batch_sizes: 8 "
+        "pad_variable_length_inputs: true"
+    )
+
+
+def test_batch_threads_follow_the_cpu_limit_when_nobody_says() -> None:
+    assert "num_batch_threads { value: 3 }" in batching.textproto(Batching(), threads=3)
+    assert "num_batch_threads" not in batching.textproto(Batching(), threads=None)
+
+
+def test_batching_without_parameters_is_still_batching() -> None:
+    assert batching.textproto(Batching(), threads=None) != ""

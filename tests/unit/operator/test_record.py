@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from inferencemodel_operator.errors import InvalidRecordError
+from inferencemodel_operator.record import QuarantinedVersion, VersionsRecord
+
+BROKEN = QuarantinedVersion(
+    version=16, fingerprint="a1b2", reason="LoadFailed", message="no such op: Foo"
+)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        VersionsRecord(),
+        VersionsRecord(target=0),
+        VersionsRecord(target=2**63 - 1),
+        VersionsRecord(target=15, quarantined=(BROKEN,)),
+    ],
+)
+def test_a_record_is_read_back_as_it_was_written(record: VersionsRecord) -> None:
+    assert VersionsRecord.from_config_map(record.to_data()) == record
+
+
+@pytest.mark.parametrize("data", [None, {}])
+def test_a_config_map_without_data_is_an_empty_record(data: dict[str, str] | None) -> None:
+    assert VersionsRecord.from_config_map(data) == VersionsRecord()
+
+
+def test_an_unknown_target_is_absent_so_that_a_pod_sees_none() -> None:
+    assert "target" not in VersionsRecord().to_data()
+
+
+def test_the_target_is_decimal_as_the_poller_reads_it() -> None:
+    assert VersionsRecord(target=15).to_data()["target"] == "15"
+
+
+def test_the_data_does_not_depend_on_the_order_of_quarantining() -> None:
+    other = QuarantinedVersion(version=3, fingerprint="c", reason="BadArchive")
+    one = VersionsRecord(quarantined=(BROKEN, other)).to_data()
+    assert one == VersionsRecord(quarantined=(other, BROKEN)).to_data()
+
+
+def test_a_field_of_a_later_release_is_ignored() -> None:
+    text = '[{"version": 16, "fingerprint": "a1b2", "reason": "LoadFailed", "since": "now"}]'
+    record = VersionsRecord.from_config_map({"quarantined.json": text})
+    assert [entry.version for entry in record.quarantined] == [16]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"target": "latest"},
+        {"target": ""},
+        {"target": "-1"},
+        {"target": "1.5"},
+        {"target": "²"},
+        {"quarantined.json": "{"},
+        {"quarantined.json": "{}"},
+        {"quarantined.json": '[{"version": "16"}]'},
+    ],
+)
+def test_what_somebody_else_wrote_is_refused_with_the_way_out(data: dict[str, str]) -> None:
+    (key,) = data
+    with pytest.raises(InvalidRecordError) as refused:
+        VersionsRecord.from_config_map(data, name="vision/imagenet-versions")
+    assert "vision/imagenet-versions" in str(refused.value)
+    assert key in str(refused.value)
+    assert "delete the ConfigMap" in str(refused.value)
