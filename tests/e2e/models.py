@@ -128,9 +128,7 @@ class Served:
                 "kind": "InferenceModel",
                 "metadata": {"name": self.name},
                 "spec": {
-                    "model": {
-                        "storageUri": storageUri or f"gs://{self.bucket.name}/{self.prefix}"
-                    },
+                    "model": {"storageUri": storageUri or f"gs://{self.bucket.name}/{self.prefix}"},
                     "source": source,
                     "server": {"image": DEVELOPMENT_SERVER, "imagePullPolicy": "IfNotPresent"},
                     "replicas": replicas,

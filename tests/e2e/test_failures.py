@@ -78,9 +78,7 @@ def test_pods_carry_no_token_and_pass_the_restricted_standard(served: Served) ->
     (pod,) = served.pods()
 
     namespace = served.kubectl.get("namespace", served.namespace)
-    assert (
-        namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    )
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     mounts = [
         mount["mountPath"]
         for container in pod["spec"]["containers"] + pod["spec"]["initContainers"]
