@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from demo.load import Load, Traffic, rest
 from tests.support.kubectl import Kubectl, KubectlError, Object, condition
 from tests.support.savedmodels import archive, files
 from tests.support.waiting import eventually
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.bucket import Bucket
-    from tests.support.traffic import Traffic
 
 BUCKET_ENDPOINT_IN_CLUSTER = "http://bucket.development-bucket:4443"
 PUBSUB_ENDPOINT_IN_CLUSTER = "pubsub.development-bucket:8085"
@@ -226,10 +226,11 @@ class Served:
         with urllib.request.urlopen(request, timeout=30) as response:
             return float(json.load(response)["predictions"][0])
 
-    @contextmanager
-    def traffic(self, *, rate: int) -> Iterator[Traffic]:
-        """Steady requests through the Ingress inside the block, ``rate`` a second."""
-        from tests.support.traffic import through_ingress  # noqa: PLC0415
-
-        with through_ingress(self.ingress, self.host, self.name, rate=rate) as running:
-            yield running
+    def traffic(self, *, rate: int) -> Traffic:
+        """Steady requests through the Ingress inside a ``with`` block, ``rate`` a second."""
+        url = f"http://{self.ingress}/v1/models/{self.name}:predict"
+        body = json.dumps({"instances": [1.0]}).encode()
+        requests = rest(
+            url, body, host=self.host, read=lambda answer: str(answer["predictions"][0])
+        )
+        return Traffic(Load("REST through the Ingress", requests, rate))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from demo.errors import CheckpointError
 from demo.model import checkpoint
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from demo.errors import CheckpointError
 from demo.model.network import LITE0, LITE2, assemble, strides
 
