@@ -1,0 +1,140 @@
+"""What the operator knows of the cluster: slim values, one for each object, by key.
+
+Filled by watches, by the answers to the operator's own writes, and by a periodic listing. The
+three come in any order; of two views of one object the newer one stays.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final
+
+from inferencemodel_operator.cluster import MODELS, PODS, Resource
+from inferencemodel_operator.observe import objects
+from inferencemodel_operator.observe.objects import Child, Key, Model, Pod
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from inferencemodel_operator.observe.reports import Report
+
+Entry = Model | Child | Pod
+ObjectName = tuple[str, str]
+"""Namespace and name of any object."""
+
+GONE_SECONDS: Final = 300.0
+"""For how long a deleted object is remembered, so that a late view doesn't bring it back."""
+
+_NEVER: Final = (-1, 0.0)
+
+
+class Cache:
+    """The newest known view of every watched object. Not safe for threads; needs none."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, dict[ObjectName, Entry]] = defaultdict(dict)
+        self._pods: dict[Key, dict[str, Pod]] = defaultdict(dict)
+        self._gone: dict[str, tuple[int, float]] = {}
+        self.reports: dict[str, Report] = {}
+        """What pollers told, by the pod's uid."""
+
+    def model(self, key: Key) -> Model | None:
+        """One InferenceModel."""
+        found = self._entries[MODELS.kind].get(key)
+        return found if isinstance(found, Model) else None
+
+    def models(self) -> Iterable[Model]:
+        """All InferenceModels."""
+        return (m for m in self._entries[MODELS.kind].values() if isinstance(m, Model))
+
+    def child(self, kind: str, namespace: str, name: str) -> Child | None:
+        """One child by kind and name, whoever owns it."""
+        found = self._entries[kind].get((namespace, name))
+        return found if isinstance(found, Child) else None
+
+    def pods(self, key: Key) -> list[Pod]:
+        """The pods of one InferenceModel, by name."""
+        pods = self._pods.get(key, {})
+        return [pods[name] for name in sorted(pods)]
+
+    def put(self, resource: Resource, obj: Mapping[str, Any]) -> Entry | None:
+        """Take in one view of an object.
+
+        Returns:
+            The entry when it is news; None when the same or a newer one was there already, or
+            when the object is none of the operator's business.
+        """
+        entry = _entry(resource, obj)
+        if entry is None or entry.resource_version <= self._gone.get(entry.uid, _NEVER)[0]:
+            return None
+        entries = self._entries[resource.kind]
+        name = _name(entry)
+        known = entries.get(name)
+        if known is not None and known.resource_version >= entry.resource_version:
+            return None
+        if known is not None and known.uid != entry.uid:
+            self._forget(resource.kind, known)
+        entries[name] = entry
+        if isinstance(entry, Pod):
+            self._pods[entry.key][entry.name] = entry
+        return entry
+
+    def remove(self, resource: Resource, obj: Mapping[str, Any]) -> Entry | None:
+        """Take in that an object is gone or lost its label, and return what was known of it."""
+        metadata = obj["metadata"]
+        name, uid = (metadata["namespace"], metadata["name"]), metadata["uid"]
+        self._gone[uid] = objects.version(metadata["resourceVersion"]), time.monotonic()
+        known = self._entries[resource.kind].get(name)
+        if known is None or known.uid != uid:
+            return None
+        self._forget(resource.kind, known)
+        return known
+
+    def snapshot(self, resource: Resource) -> dict[ObjectName, str]:
+        """The uids of all known objects of a kind: what `prune` may remove later."""
+        return {name: entry.uid for name, entry in self._entries[resource.kind].items()}
+
+    def prune(
+        self, resource: Resource, before: Mapping[ObjectName, str], listed: set[str]
+    ) -> list[Entry]:
+        """Drop what was known before a listing and is not in it.
+
+        Args:
+            resource: the kind that was listed.
+            before: `snapshot`, taken before the listing began.
+            listed: the uids of the listing.
+
+        Returns:
+            What was dropped.
+        """
+        entries = self._entries[resource.kind]
+        dropped = []
+        for name, uid in before.items():
+            known = entries.get(name)
+            if known is not None and known.uid == uid and uid not in listed:
+                self._forget(resource.kind, known)
+                dropped.append(known)
+        oldest = time.monotonic() - GONE_SECONDS
+        self._gone = {uid: gone for uid, gone in self._gone.items() if gone[1] > oldest}
+        return dropped
+
+    def _forget(self, kind: str, entry: Entry) -> None:
+        self._entries[kind].pop(_name(entry), None)
+        if isinstance(entry, Pod):
+            self._pods[entry.key].pop(entry.name, None)
+            if not self._pods[entry.key]:
+                del self._pods[entry.key]
+            self.reports.pop(entry.uid, None)
+
+
+def _entry(resource: Resource, obj: Mapping[str, Any]) -> Entry | None:
+    if resource is MODELS:
+        return objects.model(obj)
+    if resource is PODS:
+        return objects.pod(obj)
+    return objects.child(resource.kind, obj)
+
+
+def _name(entry: Entry) -> ObjectName:
+    return entry.key if isinstance(entry, Model) else (entry.namespace, entry.name)

@@ -1,0 +1,252 @@
+"""The API server, as far as the operator needs it: small requests over one bounded pool."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+import orjson
+
+from inferencemodel_operator import names
+from inferencemodel_operator.errors import ApiUnavailableError, RefusedError, TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from aiohttp import ClientResponse
+    from aiohttp.client_middlewares import ClientMiddlewareType
+
+    from inferencemodel_operator.access import Access
+
+Object = dict[str, Any]
+"""An object as the API server gives it."""
+
+USER_AGENT: Final = "inferencemodel-operator"
+CONNECTIONS: Final = 64
+"""The most connections for requests; watches come on top."""
+REQUEST_TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
+PAGE_SIZE: Final = 500
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One kind of namespaced object."""
+
+    api_version: str
+    kind: str
+    plural: str
+
+    def path(self, namespace: str | None, name: str | None = None) -> str:
+        """The URL path of an object, of a namespace's objects, or of all (None)."""
+        root = "/api" if "/" not in self.api_version else "/apis"
+        path = f"{root}/{self.api_version}"
+        if namespace is not None:
+            path += f"/namespaces/{namespace}"
+        path += f"/{self.plural}"
+        return path if name is None else f"{path}/{name}"
+
+
+MODELS: Final = Resource(names.API_VERSION, names.KIND, names.PLURAL)
+DEPLOYMENTS: Final = Resource("apps/v1", "Deployment", "deployments")
+SERVICES: Final = Resource("v1", "Service", "services")
+INGRESSES: Final = Resource("networking.k8s.io/v1", "Ingress", "ingresses")
+CONFIG_MAPS: Final = Resource("v1", "ConfigMap", "configmaps")
+PODS: Final = Resource("v1", "Pod", "pods")
+EVENTS: Final = Resource("events.k8s.io/v1", "Event", "events")
+
+CHILDREN: Final = {r.kind: r for r in (CONFIG_MAPS, SERVICES, DEPLOYMENTS, INGRESSES)}
+WATCHED: Final = (MODELS, *CHILDREN.values(), PODS)
+
+
+def selector(resource: Resource) -> str | None:
+    """The label selector under which a kind is listed and watched."""
+    return None if resource is MODELS else names.MANAGED_SELECTOR
+
+
+class Cluster:
+    """Requests to one API server.
+
+    Every method raises ApiUnavailableError when the server can't be asked or asks to come later,
+    TransientError when the object changed under the request, and RefusedError when the server
+    refuses the content.
+    """
+
+    def __init__(self, access: Access, session: aiohttp.ClientSession) -> None:
+        self._server = access.server
+        self._session = session
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
+        """Read one object; None when there is none."""
+        try:
+            return await self._json("GET", resource.path(namespace, name))
+        except _NotFoundError:
+            return None
+
+    async def offers(self, resource: Resource) -> bool:
+        """Whether the API server knows the kind."""
+        try:
+            found = await self._json("GET", resource.path(None).rpartition("/")[0])
+        except _NotFoundError:
+            return False
+        return any(known["name"] == resource.plural for known in found["resources"])
+
+    async def list(self, resource: Resource, namespace: str | None) -> AsyncIterator[list[Object]]:
+        """Read all objects of a kind, page by page, as of one moment."""
+        query = {"limit": str(PAGE_SIZE)}
+        labels = selector(resource)
+        if labels is not None:
+            query["labelSelector"] = labels
+        while True:
+            page = await self._json("GET", resource.path(namespace), query=query)
+            yield page.get("items") or []
+            token = page["metadata"].get("continue")
+            if not token:
+                return
+            query["continue"] = token
+
+    async def apply(
+        self, resource: Resource, wanted: Object, *, uid: str | None, subresource: str = ""
+    ) -> Object:
+        """Server-side apply as the operator's field manager.
+
+        Args:
+            resource: the object's kind.
+            wanted: all fields that the operator wants to own.
+            uid: of the object that is meant; the server refuses to touch another. None creates.
+            subresource: such as ``status``.
+
+        Returns:
+            The object as it is now.
+        """
+        metadata = wanted["metadata"]
+        body = wanted if uid is None else {**wanted, "metadata": {**metadata, "uid": uid}}
+        path = resource.path(metadata["namespace"], metadata["name"])
+        return await self._json(
+            "PATCH",
+            f"{path}/{subresource}" if subresource else path,
+            query={"fieldManager": names.FIELD_MANAGER, "force": "true"},
+            body=body,
+            content_type="application/apply-patch+yaml",
+        )
+
+    async def annotate(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        *,
+        uid: str,
+        annotations: Mapping[str, str],
+    ) -> Object | None:
+        """Set annotations of one object; None when it is gone."""
+        try:
+            return await self._json(
+                "PATCH",
+                resource.path(namespace, name),
+                query={"fieldManager": names.FIELD_MANAGER},
+                body={"metadata": {"uid": uid, "annotations": dict(annotations)}},
+                content_type="application/merge-patch+json",
+            )
+        except _NotFoundError:
+            return None
+
+    async def create(self, resource: Resource, wanted: Object) -> None:
+        """Create an object."""
+        await self._json("POST", resource.path(wanted["metadata"]["namespace"]), body=wanted)
+
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
+        """Delete just this object; no error when it is gone already."""
+        body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        try:
+            await self._json("DELETE", resource.path(namespace, name), body=body)
+        except _NotFoundError:
+            return
+
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        try:
+            async with self._session.request(
+                method,
+                self._server + path,
+                params=query,
+                data=None if body is None else orjson.dumps(body),
+                headers={"Content-Type": content_type, "Accept": "application/json"},
+                timeout=REQUEST_TIMEOUT,
+            ) as response:
+                answer = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiUnavailableError(
+                f"{method} {path}: {error or type(error).__name__}; trying again"
+            ) from error
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            raise _error(method, path, response, answer, body)
+        decoded: Object = orjson.loads(answer)
+        return decoded
+
+
+class _NotFoundError(TransientError):
+    """There is no such object, or its namespace is going away."""
+
+
+def _error(
+    method: str, path: str, response: ClientResponse, answer: bytes, body: Object | None
+) -> Exception:
+    try:
+        message = str(orjson.loads(answer)["message"])
+    except (ValueError, KeyError, TypeError):
+        message = answer[:200].decode(errors="replace")
+    status = response.status
+    if status == HTTPStatus.NOT_FOUND:
+        return _NotFoundError(f"{method} {path}: {message}")
+    if status == HTTPStatus.CONFLICT or (
+        status == HTTPStatus.FORBIDDEN and "is being terminated" in message
+    ):
+        return TransientError(f"{method} {path}: {message}; looking again")
+    if status in (HTTPStatus.FORBIDDEN, HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
+        kind = str((body or {}).get("kind") or path.rsplit("/", 2)[-2])
+        return RefusedError(kind, path.rsplit("/", 1)[-1], message, _fix(message))
+    return ApiUnavailableError(f"{method} {path}: {status} {message}; trying again")
+
+
+def _fix(message: str) -> str:
+    if "exceeded quota" in message:
+        return "raise the namespace's ResourceQuota or ask for less"
+    if "cannot" in message and "resource" in message:
+        return "give the operator's service account this right (manifests/base/rbac.yaml)"
+    if "denied the request" in message or "admission" in message.lower():
+        return "satisfy the admission policy named here, or exempt the namespace from it"
+    return "correct the field of the InferenceModel that this comes from"
+
+
+@asynccontextmanager
+async def connect(access: Access, *, watches: int) -> AsyncIterator[aiohttp.BaseConnector]:
+    """One pool of connections to the API server, for requests and for ``watches`` watches."""
+    context = await asyncio.to_thread(access.ssl_context)
+    connector = aiohttp.TCPConnector(limit=CONNECTIONS + watches, ssl=context)
+    try:
+        yield connector
+    finally:
+        await connector.close()
+
+
+def session(
+    connector: aiohttp.BaseConnector, *middlewares: ClientMiddlewareType
+) -> aiohttp.ClientSession:
+    """A session over a pool that it doesn't own, so that kopf may close and renew its own."""
+    return aiohttp.ClientSession(
+        connector=connector,
+        connector_owner=False,
+        middlewares=middlewares,
+        headers={"User-Agent": USER_AGENT},
+    )

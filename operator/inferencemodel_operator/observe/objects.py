@@ -1,0 +1,324 @@
+"""The parts of watched objects that the operator looks at; the rest is dropped at the edge."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import orjson
+
+from inferencemodel_operator import names, spec
+from inferencemodel_operator.errors import InvalidModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+Key = tuple[str, str]
+"""Namespace and name of an InferenceModel."""
+
+
+class _Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    pass
+
+
+class _Owner(_Wire, frozen=True):
+    kind: str
+    name: str
+    uid: str
+    api_version: str
+    controller: bool = False
+
+
+class _Meta(_Wire, frozen=True):
+    name: str
+    namespace: str
+    uid: str
+    resource_version: str
+    generation: int = 0
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    owner_references: tuple[_Owner, ...] = ()
+
+
+class _Condition(_Wire, frozen=True):
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+
+
+class _Waiting(_Wire, frozen=True):
+    reason: str = ""
+    message: str = ""
+
+
+class _Terminated(_Wire, frozen=True):
+    exit_code: int = 0
+    reason: str = ""
+
+
+class _ContainerState(_Wire, frozen=True):
+    waiting: _Waiting | None = None
+    running: dict[str, Any] | None = None
+    terminated: _Terminated | None = None
+
+
+class _ContainerStatus(_Wire, frozen=True):
+    name: str
+    image: str = ""
+    restart_count: int = 0
+    state: _ContainerState = _ContainerState()
+    last_state: _ContainerState = _ContainerState()
+
+
+class _PodStatus(_Wire, frozen=True):
+    phase: str = "Pending"
+    pod_ip: str | None = msgspec.field(default=None, name="podIP")
+    conditions: tuple[_Condition, ...] = ()
+    container_statuses: tuple[_ContainerStatus, ...] = ()
+    init_container_statuses: tuple[_ContainerStatus, ...] = ()
+
+
+class _Pod(_Wire, frozen=True):
+    metadata: _Meta
+    status: _PodStatus = _PodStatus()
+
+
+class DeploymentStatus(_Wire, frozen=True):
+    """A Deployment's own account of itself."""
+
+    observed_generation: int = 0
+    replicas: int = 0
+    updated_replicas: int = 0
+    available_replicas: int = 0
+    conditions: tuple[_Condition, ...] = ()
+
+    def condition(self, kind: str) -> _Condition | None:
+        """One condition by its type."""
+        return next((c for c in self.conditions if c.type == kind), None)
+
+
+class _Child(_Wire, frozen=True):
+    metadata: _Meta
+    status: DeploymentStatus = DeploymentStatus()
+
+
+class Trouble(StrEnum):
+    """Why a pod does not come up, as far as Kubernetes tells."""
+
+    UNSCHEDULABLE = "Unschedulable"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONTAINER_CONFIG_FAILED = "ContainerConfigFailed"
+    POLLER_CRASHED = "PollerCrashed"
+    SERVER_CRASHED = "ServerCrashed"
+
+
+CRASHES: Final = 3
+"""Restarts of a container that never got well after which it counts as crashing."""
+
+
+class Pod(msgspec.Struct, frozen=True, kw_only=True):
+    """One pod of an InferenceModel."""
+
+    key: Key
+    namespace: str
+    name: str
+    uid: str
+    resource_version: int
+    ip: str | None
+    ready: bool
+    terminating: bool
+    """Deleted, or at its end; it counts for nothing any more."""
+    poller_running: bool
+    server_restarts: int
+    target: str | None
+    """The annotation's text."""
+    template: str
+    """Hash of the pod template that it was made from."""
+    trouble: Trouble | None
+    message: str
+    """About the trouble: stable while the trouble lasts, with what to do."""
+
+
+class Child(msgspec.Struct, frozen=True, kw_only=True):
+    """One object that carries the operator's label."""
+
+    key: Key | None
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    resource_version: int
+    generation: int
+    terminating: bool
+    owner_uid: str | None
+    """Of the controller owner, when that is an InferenceModel."""
+    content: bytes
+    """The object's JSON without status and field managers, as compact as it gets."""
+    deployment: DeploymentStatus
+
+    def content_object(self) -> dict[str, Any]:
+        """The content, decoded."""
+        decoded: dict[str, Any] = orjson.loads(self.content)
+        return decoded
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """One InferenceModel, with the status that it has in the cluster."""
+
+    key: Key
+    uid: str
+    resource_version: int
+    generation: int
+    terminating: bool
+    model: spec.InferenceModel | None
+    """None when the operator can't understand it."""
+    problem: InvalidModelError | None
+    status: bytes
+    """The live status' JSON."""
+
+    def status_object(self) -> dict[str, Any]:
+        """The live status, decoded."""
+        decoded: dict[str, Any] = orjson.loads(self.status)
+        return decoded
+
+
+def model(obj: Mapping[str, Any]) -> Model:
+    """Read an InferenceModel."""
+    meta = msgspec.convert(obj["metadata"], _Meta)
+    typed: spec.InferenceModel | None = None
+    problem: InvalidModelError | None = None
+    try:
+        typed = spec.decode(obj)
+    except InvalidModelError as error:
+        problem = error
+    return Model(
+        key=(meta.namespace, meta.name),
+        uid=meta.uid,
+        resource_version=version(meta.resource_version),
+        generation=meta.generation,
+        terminating=meta.deletion_timestamp is not None,
+        model=typed,
+        problem=problem,
+        status=orjson.dumps(obj.get("status") or {}),
+    )
+
+
+def child(kind: str, obj: Mapping[str, Any]) -> Child:
+    """Read a Deployment, Service, Ingress or ConfigMap."""
+    wire = msgspec.convert(obj, _Child)
+    meta = wire.metadata
+    owner = next((o for o in meta.owner_references if o.controller and o.kind == names.KIND), None)
+    name = owner.name if owner else meta.labels.get(names.MODEL_LABEL)
+    kept = {field: value for field, value in obj.items() if field != "status"}
+    kept["metadata"] = {
+        field: value
+        for field, value in obj["metadata"].items()
+        if field not in ("managedFields", "resourceVersion", "generation", "creationTimestamp")
+    }
+    return Child(
+        key=(meta.namespace, name) if name else None,
+        kind=kind,
+        namespace=meta.namespace,
+        name=meta.name,
+        uid=meta.uid,
+        resource_version=version(meta.resource_version),
+        generation=meta.generation,
+        terminating=meta.deletion_timestamp is not None,
+        owner_uid=owner.uid if owner else None,
+        content=orjson.dumps(kept, option=orjson.OPT_SORT_KEYS),
+        deployment=wire.status,
+    )
+
+
+def pod(obj: Mapping[str, Any]) -> Pod | None:
+    """Read a pod; None when it belongs to no InferenceModel."""
+    wire = msgspec.convert(obj, _Pod)
+    meta, status = wire.metadata, wire.status
+    name = meta.labels.get(names.MODEL_LABEL)
+    if name is None:
+        return None
+    ready = any(c.type == "Ready" and c.status == "True" for c in status.conditions)
+    poller = _container(status.init_container_statuses, names.POLLER_CONTAINER)
+    server = _container(status.container_statuses, names.SERVER_CONTAINER)
+    trouble, message = (None, "") if ready else _trouble(status, poller, server)
+    return Pod(
+        key=(meta.namespace, name),
+        namespace=meta.namespace,
+        name=meta.name,
+        uid=meta.uid,
+        resource_version=version(meta.resource_version),
+        ip=status.pod_ip,
+        ready=ready,
+        terminating=meta.deletion_timestamp is not None or status.phase in ("Succeeded", "Failed"),
+        poller_running=poller.state.running is not None if poller else status.phase == "Running",
+        server_restarts=server.restart_count if server else 0,
+        target=meta.annotations.get(names.TARGET_VERSION_ANNOTATION),
+        template=meta.labels.get("pod-template-hash", ""),
+        trouble=trouble,
+        message=message,
+    )
+
+
+def version(text: str) -> int:
+    """A resourceVersion as a number: comparable within a resource, since Kubernetes 1.35 by
+    promise and before by practice (KEP-5504)."""
+    return int(text)
+
+
+def _container(statuses: Iterable[_ContainerStatus], name: str) -> _ContainerStatus | None:
+    return next((status for status in statuses if status.name == name), None)
+
+
+_PULL_FAILED: Final = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+)
+_CONFIG_FAILED: Final = frozenset(
+    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+)
+_UNNAMED: Final = re.compile(r"\d+/\d+ nodes are available: ")
+
+
+def _trouble(
+    status: _PodStatus, poller: _ContainerStatus | None, server: _ContainerStatus | None
+) -> tuple[Trouble | None, str]:
+    scheduled = next((c for c in status.conditions if c.type == "PodScheduled"), None)
+    if scheduled is not None and scheduled.reason == "Unschedulable":
+        return Trouble.UNSCHEDULABLE, (
+            f"no node takes the pod: {_UNNAMED.sub('', scheduled.message)} "
+            "Add nodes, or ask for less in spec.server.resources or spec.template"
+        )
+    for container in (poller, server):
+        waiting = container.state.waiting if container else None
+        if container is None or waiting is None:
+            continue
+        if waiting.reason in _PULL_FAILED:
+            return Trouble.IMAGE_PULL_FAILED, (
+                f"the image {container.image} of container {container.name} can't be pulled; "
+                "check its name and tag, and that the nodes may pull it"
+            )
+        if waiting.reason in _CONFIG_FAILED:
+            return Trouble.CONTAINER_CONFIG_FAILED, (
+                f"container {container.name} can't be started: {waiting.message or waiting.reason}"
+            )
+    for container, trouble in (
+        (server, Trouble.SERVER_CRASHED),
+        (poller, Trouble.POLLER_CRASHED),
+    ):
+        if container is not None and container.restart_count >= CRASHES:
+            return trouble, _crash(container)
+    return None, ""
+
+
+def _crash(container: _ContainerStatus) -> str:
+    ended = container.last_state.terminated or container.state.terminated
+    if ended is not None and ended.reason == "OOMKilled":
+        what = "was killed for using more memory than its limit"
+        fix = "raise spec.server.resources.limits.memory"
+    else:
+        what = f"ended with exit code {ended.exit_code}" if ended else "ended"
+        fix = f"read why with `kubectl logs POD --container {container.name} --previous`"
+    return f"container {container.name} {what}, again and again; {fix}"
