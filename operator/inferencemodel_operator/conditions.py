@@ -1,0 +1,84 @@
+"""Conditions and their reasons: a closed set, part of the interface (docs/conditions.md)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """The conditions of an InferenceModel. The last two are abnormal when True (kstatus)."""
+
+    READY = "Ready"
+    """All wanted replicas serve, and which version each of them serves is known."""
+    SOURCE_READY = "SourceReady"
+    """The bucket can be listed and holds a version."""
+    MODEL_LOADED = "ModelLoaded"
+    """The wanted version answers on every ready replica."""
+    RECONCILING = "Reconciling"
+    """Something is still on its way to what is wanted."""
+    STALLED = "Stalled"
+    """Somebody has to change something before it can go on."""
+
+
+class Reason(StrEnum):
+    """Every reason that a condition can have."""
+
+    # Ready
+    SERVING = "Serving"
+    SCALED_TO_ZERO = "ScaledToZero"
+    REPLICAS_NOT_READY = "ReplicasNotReady"
+    WAITING_FOR_VERSION = "WaitingForVersion"
+    POLLER_UNREACHABLE = "PollerUnreachable"
+    PODS_REFUSED = "PodsRefused"
+    UNSCHEDULABLE = "Unschedulable"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONTAINER_CONFIG_FAILED = "ContainerConfigFailed"
+    POLLER_CRASHED = "PollerCrashed"
+    SERVER_CRASHED = "ServerCrashed"
+
+    # SourceReady; those of model_poller.status.SourceReason are among them
+    LISTED = "Listed"
+    NOTIFICATIONS_DOWN = "NotificationsDown"
+    INCOMPLETE_UPLOAD = "IncompleteUpload"
+    NOT_LISTED_YET = "NotListedYet"
+    NO_VERSION_FOUND = "NoVersionFound"
+    BUCKET_NOT_FOUND = "BucketNotFound"
+    ACCESS_DENIED = "AccessDenied"
+    UNREACHABLE = "Unreachable"
+    INVALID_SOURCE = "InvalidSource"
+    NO_REPORT = "NoReport"
+
+    # ModelLoaded; those of model_poller.status.VersionReason are among them
+    LOADED = "Loaded"
+    NO_TARGET = "NoTarget"
+    VERSION_NOT_FOUND = "VersionNotFound"
+    FETCHING = "Fetching"
+    LOADING = "Loading"
+    MISSING_SAVED_MODEL = "MissingSavedModel"
+    MISSING_VARIABLES = "MissingVariables"
+    UNSTABLE_LISTING = "UnstableListing"
+    CHECKSUM_MISMATCH = "ChecksumMismatch"
+    BAD_ARCHIVE = "BadArchive"
+    UNSAFE_ARCHIVE = "UnsafeArchive"
+    ARCHIVE_TOO_LARGE = "ArchiveTooLarge"
+    INSUFFICIENT_DISK = "InsufficientDisk"
+    FETCH_FAILED = "FetchFailed"
+    LOAD_FAILED = "LoadFailed"
+    LOAD_TIMEOUT = "LoadTimeout"
+    CHANGED_AFTER_PUBLISH = "ChangedAfterPublish"
+
+    # Reconciling
+    SETTLED = "Settled"
+    BLOCKED = "Blocked"
+    SUSPENDED = "Suspended"
+    APPLYING = "Applying"
+    ROLLING_OUT = "RollingOut"
+    CHANGING_VERSION = "ChangingVersion"
+
+    # Stalled
+    NOT_STALLED = "NotStalled"
+    INVALID_SPEC = "InvalidSpec"
+    INVALID_RECORD = "InvalidRecord"
+    NAME_CONFLICT = "NameConflict"
+    REFUSED = "Refused"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
