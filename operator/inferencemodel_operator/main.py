@@ -1,0 +1,249 @@
+"""The command line, and how the parts are wired to kopf."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+import kopf
+
+from inferencemodel_operator import cluster, health, logs
+from inferencemodel_operator.access import Access
+from inferencemodel_operator.apply import Applier
+from inferencemodel_operator.cache import Cache
+from inferencemodel_operator.cluster import MODELS, Cluster
+from inferencemodel_operator.errors import ApiUnavailableError, OperatorError, TransientError
+from inferencemodel_operator.logs import about
+from inferencemodel_operator.metrics import Metrics
+from inferencemodel_operator.observe import pollers, watches
+from inferencemodel_operator.observe.feed import Feed
+from inferencemodel_operator.observe.pollers import Pollers
+from inferencemodel_operator.observe.watches import Watches
+from inferencemodel_operator.queue import WorkQueue
+from inferencemodel_operator.reconcile import Reconciler
+from inferencemodel_operator.settings import DEFAULT_POLLER_IMAGE, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inferencemodel_operator.observe.objects import Key
+
+logger = logging.getLogger(__name__)
+
+WORKERS: Final = 16
+QUIET_RETRIES: Final = 3
+"""Failures in a row of one InferenceModel that are not worth a warning."""
+CRD_RETRY_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The command line, parsed."""
+
+    kubeconfig: Path | None
+    namespaces: tuple[str, ...]
+    poller_access: str
+    http_port: int
+    settings: Settings
+
+
+async def run(options: Options) -> None:
+    """Run the operator until SIGTERM or SIGINT.
+
+    Raises:
+        ApiUnavailableError: there are no credentials for a cluster.
+    """
+    access = await asyncio.to_thread(Access, options.kubeconfig)
+    metrics = Metrics()
+    watching = Watches(options.namespaces)
+    cache = Cache()
+    queue: WorkQueue[Key] = WorkQueue()
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(cluster.connect(access, watches=len(watching)))
+        requests = await stack.enter_async_context(cluster.session(pool, metrics, access))
+        api = Cluster(access, requests)
+        proxied = options.poller_access == "proxy" or (
+            options.poller_access == "auto" and not access.in_cluster
+        )
+        asking = await stack.enter_async_context(_poll_session(access, proxied=proxied))
+        polling = Pollers(
+            asking,
+            (lambda pod: pollers.proxied(access.server, pod)) if proxied else pollers.direct,
+            cache.reports,
+            queue.add,
+            metrics,
+        )
+        feed = Feed(api, cache, queue, polling, watching, options.namespaces)
+        applier = Applier(api, cache)
+        reconciler = Reconciler(api, cache, queue, applier, options.settings)
+
+        def refresh() -> None:
+            metrics.queue_depth.set(len(queue))
+            metrics.queue_waiting.set(queue.waiting)
+            for resource, age in watching.ages():
+                metrics.watch_age.labels(resource.plural).set(age)
+            for state in ("True", "False", "Unknown"):
+                metrics.models.labels(state).set(
+                    sum(ready == state for ready in reconciler.ready_states())
+                )
+
+        await stack.enter_async_context(
+            health.serve(options.http_port, watching, feed, metrics, refresh)
+        )
+        await _wait_for_crd(api)
+        tasks = [asyncio.create_task(feed.run(), name="feed")]
+        tasks += [
+            asyncio.create_task(_work(queue, feed, reconciler, metrics), name=f"worker {n}")
+            for n in range(WORKERS)
+        ]
+
+        async def login(**_: object) -> kopf.AiohttpSession:
+            # kopf closes its session when it is refused; the pool below it stays open.
+            return kopf.AiohttpSession(
+                server=access.server,
+                aiohttp_session=cluster.session(pool, watching, metrics, access),
+            )
+
+        async def stop(**_: object) -> None:
+            queue.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await polling.close()
+
+        handlers = watches.registry(feed.event)
+        kopf.on.login(registry=handlers)(login)
+        kopf.on.cleanup(registry=handlers)(stop)
+        ended = asyncio.Event()
+        for task in tasks:
+            task.add_done_callback(lambda _: ended.set())
+        await kopf.operator(
+            registry=handlers,
+            settings=watches.settings(),
+            clusterwide=not options.namespaces,
+            namespaces=options.namespaces,
+            stop_flag=ended,
+        )
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.result()
+
+
+def _poll_session(access: Access, *, proxied: bool) -> aiohttp.ClientSession:
+    # One connection for each pod, held open by its long poll: a pool's limit would starve them.
+    context = access.ssl_context() if proxied else True
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=context),
+        middlewares=(access,) if proxied else (),
+        headers={"User-Agent": cluster.USER_AGENT},
+    )
+
+
+async def _wait_for_crd(api: Cluster) -> None:
+    told = False
+    while True:
+        try:
+            if await api.offers(MODELS):
+                return
+            problem = "the CRD of InferenceModel is not installed; kubectl apply -f crds/"
+        except OperatorError as error:
+            problem = str(error)
+        if not told:
+            logger.warning("waiting: %s", problem)
+        told = True
+        await asyncio.sleep(CRD_RETRY_SECONDS)
+
+
+async def _work(
+    queue: WorkQueue[Key], feed: Feed, reconciler: Reconciler, metrics: Metrics
+) -> None:
+    await feed.complete.wait()
+    while True:
+        key = await queue.get()
+        try:
+            with metrics.reconcile_seconds.time():
+                await reconciler.reconcile(key)
+        except TransientError as error:
+            metrics.reconciles.labels("retried").inc()
+            queue.retry(key)
+            logger.debug("%s", error, extra=about(key))
+        except Exception:
+            metrics.reconciles.labels("failed").inc()
+            delay = queue.retry(key)
+            logger.exception("unexpected; trying again in %.1f s", delay, extra=about(key))
+        else:
+            metrics.reconciles.labels("done").inc()
+            queue.forget(key)
+        finally:
+            queue.done(key)
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str, str]:
+    """Read the command line: options, log format, log level."""
+    parser = argparse.ArgumentParser(prog="inferencemodel_operator", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("run", help="run the operator until it is told to end")
+    command.add_argument(
+        "--namespace",
+        action="append",
+        default=[],
+        metavar="NS",
+        help="serve this namespace; repeatable; default: all",
+    )
+    command.add_argument("--kubeconfig", type=Path, help="default: service account, or KUBECONFIG")
+    command.add_argument(
+        "--poller-image", default=os.environ.get("POLLER_IMAGE", DEFAULT_POLLER_IMAGE)
+    )
+    command.add_argument(
+        "--poller-image-pull-policy", choices=("Always", "IfNotPresent", "Never"), default=None
+    )
+    command.add_argument(
+        "--poller-access",
+        choices=("auto", "direct", "proxy"),
+        default="auto",
+        help="reach pods by their address or through the API server; auto: by address in a cluster",
+    )
+    command.add_argument("--http-port", type=int, default=8080, help="0 for none")
+    command.add_argument("--log-format", choices=("json", "text"), default="json")
+    command.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="info"
+    )
+    given = parser.parse_args(arguments)
+    options = Options(
+        kubeconfig=given.kubeconfig,
+        namespaces=tuple(dict.fromkeys(given.namespace)),
+        poller_access=given.poller_access,
+        http_port=given.http_port,
+        settings=Settings(
+            poller_image=given.poller_image,
+            poller_image_pull_policy=given.poller_image_pull_policy,
+        ),
+    )
+    return options, given.log_format, given.log_level
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    options, log_format, log_level = parse(arguments)
+    logs.configure(log_format, log_level)
+    try:
+        with suppress(asyncio.CancelledError):
+            asyncio.run(run(options))
+    except ApiUnavailableError as error:
+        logger.error("%s", error)  # noqa: TRY400  the message says it all
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""A long poll to the poller of each running pod: what changes there is known here at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+import msgspec
+
+from inferencemodel_operator import names
+from inferencemodel_operator.errors import PollerUnavailableError
+from inferencemodel_operator.logs import about
+from inferencemodel_operator.observe.reports import Report, Unreachable
+from model_poller import status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from inferencemodel_operator.metrics import Metrics
+    from inferencemodel_operator.observe.objects import Key, Pod
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS: Final = 30
+"""How long a poller may hold a request in which it has nothing new to tell."""
+TIMEOUT: Final = aiohttp.ClientTimeout(total=POLL_SECONDS + 10, sock_connect=5)
+FIRST_BACKOFF: Final = 0.25
+LONGEST_BACKOFF: Final = 15.0
+SHORTEST_TURN: Final = 0.05
+"""Seconds between two answers of one poller: a bound on what a broken one can cost."""
+
+
+class Pollers:
+    """One task for each pod whose poller runs."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        address: Callable[[Pod], str],
+        reports: dict[str, Report],
+        changed: Callable[[Key], None],
+        metrics: Metrics,
+    ) -> None:
+        """Start with no pod.
+
+        Args:
+            session: for the requests; not closed here.
+            address: the URL of a pod's poller, without a path.
+            reports: receives what the pollers tell, by pod uid.
+            changed: called with the InferenceModel whenever a pod's report changed.
+            metrics: counts the polls.
+        """
+        self._session = session
+        self._address = address
+        self._reports = reports
+        self._changed = changed
+        self._metrics = metrics
+        self._tasks: dict[str, tuple[str, asyncio.Task[None]]] = {}
+        metrics.long_polls.set_function(lambda: len(self._tasks))
+
+    def sync(self, pod: Pod) -> None:
+        """Begin, go on or end asking a pod, by what the pod is now."""
+        if not askable(pod):
+            self.drop(pod.uid)
+            return
+        address = self._address(pod)
+        known = self._tasks.get(pod.uid)
+        if known is not None:
+            if known[0] == address:
+                return
+            self.drop(pod.uid)
+        task = asyncio.create_task(self._follow(pod, address), name=f"poll {pod.name}")
+        self._tasks[pod.uid] = (address, task)
+
+    def drop(self, uid: str) -> None:
+        """Stop asking a pod, and forget what it told."""
+        known = self._tasks.pop(uid, None)
+        if known is not None:
+            known[1].cancel()
+        self._reports.pop(uid, None)
+
+    async def close(self) -> None:
+        """End all requests."""
+        tasks = [task for _, task in self._tasks.values()]
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _follow(self, pod: Pod, address: str) -> None:
+        revision: str | None = None
+        failures = 0
+        while True:
+            try:
+                report = await self._ask(address, revision)
+            except PollerUnavailableError as error:
+                revision = None
+                self._metrics.polls.labels("failed").inc()
+                self._tell(pod, Unreachable(str(error)))
+                longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(failures, 10))
+                failures += 1
+                await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311
+                continue
+            failures = 0
+            self._metrics.polls.labels("unchanged" if report.revision == revision else "news").inc()
+            revision = report.revision
+            self._tell(pod, _lasting(report))
+            await asyncio.sleep(SHORTEST_TURN)
+
+    async def _ask(self, address: str, revision: str | None) -> status.PollerStatus:
+        query = {} if revision is None else {"after": revision, "timeout": str(POLL_SECONDS)}
+        try:
+            async with self._session.get(
+                f"{address}/status", params=query, timeout=TIMEOUT
+            ) as response:
+                body = await response.read()
+                if response.status != HTTPStatus.OK:
+                    text = body[:200].decode(errors="replace")
+                    raise PollerUnavailableError(f"{address}: status {response.status}: {text}")
+                return status.decode(body)
+        except (aiohttp.ClientError, TimeoutError, OSError, msgspec.MsgspecError) as error:
+            raise PollerUnavailableError(f"{address}: {error or type(error).__name__}") from error
+
+    def _tell(self, pod: Pod, report: Report) -> None:
+        before = self._reports.get(pod.uid)
+        if _same(before, report):
+            return
+        self._reports[pod.uid] = report
+        if isinstance(report, Unreachable):
+            logger.info("pod %s can't be asked: %s", pod.name, report.problem, extra=about(pod.key))
+        elif isinstance(before, Unreachable):
+            logger.info("pod %s can be asked again", pod.name, extra=about(pod.key))
+        self._changed(pod.key)
+
+
+def askable(pod: Pod) -> bool:
+    """Whether the pod has a poller that can be asked."""
+    return pod.poller_running and pod.ip is not None and not pod.terminating
+
+
+def direct(pod: Pod) -> str:
+    """The poller's URL by the pod's own address."""
+    host = f"[{pod.ip}]" if pod.ip and ":" in pod.ip else pod.ip
+    return f"http://{host}:{names.POLLER_PORT}"
+
+
+def proxied(server: str, pod: Pod) -> str:
+    """The poller's URL through the API server, for an operator outside the pod network."""
+    path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}:{names.POLLER_PORT}/proxy"
+    return f"{server}{path}"
+
+
+def _lasting(report: status.PollerStatus) -> status.PollerStatus:
+    """A report without what changes all the time and decides nothing."""
+    return msgspec.structs.replace(
+        report,
+        revision="",
+        disk=None,
+        versions=tuple(
+            msgspec.structs.replace(version, bytes_done=0) for version in report.versions
+        ),
+    )
+
+
+def _same(before: Report | None, now: Report) -> bool:
+    if isinstance(before, Unreachable) and isinstance(now, Unreachable):
+        return True
+    return before == now

@@ -1,0 +1,164 @@
+"""The watches that kopf keeps: what they bring, and whether they live."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import kopf
+
+from inferencemodel_operator.cluster import WATCHED, Resource, selector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    from aiohttp import ClientRequest, ClientResponse
+    from aiohttp.client_middlewares import ClientHandlerType
+
+SERVER_SECONDS: Final = 240
+"""After so long the API server ends a watch and kopf opens the next: a regular sign of life."""
+DEAD_SECONDS: Final = SERVER_SECONDS + 120.0
+"""A watch without a sign of life for so long is dead. kopf itself ends one that is silent (no
+bookmark either) for 70 s, and tries at least twice a minute to open it again."""
+LONGEST_BACKOFF: Final = 20.0
+
+
+class Watches:
+    """Signs of life of all watches; an aiohttp client middleware on kopf's session."""
+
+    def __init__(self, namespaces: Collection[str]) -> None:
+        """Expect one watch of each kind in each namespace, or in all when there are none."""
+        self._paths = {
+            resource.path(namespace): resource
+            for resource in WATCHED
+            for namespace in (namespaces or (None,))
+        }
+        self._alive = dict.fromkeys(self._paths, time.monotonic())
+        self._closed = set(self._paths)
+        self.relist = asyncio.Event()
+        """Set once all watches are open after one of them had to list anew: deletions in the gap
+        are told by nobody, so a listing has to find them."""
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+        """Send a request of kopf's and learn from it."""
+        path = request.url.path
+        if path not in self._paths or request.method != "GET":
+            return await send(request)
+        self._alive[path] = time.monotonic()
+        watching = request.url.query.get("watch") == "true"
+        if not watching:
+            self._closed.add(path)
+        response = await send(request)
+        if watching and response.ok and path in self._closed:
+            self._closed.discard(path)
+            if not self._closed:
+                self.relist.set()
+        return response
+
+    def ages(self) -> Iterator[tuple[Resource, float]]:
+        """Seconds since each watch last gave a sign of life."""
+        now = time.monotonic()
+        for path, resource in self._paths.items():
+            yield resource, now - self._alive[path]
+
+    def dead(self) -> list[str]:
+        """The kinds whose watch is dead."""
+        return [resource.plural for resource, age in self.ages() if age > DEAD_SECONDS]
+
+
+class _Backoffs:
+    """kopf's delays between attempts of a request: without an end, it must never give up."""
+
+    def __iter__(self) -> Iterator[float]:
+        delay = 0.5
+        while True:
+            yield delay
+            delay = min(LONGEST_BACKOFF, delay * 2)
+
+
+class _NoDiffs(kopf.DiffBaseStorage):
+    """Remembers nothing on the objects; the operator looks at what is, not at what changed."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Remembers nothing on the objects; `kopf.on.event` handlers have no progress."""
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+    def purge(self, **_: Any) -> None:
+        return None
+
+    def touch(self, **_: Any) -> None:
+        return None
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
+
+
+def settings() -> kopf.OperatorSettings:
+    """kopf as a source of events alone: it writes nothing to the cluster."""
+    chosen = kopf.OperatorSettings()
+    chosen.persistence.diffbase_storage = _NoDiffs()
+    chosen.persistence.progress_storage = _NoProgress()
+    chosen.posting.enabled = False
+    chosen.peering.standalone = True
+    # Without rights to watch namespaces and CRDs; the operator checks for its CRD itself.
+    chosen.scanning.disabled = True
+    chosen.watching.server_timeout = SERVER_SECONDS
+    chosen.watching.chunk_size = 500
+    chosen.networking.error_backoffs = _Backoffs()
+    chosen.networking.connect_timeout = 5
+    chosen.networking.request_timeout = 30
+    chosen.queueing.exit_timeout = 0.2
+    for resource in WATCHED:
+        labels = selector(resource)
+        if labels is not None:
+            group, _, version = resource.api_version.rpartition("/")
+            chosen.watching.label_selectors[group, version, resource.plural] = labels
+    return chosen
+
+
+def registry(
+    seen: Callable[[Resource, str | None, Mapping[str, Any]], None],
+) -> kopf.OperatorRegistry:
+    """Handlers that hand every event on.
+
+    Args:
+        seen: gets the kind, the event's type (None while listing) and the object.
+    """
+    handlers = kopf.OperatorRegistry()
+    for resource in WATCHED:
+        group, _, version = resource.api_version.rpartition("/")
+
+        async def handle(
+            event: kopf.RawEvent,
+            _resource: Resource = resource,
+            **_: Any,
+        ) -> None:
+            seen(_resource, event["type"], event["object"])
+
+        kopf.on.event(
+            group=group,
+            version=version,
+            plural=resource.plural,
+            id=resource.plural,
+            registry=handlers,
+        )(handle)
+    return handlers

@@ -1,0 +1,285 @@
+"""Observe, compute, apply, report: the only place where these meet."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from inferencemodel_operator import events, names, status, versions
+from inferencemodel_operator.apply import RECHECK_SECONDS
+from inferencemodel_operator.children import children
+from inferencemodel_operator.cluster import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    EVENTS,
+    INGRESSES,
+    MODELS,
+    PODS,
+)
+from inferencemodel_operator.crashes import CrashWatch
+from inferencemodel_operator.errors import (
+    InvalidRecordError,
+    OperatorError,
+    PermanentError,
+    TransientError,
+)
+from inferencemodel_operator.logs import about
+from inferencemodel_operator.observe.pollers import askable
+from inferencemodel_operator.record import VersionsRecord
+from model_poller.status import PollerStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from inferencemodel_operator.apply import Applier
+    from inferencemodel_operator.cache import Cache
+    from inferencemodel_operator.children.manifest import Manifest
+    from inferencemodel_operator.cluster import Cluster
+    from inferencemodel_operator.observe.objects import Key, Model, Pod
+    from inferencemodel_operator.queue import WorkQueue
+    from inferencemodel_operator.settings import Settings
+    from inferencemodel_operator.spec import InferenceModel
+
+logger = logging.getLogger(__name__)
+
+STATUS_SECONDS: Final = 0.2
+"""The least time between two writes of one status: the first change goes out at once, a burst
+becomes five writes a second."""
+
+
+class _Memory(msgspec.Struct):
+    """What spares work for one InferenceModel; losing it costs nothing but that work."""
+
+    crashes: CrashWatch
+    next_status: float = 0.0
+    ready: str = "Unknown"
+    told: str = ""
+
+
+class Reconciler:
+    """Brings one InferenceModel at a time to what is wanted, and its status to what is."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        cache: Cache,
+        queue: WorkQueue[Key],
+        applier: Applier,
+        settings: Settings,
+    ) -> None:
+        self._cluster = cluster
+        self._cache = cache
+        self._queue = queue
+        self._applier = applier
+        self._settings = settings
+        self._memories: dict[Key, _Memory] = {}
+
+    def ready_states(self) -> Iterable[str]:
+        """The status of the condition Ready of each InferenceModel."""
+        return (memory.ready for memory in self._memories.values())
+
+    async def reconcile(self, key: Key) -> None:
+        """One pass.
+
+        Raises:
+            TransientError: the pass is to be repeated with backoff.
+        """
+        model = self._cache.model(key)
+        if model is None or model.terminating:
+            # Owner references do the rest.
+            self._memories.pop(key, None)
+            self._applier.forget(key)
+            return
+        memory = self._memories.setdefault(key, _Memory(crashes=CrashWatch()))
+        if model.model is None:
+            await self._report_invalid(model, memory)
+            return
+        record, problems = self._remembered(model)
+        if not problems and not model.model.spec.suspend:
+            record = self._decide(model, model.model, record, memory)
+            problems = await self._apply(model, model.model, record)
+        await self._report(model, model.model, record, problems, memory)
+        transient = next((p for p in problems if isinstance(p, TransientError)), None)
+        if transient is not None:
+            raise transient
+        if problems:
+            self._queue.add_after(key, RECHECK_SECONDS)
+
+    def _remembered(self, model: Model) -> tuple[VersionsRecord, list[OperatorError]]:
+        namespace, name = model.key
+        config_map = names.versions_config_map(name)
+        live = self._cache.child(CONFIG_MAPS.kind, namespace, config_map)
+        if live is None or live.owner_uid != model.uid:
+            return VersionsRecord(), []
+        try:
+            data = live.content_object().get("data")
+            return VersionsRecord.from_config_map(data, name=f"{namespace}/{config_map}"), []
+        except InvalidRecordError as problem:
+            return VersionsRecord(), [problem]
+
+    def _decide(
+        self, model: Model, typed: InferenceModel, record: VersionsRecord, memory: _Memory
+    ) -> VersionsRecord:
+        pods = self._pods(model)
+        memory.crashes.keep(pods)
+        contributions = []
+        for pod in pods:
+            report = self._report_of(pod)
+            crashed = memory.crashes.crashed(pod, report, record) if report else None
+            contributions.append(
+                versions.PodVersions(report=report, template=pod.template, crashed=crashed)
+            )
+        active = (model.status_object().get("model") or {}).get("activeVersion")
+        decided = versions.decide(typed.spec.model, record, contributions, active=active)
+        if decided.target != record.target:
+            logger.info(
+                "target version %s instead of %s",
+                decided.target,
+                record.target,
+                extra=about(model.key),
+            )
+        return decided
+
+    async def _apply(
+        self, model: Model, typed: InferenceModel, record: VersionsRecord
+    ) -> list[OperatorError]:
+        """Write what differs: the pods' annotations first, for they are what pollers wait for."""
+        wanted = children(typed, record, self._settings)
+        work = [
+            *(self._annotate(pod, record.target) for pod in self._pods(model)),
+            *(self._ensure(model, child) for child in wanted),
+        ]
+        if all(child["kind"] != INGRESSES.kind for child in wanted):
+            work.append(self._remove_ingress(model))
+        outcomes = await asyncio.gather(*work, return_exceptions=True)
+        problems = []
+        for outcome in outcomes:
+            if isinstance(outcome, OperatorError):
+                problems.append(outcome)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        return problems
+
+    async def _annotate(self, pod: Pod, target: int | None) -> None:
+        if target is None or pod.target == str(target):
+            return
+        answer = await self._cluster.annotate(
+            PODS,
+            pod.namespace,
+            pod.name,
+            uid=pod.uid,
+            annotations={names.TARGET_VERSION_ANNOTATION: str(target)},
+        )
+        if answer is not None:
+            self._cache.put(PODS, answer)
+
+    async def _ensure(self, model: Model, child: Manifest) -> None:
+        if await self._applier.ensure(model, child):
+            logger.info(
+                "applied %s %s", child["kind"], child["metadata"]["name"], extra=about(model.key)
+            )
+
+    async def _remove_ingress(self, model: Model) -> None:
+        name = names.ingress(model.key[1])
+        if await self._applier.remove(model, INGRESSES.kind, name):
+            logger.info("deleted Ingress %s", name, extra=about(model.key))
+
+    async def _report(
+        self,
+        model: Model,
+        typed: InferenceModel,
+        record: VersionsRecord,
+        problems: list[OperatorError],
+        memory: _Memory,
+    ) -> None:
+        pods = self._pods(model)
+        if any(pod.ready and askable(pod) and pod.uid not in self._cache.reports for pod in pods):
+            # A first answer is due within seconds, and reconciles again: nothing is judged before.
+            return
+        namespace, name = model.key
+        deployment = self._cache.child(DEPLOYMENTS.kind, namespace, names.deployment(name))
+        owned = deployment is not None and deployment.owner_uid == model.uid
+        seen = status.Observed(
+            pods=tuple(self._view(pod) for pod in pods),
+            record=record,
+            deployment=deployment.deployment if deployment and owned else None,
+            deployment_generation=deployment.generation if deployment and owned else 0,
+            problems=tuple(problems),
+        )
+        await self._write(model, status.compute(typed, seen, self._live(model), _now()), memory)
+        self._tell(model.key, problems, memory)
+
+    async def _report_invalid(self, model: Model, memory: _Memory) -> None:
+        if model.problem is None:
+            return
+        after = status.invalid(model.problem, model.generation, self._live(model), _now())
+        await self._write(model, after, memory)
+        self._tell(model.key, [model.problem], memory)
+
+    def _live(self, model: Model) -> status.Status:
+        newest = self._cache.model(model.key) or model
+        return newest.status_object()
+
+    async def _write(self, model: Model, after: status.Status, memory: _Memory) -> None:
+        memory.ready = next(
+            (c["status"] for c in after["conditions"] if c["type"] == "Ready"), "Unknown"
+        )
+        before = self._live(model)
+        if after == before:
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() < memory.next_status:
+            self._queue.add_after(model.key, memory.next_status - loop.time())
+            return
+        memory.next_status = loop.time() + STATUS_SECONDS
+        namespace, name = model.key
+        answer = await self._cluster.apply(
+            MODELS,
+            {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "metadata": {"namespace": namespace, "name": name},
+                "status": after,
+            },
+            uid=model.uid,
+            subresource="status",
+        )
+        self._cache.put(MODELS, answer)
+        for change in events.changes(before, after):
+            logger.info("%s: %s", change.reason, change.note, extra=about(model.key))
+            try:
+                await self._cluster.create(EVENTS, events.event(model, change))
+            except OperatorError as problem:
+                # The status has it; an Event is a courtesy.
+                logger.warning("no Event: %s", problem, extra=about(model.key))
+
+    def _tell(self, key: Key, problems: list[OperatorError], memory: _Memory) -> None:
+        told = "; ".join(str(p) for p in problems if isinstance(p, PermanentError))
+        if told and told != memory.told:
+            logger.error("%s", told, extra=about(key))
+        memory.told = told
+
+    def _pods(self, model: Model) -> list[Pod]:
+        return [pod for pod in self._cache.pods(model.key) if not pod.terminating]
+
+    def _report_of(self, pod: Pod) -> PollerStatus | None:
+        report = self._cache.reports.get(pod.uid)
+        return report if isinstance(report, PollerStatus) else None
+
+    def _view(self, pod: Pod) -> status.PodView:
+        return status.PodView(
+            name=pod.name,
+            ready=pod.ready,
+            report=self._report_of(pod),
+            trouble=pod.trouble,
+            message=pod.message,
+        )
+
+
+def _now() -> str:
+    now: Any = datetime.datetime.now(datetime.UTC)
+    return str(now.strftime("%Y-%m-%dT%H:%M:%SZ"))
