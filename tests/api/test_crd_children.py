@@ -1,0 +1,251 @@
+"""The desired children against what the API server makes of them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from inferencemodel_operator import names
+from inferencemodel_operator.children import children
+from inferencemodel_operator.record import QuarantinedVersion, VersionsRecord
+from inferencemodel_operator.settings import Settings
+from inferencemodel_operator.spec import decode
+from tests.support import crd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from devcluster.client import Api
+    from inferencemodel_operator.children.manifest import Manifest
+
+pytestmark = pytest.mark.api
+
+EVERYTHING: Manifest = {
+    "apiVersion": "inferencemodel.dev/v1alpha1",
+    "kind": "InferenceModel",
+    "metadata": {"name": "m" * 50},
+    "spec": {
+        "model": {
+            "name": "ResNet-50_v1.5",
+            "storageUri": "gs://models/a/b/",
+            "version": 15,
+            "minVersion": 3,
+            "numVersions": 2,
+            "retainVersions": 4,
+        },
+        "source": {
+            "serviceAccountName": "reader",
+            "secretRef": {"name": "key"},
+            "endpoint": "http://bucket.development-bucket:4443",
+            "pollInterval": "1h30m",
+            "notifications": {
+                "pubsub": {"subscription": "projects/p/subscriptions/sub", "endpoint": "h:8085"}
+            },
+        },
+        "server": {
+            "image": "r.example.com:5000/a/b:1",
+            "imagePullPolicy": "Always",
+            "command": ["/bin/tini", "--", "/usr/bin/tensorflow_model_server"],
+            "args": ["--rest_api_timeout_in_ms=1000", "--enable_model_warmup"],
+            "resources": {
+                "requests": {
+                    "cpu": "1000m",
+                    "memory": "1024Mi",
+                    "ephemeral-storage": "1.5Gi",
+                    "hugepages-2Mi": "4096Ki",
+                },
+                "limits": {
+                    "cpu": "1.5",
+                    "memory": 2147483648,
+                    "ephemeral-storage": "2e9",
+                    "nvidia.com/gpu": 1,
+                    "hugepages-2Mi": "4Mi",
+                },
+            },
+            "batching": {
+                "maxBatchSize": 8,
+                "allowedBatchSizes": [2, 4, 8],
+                "batchTimeoutMicros": 0,
+                "padVariableLengthInputs": True,
+            },
+            "env": [
+                {"name": "EMPTY", "value": ""},
+                {"name": "ONE", "value": "1"},
+                {
+                    "name": "SECRET",
+                    "valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": True}},
+                },
+                {
+                    "name": "CONFIG",
+                    "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k", "optional": False}},
+                },
+            ],
+        },
+        "replicas": 0,
+        "service": {
+            "type": "LoadBalancer",
+            "httpPort": 80,
+            "grpcPort": 9000,
+            "annotations": {"a.b/c": "d", "empty": ""},
+        },
+        "ingress": {
+            "className": "traefik",
+            "host": "x.example.com",
+            "path": "/v1/models/ResNet-50_v1.5",
+            "annotations": {"a/b": "c"},
+            "tls": {"secretName": "cert"},
+        },
+        "template": {
+            "metadata": {
+                "labels": {"team": "vision", "empty": ""},
+                "annotations": {"a": "b", "empty": ""},
+            },
+            "nodeSelector": {"pool": "gpu", "empty": ""},
+            "tolerations": [
+                {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+                {"key": "a", "value": "b", "effect": "NoExecute", "tolerationSeconds": 0},
+                {"key": "", "operator": "Exists", "value": ""},
+            ],
+            "affinity": {
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [
+                            {
+                                "matchExpressions": [
+                                    {"key": "zone", "operator": "In", "values": ["a", "b"]},
+                                    {"key": "cores", "operator": "Gt", "values": ["4"]},
+                                ],
+                                "matchFields": [
+                                    {"key": "metadata.name", "operator": "In", "values": ["n1"]}
+                                ],
+                            }
+                        ]
+                    },
+                    "preferredDuringSchedulingIgnoredDuringExecution": [
+                        {
+                            "weight": 1,
+                            "preference": {
+                                "matchExpressions": [{"key": "ssd", "operator": "Exists"}]
+                            },
+                        }
+                    ],
+                },
+                "podAffinity": {},
+                "podAntiAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": [
+                        {
+                            "topologyKey": "kubernetes.io/hostname",
+                            "labelSelector": {
+                                "matchLabels": {"team": "vision"},
+                                "matchExpressions": [{"key": "a", "operator": "DoesNotExist"}],
+                            },
+                            "namespaces": ["other"],
+                            "namespaceSelector": {},
+                            "matchLabelKeys": ["pod-template-hash"],
+                        }
+                    ],
+                    "preferredDuringSchedulingIgnoredDuringExecution": [
+                        {
+                            "weight": 100,
+                            "podAffinityTerm": {"topologyKey": "zone", "labelSelector": {}},
+                        }
+                    ],
+                },
+            },
+        },
+    },
+}
+"""Every field that makes a difference to a child, spelt in forms that the API server rewrites."""
+
+
+def examples() -> Iterator[Manifest]:
+    for path in sorted(crd.EXAMPLES.glob("*.yaml")):
+        for manifest in yaml.safe_load_all(path.read_text()):
+            if manifest["kind"] == names.KIND:
+                yield manifest
+
+
+MODELS = [EVERYTHING, *examples()]
+
+RECORD = VersionsRecord(
+    target=15,
+    quarantined=(QuarantinedVersion(version=16, fingerprint="a1", reason="LoadFailed"),),
+)
+
+
+@pytest.fixture(scope="module")
+def namespace(api_server: Api) -> Iterator[str]:
+    with crd.installed(api_server) as name:
+        yield name
+
+
+def differences(desired: Any, live: Any, path: str) -> list[str]:
+    """Where ``desired`` is not a part of ``live``, value and type alike."""
+    if isinstance(desired, dict) and isinstance(live, dict):
+        return [
+            difference
+            for key, value in desired.items()
+            for difference in differences(value, live.get(key), f"{path}.{key}")
+        ]
+    if isinstance(desired, list) and isinstance(live, list) and len(desired) == len(live):
+        return [
+            difference
+            for index, pair in enumerate(zip(desired, live, strict=True))
+            for difference in differences(*pair, f"{path}[{index}]")
+        ]
+    same = desired == live and type(desired) is type(live)
+    return [] if same else [f"{path}: desired {desired!r}, live {live!r}"]
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=[m["metadata"]["name"][:12] for m in MODELS])
+def desired(
+    request: pytest.FixtureRequest, api_server: Api, namespace: str
+) -> tuple[Manifest, ...]:
+    """The children of a model as the API server has filled it in."""
+    created = api_server.kubectl(
+        *("create", "--namespace", namespace, "-f", "-", "-o", "json"),
+        stdin=json.dumps(request.param),
+    )
+    return children(decode(json.loads(created)), RECORD, Settings())
+
+
+def applied(api: Api, manifest: Manifest) -> Manifest:
+    answer = api.kubectl(
+        *("apply", "--server-side", "--field-manager", names.FIELD_MANAGER),
+        *("--validate=strict", "-f", "-", "-o", "json"),
+        stdin=json.dumps(manifest),
+    )
+    live: Manifest = json.loads(answer)
+    return live
+
+
+def test_each_child_comes_back_as_it_was_desired(
+    api_server: Api, desired: tuple[Manifest, ...]
+) -> None:
+    for child in desired:
+        assert differences(child, applied(api_server, child), child["kind"]) == []
+
+
+def test_applying_a_child_again_changes_nothing(
+    api_server: Api, desired: tuple[Manifest, ...]
+) -> None:
+    for child in desired:
+        first, again = applied(api_server, child), applied(api_server, child)
+        assert first["metadata"]["resourceVersion"] == again["metadata"]["resourceVersion"]
+
+
+def test_a_quantity_that_was_not_canonical_would_be_seen(
+    api_server: Api, desired: tuple[Manifest, ...]
+) -> None:
+    (deployment,) = (child for child in desired if child["kind"] == "Deployment")
+    changed = json.loads(json.dumps(deployment))
+    (server,) = changed["spec"]["template"]["spec"]["containers"]
+    server["resources"] = {"requests": {"cpu": "1000m"}}
+    live = applied(api_server, changed)
+    assert differences(changed, live, "Deployment") == [
+        "Deployment.spec.template.spec.containers[0].resources.requests.cpu: "
+        "desired '1000m', live '1'"
+    ]

@@ -1,0 +1,720 @@
+"""What the API server refuses, with the message that a user gets, and what it takes."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from devcluster.client import KubectlError
+from tests.support import crd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from devcluster.client import Api
+
+pytestmark = pytest.mark.api
+
+Object = dict[str, Any]
+
+ABSENT: Any = object()
+"""Takes a field out of the good object."""
+
+GOOD: Object = {
+    "apiVersion": "inferencemodel.dev/v1alpha1",
+    "kind": "InferenceModel",
+    "metadata": {"name": "imagenet"},
+    "spec": {
+        "model": {"storageUri": "gs://models/imagenet"},
+        "ingress": {"host": "imagenet.example.com"},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def namespace(api_server: Api) -> Iterator[str]:
+    with crd.installed(api_server) as name:
+        yield name
+
+
+def changed(path: str, value: Any) -> Object:
+    """The good object with one field (``a.b.c``) set, or taken out."""
+    made = copy.deepcopy(GOOD)
+    *parents, last = path.split(".")
+    at = made
+    for parent in parents:
+        at = at.setdefault(parent, {})
+    if value is ABSENT:
+        del at[last]
+    else:
+        at[last] = value
+    return made
+
+
+def posted(api: Api, namespace: str, made: Object) -> str:
+    return api.kubectl(
+        *("create", "--dry-run=server", "--namespace", namespace, "-f", "-"),
+        stdin=json.dumps(made),
+    )
+
+
+TOLERATION = "spec.template.tolerations"
+AFFINITY = "spec.template.affinity"
+NAME_RULE = "metadata.name must have at most 50 characters"
+
+BAD: dict[str, tuple[str, Any, str, str]] = {
+    # -- name: (the field that is changed, its value, the field in the message, what it says)
+    "too long a name": ("metadata.name", "m" * 51, "", NAME_RULE),
+    "a name that is no Service's": ("metadata.name", "1-imagenet", "", NAME_RULE),
+    "a name with a dot": ("metadata.name", "image.net", "", NAME_RULE),
+    "no spec": ("spec", ABSENT, "spec", "Required value"),
+    "no model": ("spec.model", ABSENT, "spec.model", "Required value"),
+    "no storageUri": ("spec.model", {}, "spec.model.storageUri", "Required value"),
+    "a misspelt field": (
+        "spec.model.storageUrl",
+        "gs://models/imagenet",
+        "spec.model.storageUrl",
+        "unknown field",
+    ),
+    # -- spec.model
+    "a path as storageUri": (
+        "spec.model.storageUri",
+        "/models/imagenet",
+        "spec.model.storageUri",
+        "must be gs://BUCKET/FOLDER",
+    ),
+    "another store": (
+        "spec.model.storageUri",
+        "s3://models/imagenet",
+        "spec.model.storageUri",
+        "the only kind of storage that this release supports",
+    ),
+    "an empty storageUri": ("spec.model.storageUri", "", "spec.model.storageUri", "at least 1"),
+    "no bucket": (
+        "spec.model.storageUri",
+        "gs:///imagenet",
+        "spec.model.storageUri",
+        "must name a bucket after gs://",
+    ),
+    "an upper-case bucket": (
+        "spec.model.storageUri",
+        "gs://Models/imagenet",
+        "spec.model.storageUri",
+        "must name a bucket after gs://",
+    ),
+    "a storageUri that climbs": (
+        "spec.model.storageUri",
+        "gs://models/imagenet/..",
+        "spec.model.storageUri",
+        "must not hold empty, '.' or '..' path segments",
+    ),
+    "a storageUri that climbs in between": (
+        "spec.model.storageUri",
+        "gs://models/../imagenet",
+        "spec.model.storageUri",
+        "must not hold empty, '.' or '..' path segments",
+    ),
+    "an empty segment": (
+        "spec.model.storageUri",
+        "gs://models//imagenet",
+        "spec.model.storageUri",
+        "must not hold empty, '.' or '..' path segments",
+    ),
+    "a storageUri with a line break": (
+        "spec.model.storageUri",
+        "gs://models/image\nnet",
+        "spec.model.storageUri",
+        "nor white space",
+    ),
+    "a storageUri without end": (
+        "spec.model.storageUri",
+        "gs://models/" + "a" * 1024,
+        "spec.model.storageUri",
+        "1024",
+    ),
+    "a slash in the model's name": (
+        "spec.model.name",
+        "vision/imagenet",
+        "spec.model.name",
+        "it is a part of URLs and a folder's name",
+    ),
+    "a hidden folder as the model's name": (
+        "spec.model.name",
+        ".staging",
+        "spec.model.name",
+        "must begin with a letter or digit",
+    ),
+    "too long a model name": ("spec.model.name", "m" * 64, "spec.model.name", "63"),
+    "a pin below minVersion": (
+        "spec.model",
+        {"storageUri": "gs://models/imagenet", "version": 9, "minVersion": 10},
+        "spec.model.version",
+        "pin a version that is at least model.minVersion",
+    ),
+    "a version as text": ("spec.model.version", "15", "spec.model.version", "type integer"),
+    "a negative version": ("spec.model.version", -1, "spec.model.version", "greater than or equal"),
+    "a version beyond 64 bits": (
+        "spec.model.version",
+        2**63,
+        "spec.model.version",
+        "type integer",
+    ),
+    "a negative minVersion": (
+        "spec.model.minVersion",
+        -1,
+        "spec.model.minVersion",
+        "greater than or equal to 0",
+    ),
+    "no version served": (
+        "spec.model.numVersions",
+        0,
+        "spec.model.numVersions",
+        "greater than or equal to 1",
+    ),
+    "more versions served than kept": (
+        "spec.model.numVersions",
+        3,
+        "spec.model.retainVersions",
+        "set it to at least model.numVersions",
+    ),
+    "fewer versions kept than served": (
+        "spec.model.retainVersions",
+        0,
+        "spec.model.retainVersions",
+        "greater than or equal to 1",
+    ),
+    # -- spec.source
+    "a service account with a slash": (
+        "spec.source.serviceAccountName",
+        "ns/reader",
+        "spec.source.serviceAccountName",
+        "must be the name of a ServiceAccount in this namespace",
+    ),
+    "a secret with a slash": (
+        "spec.source.secretRef",
+        {"name": "ns/key"},
+        "spec.source.secretRef.name",
+        "must be the name of a Secret in this namespace",
+    ),
+    "a secret without a name": (
+        "spec.source.secretRef",
+        {},
+        "spec.source.secretRef.name",
+        "Required value",
+    ),
+    "an endpoint without a scheme": (
+        "spec.source.endpoint",
+        "bucket:4443",
+        "spec.source.endpoint",
+        "must be a URL with http:// or https://",
+    ),
+    "an endpoint of another protocol": (
+        "spec.source.endpoint",
+        "ftp://bucket",
+        "spec.source.endpoint",
+        "must be a URL with http:// or https://",
+    ),
+    "anonymous with credentials": (
+        "spec.source",
+        {"anonymous": True, "secretRef": {"name": "key"}},
+        "spec.source.anonymous",
+        "exclude each other",
+    ),
+    "an interval without a unit": (
+        "spec.source.pollInterval",
+        "30",
+        "spec.source.pollInterval",
+        "such as 30s, 5m or 1h30m",
+    ),
+    "an interval as a number": (
+        "spec.source.pollInterval",
+        30,
+        "spec.source.pollInterval",
+        "type string",
+    ),
+    "an interval in days": (
+        "spec.source.pollInterval",
+        "1d",
+        "spec.source.pollInterval",
+        "such as 30s, 5m or 1h30m",
+    ),
+    "too short an interval": (
+        "spec.source.pollInterval",
+        "4999ms",
+        "spec.source.pollInterval",
+        "from 5s to 24h",
+    ),
+    "too long an interval": (
+        "spec.source.pollInterval",
+        "24h1s",
+        "spec.source.pollInterval",
+        "from 5s to 24h",
+    ),
+    "a negative interval": (
+        "spec.source.pollInterval",
+        "-30s",
+        "spec.source.pollInterval",
+        "from 5s to 24h",
+    ),
+    "notifications of no kind": (
+        "spec.source.notifications",
+        {},
+        "spec.source.notifications.pubsub",
+        "Required value",
+    ),
+    "a subscription's short name": (
+        "spec.source.notifications",
+        {"pubsub": {"subscription": "imagenet"}},
+        "spec.source.notifications.pubsub.subscription",
+        "must be projects/PROJECT/subscriptions/SUBSCRIPTION",
+    ),
+    "a topic as subscription": (
+        "spec.source.notifications",
+        {"pubsub": {"subscription": "projects/p/topics/models"}},
+        "spec.source.notifications.pubsub.subscription",
+        "must be projects/PROJECT/subscriptions/SUBSCRIPTION",
+    ),
+    "an emulator as URL": (
+        "spec.source.notifications",
+        {
+            "pubsub": {
+                "subscription": "projects/p/subscriptions/sub",
+                "endpoint": "http://pubsub:8085",
+            }
+        },
+        "spec.source.notifications.pubsub.endpoint",
+        "must be HOST:PORT without a scheme",
+    ),
+    "an emulator's port beyond 65535": (
+        "spec.source.notifications",
+        {"pubsub": {"subscription": "projects/p/subscriptions/sub", "endpoint": "pubsub:65536"}},
+        "spec.source.notifications.pubsub.endpoint",
+        "must be HOST:PORT",
+    ),
+    # -- spec.server
+    "an image with a space": (
+        "spec.server.image",
+        "tensorflow/serving 2.20.0",
+        "spec.server.image",
+        "must be an image reference",
+    ),
+    "an unknown pull policy": (
+        "spec.server.imagePullPolicy",
+        "Sometimes",
+        "spec.server.imagePullPolicy",
+        '"Always", "IfNotPresent", "Never"',
+    ),
+    "a value behind a space": (
+        "spec.server.args",
+        ["--num_load_threads 4"],
+        "spec.server.args[0]",
+        "one flag as --NAME=VALUE",
+    ),
+    "an argument that is no flag": (
+        "spec.server.args",
+        ["--num_load_threads=4", "verbose"],
+        "spec.server.args[1]",
+        "one flag as --NAME=VALUE",
+    ),
+    **{
+        f"the managed flag {flag}": (
+            "spec.server.args",
+            [f"--{flag}=1"],
+            "spec.server.args[0]",
+            "a flag that the operator sets itself",
+        )
+        for flag in (
+            "port",
+            "rest_api_port",
+            "model_name",
+            "model_base_path",
+            "model_config_file",
+            "model_config_file_poll_wait_seconds",
+            "file_system_poll_wait_seconds",
+            "monitoring_config_file",
+            "platform_config_file",
+        )
+    },
+    "a flag that ends the server": (
+        "spec.server.args",
+        ["--version"],
+        "spec.server.args[0]",
+        "that ends the server",
+    ),
+    "batching by flag": (
+        "spec.server.args",
+        ["--enable_batching"],
+        "spec.server.args[0]",
+        "use server.batching",
+    ),
+    "encryption by flag": (
+        "spec.server.args",
+        ["--ssl_config_file=/tls"],
+        "spec.server.args[0]",
+        "use ingress.tls",
+    ),
+    "a quantity that is none": (
+        "spec.server.resources.limits",
+        {"cpu": 1, "memory": "4 GB"},
+        "spec.server.resources.limits[memory]",
+        "server.resources must hold quantities",
+    ),
+    "a negative quantity": (
+        "spec.server.resources.requests",
+        {"cpu": "-1"},
+        "spec.server.resources.requests[cpu]",
+        "server.resources must hold quantities that aren't negative",
+    ),
+    "a quantity that is true": (
+        "spec.server.resources.requests",
+        {"cpu": True},
+        "spec.server.resources.requests.cpu",
+        "type integer",
+    ),
+    "a misspelt resource": (
+        "spec.server.resources.limits",
+        {"cpus": "2", "memory": "2Gi"},
+        "spec.server.resources.limits",
+        "server.resources knows cpu, memory",
+    ),
+    "a request above its limit": (
+        "spec.server.resources",
+        {"requests": {"cpu": "1500m"}, "limits": {"cpu": 1}},
+        "spec.server.resources.requests",
+        "raise the limit or lower the request",
+    ),
+    "an empty batch": (
+        "spec.server.batching",
+        {"maxBatchSize": 0},
+        "spec.server.batching.maxBatchSize",
+        "greater than or equal to 1",
+    ),
+    "a negative batch timeout": (
+        "spec.server.batching",
+        {"batchTimeoutMicros": -1},
+        "spec.server.batching.batchTimeoutMicros",
+        "greater than or equal to 0",
+    ),
+    "batch sizes that fall": (
+        "spec.server.batching",
+        {"maxBatchSize": 8, "allowedBatchSizes": [4, 2, 8]},
+        "spec.server.batching.allowedBatchSizes",
+        "must increase",
+    ),
+    "batch sizes that end too early": (
+        "spec.server.batching",
+        {"maxBatchSize": 8, "allowedBatchSizes": [2, 4]},
+        "spec.server.batching.allowedBatchSizes",
+        "the last of them must equal batching.maxBatchSize",
+    ),
+    "batch sizes without the default maximum": (
+        "spec.server.batching",
+        {"allowedBatchSizes": [2, 4]},
+        "spec.server.batching.allowedBatchSizes",
+        "1000 when that is left out",
+    ),
+    "a batch size twice": (
+        "spec.server.batching",
+        {"maxBatchSize": 4, "allowedBatchSizes": [4, 4]},
+        "spec.server.batching.allowedBatchSizes[1]",
+        "Duplicate value",
+    ),
+    "a variable's name with a dash": (
+        "spec.server.env",
+        [{"name": "LOG-LEVEL", "value": "1"}],
+        "spec.server.env[0].name",
+        "letters, digits and '_'",
+    ),
+    "a variable twice": (
+        "spec.server.env",
+        [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}],
+        "spec.server.env[1]",
+        "Duplicate value",
+    ),
+    "a variable with two values": (
+        "spec.server.env",
+        [{"name": "A", "value": "1", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+        "spec.server.env[0]",
+        "value or valueFrom, not both",
+    ),
+    "a variable from nowhere": (
+        "spec.server.env",
+        [{"name": "A", "valueFrom": {}}],
+        "spec.server.env[0].valueFrom",
+        "exactly one of secretKeyRef and configMapKeyRef",
+    ),
+    "a variable from a secret without a key": (
+        "spec.server.env",
+        [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s"}}}],
+        "spec.server.env[0].valueFrom.secretKeyRef.key",
+        "Required value",
+    ),
+    # -- spec.replicas, spec.suspend
+    "negative replicas": ("spec.replicas", -1, "spec.replicas", "greater than or equal to 0"),
+    "replicas as text": ("spec.replicas", "3", "spec.replicas", "type integer"),
+    "suspend as text": ("spec.suspend", "yes", "spec.suspend", "type boolean"),
+    # -- spec.service
+    "an unknown service type": (
+        "spec.service.type",
+        "ExternalName",
+        "spec.service.type",
+        '"ClusterIP", "NodePort", "LoadBalancer"',
+    ),
+    "port 0": ("spec.service.httpPort", 0, "spec.service.httpPort", "greater than or equal to 1"),
+    "port 65536": ("spec.service.grpcPort", 65536, "spec.service.grpcPort", "65535"),
+    "the same port twice": (
+        "spec.service.httpPort",
+        8500,
+        "spec.service.grpcPort",
+        "change one of them",
+    ),
+    "an annotation's key with a space": (
+        "spec.service.annotations",
+        {"cloud balancer": "x"},
+        "spec.service.annotations",
+        "NAME or DOMAIN/NAME",
+    ),
+    "an annotation of the operator": (
+        "spec.service.annotations",
+        {"inferencemodel.dev/desired-hash": "x"},
+        "spec.service.annotations",
+        "the operator writes those itself",
+    ),
+    # -- spec.ingress
+    "a URL as host": (
+        "spec.ingress.host",
+        "http://imagenet.example.com",
+        "spec.ingress.host",
+        "without scheme, port, path or '*'",
+    ),
+    "a host with a port": (
+        "spec.ingress.host",
+        "imagenet.example.com:80",
+        "spec.ingress.host",
+        "must be a DNS name",
+    ),
+    "a host with an underscore": (
+        "spec.ingress.host",
+        "image_net.example.com",
+        "spec.ingress.host",
+        "must be a DNS name",
+    ),
+    "an upper-case host": (
+        "spec.ingress.host",
+        "ImageNet.example.com",
+        "spec.ingress.host",
+        "must be a DNS name",
+    ),
+    "a wildcard host": (
+        "spec.ingress.host",
+        "*.example.com",
+        "spec.ingress.host",
+        "must be a DNS name",
+    ),
+    "an address as host": ("spec.ingress.host", "10.0.0.1", "spec.ingress.host", "a DNS name"),
+    "tls without a host": (
+        "spec.ingress",
+        {"tls": {"secretName": "cert"}},
+        "spec.ingress.host",
+        "name the host that the certificate is for",
+    ),
+    "a relative path": (
+        "spec.ingress.path",
+        "v1/models",
+        "spec.ingress.path",
+        "must begin with '/'",
+    ),
+    "a path that climbs": (
+        "spec.ingress.path",
+        "/v1/../admin",
+        "spec.ingress.path",
+        "a plain path",
+    ),
+    "an ingress class with a space": (
+        "spec.ingress.className",
+        "my class",
+        "spec.ingress.className",
+        "kubectl get ingressclass",
+    ),
+    "a certificate of another namespace": (
+        "spec.ingress.tls",
+        {"secretName": "ns/cert"},
+        "spec.ingress.tls.secretName",
+        "the name of a Secret in this namespace",
+    ),
+    # -- spec.template
+    "a label of the operator": (
+        "spec.template.metadata.labels",
+        {"inferencemodel.dev/name": "other"},
+        "spec.template.metadata.labels",
+        "must not have the operator's own labels",
+    ),
+    "a label's value with a space": (
+        "spec.template.metadata.labels",
+        {"team": "computer vision"},
+        "spec.template.metadata.labels",
+        "must be valid labels",
+    ),
+    "a node label that is none": (
+        "spec.template.nodeSelector",
+        {"a/b/c": "x"},
+        "spec.template.nodeSelector",
+        "must be valid labels",
+    ),
+    "a toleration without a key": (
+        TOLERATION,
+        [{"operator": "Equal", "value": "x"}],
+        f"{TOLERATION}[0]",
+        "must have a key",
+    ),
+    "a toleration that exists with a value": (
+        TOLERATION,
+        [{"key": "gpu", "operator": "Exists", "value": "x"}],
+        f"{TOLERATION}[0]",
+        "no value if it is",
+    ),
+    "a toleration's time without its effect": (
+        TOLERATION,
+        [{"key": "gpu", "operator": "Exists", "tolerationSeconds": 60}],
+        f"{TOLERATION}[0]",
+        "need effect NoExecute",
+    ),
+    "an unknown effect": (
+        TOLERATION,
+        [{"key": "gpu", "operator": "Exists", "effect": "Never"}],
+        f"{TOLERATION}[0].effect",
+        '"NoSchedule", "PreferNoSchedule", "NoExecute"',
+    ),
+    "an affinity without a place": (
+        AFFINITY,
+        {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{}]}},
+        "topologyKey",
+        "Required value",
+    ),
+    "a misspelt affinity": (
+        AFFINITY,
+        {"podAntiaffinity": {}},
+        "spec.template.affinity.podAntiaffinity",
+        "unknown field",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_with_the_fields_name_and_the_fix(
+    api_server: Api, namespace: str, case: str
+) -> None:
+    path, value, field, says = BAD[case]
+    with pytest.raises(KubectlError) as refused:
+        posted(api_server, namespace, changed(path, value))
+    message = " ".join(str(refused.value).split())
+    assert field in message
+    assert says in message
+    assert "evaluation error" not in message
+    assert "evaluating rule" not in message
+
+
+TAKEN: dict[str, tuple[str, Any]] = {
+    "the longest name": ("metadata.name", "m" * 50),
+    "the shortest name": ("metadata.name", "m"),
+    "a whole bucket": ("spec.model.storageUri", "gs://models"),
+    "a folder with a slash at its end": ("spec.model.storageUri", "gs://models/imagenet/"),
+    "a bucket with dots": ("spec.model.storageUri", "gs://models.example.com/a/b"),
+    "a folder with dots": ("spec.model.storageUri", "gs://models/v1..2/.hidden/a...b"),
+    "a model's name with all that is allowed": ("spec.model.name", "ResNet-50_v1.5"),
+    "version 0": ("spec.model.version", 0),
+    "the highest version": ("spec.model.version", 2**63 - 1),
+    "a pin at minVersion": (
+        "spec.model",
+        {"storageUri": "gs://models/imagenet", "version": 10, "minVersion": 10},
+    ),
+    "as many kept as served": (
+        "spec.model",
+        {"storageUri": "gs://models/imagenet", "numVersions": 3, "retainVersions": 3},
+    ),
+    "the shortest interval": ("spec.source.pollInterval", "5s"),
+    "the longest interval": ("spec.source.pollInterval", "24h"),
+    "a compound interval": ("spec.source.pollInterval", "1h30m"),
+    "an endpoint with a port": ("spec.source.endpoint", "http://bucket.ns:4443"),
+    "a domain-scoped project": (
+        "spec.source.notifications",
+        {"pubsub": {"subscription": "projects/example.com:p/subscriptions/sub"}},
+    ),
+    "an image by digest": ("spec.server.image", "r.example.com:5000/a/b@sha256:" + "0" * 64),
+    "a flag without a value": ("spec.server.args", ["--enable_model_warmup"]),
+    "a flag that begins like a managed one": ("spec.server.args", ["--port_name=x"]),
+    "an operator's default replaced": ("spec.server.args", ["--num_load_threads=8"]),
+    "quantities of all kinds": (
+        "spec.server.resources",
+        {
+            "requests": {"cpu": "0.5", "memory": 1073741824, "ephemeral-storage": "1e9"},
+            "limits": {"cpu": 1, "memory": "1.5Gi", "nvidia.com/gpu": 1, "hugepages-2Mi": "4Mi"},
+        },
+    ),
+    "batching with defaults": ("spec.server.batching", {}),
+    "batch sizes up to the maximum": (
+        "spec.server.batching",
+        {"maxBatchSize": 8, "allowedBatchSizes": [2, 4, 8]},
+    ),
+    "an empty variable": ("spec.server.env", [{"name": "EMPTY"}]),
+    "no replicas": ("spec.replicas", 0),
+    "the other way round of ports": ("spec.service", {"httpPort": 8500, "grpcPort": 8501}),
+    "no ingress": ("spec.ingress", ABSENT),
+    "an ingress that is prepared but has no host": ("spec.ingress", {"className": "traefik"}),
+    "a host of one label": ("spec.ingress.host", "imagenet"),
+    "empty parts as templates render them": (
+        "spec.template",
+        {"metadata": {"labels": {}}, "nodeSelector": {}, "tolerations": [], "affinity": {}},
+    ),
+    "a toleration of everything": (TOLERATION, [{"operator": "Exists"}]),
+}
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_what_is_legal_is_taken(api_server: Api, namespace: str, case: str) -> None:
+    path, value = TAKEN[case]
+    assert "created" in posted(api_server, namespace, changed(path, value))
+
+
+def named(resource: str, model: str | None) -> Object:
+    made = changed("metadata.name", resource)
+    if model is not None:
+        made["spec"]["model"]["name"] = model
+    return made
+
+
+@pytest.mark.parametrize(
+    ("resource", "before", "after"),
+    [("added", None, "other"), ("changed", "one", "other"), ("removed", "one", None)],
+)
+def test_the_models_name_can_not_be_changed_later(
+    api_server: Api, namespace: str, resource: str, before: str | None, after: str | None
+) -> None:
+    place = ("--namespace", namespace, "-f", "-")
+    api_server.kubectl("create", *place, stdin=json.dumps(named(resource, before)))
+    with pytest.raises(KubectlError, match="create another InferenceModel") as refused:
+        api_server.kubectl("replace", *place, stdin=json.dumps(named(resource, after)))
+    assert "spec.model.name" in str(refused.value)
+
+
+def test_the_models_name_may_be_spelt_out_as_what_it_already_is(
+    api_server: Api, namespace: str
+) -> None:
+    place = ("--namespace", namespace, "-f", "-")
+    api_server.kubectl("create", *place, stdin=json.dumps(named("explicit", None)))
+    replaced = api_server.kubectl(
+        "replace", *place, stdin=json.dumps(named("explicit", "explicit"))
+    )
+    assert "replaced" in replaced
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in crd.EXAMPLES.glob("*.yaml")))
+def test_every_example_is_accepted(api_server: Api, namespace: str, example: str) -> None:
+    created = api_server.kubectl(
+        *("create", "--dry-run=server", "--validate=strict", "--namespace", namespace),
+        *("-f", str(crd.EXAMPLES / example)),
+    )
+    assert "inferencemodel.inferencemodel.dev/" in created
