@@ -1,0 +1,250 @@
+"""Steady requests against a served model, and an honest count of those that failed.
+
+Open loop: a request leaves when its time has come, whether or not earlier ones have been answered,
+so a gap in the service shows as failures or waiting and not as fewer requests. Nothing is sent
+twice: a failed request is counted, with its time and reason. Rate, time and the number of requests
+under way are bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections import Counter
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import grpc.aio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+    from typing import Self
+
+    Send = Callable[[], Awaitable[str]]
+    """Sends one request and returns what is to be counted of its answer; raises RequestError."""
+
+TIMEOUT = 10.0
+"""Seconds after which an unanswered request counts as failed."""
+CONNECT_TIMEOUT = 30.0
+MAX_RATE = 200.0
+MAX_SECONDS = 1800.0
+MAX_UNDER_WAY = 200
+
+
+class RequestError(Exception):
+    """A request was not answered as it should have been; the message says how."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed request: when it was sent (seconds since the epoch), by whom, and why it failed."""
+
+    at: float
+    load: str
+    reason: str
+
+
+@dataclass
+class Load:
+    """Requests of one kind at a steady rate, and what became of them.
+
+    Attributes:
+        name: for the report.
+        client: opens the connections and yields what sends one request over them.
+        rate: requests a second, at most MAX_RATE.
+    """
+
+    name: str
+    client: Callable[[], AbstractAsyncContextManager[Send]]
+    rate: float
+    sent: int = 0
+    answers: Counter[str] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    """The time that each answered request took."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= MAX_RATE:
+            raise ValueError(f"a load of {self.rate} requests/s is not within 0 to {MAX_RATE:.0f}")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Send until ``stop`` or for MAX_SECONDS, then wait for the last answers."""
+        async with self.client() as send, asyncio.TaskGroup() as requests:
+            under_way: set[asyncio.Task[None]] = set()
+            started = time.monotonic()
+            while not stop.is_set() and time.monotonic() - started < MAX_SECONDS:
+                self.sent += 1
+                if len(under_way) < MAX_UNDER_WAY:
+                    request = requests.create_task(self._one(send))
+                    under_way.add(request)
+                    request.add_done_callback(under_way.discard)
+                else:
+                    self._failed(time.time(), f"{MAX_UNDER_WAY} requests are waiting for answers")
+                due = started + self.sent / self.rate
+                try:
+                    await asyncio.wait_for(stop.wait(), max(0.0, due - time.monotonic()))
+                except TimeoutError:
+                    continue
+
+    async def _one(self, send: Send) -> None:
+        at, started = time.time(), time.monotonic()
+        try:
+            answer = await asyncio.wait_for(send(), TIMEOUT)
+        except TimeoutError:
+            self._failed(at, f"no answer within {TIMEOUT:.0f} s")
+        except RequestError as error:
+            self._failed(at, str(error))
+        else:
+            self.answers[answer] += 1
+            self.seconds.append(time.monotonic() - started)
+
+    def _failed(self, at: float, reason: str) -> None:
+        self.failures.append(Failure(at, self.name, reason))
+
+    def quantile(self, part: float) -> float:
+        """The time in seconds within which ``part`` (0 to 1) of the answers came."""
+        ordered = sorted(self.seconds)
+        return ordered[min(int(part * len(ordered)), len(ordered) - 1)] if ordered else 0.0
+
+
+class Traffic:
+    """Loads that run in a thread of their own inside a ``with`` block."""
+
+    def __init__(self, *loads: Load) -> None:
+        self.loads = loads
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
+
+    @property
+    def running(self) -> bool:
+        """Whether requests are still being sent."""
+        return self._thread.is_alive()
+
+    @property
+    def sent(self) -> int:
+        """How many requests were due so far; each was sent or counts as failed."""
+        return sum(load.sent for load in self.loads)
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What failed so far, in the order of sending."""
+        found = (failure for load in self.loads for failure in load.failures)
+        return tuple(sorted(found, key=lambda failure: failure.at))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.running:
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(CONNECT_TIMEOUT + TIMEOUT + 5.0)
+        if kind is None and self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._all())
+        except BaseException as error:  # noqa: BLE001  raised again where the block ends
+            self._error = error
+        finally:
+            self._loop.close()
+
+    async def _all(self) -> None:
+        async with asyncio.TaskGroup() as loads:
+            for load in self.loads:
+                loads.create_task(load.run(self._stop))
+
+
+def rest(
+    url: str, body: bytes, *, host: str | None = None, read: Callable[[bytes], str]
+) -> Callable[[], AbstractAsyncContextManager[Send]]:
+    """POST requests over kept-alive connections.
+
+    Args:
+        url: whole, with the address that is connected to.
+        body: JSON.
+        host: the Host header, where the address is not the name.
+        read: takes from the answer what is to be counted; a ValueError of it means that the
+            answer was wrong, and the request failed.
+    """
+    headers = {"Content-Type": "application/json"} | ({"Host": host} if host else {})
+
+    @asynccontextmanager
+    async def client() -> AsyncIterator[Send]:
+        # aiohttp sends only idempotent requests a second time, which a POST is not.
+        async with aiohttp.ClientSession(headers=headers) as session:
+
+            async def send() -> str:
+                try:
+                    async with session.post(url, data=body) as response:
+                        content = await response.read()
+                except (aiohttp.ClientError, OSError) as error:
+                    raise RequestError(f"{type(error).__name__}: {error}") from error
+                if response.status != 200:
+                    raise RequestError(f"HTTP {response.status}: {content[:200]!r}")
+                try:
+                    return read(content)
+                except ValueError as error:
+                    raise RequestError(f"unexpected answer: {content[:200]!r}") from error
+
+            yield send
+
+    return client
+
+
+def grpc_predict(
+    target: str, request: Any, answer: Any
+) -> Callable[[], AbstractAsyncContextManager[Send]]:
+    """Predict calls over one channel that is balanced over all addresses of its target.
+
+    What is counted of an answer is the version that gave it.
+
+    Args:
+        target: as gRPC names it, such as ``dns://10.96.0.10/imagenet-headless.vision.svc…:8500``.
+        request: a PredictRequest.
+        answer: the PredictResponse type.
+    """
+    options = [
+        ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+        # A failed call is to be seen, not repeated.
+        ("grpc.enable_retries", 0),
+        # How soon a client that was told to reconnect may ask for the addresses again; 30 s is
+        # longer than a pod that leaves goes on serving by half of its connections' age.
+        ("grpc.dns_min_time_between_resolutions_ms", 5000),
+    ]
+
+    @asynccontextmanager
+    async def client() -> AsyncIterator[Send]:
+        async with grpc.aio.insecure_channel(target, options=options) as channel:
+            predict = channel.unary_unary(
+                "/tensorflow.serving.PredictionService/Predict",
+                request_serializer=type(request).SerializeToString,
+                response_deserializer=answer.FromString,
+            )
+            await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT)
+
+            async def send() -> str:
+                try:
+                    response = await predict(request, timeout=TIMEOUT)
+                except grpc.aio.AioRpcError as error:
+                    raise RequestError(f"{error.code().name}: {error.details()}") from error
+                return f"version {response.model_spec.version.value}"
+
+            yield send
+
+    return client

@@ -1,0 +1,327 @@
+"""The demo itself: a photo's labels from version 1, and from version 2 with nobody noticing."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from demo import artifacts, messages, photo
+from demo.bucket import Bucket
+from demo.cluster import (
+    IMAGES,
+    MANIFESTS,
+    Cluster,
+    devcluster,
+    exported,
+    kubectl_program,
+    reachable,
+    registry_overlay,
+)
+from demo.console import Steps, command, say, table
+from demo.errors import ClusterError, OutcomeError
+from demo.load import Load, Traffic, grpc_predict, rest
+from demo.served import EXAMPLE, HOST, NAME, NAMESPACE, Served
+
+if TYPE_CHECKING:
+    from demo.artifacts import Artifacts
+    from demo.photo import Prediction
+
+BUCKET = "models"
+BUCKET_PORT = 30443
+"""The NodePort of the development bucket, for uploads."""
+
+_INSTALLED = (
+    ("inferencemodel-system", "inferencemodel-operator"),
+    ("development-bucket", "bucket"),
+    ("development-bucket", "pubsub"),
+)
+_LOAD_STEPS = 7
+_SETUP_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says.
+
+    Attributes:
+        rate: requests a second through the Ingress, and as many by gRPC.
+        ingress: ``host:port`` of the ingress controller.
+        node: an address on which NodePorts answer.
+        registry: has the images, on a cluster that is not the embedded one; None where its
+            nodes have them already.
+    """
+
+    rate: float
+    ingress: str
+    node: str
+    registry: str | None
+
+
+def up(options: Options) -> None:
+    """Everything, from nothing running to the last answer.
+
+    Raises:
+        DemoError: something failed, or a promise was not kept.
+    """
+    steps = Steps(_SETUP_STEPS + _LOAD_STEPS)
+    embedded = exported() is None
+    with steps.step("Start a Kubernetes cluster" if embedded else "Use the cluster of KUBECONFIG"):
+        if embedded:
+            devcluster("up")
+        cluster = _cluster(options)
+        say(cluster.kubectl("get", "nodes", "--output=wide", show=True))
+    with steps.step("Bring the images to the node" if embedded else "Images"):
+        _images(embedded, options)
+    with steps.step("Install the operator, and a bucket with notifications"):
+        _install(cluster, options)
+    _run(steps, cluster, options)
+
+
+def run(options: Options) -> None:
+    """The main part, on a cluster that ``up`` has prepared.
+
+    Raises:
+        DemoError: something failed, or a promise was not kept.
+    """
+    _run(Steps(_LOAD_STEPS), _cluster(options), options)
+
+
+def down(options: Options) -> None:
+    """Take away what ``up`` made.
+
+    Raises:
+        ClusterError: it could not be taken away.
+    """
+    if exported() is None:
+        devcluster("down")
+        return
+    cluster = _cluster(options)
+    for arguments in (
+        ("delete", "namespace", NAMESPACE, "--ignore-not-found"),
+        ("delete", "--ignore-not-found", "-k", MANIFESTS),
+    ):
+        say(cluster.kubectl(*arguments, show=True, timeout=300))
+
+
+def _cluster(options: Options) -> Cluster:
+    kubeconfig = exported() or Path(devcluster("kubeconfig", capture=True))
+    return Cluster(kubeconfig, kubectl_program(), options.ingress, options.node)
+
+
+def _images(embedded: bool, options: Options) -> None:
+    if embedded:
+        devcluster("load-image", *IMAGES)
+        return
+    named = options.registry or "inferencemodel"
+    say("The cluster's nodes must be able to pull, or have, these images:")
+    for image in IMAGES:
+        say(f"  {named}/{image}:0.1.0")
+    say("Each Dockerfile in images/ says how to build its own; --registry names where they are.")
+
+
+def _install(cluster: Cluster, options: Options) -> None:
+    with contextlib.ExitStack() as stack:
+        overlay = MANIFESTS
+        if options.registry:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory())
+            overlay = str(registry_overlay(options.registry, Path(scratch)))
+        cluster.kubectl("apply", "-k", overlay, show=True)
+    for namespace, deployment in _INSTALLED:
+        cluster.kubectl(
+            *(f"--namespace={namespace}", "rollout", "status", f"deployment/{deployment}"),
+            "--timeout=180s",
+            timeout=200,
+        )
+        say(f"{deployment} is running in {namespace}")
+
+
+def _run(steps: Steps, cluster: Cluster, options: Options) -> None:
+    served = Served(cluster)
+    bucket = Bucket(f"{cluster.node}:{BUCKET_PORT}", BUCKET)
+
+    with steps.step("Build two versions of an ImageNet model"):
+        made = artifacts.ensure(say)
+        cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout=180)
+        bucket.clear(f"{NAME}/")
+
+    with steps.step("Upload version 1, and ask for it on three replicas"):
+        _upload(bucket, made, 1)
+        cluster.kubectl("create", "namespace", NAMESPACE, show=True)
+        _apply(served, options)
+        _gate(served, version=1, replicas=3)
+        served.show()
+
+    with steps.step("Ask what is in the photo, through the Ingress"):
+        first = _ask(cluster, made)
+        say(first.as_json())
+
+    traffic = Traffic(*_loads(served, made, first, options))
+    with traffic:
+        with steps.step("Upload version 2 while requests flow"):
+            _tell_loads(traffic, made)
+            with served.watched():
+                _upload(bucket, made, 2)
+                uploaded = time.monotonic()
+                _gate(served, version=2, replicas=3)
+                took = time.monotonic() - uploaded
+            _check_versions(served, 2)
+            say(f"on every replica {took:.1f} s after the end of the upload")
+            _check_traffic(traffic)
+
+        with steps.step("Ask again"):
+            second = _ask(cluster, made)
+            _compare(first, second)
+
+        with steps.step("Scale to 5 replicas and back to 3 under the same requests"):
+            for replicas in (5, 3):
+                _scale(served, replicas)
+                _check_traffic(traffic)
+
+    with steps.step("Sum up"):
+        _report(traffic)
+        _check_traffic(traffic)
+        say()
+        say(f"version 2 answered on every replica {took:.1f} s after its upload,")
+        say(f"{traffic.sent} requests were sent, 0 failed,")
+        say(f"and the demo took {sum(seconds for _, seconds in steps.done):.0f} s.")
+
+
+def _upload(bucket: Bucket, made: Artifacts, version: int) -> None:
+    archive = made.archive(version)
+    started = time.monotonic()
+    bucket.upload(archive, f"{NAME}/{archive.name}")
+    size = archive.stat().st_size / 1e6
+    say(
+        f"uploaded gs://{BUCKET}/{NAME}/{archive.name}: {size:.1f} MB"
+        f" in {time.monotonic() - started:.1f} s"
+    )
+
+
+def _apply(served: Served, options: Options) -> None:
+    served.kubectl("apply", "-f", EXAMPLE, show=True)
+    if options.registry:
+        image = f"{options.registry}/development-model-server:0.1.0"
+        patch = f'{{"spec": {{"server": {{"image": "{image}"}}}}}}'
+        served.kubectl("patch", "inferencemodel", NAME, "--type=merge", "--patch", patch)
+
+
+def _gate(served: Served, *, version: int, replicas: int) -> None:
+    served.wait(".status.model.activeVersion", version, seconds=300)
+    served.wait(".status.replicaSummary", f"{replicas}/{replicas}", seconds=300)
+
+
+def _check_versions(served: Served, version: int) -> None:
+    """What the status says must be what each model server itself says."""
+    answers = served.versions()
+    table([("POD", "ITS MODEL SERVER SERVES"), *((pod, str(v)) for pod, v in answers.items())])
+    if set(answers.values()) != {version}:
+        raise OutcomeError(f"the status says version {version}, the model servers say {answers}")
+
+
+def _ask(cluster: Cluster, made: Artifacts) -> Prediction:
+    command("curl", f"http://{HOST}/v1/models/{NAME}:predict", f"({made.photo.name}, base64)")
+    return photo.classify(cluster.ingress, HOST, NAME, made.photo.read_bytes())
+
+
+def _compare(first: Prediction, second: Prediction) -> None:
+    columns = [prediction.lines() for prediction in (first, second)]
+    table([("VERSION 1", "VERSION 2"), *zip(*columns, strict=True)])
+    if first == second:
+        raise OutcomeError("version 2 gave the answer of version 1, to the last digit")
+
+
+def _loads(served: Served, made: Artifacts, first: Prediction, options: Options) -> list[Load]:
+    """One load through the Ingress, and one past it to the pods where they can be reached."""
+    image = made.photo.read_bytes()
+
+    def which(answer: bytes) -> str:
+        # REST doesn't name the version, but its scores tell.
+        close = abs(photo.read(answer).scores[0] - first.scores[0]) < 1e-3
+        return "version 1" if close else "version 2"
+
+    url = f"http://{served.cluster.ingress}/v1/models/{NAME}:predict"
+    loads = [
+        Load(
+            "REST, Ingress",
+            rest(url, photo.rest_body(image), host=HOST, read=which),
+            options.rate,
+        )
+    ]
+    target = _grpc_target(served)
+    if target:
+        request = messages.predict_request(NAME, image)
+        loads.append(
+            Load(
+                "gRPC, pods",
+                grpc_predict(target, request, messages.PredictResponse),
+                options.rate,
+            )
+        )
+    return loads
+
+
+def _grpc_target(served: Served) -> str | None:
+    """The headless Service by the cluster's own DNS, None where that can't be reached from here."""
+    try:
+        dns = served.cluster.read("--namespace=kube-system", "service", "kube-dns")
+    except ClusterError:
+        return None
+    address = dns["spec"]["clusterIP"]
+    service = served.cluster.read(f"--namespace={NAMESPACE}", "service", NAME)
+    if not reachable(service["spec"]["clusterIP"], 8500):
+        return None
+    return f"dns://{address}/{NAME}-headless.{NAMESPACE}.svc.cluster.local:8500"
+
+
+def _tell_loads(traffic: Traffic, made: Artifacts) -> None:
+    size = made.photo.stat().st_size / 1e3
+    for load in traffic.loads:
+        say(f"{load.name}: {load.rate:.0f} requests/s, each with the photo ({size:.0f} kB)")
+    if len(traffic.loads) == 1:
+        say("gRPC is left out: this machine doesn't reach the pods' network")
+
+
+def _scale(served: Served, replicas: int) -> None:
+    served.kubectl("scale", f"inferencemodel/{NAME}", f"--replicas={replicas}", show=True)
+    served.wait(".status.replicaSummary", f"{replicas}/{replicas}", seconds=300)
+    say(f"{replicas} of {replicas} replicas are ready")
+    leaving = len(served.pods()) - replicas
+    if leaving > 0:
+        say(f"{leaving} more finish what they have begun, and go")
+        deadline = time.monotonic() + 120
+        while len(served.pods()) > replicas:
+            if time.monotonic() > deadline:
+                raise OutcomeError(f"after 120 s there are still more than {replicas} pods")
+            time.sleep(1.0)
+
+
+def _check_traffic(traffic: Traffic) -> None:
+    """Nothing may have failed so far."""
+    failures = traffic.failures
+    say(f"{traffic.sent} requests so far, {len(failures)} failed")
+    if failures:
+        for failure in failures[:10]:
+            moment = time.strftime("%H:%M:%S", time.gmtime(failure.at))
+            say(f"  {moment} {failure.load}: {failure.reason}")
+        raise OutcomeError(f"{len(failures)} of {traffic.sent} requests failed")
+
+
+def _report(traffic: Traffic) -> None:
+    rows = [("LOAD", "SENT", "VERSION 1", "VERSION 2", "FAILED", "MEDIAN", "99 %")]
+    rows += [
+        (
+            load.name,
+            str(load.sent),
+            str(load.answers["version 1"]),
+            str(load.answers["version 2"]),
+            str(len(load.failures)),
+            f"{load.quantile(0.5) * 1e3:.0f} ms",
+            f"{load.quantile(0.99) * 1e3:.0f} ms",
+        )
+        for load in traffic.loads
+    ]
+    table(rows)
