@@ -12,7 +12,7 @@ import yaml
 from inferencemodel_operator import names
 from inferencemodel_operator.spec import InferenceModelSpec, Toleration, decode
 from inferencemodel_operator.values import Duration, Quantity
-from tests.support.crd import CRD
+from tests.support.crd import CRD, ROOT
 
 Schema = dict[str, Any]
 
@@ -201,3 +201,50 @@ def test_every_string_and_list_of_the_spec_is_bounded() -> None:
         or ("additionalProperties" in s and "maxProperties" not in s)
     ]
     assert unbounded == []
+
+
+def leaves(schema: Schema, path: str) -> dict[str, Schema]:
+    """The fields that hold a value, and not fields of their own."""
+    if path in OPAQUE:
+        return {path: schema}
+    if "properties" in schema:
+        inner = {k: leaves(v, f"{path}.{k}") for k, v in schema["properties"].items()}
+        return {path: s for found in inner.values() for path, s in found.items()}
+    if schema.get("type") == "array" and "properties" in schema["items"]:
+        return leaves(schema["items"], f"{path}[]")
+    return {path: schema}
+
+
+def documented() -> dict[str, list[str]]:
+    """The rows of the fields' tables by the field's path."""
+    text = (ROOT / "docs" / "inferencemodel.md").read_text()
+    fields = ("| `spec.", "| `status.")
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith(fields)]
+    return {row[0].strip().strip("`"): [cell.strip() for cell in row[1:]] for row in rows}
+
+
+def test_every_field_of_the_spec_is_documented_with_its_default_and_necessity() -> None:
+    rows = documented()
+    fields = leaves(SPEC, "spec")
+    assert fields.keys() - rows.keys() == set()
+    for path, schema in fields.items():
+        kind, default, _ = rows[path]
+        if "default" in schema:
+            value = schema["default"]
+            written = str(value).lower() if isinstance(value, bool) else str(value)
+            assert default == f"`{written}`", path
+        else:
+            assert not default.startswith("`") or path == "spec.server.command", path
+        for value in schema.get("enum", []):
+            assert value in kind, path
+
+
+def test_every_field_of_the_status_is_documented() -> None:
+    status: Schema = VERSION["schema"]["openAPIV3Schema"]["properties"]["status"]
+    conditions = {"status.conditions"}
+    fields = {p for p in leaves(status, "status") if not p.startswith("status.conditions[]")}
+    assert (fields | conditions) - documented().keys() == set()
+
+
+def test_nothing_is_documented_that_is_not_there() -> None:
+    assert documented().keys() - {path.lstrip(".") for path, _ in FIELDS} == set()
