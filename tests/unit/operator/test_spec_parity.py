@@ -12,6 +12,7 @@ import yaml
 from inferencemodel_operator import names
 from inferencemodel_operator.spec import InferenceModelSpec, Toleration, decode
 from inferencemodel_operator.values import Duration, Quantity
+from model_poller.status import VersionState
 from tests.support.crd import CRD, ROOT
 
 Schema = dict[str, Any]
@@ -213,6 +214,13 @@ def leaves(schema: Schema, path: str) -> dict[str, Schema]:
     if schema.get("type") == "array" and "properties" in schema["items"]:
         return leaves(schema["items"], f"{path}[]")
     return {path: schema}
+
+
+def test_the_states_of_a_version_are_the_pollers_and_the_model_servers() -> None:
+    """A state that the schema lacks would have the whole status refused."""
+    status: Schema = VERSION["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]
+    version: Schema = status["model"]["properties"]["versions"]["items"]["properties"]
+    assert set(version["state"]["enum"]) == {*VersionState, "Loading"}
 
 
 def documented() -> dict[str, list[str]]:
