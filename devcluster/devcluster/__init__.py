@@ -2,6 +2,7 @@
 
 from devcluster.apiserver import ApiServer
 from devcluster.client import Api, KubectlError
+from devcluster.cluster import Cluster, Settings, Status
 from devcluster.errors import (
     BuildError,
     DevclusterError,
@@ -14,9 +15,12 @@ __all__ = [
     "Api",
     "ApiServer",
     "BuildError",
+    "Cluster",
     "DevclusterError",
     "KubectlError",
     "PreconditionError",
+    "Settings",
     "StartError",
+    "Status",
     "UsageError",
 ]

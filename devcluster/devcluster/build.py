@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import functools
 import hashlib
 import os
@@ -13,12 +11,12 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from devcluster import paths
+from devcluster import locks, paths
 from devcluster.errors import BuildError, PreconditionError, with_log
 from devcluster.progress import say, step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 #: Since this version Go fetches the newer toolchain that a go.mod asks for by itself.
@@ -84,7 +82,8 @@ class Tool:
 
     def program(self) -> Path:
         """Where the built program lies, or will."""
-        return paths.cache() / "programs" / f"{self.name}-{self.key(go_version(self.module))}"
+        key = self.key(go_version(self.module))
+        return paths.cache() / "programs" / f"{self.name}-{key}" / self.name
 
 
 def _kubernetes(name: str) -> Tool:
@@ -181,7 +180,7 @@ def ensure(names: Sequence[str]) -> dict[str, Path]:
             f"building {len(missing)} of {len(tools)} programs into {paths.cache()} "
             "(each once; minutes in all on a machine that has never done it)"
         )
-        with _lock():
+        with locks.exclusive("build"):
             for number, tool in enumerate(missing, 1):
                 if not programs[tool.name].exists():
                     _build(tool, programs[tool.name], f"{number} of {len(missing)}")
@@ -192,8 +191,8 @@ def _build(tool: Tool, program: Path, position: str) -> None:
     log = paths.cache() / "logs" / f"build-{tool.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     program.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = program.with_name(f".{program.name}.unfinished")
-    argv = [*_nice(), "go", "build", "-v", *tool.flags(), "-o", str(unfinished), tool.package]
+    unfinished = program.with_suffix(".unfinished")
+    argv = [*nice(), "go", "build", "-v", *tool.flags(), "-o", str(unfinished), tool.package]
     title = " ".join(filter(None, [tool.name, tool.version(), f"({position})"]))
     with step(f"building {title}") as update, log.open("w") as written:
         build = subprocess.Popen(
@@ -222,7 +221,8 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
 
 
-def _nice() -> list[str]:
+def nice() -> list[str]:
+    """What goes before a long computation, so that the machine stays usable."""
     return ["nice", "-n", "5"] if shutil.which("nice") else []
 
 
@@ -257,17 +257,3 @@ def go_version(module: str) -> str:
             f"{version} is too old: install Go {OLDEST_GO[0]}.{OLDEST_GO[1]} or newer"
         )
     return version
-
-
-@contextlib.contextmanager
-def _lock() -> Iterator[None]:
-    """One builder at a time; a second one waits, and then finds the work done."""
-    path = paths.cache() / "build.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("  … waiting for another build of the same programs")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

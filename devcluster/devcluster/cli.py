@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devcluster import build, paths
+from devcluster import build, paths, recipes
+from devcluster.addons import NAMES
 from devcluster.apiserver import ApiServer
+from devcluster.cluster import Cluster, Settings
 from devcluster.errors import DevclusterError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    _Parser = argparse.ArgumentParser
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -22,25 +29,124 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    command = commands.add_parser(
-        "build", help="build the Go programs (all of them, or those named)"
+    def add(name: str, run: Callable[[argparse.Namespace], None], text: str) -> _Parser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        return command
+
+    up = add("up", _up, "bring the cluster up, or repair it; prints its kubeconfig")
+    up.add_argument("--http-port", type=_port, help="port of the ingress on 127.0.0.1 (80)")
+    up.add_argument("--https-port", type=_port, help="the same with TLS (443)")
+    down = add("down", _down, "take the cluster away; built programs and images stay cached")
+    down.add_argument("--purge", action="store_true", help="remove the cache as well")
+    add("reset", _reset, "a clean API: everything in the cluster is gone, its images stay")
+    status = add("status", _status, "what runs, and where things are; exit code 1 unless all runs")
+    status.add_argument("--json", action="store_true", help="for programs")
+    add("kubeconfig", _kubeconfig, "print the path of the kubeconfig")
+    logs = add("logs", _logs, "the last lines of a program's log, or where the logs are")
+    logs.add_argument("program", nargs="?")
+    logs.add_argument("--lines", type=int, default=50, help="how many (%(default)s)")
+
+    load = add("load-image", _load_image, "bring images onto the node; prints their names")
+    load.add_argument(
+        "image",
+        nargs="+",
+        help="an archive (docker save, OCI), one of the project's (built where needed), or the "
+        "name of one in buildah's store",
     )
+    image = add("build-image", _build_image, "build images of the project, and bring them onto it")
+    image.add_argument("image", nargs="*", help="all of them when none is named")
+
+    command = add("build", _build, "build the Go programs: all of them, or those named")
     command.add_argument("program", nargs="*")
-    command.set_defaults(run=_build)
 
     for name, run, text in (
         ("api-up", _api_up, "start an API server without a node; prints its kubeconfig"),
         ("api-down", _api_down, "stop the API server that api-up started"),
     ):
-        command = commands.add_parser(name, help=text)
+        command = add(name, run, text)
         command.add_argument(
             "--state-dir",
             type=Path,
             default=paths.default_api_state(),
-            help="where it lives; one API server for each directory (default: %(default)s)",
+            help="where it lives; one API server for each directory (%(default)s)",
         )
-        command.set_defaults(run=run)
     return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 65536:
+        raise argparse.ArgumentTypeError(f"{port} is no port")
+    return port
+
+
+def _up(arguments: argparse.Namespace) -> None:
+    cluster = Cluster()
+    kept = cluster.settings()
+    settings = Settings(
+        http_port=arguments.http_port or kept.http_port,
+        https_port=arguments.https_port or kept.https_port,
+    )
+    print(cluster.up(settings).kubeconfig)
+
+
+def _down(arguments: argparse.Namespace) -> None:
+    Cluster().down()
+    if arguments.purge:
+        shutil.rmtree(paths.cache(), ignore_errors=True)
+
+
+def _reset(_: argparse.Namespace) -> None:
+    print(Cluster().reset().kubeconfig)
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    status = Cluster().status()
+    if arguments.json:
+        print(json.dumps(asdict(status), indent=1))
+    else:
+        for name, pid in status.programs.items():
+            print(f"{name:24} {f'pid {pid}' if pid else 'not running'}")
+        print(f"{'node':24} {'ready' if status.node_ready else 'not ready'}")
+        for field in ("kubeconfig", "url", "ingress", "ingress_tls", "audit_log", "logs", "cache"):
+            print(f"{field.replace('_', ' '):24} {getattr(status, field)}")
+    if not (status.running and status.node_ready):
+        raise UsageError("the cluster is not whole: bring it up with `devcluster up`")
+
+
+def _kubeconfig(_: argparse.Namespace) -> None:
+    print(Cluster().api().kubeconfig)
+
+
+def _logs(arguments: argparse.Namespace) -> None:
+    cluster = Cluster()
+    names = sorted(path.stem for path in cluster.processes.logs.glob("*.log"))
+    if arguments.program is None:
+        for name in names:
+            print(cluster.processes.log(name))
+    elif arguments.program in NAMES:
+        deployment = f"deployment/{arguments.program}"
+        tail = f"--tail={arguments.lines}"
+        print(cluster.api().kubectl("--namespace=kube-system", "logs", deployment, tail), end="")
+    elif arguments.program in names:
+        lines = cluster.processes.log(arguments.program).read_text(errors="replace").splitlines()
+        print("\n".join(lines[-arguments.lines :]))
+    else:
+        raise UsageError(
+            f"no log of {arguments.program!r}: there are {', '.join([*names, *NAMES])}"
+        )
+
+
+def _load_image(arguments: argparse.Namespace) -> None:
+    images = Cluster().images()
+    for wanted in arguments.image:
+        print("\n".join(recipes.load(wanted, images)))
+
+
+def _build_image(arguments: argparse.Namespace) -> None:
+    wanted = arguments.image or recipes.names()
+    print("\n".join(recipes.build_and_load(wanted, Cluster().images())))
 
 
 def _build(arguments: argparse.Namespace) -> None:

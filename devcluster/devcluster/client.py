@@ -33,6 +33,8 @@ class Api:
     audit_log: Path | None = None
     """One JSON event (``audit.k8s.io/v1``) a line for each answered write; only the embedded
     clusters have one."""
+    ingress: str = ""
+    """``host:port`` of the ingress controller, where one is known."""
 
     def kubectl(
         self, *arguments: str, stdin: str | None = None, timeout: float = KUBECTL_SECONDS

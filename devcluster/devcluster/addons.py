@@ -1,0 +1,91 @@
+"""What runs in every cluster as pods: DNS, the ingress controller, metrics."""
+
+from __future__ import annotations
+
+import string
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from devcluster import paths
+from devcluster.images import write_program_image
+from devcluster.node import CLUSTER_DNS, CLUSTER_DOMAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from devcluster.client import Api
+    from devcluster.images import NodeImages
+
+NAMES = ("coredns", "traefik", "metrics-server")
+#: Those that ``up`` waits for; metrics need a quarter of a minute to have anything to tell.
+AWAITED = ("coredns", "traefik")
+#: Seconds that each may take to be ready.
+READY_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Addons:
+    """The pods of the cluster itself."""
+
+    programs: Mapping[str, Path]
+    http_port: int
+    https_port: int
+    name_servers: bool
+    """Whether the machine has name servers that pods can ask."""
+
+    def image(self, name: str) -> str:
+        """An addon's image, tagged by the key of the program in it."""
+        return program_image(self.programs[name])
+
+    def manifest(self, name: str) -> str:
+        """An addon's objects, as YAML."""
+        template = string.Template((paths.MANIFESTS / f"{name}.yaml").read_text())
+        return template.substitute(
+            image=self.image(name),
+            domain=CLUSTER_DOMAIN,
+            address=CLUSTER_DNS,
+            forward="forward . /etc/resolv.conf" if self.name_servers else "",
+            http_port=self.http_port,
+            https_port=self.https_port,
+        )
+
+    def apply(self, api: Api) -> None:
+        """Have the API server hold the objects."""
+        documents = "\n---\n".join(self.manifest(name) for name in NAMES)
+        api.kubectl(
+            *("apply", "--server-side", "--force-conflicts", "--field-manager=devcluster"),
+            *("-f", "-"),
+            stdin=documents,
+        )
+
+    def wait(self, api: Api, name: str) -> None:
+        """Wait until an addon is ready.
+
+        Raises:
+            KubectlError: it is not, after ``READY_SECONDS``.
+        """
+        api.kubectl(
+            *("--namespace=kube-system", "rollout", "status", f"deployment/{name}"),
+            f"--timeout={READY_SECONDS}s",
+            timeout=READY_SECONDS + 10,
+        )
+
+
+def program_image(program: Path) -> str:
+    """The name of the image that holds one of our programs."""
+    return f"{paths.NAME}/{program.name}:{program.parent.name.rpartition('-')[2]}"
+
+
+def load_program(program: Path, images: NodeImages) -> bool:
+    """Bring a program onto the node as an image; False when it was there."""
+    name = program_image(program)
+    key = program.parent.name
+    if images.has(name, key):
+        return False
+    with tempfile.TemporaryDirectory(dir=paths.cache()) as directory:
+        archive = Path(directory) / "image.tar"
+        write_program_image(program, name, archive)
+        images.load_from(archive, name, key)
+    return True

@@ -1,0 +1,92 @@
+"""The control group that holds every pod of the cluster, in version 1 and 2 of the hierarchy."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from devcluster import paths
+from devcluster.errors import StartError
+from devcluster.processes import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: The kubelet's ``cgroupRoot``: a name of our own, so that what runs in it is ours.
+ROOT = f"/{paths.NAME}"
+#: Seconds that killed containers get to vanish.
+KILL_SECONDS = 30.0
+
+
+def hierarchies(mounts: str) -> list[Path]:
+    """The mount points of the control group file systems that the kubelet uses.
+
+    That is the one of version 2, or all of version 1; where version 2 is mounted beside version 1
+    it has no controllers, and nobody uses it.
+    """
+    found = [line.split()[1:3] for line in mounts.splitlines()]
+    first = [Path(point) for point, kind in found if kind == "cgroup"]
+    return first or [Path(point) for point, kind in found if kind == "cgroup2"]
+
+
+def _groups() -> Iterator[Path]:
+    for hierarchy in hierarchies(Path("/proc/mounts").read_text()):
+        yield hierarchy / ROOT.lstrip("/")
+
+
+def create() -> None:
+    """Make the group, which the kubelet wants to exist."""
+    for group in _groups():
+        group.mkdir(exist_ok=True)
+        for setting in ("cpuset.cpus", "cpuset.mems"):
+            # In version 1 a new group has no processors and no memory until it is given some.
+            inherited = group.parent / setting
+            if inherited.exists() and not (group / setting).read_text().strip():
+                (group / setting).write_text(inherited.read_text())
+
+
+def kill() -> None:
+    """Kill every process in the group.
+
+    Raises:
+        StartError: some of them do not go.
+    """
+    deadline = time.monotonic() + KILL_SECONDS
+    while pids := _pids():
+        for pid in pids:
+            identity = Identity.of(pid)
+            # It may have ended since, and its id may be another one's by now: look again.
+            if identity and pid in _pids():
+                identity.signal(signal.SIGKILL)
+        if time.monotonic() > deadline:
+            raise StartError(f"containers that can't be killed: processes {sorted(pids)}")
+        time.sleep(0.05)
+
+
+def _pids() -> set[int]:
+    pids: set[int] = set()
+    for group in _groups():
+        for path in group.rglob("cgroup.procs") if group.is_dir() else ():
+            with contextlib.suppress(OSError):
+                pids |= {int(pid) for pid in path.read_text().split()}
+    return {pid for pid in pids if Identity.of(pid)}
+
+
+def remove() -> None:
+    """Remove the group and all below it; what is not empty yet is tried until a deadline.
+
+    Raises:
+        StartError: a group stays busy.
+    """
+    deadline = time.monotonic() + KILL_SECONDS
+    for group in _groups():
+        while group.is_dir():
+            inner = sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True)
+            for path in [*inner, group]:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+            if group.is_dir() and time.monotonic() > deadline:
+                raise StartError(f"{group} stays busy: see its cgroup.procs")
