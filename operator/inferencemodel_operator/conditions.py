@@ -56,7 +56,9 @@ class Reason(StrEnum):
     LOADING = "Loading"
     MISSING_SAVED_MODEL = "MissingSavedModel"
     MISSING_VARIABLES = "MissingVariables"
+    MISSING_ASSETS = "MissingAssets"
     UNSTABLE_LISTING = "UnstableListing"
+    DUPLICATE_VERSION = "DuplicateVersion"
     CHECKSUM_MISMATCH = "ChecksumMismatch"
     BAD_ARCHIVE = "BadArchive"
     UNSAFE_ARCHIVE = "UnsafeArchive"
@@ -82,3 +84,14 @@ class Reason(StrEnum):
     NAME_CONFLICT = "NameConflict"
     REFUSED = "Refused"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+
+    # Any condition
+    OTHER = "Other"
+
+
+def reason_of(text: str) -> Reason:
+    """The reason of that name; OTHER for one that only a newer release knows."""
+    try:
+        return Reason(text)
+    except ValueError:
+        return Reason.OTHER

@@ -88,6 +88,7 @@ async def run(options: Options) -> None:
         def refresh() -> None:
             metrics.queue_depth.set(len(queue))
             metrics.queue_waiting.set(queue.waiting)
+            metrics.queue_working.set(queue.working)
             for resource, age in watching.ages():
                 metrics.watch_age.labels(resource.plural).set(age)
             for state in ("True", "False", "Unknown"):

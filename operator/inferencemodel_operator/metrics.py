@@ -48,6 +48,11 @@ class Metrics:
             "InferenceModels that wait for a retry or a delay",
             registry=self.registry,
         )
+        self.queue_working = Gauge(
+            f"{prefix}_queue_working",
+            "InferenceModels that are being reconciled now",
+            registry=self.registry,
+        )
         self.requests = Counter(
             f"{prefix}_api_requests_total",
             "Requests to the API server by verb, resource and outcome",

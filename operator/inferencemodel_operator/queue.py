@@ -44,9 +44,9 @@ class WorkQueue(Generic[K]):
         return len(self._timers)
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing is due and nothing is being worked on."""
-        return not self._ready and not self._working
+    def working(self) -> int:
+        """How many keys are with a worker."""
+        return len(self._working)
 
     def add(self, key: K) -> None:
         """Have a key reconciled as soon as a worker is free."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from inferencemodel_operator import names, versions
-from inferencemodel_operator.conditions import ConditionType, Reason
+from inferencemodel_operator.conditions import ConditionType, Reason, reason_of
 from inferencemodel_operator.errors import (
     InvalidModelError,
     InvalidRecordError,
@@ -236,7 +236,7 @@ def _not_ready(seen: Observed) -> tuple[Reason, str]:
         )
     troubled = next((pod for pod in seen.pods if pod.trouble is not None), None)
     if troubled is not None and troubled.trouble is not None:
-        return Reason(troubled.trouble.value), troubled.message
+        return reason_of(troubled.trouble), troubled.message
     if seen.record.target is None:
         return Reason.WAITING_FOR_VERSION, "the pods wait for a first version, see SourceReady"
     return Reason.REPLICAS_NOT_READY, "the others are starting or loading"
@@ -257,7 +257,7 @@ def _source_ready(model: InferenceModel, seen: Observed) -> Verdict:
         some = "" if len(failed) == len(sources) else " (only some of the pods see this)"
         return Verdict(
             "False",
-            Reason(failed[0].reason.value),
+            reason_of(failed[0].reason),
             f"{message if uri in message else f'{uri}: {message}'}{some}",
         )
     if all(source.state is SourceState.PENDING for source in sources):
@@ -312,13 +312,14 @@ def _model_loaded(model: InferenceModel, seen: Observed, active: int | None) -> 
         instead = "nothing is served yet" if active is None else f"version {active} goes on serving"
         return Verdict(
             "False",
-            Reason(failure.reason),
+            reason_of(failure.reason),
             f"version {failure.version} is quarantined: {failure.message}; {instead}. "
             "Upload a repaired version",
         )
     if target is None:
         return Verdict("False", Reason.NO_TARGET, "there is no version to load, see SourceReady")
     told = [version for pod in seen.pods if (version := pod.version(target)) is not None]
+    told = [v for v in told if v.in_source or v.state is not VersionState.INCOMPLETE]
     if seen.on_target:
         changed = next((v for v in told if v.reason is VersionReason.CHANGED_AFTER_PUBLISH), None)
         if changed is not None:
@@ -345,7 +346,7 @@ def _on_its_way(
     held = next((version for version in told if version.reason is not None), None)
     if held is not None and held.reason is not None:
         return Verdict(
-            "False", Reason(held.reason.value), f"version {target}: {held.message or held.reason}"
+            "False", reason_of(held.reason), f"version {target}: {held.message or held.reason}"
         )
     sources = [report.source.state for report in seen.reports]
     if not told and sources and all(state is SourceState.READY for state in sources):

@@ -1,0 +1,162 @@
+"""InferenceModels under test on an API server without controllers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tests.support import crd
+from tests.support.kubectl import Kubectl, Object
+from tests.support.operators import Operator
+from tests.support.pods import SimulatedPod, StubPoller
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from devcluster.client import Api
+
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Model:
+    """One InferenceModel in the namespace of its test module."""
+
+    kubectl: Kubectl
+    name: str = field(default_factory=lambda: f"model-{next(_numbers)}")
+    pods: list[SimulatedPod] = field(default_factory=list)
+
+    def apply(self, **spec: Any) -> Model:
+        """``kubectl apply`` it; a repeated call replaces the spec."""
+        self.kubectl.apply(
+            {
+                "apiVersion": "inferencemodel.dev/v1alpha1",
+                "kind": "InferenceModel",
+                "metadata": {"name": self.name},
+                "spec": {"model": {"storageUri": f"gs://models/{self.name}"}, **spec},
+            }
+        )
+        return self
+
+    def patch(self, **spec: Any) -> None:
+        """Merge into the spec."""
+        self.kubectl(
+            *("patch", "inferencemodel", self.name, "--type=merge"),
+            *("--patch", json.dumps({"spec": spec})),
+        )
+
+    def get(self) -> Object:
+        """The resource as it is."""
+        return self.kubectl.get("inferencemodel", self.name)
+
+    def child(self, kind: str, suffix: str = "") -> Object:
+        """One child."""
+        return self.kubectl.get(kind, self.name + suffix)
+
+    def children(self) -> list[str]:
+        """What exists of it, as ``kind/name``."""
+        found = self.kubectl(
+            *("get", "deployments,services,ingresses,configmaps", "-o", "name"),
+            f"--selector=inferencemodel.dev/name={self.name}",
+        )
+        return sorted(found.split())
+
+    def until(self, holds: Callable[[Object], object], *, what: str, within: float = 20) -> Object:
+        """Wait until something is true of the resource; a missing key means not yet."""
+        return self._until("inferencemodel", self.name, holds, what, within)
+
+    def until_child(
+        self, kind: str, holds: Callable[[Object], object], *, what: str, suffix: str = ""
+    ) -> Object:
+        """Wait until something is true of a child."""
+        return self._until(kind, self.name + suffix, holds, what, 20)
+
+    def until_children(self, *kinds: str) -> None:
+        """Wait until it has exactly these children, as kubectl names kinds."""
+        eventually(
+            lambda: (
+                sorted(c.partition("/")[0].partition(".")[0] for c in self.children())
+                == sorted(kinds)
+            ),
+            what=f"{self.name} to have {kinds}",
+            within=20,
+        )
+
+    def until_reported(self) -> Object:
+        """Wait until the status answers the present spec."""
+        return self.until(
+            lambda o: o["status"]["observedGeneration"] == o["metadata"]["generation"],
+            what="status for the present spec",
+        )
+
+    def add_pod(self, *, ready: bool = True) -> SimulatedPod:
+        """One more running pod."""
+        pod = SimulatedPod(self.kubectl, self.name, f"{self.name}-pod-{len(self.pods) + 1}")
+        self.pods.append(pod)
+        return pod.create(ready=ready)
+
+    def pollers(self) -> list[StubPoller]:
+        """The pods' pollers."""
+        return [pod.poller for pod in self.pods]
+
+    def delete(self) -> None:
+        """Remove it, its pods and its children, as the garbage collector would."""
+        for pod in self.pods:
+            pod.delete()
+        self.kubectl("delete", "inferencemodel", self.name, "--ignore-not-found")
+        if self.children():
+            self.kubectl("delete", *self.children())
+
+    def _until(
+        self, kind: str, name: str, holds: Callable[[Object], object], what: str, within: float
+    ) -> Object:
+        def look(obj: Object) -> object:
+            try:
+                return holds(obj)
+            except (KeyError, IndexError):
+                return False
+
+        return self.kubectl.until(kind, name, look, what=what, within=within)
+
+
+@dataclass
+class World:
+    """A namespace with an operator that serves it alone."""
+
+    api: Api
+    namespace: str
+    kubectl: Kubectl
+    operator: Operator
+
+    @contextmanager
+    def model(self, **spec: Any) -> Iterator[Model]:
+        """An InferenceModel that ends with the block; not yet applied without a spec."""
+        made = Model(self.kubectl)
+        try:
+            yield made.apply(**spec) if spec else made
+        finally:
+            made.delete()
+
+    def writes(self) -> list[str]:
+        """All writes to the namespace that the API server has answered, as its audit log tells."""
+        assert self.api.audit_log is not None, "only the embedded API server has an audit log"
+        entries = [json.loads(line) for line in self.api.audit_log.read_text().splitlines()]
+        return [
+            f"{entry['verb']} {entry['requestURI']}"
+            for entry in entries
+            if entry.get("userAgent") == "inferencemodel-operator"
+            and entry.get("objectRef", {}).get("namespace") == self.namespace
+        ]
+
+
+@contextmanager
+def world(api: Api) -> Iterator[World]:
+    """The CRD, a namespace and an operator."""
+    with crd.installed(api) as namespace:
+        kubectl = Kubectl(api.program, api.kubeconfig, namespace)
+        with Operator(api.kubeconfig, (namespace,)) as operator:
+            yield World(api, namespace, kubectl, operator)

@@ -1,0 +1,327 @@
+"""The children of an InferenceModel on a real API server: there, repaired, never taken over.
+
+No controllers run there: no pod starts, and nothing is garbage-collected.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.api.models import World, world
+from tests.support.kubectl import Kubectl, KubectlError, Object, condition
+from tests.support.operators import WRITES
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from devcluster.client import Api
+
+pytestmark = pytest.mark.api
+
+ALL = ("configmap", "deployment", "service", "service")
+
+
+@pytest.fixture(scope="module")
+def here(api_server: Api) -> Iterator[World]:
+    with world(api_server) as made:
+        yield made
+
+
+def _image(deployment: Object) -> str:
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    image: str = container["image"]
+    return image
+
+
+def test_children_exist_and_belong_to_their_inferencemodel(here: World) -> None:
+    with here.model(ingress={"host": "photo.example.com"}) as model:
+        model.until_children(*ALL, "ingress")
+
+        uid = model.get()["metadata"]["uid"]
+        for kind, suffix in (
+            ("deployment", ""),
+            ("service", ""),
+            ("service", "-headless"),
+            ("configmap", "-versions"),
+            ("ingress", ""),
+        ):
+            metadata = model.child(kind, suffix)["metadata"]
+            (owner,) = metadata["ownerReferences"]
+            assert (owner["uid"], owner["controller"]) == (uid, True)
+            assert "finalizers" not in metadata
+        assert "finalizers" not in model.get()["metadata"]
+        assert not [
+            name for name in model.get()["metadata"].get("annotations", {}) if "kopf" in name
+        ]
+
+
+def test_a_restart_of_the_operator_over_settled_resources_writes_and_reads_nothing(
+    here: World,
+) -> None:
+    with here.model(ingress={"host": "a.example.com"}) as one, here.model(replicas=2) as two:
+        one.until_children(*ALL, "ingress")
+        two.until_children(*ALL)
+        one.until_reported()
+        two.until_reported()
+        here.operator.until_quiet()
+        before = here.writes()
+
+        here.operator.restart()
+        here.operator.until_quiet()
+
+        assert here.writes() == before
+        assert here.operator.requests(*WRITES, "get") == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix", "patch"),
+    [
+        ("deployment", "", {"spec": {"minReadySeconds": 77}}),
+        ("deployment", "", {"spec": {"template": {"metadata": {"labels": None}}}}),
+        ("service", "", {"spec": {"selector": {"inferencemodel.dev/name": "another"}}}),
+        ("ingress", "", {"spec": {"rules": [{"host": "stolen.example.com"}]}}),
+        ("configmap", "-versions", {"data": {"quarantined.json": None}}),
+        ("service", "-headless", {"metadata": {"labels": {"app.kubernetes.io/managed-by": None}}}),
+    ],
+)
+def test_what_others_change_of_a_child_is_changed_back(
+    here: World, kind: str, suffix: str, patch: Object
+) -> None:
+    with here.model(ingress={"host": "drift.example.com"}) as model:
+        model.until_children(*ALL, "ingress")
+        here.operator.until_quiet()
+        fields = ("spec", "data")
+        before = {name: model.child(kind, suffix).get(name) for name in fields}
+        labels = model.child(kind, suffix)["metadata"]["labels"]
+
+        try:
+            model.kubectl(
+                *("patch", kind, model.name + suffix, "--type=merge"),
+                *("--patch", json.dumps(patch)),
+            )
+        except KubectlError as refused:
+            assert "selector" in str(refused), "only a label that the selector needs is guarded"
+            return
+
+        model.until_child(
+            kind,
+            lambda o: (
+                {name: o.get(name) for name in fields} == before
+                and o["metadata"]["labels"] == labels
+            ),
+            what="its former content",
+            suffix=suffix,
+        )
+
+
+def test_what_others_add_to_a_child_stays(here: World) -> None:
+    with here.model() as model:
+        model.apply()
+        model.until_children(*ALL)
+        sidecar = {"name": "proxy", "image": "mesh/proxy:1"}
+        template = {"spec": {"containers": [sidecar]}}
+        patch = {"metadata": {"annotations": {"team": "vision"}}, "spec": {"template": template}}
+        model.kubectl(
+            *("patch", "deployment", model.name, "--type=strategic"),
+            *("--patch", json.dumps(patch)),
+        )
+
+        model.patch(replicas=4)
+
+        changed = model.until_child(
+            "deployment", lambda o: o["spec"]["replicas"] == 4, what="4 replicas"
+        )
+        assert changed["metadata"]["annotations"]["team"] == "vision"
+        containers = changed["spec"]["template"]["spec"]["containers"]
+        assert {"proxy", "model-server"} == {container["name"] for container in containers}
+
+
+def test_a_field_that_leaves_the_spec_leaves_the_child(here: World) -> None:
+    with here.model(
+        template={"nodeSelector": {"disk": "ssd"}},
+        server={"env": [{"name": "TF_CPP_MIN_LOG_LEVEL", "value": "1"}]},
+    ) as model:
+        model.until_child(
+            "deployment",
+            lambda o: o["spec"]["template"]["spec"]["nodeSelector"] == {"disk": "ssd"},
+            what="the node selector",
+        )
+
+        model.apply()
+
+        def gone(deployment: Object) -> bool:
+            pod = deployment["spec"]["template"]["spec"]
+            return "nodeSelector" not in pod and "env" not in pod["containers"][0]
+
+        model.until_child("deployment", gone, what="no node selector, no environment")
+
+
+def test_a_child_that_somebody_deletes_comes_back(here: World) -> None:
+    with here.model() as model:
+        model.apply()
+        model.until_children(*ALL)
+        uid = model.child("service")["metadata"]["uid"]
+
+        model.kubectl("delete", "service", model.name)
+
+        model.until_child("service", lambda o: o["metadata"]["uid"] != uid, what="another Service")
+
+
+def test_an_ingress_comes_and_goes_with_its_host(here: World) -> None:
+    with here.model() as model:
+        model.apply()
+        model.until_children(*ALL)
+        assert ".svc:8501/" in model.until_reported()["status"]["url"]
+
+        model.apply(ingress={"host": "come.example.com"})
+        model.until_children(*ALL, "ingress")
+        url = f"http://come.example.com/v1/models/{model.name}"
+        model.until(lambda o: o["status"]["url"] == url, what="the Ingress in the URL")
+
+        model.apply()
+        model.until_children(*ALL)
+
+
+def test_the_scale_subresource_scales_the_deployment(here: World) -> None:
+    with here.model(replicas=1) as model:
+        model.until_children(*ALL)
+        model.until_reported()
+
+        model.kubectl("scale", f"inferencemodel/{model.name}", "--replicas=5")
+
+        model.until_child("deployment", lambda o: o["spec"]["replicas"] == 5, what="5 replicas")
+        scale = json.loads(
+            model.kubectl(
+                *("get", "--raw"),
+                "/apis/inferencemodel.dev/v1alpha1/namespaces/"
+                f"{here.namespace}/inferencemodels/{model.name}/scale",
+            )
+        )
+        assert scale["status"]["selector"] == f"inferencemodel.dev/name={model.name}"
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_an_object_of_the_same_name_that_is_somebody_elses_is_never_touched(
+    here: World, labelled: bool
+) -> None:
+    with here.model() as model:
+        label = {"app.kubernetes.io/managed-by": "inferencemodel-operator"} if labelled else {}
+        theirs: Object = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": f"{model.name}-versions", "labels": label},
+            "data": {"theirs": "1"},
+        }
+        model.kubectl.apply(theirs)
+        before = model.child("configmap", "-versions")
+
+        model.apply()
+        told = model.until(
+            lambda o: condition(o, "Stalled")["reason"] == "NameConflict", what="NameConflict"
+        )
+
+        assert condition(told, "Stalled")["status"] == "True"
+        assert (
+            f"ConfigMap {here.namespace}/{model.name}-versions"
+            in (condition(told, "Stalled")["message"])
+        )
+        assert condition(told, "Reconciling")["status"] == "False"
+        assert model.child("configmap", "-versions") == before
+        model.kubectl("delete", "configmap", f"{model.name}-versions")
+
+
+def test_a_child_that_the_api_server_refuses_is_told_with_its_words(here: World) -> None:
+    with here.model() as model:
+        term = {"matchExpressions": [{"key": "zone", "operator": "In"}]}
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+        model.apply(template={"affinity": {"nodeAffinity": required}})
+
+        told = model.until(
+            lambda o: condition(o, "Stalled")["reason"] == "Refused", what="Refused", within=20
+        )
+
+        assert "matchExpressions[0].values" in condition(told, "Stalled")["message"]
+        model.apply()
+        model.until(lambda o: condition(o, "Stalled")["status"] == "False", what="not stalled")
+
+
+def test_a_suspended_resource_is_reported_and_left_as_it_is(here: World) -> None:
+    with here.model(replicas=1) as model:
+        model.until_children(*ALL)
+        model.apply(replicas=3, suspend=True)
+
+        told = model.until(
+            lambda o: o["status"]["model"]["transitionStatus"] == "Suspended",
+            what="Suspended",
+        )
+        assert told["status"]["replicaSummary"] == "0/3"
+        assert condition(told, "Reconciling")["reason"] == "Suspended"
+        model.kubectl("delete", "service", model.name)
+        here.operator.until_quiet()
+        assert model.child("deployment")["spec"]["replicas"] == 1
+        assert f"service/{model.name}" not in model.children()
+
+        model.apply(replicas=3, suspend=False)
+        model.until_children(*ALL)
+        model.until_child("deployment", lambda o: o["spec"]["replicas"] == 3, what="3 replicas")
+
+
+def test_what_happened_while_the_operator_was_down_is_made_good(here: World) -> None:
+    with here.model(replicas=1) as model:
+        model.until_children(*ALL)
+        here.operator.stop()
+        model.apply(replicas=2)
+        model.kubectl("delete", "service", model.name)
+
+        here.operator.start()
+
+        model.until_children(*ALL)
+        model.until_child("deployment", lambda o: o["spec"]["replicas"] == 2, what="2 replicas")
+
+
+def test_a_new_resource_of_a_deleted_ones_name_waits_for_its_remains(here: World) -> None:
+    """Deletion leaves the children to the garbage collector, which does not run here."""
+    with here.model() as model:
+        model.apply()
+        model.until_children(*ALL)
+        old = model.child("deployment")["metadata"]["uid"]
+        model.kubectl("delete", "inferencemodel", model.name)
+        model.apply()
+        model.until(lambda o: condition(o, "Reconciling")["reason"] == "Applying", what="waiting")
+        assert condition(model.get(), "Stalled")["status"] == "False"
+        assert model.child("deployment")["metadata"]["uid"] == old
+
+        model.kubectl("delete", *model.children())
+
+        model.until_children(*ALL)
+        owner = model.child("deployment")["metadata"]["ownerReferences"][0]
+        assert owner["uid"] == model.get()["metadata"]["uid"]
+
+
+def test_the_operator_ends_at_once_when_told_to(here: World) -> None:
+    assert here.operator.stop() == 0
+    here.operator.start()
+
+
+def test_another_namespace_is_none_of_its_business(here: World, api_server: Api) -> None:
+    elsewhere = Kubectl(api_server.program, api_server.kubeconfig, f"{here.namespace}-other")
+    elsewhere("create", "namespace", f"{here.namespace}-other")
+    theirs: Object = {
+        "apiVersion": "inferencemodel.dev/v1alpha1",
+        "kind": "InferenceModel",
+        "metadata": {"name": "elsewhere"},
+        "spec": {"model": {"storageUri": "gs://models/elsewhere"}},
+    }
+    elsewhere.apply(theirs)
+    with here.model() as model:
+        model.apply()
+        model.until_children(*ALL)
+        here.operator.until_quiet()
+
+    assert elsewhere.list("deployments") == []
+    elsewhere("delete", "inferencemodel", "elsewhere")
+    elsewhere("delete", "namespace", f"{here.namespace}-other", "--wait=false")

@@ -1,0 +1,142 @@
+"""The operator as a process of its own, against any API server."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+ROOT = Path(__file__).parents[2]
+WRITES = ("create", "patch", "update", "delete")
+_REQUESTS = re.compile(
+    r'^inferencemodel_operator_api_requests_total\{outcome="(\d*|\w+)",'
+    r'resource="([^"]*)",verb="(\w+)"\} (\S+)$',
+    re.MULTILINE,
+)
+
+
+@dataclass
+class Operator:
+    """``python -m inferencemodel_operator run`` for some namespaces, while the block runs."""
+
+    kubeconfig: Path
+    namespaces: tuple[str, ...]
+    arguments: tuple[str, ...] = ("--poller-access=direct",)
+    port: int = field(default_factory=lambda: _free_port())
+    _process: subprocess.Popen[bytes] | None = None
+    _log: Path = field(
+        default_factory=lambda: Path(tempfile.mkstemp(prefix="operator-", suffix=".log")[1])
+    )
+
+    def __enter__(self) -> Operator:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+        if error is not None:
+            sys.stderr.write(self.log())
+        self._log.unlink(missing_ok=True)
+
+    def start(self) -> None:
+        """Start it, and wait until it has listed everything."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "inferencemodel_operator", "run"),
+                    f"--kubeconfig={self.kubeconfig}",
+                    *(f"--namespace={namespace}" for namespace in self.namespaces),
+                    f"--http-port={self.port}",
+                    "--log-format=text",
+                    *self.arguments,
+                ],
+                env={**os.environ, "PYTHONPATH": f"{ROOT}/operator:{ROOT}/poller"},
+                stderr=log,
+            )
+        eventually(self._ready, what="the operator to be ready", within=30, every=0.05)
+
+    def stop(self) -> int:
+        """End it by SIGTERM; its exit code."""
+        if self._process is None:
+            return 0
+        self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait(timeout=10)
+        self._process = None
+        return code
+
+    def restart(self) -> None:
+        """End it and start another one."""
+        self.stop()
+        self.start()
+
+    def log(self) -> str:
+        """All that it has logged."""
+        return self._log.read_text()
+
+    def get(self, path: str) -> str:
+        """One answer of its HTTP interface."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
+
+    def requests(self, *verbs: str) -> dict[str, int]:
+        """How many requests of some verbs it has sent since its start, as ``verb resource``."""
+        counts: dict[str, int] = {}
+        for _, resource, verb, count in _REQUESTS.findall(self.get("/metrics")):
+            if verb in verbs:
+                name = f"{verb} {resource}"
+                counts[name] = counts.get(name, 0) + int(float(count))
+        return counts
+
+    def until_quiet(self) -> None:
+        """Wait until it has nothing to do, twice in a row."""
+        calm = 0
+
+        def quiet() -> bool:
+            nonlocal calm
+            metrics = self.get("/metrics")
+            idle = all(
+                f"inferencemodel_operator_queue_{gauge} 0.0" in metrics
+                for gauge in ("depth", "waiting", "working")
+            )
+            calm = calm + 1 if idle else 0
+            return calm >= 2
+
+        eventually(quiet, what="the operator to be quiet", within=30, every=0.1)
+
+    def _ready(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise RuntimeError(f"the operator ended:\n{self.log()}")
+        try:
+            return self.get("/readyz") == "ok\n"
+        except OSError as error:
+            raise AssertionError(str(error)) from error
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

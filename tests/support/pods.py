@@ -1,0 +1,220 @@
+"""Pods without a node: the Pod object with a status set by hand, and a poller that is a stub.
+
+For tests on an API server without controllers. The stub speaks the poller's HTTP interface on
+the pod's address, which is one of 127.0.0.0/8, and tells what the test says.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from model_poller import status
+from model_poller.status import (
+    PollerStatus,
+    ServedVersion,
+    SourceReason,
+    SourceState,
+    SourceStatus,
+    VersionReason,
+    VersionState,
+    VersionStatus,
+)
+from tests.support.kubectl import Kubectl, KubectlError, Object
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+POLLER_PORT = 8502
+_hosts = itertools.count(2)
+
+
+class StubPoller:
+    """Answers ``GET /status`` with long polls."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._changed = threading.Condition()
+        self._number = 0
+        self._status = PollerStatus(revision="", model="m", source=SourceStatus(uri="gs://b/m"))
+        self._server: ThreadingHTTPServer | None = None
+
+    def start(self) -> None:
+        """Listen."""
+        stub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                query = parse_qs(urlsplit(self.path).query)
+                body = stub.answer(query.get("after", [""])[0], query.get("timeout", ["0"])[0])
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            block_on_close = False
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                """A client that went away is no error."""
+
+        self._server = Server((self.address, POLLER_PORT), Handler)
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Listen no more, and answer what is open."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+        self.tell(self._status)
+
+    def tell(self, told: PollerStatus) -> None:
+        """Change what is answered."""
+        with self._changed:
+            self._number += 1
+            self._status = msgspec.structs.replace(told, revision=f"stub-{self._number}")
+            self._changed.notify_all()
+
+    def answer(self, after: str, timeout: str) -> bytes:
+        """One answer, at the latest after ``timeout`` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._status.revision != after, float(timeout))
+            return status.encode(self._status)
+
+
+def told(
+    states: Mapping[int, VersionState],
+    *,
+    target: int | None = None,
+    reasons: Mapping[int, tuple[VersionReason, str]] | None = None,
+    source: SourceStatus | None = None,
+    fingerprints: Mapping[int, str] | None = None,
+    reachable: bool = True,
+) -> PollerStatus:
+    """What a poller tells about versions that are all in the bucket."""
+    return PollerStatus(
+        revision="",
+        model="m",
+        target=target,
+        source=source
+        or SourceStatus(
+            uri="gs://models/m", state=SourceState.READY, reason=SourceReason.LISTED, message=""
+        ),
+        versions=tuple(
+            VersionStatus(
+                version=number,
+                state=states[number],
+                in_source=True,
+                fingerprint=(fingerprints or {}).get(number, f"f{number}"),
+                reason=(reasons or {}).get(number, (None, ""))[0],
+                message=(reasons or {}).get(number, (None, ""))[1],
+            )
+            for number in sorted(states, reverse=True)
+        ),
+        server_reachable=reachable,
+        served=tuple(
+            ServedVersion(version=number, state="AVAILABLE")
+            for number in sorted(states, reverse=True)
+            if states[number] is VersionState.AVAILABLE
+        ),
+    )
+
+
+@dataclass
+class SimulatedPod:
+    """A running pod of an InferenceModel, as far as the API server knows."""
+
+    kubectl: Kubectl
+    model: str
+    name: str
+    poller: StubPoller = field(
+        default_factory=lambda: StubPoller(f"127.0.{98 + next(_hosts) // 250}.{next(_hosts) % 250}")
+    )
+
+    def create(self, *, ready: bool = True) -> SimulatedPod:
+        """Create the Pod, let its poller listen, and let it run."""
+        container = {"image": "none", "imagePullPolicy": "Never"}
+        self.poller.start()
+        self.kubectl(
+            *("create", "-f", "-"),
+            stdin=json.dumps(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "metadata": {
+                        "name": self.name,
+                        "labels": {
+                            "app.kubernetes.io/managed-by": "inferencemodel-operator",
+                            "inferencemodel.dev/name": self.model,
+                            "pod-template-hash": "t1",
+                        },
+                    },
+                    "spec": {
+                        "initContainers": [
+                            {"name": "poller", "restartPolicy": "Always", **container}
+                        ],
+                        "containers": [{"name": "model-server", **container}],
+                    },
+                }
+            ),
+        )
+        self.set_status(ready=ready)
+        return self
+
+    def set_status(self, *, ready: bool, restarts: int = 0) -> None:
+        """Be ready or not, after so many restarts of the model server."""
+        state: Object = {"image": "none", "imageID": "none", "state": {"running": {}}}
+        self.kubectl(
+            *("patch", "pod", self.name, "--subresource=status", "--type=merge", "--patch"),
+            json.dumps(
+                {
+                    "status": {
+                        "phase": "Running",
+                        "podIP": self.poller.address,
+                        "podIPs": [{"ip": self.poller.address}],
+                        "conditions": [{"type": "Ready", "status": str(ready)}],
+                        "initContainerStatuses": [
+                            {"name": "poller", "ready": True, "restartCount": 0, **state}
+                        ],
+                        "containerStatuses": [
+                            {
+                                "name": "model-server",
+                                "ready": ready,
+                                "restartCount": restarts,
+                                **state,
+                            }
+                        ],
+                    }
+                }
+            ),
+        )
+
+    @property
+    def target(self) -> str | None:
+        """The target version that the operator has told this pod."""
+        annotations: dict[str, Any] = self.kubectl.get("pod", self.name)["metadata"].get(
+            "annotations", {}
+        )
+        return annotations.get("inferencemodel.dev/target-version")
+
+    def delete(self) -> None:
+        """Delete the Pod and stop its poller; no error when it is gone already."""
+        try:
+            self.kubectl("delete", "pod", self.name, "--force", "--grace-period=0")
+        except KubectlError:
+            pass
+        self.poller.stop()
