@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import lzma
 import stat
 import tarfile
@@ -82,6 +83,7 @@ def unpack(
         EOFError,
         NotImplementedError,
         ValueError,
+        gzip.BadGzipFile,
         lzma.LZMAError,
         tarfile.TarError,
         zipfile.BadZipFile,
@@ -186,6 +188,8 @@ def _unzip(job: _Job) -> None:
                 names.add_file(name)
                 files[name] = info
         stored = job.archive.stat().st_size
+        if any(not 0 <= info.header_offset < stored for info in infos):
+            raise zipfile.BadZipFile("an entry lies outside of it")
         if sum(info.compress_size for info in infos) > stored:
             raise _unsafe(job.origin, infos[0].filename, "stored in the same bytes as another")
         expanded = sum(info.file_size for info in files.values())

@@ -144,8 +144,22 @@ Action = Fetch | StopFetch | Publish | Retire | Remove | Quarantine | Release
 def goal(seen: Observed, policy: Policy) -> int | None:
     """The version that should be served here."""
     if policy.follow_newest:
-        return max(seen.disk.complete - seen.disk.quarantined.keys(), default=None)
+        return max(seen.disk.complete - _outdated(seen), default=None)
     return seen.told
+
+
+def _outdated(seen: Observed) -> set[int]:
+    """Versions that were fetched but never served, and whose stored objects changed since."""
+    return {
+        version
+        for version, record in seen.disk.retained.items()
+        if record.fingerprint
+        and not record.proven
+        and version not in seen.disk.published
+        and (stored := (seen.found or {}).get(version)) is not None
+        and stored.incomplete is None
+        and stored.fingerprint != record.fingerprint
+    }
 
 
 def is_stopped_by_quarantine(seen: Observed, version: int) -> bool:
@@ -258,9 +272,9 @@ def _publications(seen: Observed, policy: Policy) -> Iterator[Action]:
     if target in failed:
         return
     wanted = _wanted(seen, policy)
-    for version in sorted(wanted & seen.disk.retained.keys(), reverse=True):
-        if version not in seen.disk.published:
-            yield Publish(version)
+    ready = seen.disk.retained.keys() - seen.disk.published.keys() - _outdated(seen)
+    for version in sorted(wanted & ready, reverse=True):
+        yield Publish(version)
     others = sorted(seen.disk.published.keys() - wanted - failed, reverse=True)
     if policy.follow_newest and not seen.server_was_seen:
         # Nobody will say AVAILABLE: the version before stays, older ones make room.
@@ -277,18 +291,18 @@ def _removals(seen: Observed, policy: Policy) -> Iterator[Action]:
     busy = {s.version for s in seen.served or () if s.state != "END"}
     newest = max(_candidates(seen), default=None)
     kept = disk.published.keys() | busy | {v for v in (target, newest) if v is not None}
-    loose = sorted(v for v in disk.retained if v not in kept)
-    left = set(disk.complete)
+    outdated = _outdated(seen)
+    for version in sorted(outdated):
+        yield Remove(version, "its stored objects changed before it was ever served")
+    loose = sorted(disk.retained.keys() - kept - outdated)
+    left = disk.complete - outdated
     stored = seen.found or {}
     has_versions = any(v.incomplete is None for v in stored.values())
     for version in loose:
         record, twin = disk.retained[version], stored.get(version)
         gone = seen.listing_is_fresh and has_versions and twin is None and record.fingerprint
-        stale = twin and record.fingerprint and twin.fingerprint != record.fingerprint
         if gone and len(left) > 1:
             why = "it was deleted from the source"
-        elif stale and not record.proven and twin and not twin.incomplete:
-            why = "its stored objects changed before it was ever served"
         elif len(left) > max(policy.retain_versions, policy.num_versions):
             why = f"{policy.retain_versions} versions are retained"
         else:

@@ -76,7 +76,7 @@ class _Download:
         self._stopped = stopped
         self._progress = progress
         self._lock = threading.Lock()
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._halt = threading.Event()
         self._parts: deque[_Part] = deque()
         self._sums: dict[Path, _Sums] = {}
@@ -111,7 +111,7 @@ class _Download:
                 except IndexError:
                     return
                 self._finish(part, self._fetch_patiently(part, buffer))
-        except (PollerError, OSError) as error:
+        except BaseException as error:  # noqa: BLE001 - raised again by `run`
             with self._lock:
                 self._failure = self._failure or error
             self._halt.set()

@@ -45,16 +45,18 @@ def check_names(names: Collection[str]) -> None:
     variables = [name for name in names if name.startswith("variables/")]
     if not variables:
         return
-    shards = {int(m[1]): int(m[2]) for name in variables if (m := _SHARD.fullmatch(name))}
+    shards = {(int(m[1]), int(m[2])) for name in variables if (m := _SHARD.fullmatch(name))}
     missing = None
     if _INDEX not in names:
         missing = _INDEX
     elif not shards:
         missing = "variables/variables.data-00000-of-00001"
     else:
-        count = max(shards.values())
+        # Shards of another count are left from an earlier export into the same folder, or the
+        # first of a later one: the higher count can't be told to be wrong.
+        count = max(count for _, count in shards)
         for shard in range(count):
-            if shards.get(shard) != count:
+            if (shard, count) not in shards:
                 missing = f"variables/variables.data-{shard:05d}-of-{count:05d}"
                 break
     if missing:

@@ -8,7 +8,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from model_poller.errors import AccessDeniedError, BucketNotFoundError, PollerError
+from model_poller.errors import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    PollerError,
+    UnreachableError,
+)
 from model_poller.metrics import METRICS
 from model_poller.status import SourceReason, SourceState, SourceStatus, VersionReason
 from model_poller.versions import discover
@@ -69,6 +74,9 @@ class Looker:
                 objects = self._source.list()
         except PollerError as error:
             return self._failed(error)
+        except Exception as error:  # noqa: BLE001 - one odd answer must not end all looking
+            _log.exception("listing %s failed", self._source.uri)
+            return self._failed(UnreachableError(f"listing {self._source.uri} failed: {error!r}"))
         if self._failures:
             _log.info("%s is readable again", self._source.uri)
         self._failures, self._last_error = 0, ""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 EXIT_USAGE = 2
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +48,9 @@ def run(chosen: Settings) -> None:
     Raises:
         InvalidSettingsError: no credentials, a port that is taken, a volume that can't be written.
     """
+    # Blocked before the first thread starts, so that only sigwait gets them: a handler would run
+    # in the middle of whatever its thread does, with that one's locks held.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     # What is fetched has to be readable by the model server's user.
     os.umask(0o022)
     store = Store(chosen.base, chosen.hidden)
@@ -89,12 +93,6 @@ def run(chosen: Settings) -> None:
         if any(place.holds(bucket, name) for place in source.locations):
             looker.look_now()
 
-    def end(number: int, _: object) -> None:
-        _log.info("%s: ending", signal.Signals(number).name)
-        poller.stop()
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
     parts: list[Looker | ServerWatch | Api | TargetWatch | Subscription] = [looker, watch, api]
     if chosen.target_file:
         parts.append(TargetWatch(chosen.target_file, chosen.target_fallback, poller.on_target))
@@ -108,12 +106,10 @@ def run(chosen: Settings) -> None:
                 report=poller.on_notifications,
             )
         )
-    for part in parts:
+    for part in (poller, *parts):
         part.start()
     _log.info("serving %s from %s into %s", chosen.model, source.uri, chosen.base)
-    poller.run()
+    _log.info("%s: ending", signal.Signals(signal.sigwait(_ENDING)).name)
     # Threads that don't end at once are daemons, whose work is safe to lose at any point.
-    poller.board.close()
-    for part in parts:
+    for part in (poller, *parts):
         part.stop()
-    server.close()

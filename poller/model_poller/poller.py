@@ -48,8 +48,14 @@ _ALIVE_SECONDS = 60.0
 _CORRUPT_ATTEMPTS = 3
 _FIRST_RETRY_SECONDS = 1.0
 _LAST_RETRY_SECONDS = 120.0
+_LAST_DISK_RETRY_SECONDS = 10.0
+_PROGRESS_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
+
+
+def _start_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="fetch", daemon=True).start()
 
 
 @dataclass(slots=True)
@@ -61,9 +67,19 @@ class _Job:
     bytes_done: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    begin: float = field(default_factory=time.monotonic)
+
     def progress(self, count: int) -> None:
         with self.lock:
             self.bytes_done += count
+
+    def __str__(self) -> str:
+        rate = self.bytes_done / max(time.monotonic() - self.begin, 0.001)
+        left = (self.stored.size - self.bytes_done) / rate if rate else float("inf")
+        return (
+            f"fetching version {self.stored.version}: {self.bytes_done} of {self.stored.size}"
+            f" bytes, {left:.0f} s left"
+        )
 
 
 @dataclass(slots=True)
@@ -81,7 +97,7 @@ class _Inbox:
 
 
 class Poller:
-    """One model's poller. `run` is its main loop; the rest may be called from other threads."""
+    """One model's poller. `step` is one round of its loop; the rest may be called by any thread."""
 
     def __init__(
         self,
@@ -93,8 +109,12 @@ class Poller:
         look_now: Callable[[], None],
         hurry: Callable[[bool], None],
         clock: Callable[[], float] = time.monotonic,
+        spawn: Callable[[Callable[[], None]], None] = _start_thread,
     ) -> None:
-        """``look_now`` asks for a look into the source, ``hurry`` for quick words of the server."""
+        """``look_now`` asks for a look into the source, ``hurry`` for quick words of the server.
+
+        ``spawn`` starts what may take long beside the loop.
+        """
         self._model = model
         self._policy = policy
         self._store = store
@@ -102,6 +122,7 @@ class Poller:
         self._look_now = look_now
         self._hurry = hurry
         self._clock = clock
+        self._spawn = spawn
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._inbox = _Inbox(source=SourceStatus(uri=source.uri))
@@ -112,6 +133,8 @@ class Poller:
         self._beat = clock()
         self._published = False
         self._asked_for: int | None = None
+        self._last_errors: dict[str, str] = {}
+        self._progress_told = clock()
         self.board = Board(PollerStatus(revision="", model=model, source=self._inbox.source))
 
     # What other threads report.
@@ -163,20 +186,29 @@ class Poller:
 
     # The loop.
 
-    def run(self) -> None:
-        """Work until `stop`."""
+    def start(self) -> None:
+        """Begin to work, on a thread of its own."""
+        threading.Thread(target=self._run, name="poller", daemon=True).start()
+
+    def _run(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
-            self._beat = self._clock()
-            self.step()
+            try:
+                self.step()
+            except Exception:  # noqa: BLE001
+                # The next round starts from what is then; if none succeeds, is_alive says so.
+                _log.exception("a round failed; it is tried again")
+            else:
+                self._beat = self._clock()
             self._wake.wait(TICK_SECONDS)
 
     def stop(self) -> None:
-        """End the loop; safe in a signal handler."""
+        """End the loop."""
         self._stopping.set()
         if job := self._job:
             job.stopped.set()
         self._wake.set()
+        self.board.close()
 
     def step(self) -> None:
         """Look, act until there is nothing to do, and tell."""
@@ -226,7 +258,7 @@ class Poller:
             book = books[version]
             ended = any(s.version == version and s.state == "END" for s in seen.served or ())
             if seen.served is not None and not ended:
-                book.end_is_stale &= not any(s.version == version for s in seen.served)
+                book.end_is_stale = False
             if seen.available(version) and not book.served:
                 book.served = True
                 METRICS.step_seconds.labels("load").observe(seen.now - book.since)
@@ -271,9 +303,12 @@ class Poller:
                 case core.Release(version):
                     self._store.release(version)
                     _log.info("version %d may be tried again: it changed in the source", version)
-        except OSError:
-            METRICS.failures.labels(type(action).__name__).inc()
-            _log.exception("%s failed; it is tried again", action)
+        except OSError as error:
+            kind = type(action).__name__
+            METRICS.failures.labels(kind).inc()
+            if self._last_errors.get(kind) != str(error):
+                _log.error("%s failed: %s; it is tried again", kind.lower(), error)
+            self._last_errors[kind] = str(error)
             return False
         return True
 
@@ -287,7 +322,7 @@ class Poller:
     def _start_fetch(self, stored: StoredVersion) -> None:
         job = self._job = _Job(stored)
         _log.info("fetching version %d: %d bytes", stored.version, stored.size)
-        threading.Thread(target=self._fetch, args=(job,), name="fetch", daemon=True).start()
+        self._spawn(lambda: self._fetch(job))
 
     def _fetch(self, job: _Job) -> None:
         failure: Exception | None = None
@@ -337,6 +372,7 @@ class Poller:
                 reason, delay = failure.reason, float("inf")
             case InsufficientDiskError():
                 reason, needed = VersionReason.INSUFFICIENT_DISK, failure.needed
+                delay = min(delay, _LAST_DISK_RETRY_SECONDS)
             case PollerError() | OSError():
                 pass
             case _:
@@ -378,6 +414,9 @@ class Poller:
         if self.board.post(status):
             self._measure(status)
         METRICS.disk_free_bytes.set(seen.free_bytes)
+        if self._job and seen.now - self._progress_told > _PROGRESS_SECONDS:
+            self._progress_told = seen.now
+            _log.info("%s", self._job)
 
     def _measure(self, status: PollerStatus) -> None:
         for state in VersionState:

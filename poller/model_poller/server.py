@@ -71,10 +71,6 @@ class ModelServer:
             )
         return None
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._channel.close()
-
 
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 

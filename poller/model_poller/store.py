@@ -120,8 +120,8 @@ class Store:
         """Make a staged SavedModel durable and move it to the complete ones."""
         # mkdtemp makes its folder private; the model server runs as another user.
         model.chmod(0o755)
-        _sync_file_system(self._staging)
         self._write(self._records / f"{record.version}.json", record)
+        _sync_file_system(self._staging)
         model.rename(self._retained / str(record.version))
 
     def publish(self, version: int) -> None:
@@ -130,7 +130,11 @@ class Store:
 
     def retire(self, version: int) -> None:
         """Take a version out of the model server's sight, and keep it."""
-        self._published_path(version).rename(self._retained / str(version))
+        source, target = self._published_path(version), self._retained / str(version)
+        if target.exists():
+            # A second folder of this number, such as 0001 beside 1, that somebody else made.
+            self._throw_away(target)
+        source.rename(target)
 
     def remove(self, version: int) -> None:
         """Forget a complete version that is not published."""
@@ -205,12 +209,9 @@ class Store:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader sees the old or the new content, also after a power cut."""
+    """Replace a file so that a reader sees the old or the new content."""
     scratch = path.with_name(f".{path.name}.new")
-    with scratch.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    scratch.write_bytes(content)
     scratch.rename(path)
 
 

@@ -147,6 +147,8 @@ class Subscription:
                 message = self._explain(error)
             except GoogleAuthError as error:
                 message = f"no credentials for {self._name}: {error}"
+            except OSError as error:
+                message = f"a message of {self._name} could not be taken in: {error}"
             if self._stopped.is_set():
                 return
             # Servers end a healthy stream now and then; that is worth no word.

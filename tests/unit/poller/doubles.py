@@ -1,0 +1,213 @@
+"""Stand-ins for what lies around the poller: a bucket, a model server, a clock."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import threading
+import zipfile
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import google_crc32c
+
+from model_poller.errors import ObjectChangedError, PollerError
+from model_poller.sources import StoredObject
+from model_poller.status import ServedVersion
+from model_poller.versions import parse_number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+
+def field(number: int, content: bytes) -> bytes:
+    """One length-delimited protobuf field."""
+    length = len(content)
+    encoded = bytearray()
+    while length >= 0x80:
+        encoded.append(length & 0x7F | 0x80)
+        length >>= 7
+    encoded.append(length)
+    return bytes([number << 3 | 2]) + bytes(encoded) + content
+
+
+def graph(*, saver: bool = True, assets: tuple[str, ...] = ()) -> bytes:
+    """A saved_model.pb with the parts that tell what a version needs."""
+    meta = field(1, b"\x0a\x05serve") + field(2, b"\x12\x34" * 500)
+    if saver:
+        meta += field(3, b"\x0a\x04save")
+    for asset in assets:
+        meta += field(6, field(1, b"\x0a\x01x") + field(2, asset.encode()))
+    return b"\x08\x01" + field(2, meta)
+
+
+def model(content: bytes = b"weights", *, shards: int = 1) -> dict[str, bytes]:
+    """The files of a whole SavedModel."""
+    return {
+        "saved_model.pb": graph(),
+        "variables/variables.index": b"index",
+        **{
+            f"variables/variables.data-{i:05d}-of-{shards:05d}": content + bytes([i])
+            for i in range(shards)
+        },
+    }
+
+
+def below(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The same files in a folder."""
+    return {f"{folder}/{name}": content for name, content in files.items()}
+
+
+def zipped(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip archive of files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as bundle:
+        for name, content in files.items():
+            bundle.writestr(name, content)
+    return buffer.getvalue()
+
+
+def tarred(files: Mapping[str, bytes], mode: str = "w:gz") -> bytes:
+    """A tar archive of files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as bundle:  # type: ignore[call-overload]
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            bundle.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+class _Bytes:
+    def __init__(self, content: bytes) -> None:
+        self._file = io.BytesIO(content)
+
+    def readinto(self, buffer: memoryview) -> int:
+        return self._file.readinto(buffer)
+
+
+class MemorySource:
+    """A bucket in memory."""
+
+    uri = "gs://models/imagenet"
+
+    def __init__(self) -> None:
+        self.objects: dict[str, tuple[bytes, int]] = {}
+        self.error: PollerError | None = None
+        self.range_errors: list[PollerError] = []
+        self.corrupt = 0
+        """So many of the next ranges come damaged."""
+        self.requests: list[tuple[str, int, int]] = []
+        self._generation = 1000
+        self._lock = threading.Lock()
+
+    def put(self, path: str, content: bytes) -> None:
+        self._generation += 1
+        self.objects[path] = content, self._generation
+
+    def put_all(self, files: Mapping[str, bytes]) -> None:
+        for path, content in files.items():
+            self.put(path, content)
+
+    def delete(self, path: str) -> None:
+        del self.objects[path]
+
+    def list(self) -> list[StoredObject]:
+        if self.error:
+            raise self.error
+        return [
+            StoredObject(
+                url=f"{self.uri}/{path}",
+                bucket="models",
+                name=f"imagenet/{path}",
+                path=path,
+                size=len(content),
+                crc32c=google_crc32c.value(content),
+                generation=str(generation),
+            )
+            for path, (content, generation) in self.objects.items()
+        ]
+
+    @contextmanager
+    def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[_Bytes]:
+        with self._lock:
+            self.requests.append((stored.path, start, length))
+            if self.range_errors:
+                raise self.range_errors.pop(0)
+            content, generation = self.objects.get(stored.path, (b"", 0))
+            if str(generation) != stored.generation:
+                raise ObjectChangedError(f"{stored.url} was replaced")
+            piece = content[start : start + length]
+            if self.corrupt and piece:
+                self.corrupt -= 1
+                piece = bytes([piece[0] ^ 1]) + piece[1:]
+        yield _Bytes(piece)
+
+
+class FakeServer:
+    """A model server with the policy ``all``: loads what lies in its base path.
+
+    `poll` is one of its looks; versions in ``bad`` end with an error.
+    """
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.bad: set[int] = set()
+        self.up = True
+        self.states: dict[int, tuple[str, str]] = {}
+        self.seen: list[dict[str, bytes]] = []
+
+    def poll(self) -> None:
+        there = {
+            number: entry
+            for entry in self.base.iterdir()
+            if (number := parse_number(entry.name)) is not None
+        }
+        for number, entry in there.items():
+            if self.states.get(number, ("END", ""))[0] == "END" and self._is_new(number):
+                files = {
+                    p.relative_to(entry).as_posix(): p.read_bytes()
+                    for p in entry.rglob("*")
+                    if p.is_file()
+                }
+                self.seen.append(files)
+                bad = number in self.bad
+                self.states[number] = ("END", "bad graph") if bad else ("AVAILABLE", "")
+        available = [n for n, (state, _) in self.states.items() if state == "AVAILABLE"]
+        for number in available:
+            if number not in there and any(n in there for n in available):
+                self.states[number] = ("END", "")
+        self._known = set(there)
+
+    _known: frozenset[int] | set[int] = frozenset()
+
+    def _is_new(self, number: int) -> bool:
+        return number not in self._known
+
+    def restart(self) -> None:
+        self.states.clear()
+        self._known = set()
+
+    def status(self) -> tuple[ServedVersion, ...] | None:
+        if not self.up:
+            return None
+        return tuple(
+            ServedVersion(
+                version=number,
+                state=state,
+                error_code="UNKNOWN" if message else "OK",
+                error_message=message,
+            )
+            for number, (state, message) in sorted(self.states.items(), reverse=True)
+        )
+
+
+class Clock:
+    """Seconds that pass only when told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now

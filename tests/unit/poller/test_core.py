@@ -1,0 +1,345 @@
+"""What is planned, for what is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from model_poller import core
+from model_poller.core import (
+    Fetch,
+    Observed,
+    Policy,
+    Publication,
+    Publish,
+    Quarantine,
+    Release,
+    Remove,
+    Retire,
+    Retry,
+    StopFetch,
+    plan,
+)
+from model_poller.sources import StoredObject
+from model_poller.status import ServedVersion, VersionReason
+from model_poller.store import Disk, Quarantined, Record
+from model_poller.versions import StoredVersion, Verdict
+
+TOLD = Policy(follow_newest=False)
+ALONE = Policy(follow_newest=True)
+
+
+def stored(version: int, fingerprint: str = "f", *, incomplete: bool = False) -> StoredVersion:
+    path = f"{version}.zip"
+    member = StoredObject(f"gs://b/{path}", "b", path, path, 1000, None, "1")
+    verdict = Verdict(VersionReason.MISSING_VARIABLES, "missing") if incomplete else None
+    return StoredVersion(version, (member,), True, fingerprint, verdict)
+
+
+def served(version: int, state: str = "AVAILABLE", error: str = "") -> ServedVersion:
+    return ServedVersion(
+        version=version,
+        state=state,
+        error_code="UNKNOWN" if error else "OK",
+        error_message=error,
+    )
+
+
+def records(*versions: int, **changes: Any) -> dict[int, Record]:
+    return {v: msgspec.structs.replace(Record(v, "f"), **changes) for v in versions}
+
+
+def seen(**changes: Any) -> Observed:
+    """A settled pod: version 1 served, 1 in the source, told to serve 1."""
+    values: dict[str, Any] = {
+        "now": 100.0,
+        "disk": Disk(records(1, proven=True), {}, {}),
+        "free_bytes": 1 << 40,
+        "found": {1: stored(1)},
+        "listing_is_fresh": True,
+        "served": (served(1),),
+        "server_was_seen": True,
+        "told": 1,
+        "fetching": None,
+        "publications": {1: Publication(0.0, end_is_stale=False, served=True)},
+        "retries": {},
+    }
+    return Observed(**{**values, **changes})
+
+
+@pytest.mark.parametrize("policy", [TOLD, ALONE])
+def test_a_settled_pod_has_nothing_to_do(policy: Policy) -> None:
+    assert plan(seen(), policy) == []
+
+
+def test_a_new_version_is_fetched_before_it_is_told() -> None:
+    assert plan(seen(found={1: stored(1), 2: stored(2)}), TOLD) == [Fetch(stored(2))]
+
+
+def test_a_fetched_version_waits_for_the_word() -> None:
+    disk = Disk(records(1), records(2), {})
+    assert plan(seen(disk=disk, found={1: stored(1), 2: stored(2)}), TOLD) == []
+    assert plan(seen(disk=disk, found={1: stored(1), 2: stored(2)}, told=2), TOLD) == [Publish(2)]
+
+
+def test_alone_the_newest_fetched_version_is_published() -> None:
+    disk = Disk(records(1), records(2), {})
+    assert plan(seen(disk=disk, found={1: stored(1), 2: stored(2)}), ALONE) == [Publish(2)]
+
+
+def test_the_previous_version_stays_until_the_new_one_answers() -> None:
+    changing = {
+        "disk": Disk(records(1, 2), {}, {}),
+        "found": {1: stored(1), 2: stored(2)},
+        "told": 2,
+        "publications": {
+            1: Publication(0.0, end_is_stale=False, served=True),
+            2: Publication(99.0, end_is_stale=False),
+        },
+    }
+    loading = (served(2, "LOADING"), served(1))
+    assert plan(seen(**changing, served=loading), TOLD) == []
+    assert plan(seen(**changing, served=None), TOLD) == []
+    assert plan(seen(**changing, served=(served(2), served(1))), TOLD) == [Retire(1)]
+
+
+def test_a_version_that_ends_with_an_error_is_quarantined_and_the_previous_stays() -> None:
+    what = seen(
+        disk=Disk(records(1, 2), {}, {}),
+        found={1: stored(1), 2: stored(2)},
+        told=2,
+        served=(served(2, "END", "no op named X"), served(1)),
+        publications={2: Publication(99.0, end_is_stale=False)},
+    )
+    (action,) = plan(what, TOLD)
+    assert isinstance(action, Quarantine)
+    assert action.entry.version == 2
+    assert action.entry.fingerprint == "f"
+    assert action.entry.reason is VersionReason.LOAD_FAILED
+    assert "no op named X" in action.entry.message
+
+
+def test_the_servers_memory_of_an_earlier_failure_is_not_taken_for_a_new_one() -> None:
+    what = {
+        "disk": Disk(records(1, 2), {}, {}),
+        "found": {1: stored(1), 2: stored(2)},
+        "told": 2,
+        "served": (served(2, "END", "old"), served(1)),
+        "publications": {2: Publication(99.0, end_is_stale=True)},
+    }
+    assert plan(seen(**what), TOLD) == []
+    later = 99.0 + core.STALE_END_SECONDS + 1
+    assert isinstance(plan(seen(**what, now=later), TOLD)[0], Quarantine)
+
+
+def test_a_version_that_is_not_available_in_time_is_quarantined() -> None:
+    what = {
+        "disk": Disk(records(1, 2), {}, {}),
+        "found": {1: stored(1), 2: stored(2)},
+        "told": 2,
+        "served": (served(2, "LOADING"), served(1)),
+        "publications": {2: Publication(0.0, end_is_stale=False)},
+    }
+    assert plan(seen(**what, now=600.0), TOLD) == []
+    (action,) = plan(seen(**what, now=601.0), TOLD)
+    assert isinstance(action, Quarantine)
+    assert action.entry.reason is VersionReason.LOAD_TIMEOUT
+
+
+def test_the_first_version_has_a_deadline_although_the_servers_port_is_closed() -> None:
+    what = {
+        "served": None,
+        "server_was_seen": False,
+        "publications": {1: Publication(0.0, end_is_stale=True)},
+        "now": 601.0,
+    }
+    (action,) = plan(seen(**what), TOLD)
+    assert isinstance(action, Quarantine)
+    assert "port was closed" in action.entry.message
+    assert plan(seen(**what), ALONE) == []
+
+
+def test_a_restarting_server_is_no_failure_of_what_it_served() -> None:
+    assert plan(seen(served=None, now=10_000.0), TOLD) == []
+    assert plan(seen(served=(served(1, "LOADING"),), now=10_000.0), TOLD) == []
+    assert plan(seen(served=(served(1, "END", "out of memory"),), now=10_000.0), TOLD) == []
+
+
+def test_a_rollback_publishes_what_is_retained_and_then_retires_the_newer_one() -> None:
+    disk = Disk(records(2), records(1, proven=True), {})
+    found = {1: stored(1), 2: stored(2)}
+    assert plan(seen(disk=disk, found=found, served=(served(2),)), TOLD) == [Publish(1)]
+    both = Disk(records(1, 2), {}, {})
+    assert plan(seen(disk=both, found=found, served=(served(2), served(1))), TOLD) == [Retire(2)]
+
+
+def test_several_versions_are_served_when_asked_for() -> None:
+    policy = Policy(follow_newest=False, num_versions=2, retain_versions=3)
+    disk = Disk(records(3), records(1, 2, 4), {})
+    found = {v: stored(v) for v in (1, 2, 3, 4)}
+    what = seen(disk=disk, found=found, told=3, served=(served(3),))
+    assert Publish(2) in plan(what, policy)
+    assert Publish(1) not in plan(what, policy)
+    assert Publish(4) not in plan(what, policy)
+
+
+def test_no_more_versions_are_retained_than_asked_for_and_the_lowest_go_first() -> None:
+    disk = Disk(records(5), records(1, 2, 3), {})
+    found = {v: stored(v) for v in (1, 2, 3, 5)}
+    what = seen(disk=disk, found=found, told=5, served=(served(5),))
+    removed = [a.version for a in plan(what, TOLD) if isinstance(a, Remove)]
+    assert removed == [1, 2]
+
+
+def test_what_the_server_has_not_let_go_of_stays_on_disk() -> None:
+    disk = Disk(records(5), records(1, 2, 3), {})
+    found = {v: stored(v) for v in (1, 2, 3, 5)}
+    unloading = (served(5), served(2, "UNLOADING"), served(1, "END"))
+    what = seen(disk=disk, found=found, told=5, served=unloading)
+    assert [a.version for a in plan(what, TOLD) if isinstance(a, Remove)] == [1, 3]
+
+
+class TestDeletionInTheSource:
+    disk = Disk(records(2), records(1), {})
+
+    def test_is_mirrored(self) -> None:
+        what = seen(disk=self.disk, found={2: stored(2)}, told=2, served=(served(2),))
+        assert plan(what, TOLD) == [Remove(1, "it was deleted from the source")]
+
+    @pytest.mark.parametrize("found", [{}, None, {3: stored(3, incomplete=True)}])
+    def test_of_everything_deletes_nothing(self, found: dict[int, StoredVersion] | None) -> None:
+        assert plan(seen(disk=self.disk, found=found, told=2, served=(served(2),)), TOLD) == []
+
+    def test_is_not_believed_while_the_source_can_not_be_read(self) -> None:
+        what = seen(disk=self.disk, found={2: stored(2)}, told=2, listing_is_fresh=False)
+        assert plan(what, TOLD) == []
+
+    def test_spares_the_version_in_use_and_the_told_one(self) -> None:
+        newer = {3: stored(3, incomplete=True), 4: stored(4)}
+        what = seen(disk=Disk(records(2), records(4), {}), found=newer, told=2)
+        assert plan(what, TOLD) == []
+
+    def test_spares_the_last_version(self) -> None:
+        what = seen(disk=Disk({}, records(1), {}), found={2: stored(2)}, told=2, fetching=stored(2))
+        assert plan(what, TOLD) == []
+
+    def test_spares_what_somebody_else_put_there(self) -> None:
+        disk = Disk(records(2), {1: Record(1)}, {})
+        what = seen(disk=disk, found={2: stored(2)}, told=2, served=(served(2),))
+        assert plan(what, TOLD) == []
+
+
+class TestQuarantine:
+    entry = Quarantined(2, "f", VersionReason.BAD_ARCHIVE, "cut")
+
+    def test_keeps_the_same_objects_from_being_fetched(self) -> None:
+        disk = Disk(records(1), {}, {2: self.entry})
+        assert plan(seen(disk=disk, found={1: stored(1), 2: stored(2)}, told=2), TOLD) == []
+
+    def test_ends_when_the_objects_change(self) -> None:
+        disk = Disk(records(1), {}, {2: self.entry})
+        actions = plan(seen(disk=disk, found={1: stored(1), 2: stored(2, "new")}), TOLD)
+        assert actions == [Release(2), Fetch(stored(2, "new"))]
+
+    def test_ends_when_the_objects_go(self) -> None:
+        disk = Disk(records(1), {}, {2: self.entry})
+        assert plan(seen(disk=disk), TOLD) == [Release(2)]
+
+    def test_outlives_a_wiped_source(self) -> None:
+        disk = Disk(records(1), {}, {2: self.entry})
+        assert plan(seen(disk=disk, found={}), TOLD) == []
+
+
+class TestFetching:
+    def test_takes_the_told_version_first(self) -> None:
+        found = {v: stored(v) for v in (1, 2, 3)}
+        assert plan(seen(found=found, told=2), TOLD) == [Fetch(stored(2))]
+
+    def test_gives_up_the_newest_for_the_told_version(self) -> None:
+        found = {v: stored(v) for v in (1, 2, 3)}
+        assert plan(seen(found=found, told=2, fetching=stored(3)), TOLD) == [StopFetch()]
+
+    def test_is_not_given_up_for_a_still_newer_version(self) -> None:
+        found = {v: stored(v) for v in (1, 2, 3)}
+        assert plan(seen(found=found, fetching=stored(2)), TOLD) == []
+        assert plan(seen(found=found, fetching=stored(2)), ALONE) == []
+
+    @pytest.mark.parametrize("found", [{1: stored(1)}, {1: stored(1), 2: stored(2, "new")}])
+    def test_is_given_up_when_its_objects_change_or_go(
+        self, found: dict[int, StoredVersion]
+    ) -> None:
+        assert plan(seen(found=found, fetching=stored(2)), TOLD) == [StopFetch()]
+
+    def test_takes_no_incomplete_version(self) -> None:
+        assert plan(seen(found={1: stored(1), 2: stored(2, incomplete=True)}), TOLD) == []
+
+    def test_waits_between_tries(self) -> None:
+        found = {1: stored(1), 2: stored(2)}
+        verdict = Verdict(VersionReason.FETCH_FAILED, "503")
+        retries = {2: Retry("f", verdict, 1, not_before=105.0)}
+        assert plan(seen(found=found, retries=retries), TOLD) == []
+        assert plan(seen(found=found, retries=retries, now=105.0), TOLD) == [Fetch(stored(2))]
+
+    def test_does_not_wait_for_other_objects(self) -> None:
+        found = {1: stored(1), 2: stored(2, "new")}
+        verdict = Verdict(VersionReason.MISSING_VARIABLES, "missing")
+        retries = {2: Retry("f", verdict, 1, not_before=float("inf"))}
+        assert plan(seen(found=found, retries=retries), TOLD) == [Fetch(stored(2, "new"))]
+
+    def test_waits_for_room(self) -> None:
+        found = {1: stored(1), 2: stored(2)}
+        assert plan(seen(found=found, free_bytes=1000), TOLD) == []
+
+    def test_takes_no_version_below_those_on_disk_unless_told(self) -> None:
+        what = {"disk": Disk(records(5), {}, {}), "found": {v: stored(v) for v in (3, 4)}}
+        assert plan(seen(**what, told=5, served=(served(5),)), TOLD) == []
+        assert plan(seen(**what, told=3, served=(served(5),)), TOLD) == [Fetch(stored(3))]
+
+
+def test_a_version_that_changed_before_it_was_served_is_fetched_anew() -> None:
+    disk = Disk(records(1), records(2), {})
+    found = {1: stored(1), 2: stored(2, "new")}
+    assert [type(a) for a in plan(seen(disk=disk, found=found, told=2), TOLD)] == [Remove]
+    gone = Disk(records(1), {}, {})
+    assert plan(seen(disk=gone, found=found, told=2), TOLD) == [Fetch(stored(2, "new"))]
+
+
+@pytest.mark.parametrize("where", ["published", "retained"])
+def test_a_version_that_changed_after_it_was_served_stays_as_it_is(where: str) -> None:
+    old = records(1, proven=True)
+    disk = (
+        Disk({**old, **records(2)}, {}, {}) if where == "published" else Disk(records(2), old, {})
+    )
+    found = {1: stored(1, "new"), 2: stored(2)}
+    told = 1 if where == "published" else 2
+    what = seen(disk=disk, found=found, told=told, served=(served(2), served(1)))
+    assert not [a for a in plan(what, TOLD) if isinstance(a, Remove | Fetch)]
+
+
+def test_alone_without_a_server_the_version_before_stays_in_place() -> None:
+    what = seen(
+        disk=Disk(records(1, 2, 3), {}, {}),
+        found={v: stored(v) for v in (1, 2, 3)},
+        served=None,
+        server_was_seen=False,
+    )
+    assert plan(what, ALONE) == [Retire(1)]
+
+
+def test_without_a_target_nothing_is_published_or_retired() -> None:
+    disk = Disk(records(1), records(2), {})
+    found = {1: stored(1), 2: stored(2)}
+    assert plan(seen(disk=disk, found=found, told=None), TOLD) == []
+
+
+def test_the_server_is_asked_quickly_only_while_a_change_is_under_way() -> None:
+    assert not core.change_is_under_way(seen(), TOLD)
+    loading = {
+        "served": (served(1, "LOADING"),),
+        "publications": {1: Publication(99.0, end_is_stale=False)},
+    }
+    assert core.change_is_under_way(seen(**loading), TOLD)
+    assert not core.change_is_under_way(seen(**loading, now=10_000.0), TOLD)
+    assert not core.change_is_under_way(seen(**loading, server_was_seen=False), ALONE)

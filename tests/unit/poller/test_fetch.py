@@ -1,0 +1,134 @@
+"""Downloading in ranges."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import google_crc32c
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_poller import fetch
+from model_poller.crc32c import combine
+from model_poller.errors import (
+    AccessDeniedError,
+    CorruptDownloadError,
+    ObjectChangedError,
+    StoppedError,
+    UnreachableError,
+)
+from tests.unit.poller.doubles import MemorySource
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _small_parts_and_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "PART_BYTES", 1000)
+    monkeypatch.setattr(fetch, "_BUFFER_BYTES", 300)
+    monkeypatch.setattr(fetch, "_FIRST_DELAY_SECONDS", 0.001)
+
+
+class Progress:
+    def __init__(self) -> None:
+        self.total = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, count: int) -> None:
+        with self._lock:
+            self.total += count
+
+
+def run(source: MemorySource, folder: Path, stopped: threading.Event | None = None) -> Progress:
+    progress = Progress()
+    fetch.download(
+        source,
+        {folder / stored.path: stored for stored in source.list()},
+        stopped=stopped or threading.Event(),
+        progress=progress,
+    )
+    return progress
+
+
+@given(first=st.binary(max_size=300), second=st.binary(max_size=300))
+def test_checksums_of_pieces_combine_to_that_of_the_whole(first: bytes, second: bytes) -> None:
+    pieces = google_crc32c.value(first), google_crc32c.value(second)
+    assert combine(*pieces, len(second)) == google_crc32c.value(first + second)
+
+
+def test_objects_of_any_size_arrive_whole(tmp_path: Path) -> None:
+    source = MemorySource()
+    for size in (0, 1, 999, 1000, 1001, 12_345):
+        source.put(f"sub/{size}", os.urandom(size))
+    progress = run(source, tmp_path)
+    for path, (content, _) in source.objects.items():
+        assert (tmp_path / path).read_bytes() == content
+    assert progress.total == sum(len(content) for content, _ in source.objects.values())
+
+
+def test_each_part_is_asked_for_once(tmp_path: Path) -> None:
+    source = MemorySource()
+    source.put("a", os.urandom(5500))
+    run(source, tmp_path)
+    assert sorted(source.requests) == [("a", s, min(1000, 5500 - s)) for s in range(0, 5500, 1000)]
+
+
+def test_a_part_that_fails_is_fetched_again_and_counted_once(tmp_path: Path) -> None:
+    source = MemorySource()
+    source.put("a", os.urandom(5000))
+    source.range_errors = [UnreachableError("503"), UnreachableError("reset")]
+    progress = run(source, tmp_path)
+    assert (tmp_path / "a").read_bytes() == source.objects["a"][0]
+    assert progress.total == 5000
+    assert len(source.requests) == 7
+
+
+def test_calls_for_a_part_that_never_comes_are_bounded(tmp_path: Path) -> None:
+    source = MemorySource()
+    source.put("a", b"x" * 10)
+    source.range_errors = [UnreachableError("503")] * 100
+    with pytest.raises(UnreachableError):
+        run(source, tmp_path)
+    assert len(source.requests) == 5
+
+
+def test_damaged_bytes_are_noticed(tmp_path: Path) -> None:
+    source = MemorySource()
+    source.put("a", os.urandom(5000))
+    source.corrupt = 1
+    with pytest.raises(CorruptDownloadError, match=r"gs://models/imagenet/a.*crc32c"):
+        run(source, tmp_path)
+
+
+def test_an_object_that_was_replaced_is_not_mixed_with_the_new_one(tmp_path: Path) -> None:
+    source = MemorySource()
+    source.put("a", b"old")
+    (stored,) = source.list()
+    source.put("a", b"new")
+    with pytest.raises(ObjectChangedError):
+        fetch.download(
+            source, {tmp_path / "a": stored}, stopped=threading.Event(), progress=Progress()
+        )
+    assert (tmp_path / "a").read_bytes() == b""
+
+
+def test_a_refusal_is_not_repeated(tmp_path: Path) -> None:
+    source = MemorySource()
+    source.put("a", b"x")
+    source.range_errors = [AccessDeniedError("no")] * 5
+    with pytest.raises(AccessDeniedError):
+        run(source, tmp_path)
+    assert len(source.requests) == 1
+
+
+def test_a_download_stops_when_it_is_told(tmp_path: Path) -> None:
+    source = MemorySource()
+    source.put("a", os.urandom(50_000))
+    stopped = threading.Event()
+    stopped.set()
+    with pytest.raises(StoppedError):
+        run(source, tmp_path, stopped)

@@ -1,0 +1,124 @@
+"""The volume's layout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from model_poller.errors import InsufficientDiskError
+from model_poller.status import VersionReason
+from model_poller.store import Quarantined, Record, Store
+from tests.unit.poller.doubles import model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path / "imagenet", tmp_path)
+    made.prepare()
+    return made
+
+
+def adopt(store: Store, version: int, fingerprint: str = "f") -> None:
+    staged = store.stage(version)
+    tree = staged / "tree"
+    for name, content in model().items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(content)
+    store.adopt(tree, Record(version, fingerprint))
+    store.discard(staged)
+
+
+def test_a_version_moves_from_staging_to_served_to_retained(store: Store) -> None:
+    adopt(store, 1)
+    assert store.scan().retained == {1: Record(1, "f")}
+    store.publish(1)
+    assert store.scan().published == {1: Record(1, "f")}
+    assert (store.base / "1" / "saved_model.pb").exists()
+    store.retire(1)
+    assert store.scan().retained == {1: Record(1, "f")}
+    store.remove(1)
+    assert store.scan().complete == set()
+
+
+def test_the_model_servers_user_may_read_what_was_adopted(store: Store) -> None:
+    adopt(store, 1)
+    store.publish(1)
+    assert (store.base / "1").stat().st_mode & 0o755 == 0o755
+
+
+def test_a_published_version_can_not_be_overwritten(store: Store) -> None:
+    adopt(store, 1)
+    store.publish(1)
+    before = (store.base / "1" / "saved_model.pb").read_bytes()
+    adopt(store, 1, "other")
+    with pytest.raises(OSError, match="not empty"):
+        store.publish(1)
+    assert (store.base / "1" / "saved_model.pb").read_bytes() == before
+
+
+def test_a_start_clears_away_what_was_half_done(store: Store, tmp_path: Path) -> None:
+    (store.stage(3) / "part").write_bytes(b"x")
+    (tmp_path / ".records" / "3.json").write_bytes(b"{}")
+    adopt(store, 1)
+    store.prepare()
+    assert list((tmp_path / ".staging").iterdir()) == []
+    assert [p.name for p in (tmp_path / ".records").iterdir()] == ["1.json"]
+    assert store.scan().complete == {1}
+
+
+def test_a_quarantined_version_leaves_the_base_path_and_is_remembered(store: Store) -> None:
+    adopt(store, 2)
+    store.publish(2)
+    entry = Quarantined(2, "f", VersionReason.LOAD_FAILED, "bad graph")
+    store.quarantine(entry)
+    disk = store.scan()
+    assert (disk.complete, disk.quarantined) == (set(), {2: entry})
+    store.release(2)
+    assert store.scan().quarantined == {}
+
+
+def test_folders_that_somebody_else_named_are_found_by_their_number(store: Store) -> None:
+    (store.base / "0007").mkdir()
+    assert store.scan().published == {7: Record(7)}
+    store.retire(7)
+    assert store.scan().retained == {7: Record(7)}
+
+
+def test_other_things_in_the_base_path_are_left_alone(store: Store) -> None:
+    (store.base / "lost+found").mkdir()
+    (store.base / "5").write_text("a file")
+    assert store.scan().complete == set()
+
+
+def test_hidden_folders_may_lie_in_the_base_path_itself(tmp_path: Path) -> None:
+    store = Store(tmp_path, tmp_path)
+    store.prepare()
+    adopt(store, 1)
+    store.publish(1)
+    assert store.scan().published.keys() == {1}
+    assert all(p.name.startswith(".") or p.name == "1" for p in tmp_path.iterdir())
+
+
+def test_that_a_version_was_served_outlives_a_restart(store: Store) -> None:
+    adopt(store, 1)
+    store.prove(store.scan().retained[1])
+    assert store.scan().retained == {1: Record(1, "f", proven=True)}
+
+
+def test_a_damaged_note_counts_as_none(store: Store, tmp_path: Path) -> None:
+    adopt(store, 1)
+    (tmp_path / ".records" / "1.json").write_bytes(b"{cut")
+    (tmp_path / ".quarantine" / "2.json").write_bytes(b"")
+    assert store.scan().retained == {1: Record(1)}
+    assert store.scan().quarantined == {}
+
+
+def test_too_little_room_is_told_in_bytes(store: Store) -> None:
+    free, _ = store.space()
+    with pytest.raises(InsufficientDiskError, match=r"bytes are needed and \d+ of \d+ are free"):
+        store.require(free)
+    store.require(1)
