@@ -44,15 +44,16 @@ _QUANTITY: Final = re.compile(
     r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+))"
     r"(?:(?P<binary>[KMGTPE]i)|(?P<decimal>[numkMGTPE]?)|[eE](?P<exponent>[+-]?\d+))"
 )
-_NANO: Final = Decimal("1e-9")
+_MILLI: Final = Decimal("0.001")
 
 
 class Quantity(str):
-    """A resource quantity in the canonical form that the API server gives back.
+    """A resource quantity in canonical form, which the API server gives back as it is.
 
     So that a desired object can be compared with a live one: ``1000m`` is ``1``, ``0.5`` is
     ``500m``, ``1024Mi`` is ``1Gi``. The rules are those of Kubernetes'
-    apimachinery/pkg/api/resource.Quantity.
+    apimachinery/pkg/api/resource.Quantity, and what is finer than a thousandth is rounded up as in
+    the defaults of a container's resources (pkg/apis/core/v1/defaults.go).
     """
 
     __slots__ = ()
@@ -67,7 +68,12 @@ class Quantity(str):
         match = _QUANTITY.fullmatch(str(text))
         if match is None:
             raise ValueError(f"{text!r} is no quantity such as 500m, 2 or 4Gi")
-        value = _amount(match).quantize(_NANO, rounding=ROUND_CEILING)
+        try:
+            value = _amount(match).quantize(_MILLI, rounding=ROUND_CEILING)
+        except ArithmeticError:
+            raise ValueError(
+                f"{text!r} is a quantity beyond all bounds; it is at most 8E"
+            ) from None
         whole = value == value.to_integral_value()
         if match["binary"] and whole and abs(value) >= 1024:
             return cls(_binary(int(value)))
@@ -98,7 +104,7 @@ def _binary(value: int) -> str:
 
 
 def _decimal(value: Decimal, *, scientific: bool) -> str:
-    mantissa, exponent = int(value.scaleb(9)), -9
+    mantissa, exponent = int(value.scaleb(3)), -3
     if mantissa == 0:
         return "0"
     while mantissa % 1000 == 0 and exponent < 18:

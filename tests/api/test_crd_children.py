@@ -13,6 +13,7 @@ from inferencemodel_operator.children import children
 from inferencemodel_operator.record import QuarantinedVersion, VersionsRecord
 from inferencemodel_operator.settings import Settings
 from inferencemodel_operator.spec import decode
+from inferencemodel_operator.values import Quantity
 from tests.support import crd
 
 if TYPE_CHECKING:
@@ -249,3 +250,69 @@ def test_a_quantity_that_was_not_canonical_would_be_seen(
         "Deployment.spec.template.spec.containers[0].resources.requests.cpu: "
         "desired '1000m', live '1'"
     ]
+
+
+def test_what_is_no_longer_wished_for_goes_away(api_server: Api, namespace: str) -> None:
+    metadata = {"name": "shrinking", "namespace": namespace, "uid": "u-1"}
+    bare = {"model": {"storageUri": "gs://models/imagenet"}, "ingress": {"host": "x.example.com"}}
+    before, after = (
+        children(decode({"metadata": metadata, "spec": spec}), VersionsRecord(), Settings())
+        for spec in (EVERYTHING["spec"], bare)
+    )
+    for child in before:
+        applied(api_server, child)
+    live = {
+        child["kind"]: applied(api_server, child)
+        for child in after
+        if "headless" not in child["metadata"]["name"]
+    }
+    for child in after:
+        assert differences(child, applied(api_server, child), child["kind"]) == []
+    pod = live["Deployment"]["spec"]["template"]["spec"]
+    assert not {"nodeSelector", "affinity", "tolerations"} & pod.keys()
+    assert pod["serviceAccountName"] == "default"
+    assert [c.get("resources") for c in pod["containers"]] == [{}]
+    assert live["Service"]["spec"]["type"] == "ClusterIP"
+    assert live["Service"]["metadata"]["annotations"].keys() == {names.DESIRED_HASH_ANNOTATION}
+    assert "tls" not in live["Ingress"]["spec"]
+
+
+QUANTITIES = (
+    *(
+        "1000m",
+        "0.5",
+        ".5",
+        "1.5",
+        "5.",
+        "+1",
+        "1.123",
+        "1.500",
+        "0",
+        "0Mi",
+        "0.1m",
+        "0.5n",
+        "123456789",
+    ),
+    *("1024Mi", "1025Mi", "1.5Gi", "0.5Ki", "1.2Ki", "1023", "1024", "1Ei", "1025Ki", "0.7Gi"),
+    *("1000k", "1500k", "2E", "1e3", "1E3", "12e6", "1e-3", "100e3", "1e1", "15e-1", "1.5e3"),
+)
+
+
+def test_a_canonical_quantity_is_given_back_as_it_is(api_server: Api, namespace: str) -> None:
+    canonical = [str(Quantity.parse(quantity)) for quantity in QUANTITIES]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "quantities", "namespace": namespace},
+        "spec": {
+            "containers": [
+                {"name": f"c{index}", "image": "i", "resources": {"requests": {"memory": quantity}}}
+                for index, quantity in enumerate(canonical)
+            ]
+        },
+    }
+    answer = api_server.kubectl(
+        *("create", "--dry-run=server", "-f", "-", "-o", "json"), stdin=json.dumps(pod)
+    )
+    live = json.loads(answer)["spec"]["containers"]
+    assert [container["resources"]["requests"]["memory"] for container in live] == canonical

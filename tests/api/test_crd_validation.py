@@ -366,7 +366,13 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.server.resources.requests",
         {"cpu": "-1"},
         "spec.server.resources.requests[cpu]",
-        "server.resources must hold quantities that aren't negative",
+        "server.resources must hold quantities from 0 to 8E",
+    ),
+    "a quantity beyond all bounds": (
+        "spec.server.resources.requests",
+        {"memory": "1e99999999"},
+        "spec.server.resources.requests[memory]",
+        "must hold quantities from 0 to 8E",
     ),
     "a quantity that is true": (
         "spec.server.resources.requests",

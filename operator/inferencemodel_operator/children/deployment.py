@@ -48,7 +48,8 @@ def pod_template(model: InferenceModel, settings: Settings) -> Manifest:
             annotations=template.metadata.annotations,
         ),
         "spec": present(
-            serviceAccountName=source.service_account_name,
+            # Always named: left out, the API server would keep the one that was named before.
+            serviceAccountName=source.service_account_name or "default",
             # Neither container talks to the API server.
             automountServiceAccountToken=False,
             enableServiceLinks=False,

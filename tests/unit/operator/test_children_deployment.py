@@ -81,7 +81,7 @@ def test_the_pod_template_is_the_one_of_the_releases_before() -> None:
         },
         template={"metadata": {"labels": {"team": "vision"}}, "nodeSelector": {"pool": "gpu"}},
     )
-    assert digest(full) == "eb10509677679d92"
+    assert digest(full) == "b0d11b88d0943015"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_placement_is_handed_on_as_it_is() -> None:
 
 
 def test_the_service_account_is_the_namespaces_default_unless_it_is_named() -> None:
-    assert "serviceAccountName" not in template()["spec"]
+    assert template()["spec"]["serviceAccountName"] == "default"
     named = template(source={"serviceAccountName": "reader"})
     assert named["spec"]["serviceAccountName"] == "reader"
 
