@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
+import orjson
 
 from inferencemodel_operator import events, names, status, versions
 from inferencemodel_operator.apply import RECHECK_SECONDS
@@ -56,6 +57,9 @@ class _Memory(msgspec.Struct):
 
     crashes: CrashWatch
     next_status: float = 0.0
+    taken: tuple[bytes, bytes] | None = None
+    """A status that the API server took as something else (its CRD is of another release, say),
+    and what it made of it: writing it again would change nothing."""
     ready: str = "Unknown"
     told: str = ""
 
@@ -229,7 +233,7 @@ class Reconciler:
             (c["status"] for c in after["conditions"] if c["type"] == "Ready"), "Unknown"
         )
         before = self._live(model)
-        if after == before:
+        if after == before or memory.taken == (_json(after), _json(before)):
             return
         loop = asyncio.get_running_loop()
         if loop.time() < memory.next_status:
@@ -249,6 +253,8 @@ class Reconciler:
             subresource="status",
         )
         self._cache.put(MODELS, answer)
+        became = answer.get("status") or {}
+        memory.taken = None if became == after else (_json(after), _json(became))
         for change in events.changes(before, after):
             logger.info("%s: %s", change.reason, change.note, extra=about(model.key))
             try:
@@ -281,5 +287,8 @@ class Reconciler:
 
 
 def _now() -> str:
-    now: Any = datetime.datetime.now(datetime.UTC)
-    return str(now.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _json(value: status.Status) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

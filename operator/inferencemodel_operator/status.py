@@ -156,7 +156,7 @@ def compute(model: InferenceModel, seen: Observed, previous: Mapping[str, Any], 
         "readyReplicas": ready,
         "selector": names.selector_text(model.name),
         "replicaSummary": f"{ready}/{wanted}",
-        "model": _without_none(
+        "model": _present(
             {
                 "name": model.model_name,
                 "activeVersion": active,
@@ -509,5 +509,6 @@ def _pods(pods: Sequence[PodView]) -> str:
     return ", ".join(pod.name for pod in pods)
 
 
-def _without_none(fields: Status) -> Status:
-    return {name: value for name, value in fields.items() if value is not None}
+def _present(fields: Status) -> Status:
+    # Of a list that becomes empty, server-side apply takes the field away as well.
+    return {name: value for name, value in fields.items() if value is not None and value != []}

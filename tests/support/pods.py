@@ -1,14 +1,14 @@
 """Pods without a node: the Pod object with a status set by hand, and a poller that is a stub.
 
 For tests on an API server without controllers. The stub speaks the poller's HTTP interface on
-the pod's address, which is one of 127.0.0.0/8, and tells what the test says.
+a port of 127.0.0.1, which is the pod's address, and tells what the test says.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -32,15 +32,12 @@ from tests.support.kubectl import Kubectl, KubectlError, Object
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-POLLER_PORT = 8502
-_hosts = itertools.count(2)
-
 
 class StubPoller:
     """Answers ``GET /status`` with long polls."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self) -> None:
+        self.port = 0
         self._changed = threading.Condition()
         self._number = 0
         self._status = PollerStatus(revision="", model="m", source=SourceStatus(uri="gs://b/m"))
@@ -56,6 +53,9 @@ class StubPoller:
             def do_GET(self) -> None:
                 query = parse_qs(urlsplit(self.path).query)
                 body = stub.answer(query.get("after", [""])[0], query.get("timeout", ["0"])[0])
+                if body is None:
+                    self.close_connection = True
+                    return
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -71,16 +71,18 @@ class StubPoller:
             def handle_error(self, request: object, client_address: object) -> None:
                 """A client that went away is no error."""
 
-        self._server = Server((self.address, POLLER_PORT), Handler)
+        self._server = Server(("127.0.0.1", self.port), Handler)
+        self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
-        """Listen no more, and answer what is open."""
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
-        self.tell(self._status)
+        """Listen no more, and hang up on who waits for an answer."""
+        with self._changed:
+            server, self._server = self._server, None
+            self._changed.notify_all()
+        if server is not None:
+            server.shutdown()
+            server.server_close()
 
     def tell(self, told: PollerStatus) -> None:
         """Change what is answered."""
@@ -89,11 +91,13 @@ class StubPoller:
             self._status = msgspec.structs.replace(told, revision=f"stub-{self._number}")
             self._changed.notify_all()
 
-    def answer(self, after: str, timeout: str) -> bytes:
-        """One answer, at the latest after ``timeout`` seconds."""
+    def answer(self, after: str, timeout: str) -> bytes | None:
+        """One answer, at the latest after ``timeout`` seconds; None once it is stopped."""
         with self._changed:
-            self._changed.wait_for(lambda: self._status.revision != after, float(timeout))
-            return status.encode(self._status)
+            self._changed.wait_for(
+                lambda: self._server is None or self._status.revision != after, float(timeout)
+            )
+            return None if self._server is None else status.encode(self._status)
 
 
 def told(
@@ -141,9 +145,7 @@ class SimulatedPod:
     kubectl: Kubectl
     model: str
     name: str
-    poller: StubPoller = field(
-        default_factory=lambda: StubPoller(f"127.0.{98 + next(_hosts) // 250}.{next(_hosts) % 250}")
-    )
+    poller: StubPoller = field(default_factory=StubPoller)
 
     def create(self, *, ready: bool = True) -> SimulatedPod:
         """Create the Pod, let its poller listen, and let it run."""
@@ -165,7 +167,12 @@ class SimulatedPod:
                     },
                     "spec": {
                         "initContainers": [
-                            {"name": "poller", "restartPolicy": "Always", **container}
+                            {
+                                "name": "poller",
+                                "restartPolicy": "Always",
+                                "ports": [{"name": "poller", "containerPort": self.poller.port}],
+                                **container,
+                            }
                         ],
                         "containers": [{"name": "model-server", **container}],
                     },
@@ -184,8 +191,8 @@ class SimulatedPod:
                 {
                     "status": {
                         "phase": "Running",
-                        "podIP": self.poller.address,
-                        "podIPs": [{"ip": self.poller.address}],
+                        "podIP": "127.0.0.1",
+                        "podIPs": [{"ip": "127.0.0.1"}],
                         "conditions": [{"type": "Ready", "status": str(ready)}],
                         "initContainerStatuses": [
                             {"name": "poller", "ready": True, "restartCount": 0, **state}
@@ -213,8 +220,6 @@ class SimulatedPod:
 
     def delete(self) -> None:
         """Delete the Pod and stop its poller; no error when it is gone already."""
-        try:
+        with suppress(KubectlError):
             self.kubectl("delete", "pod", self.name, "--force", "--grace-period=0")
-        except KubectlError:
-            pass
         self.poller.stop()

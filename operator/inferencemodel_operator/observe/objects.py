@@ -82,8 +82,23 @@ class _PodStatus(_Wire, frozen=True):
     init_container_statuses: tuple[_ContainerStatus, ...] = ()
 
 
+class _Port(_Wire, frozen=True):
+    container_port: int
+    name: str = ""
+
+
+class _Container(_Wire, frozen=True):
+    name: str
+    ports: tuple[_Port, ...] = ()
+
+
+class _PodSpec(_Wire, frozen=True):
+    init_containers: tuple[_Container, ...] = ()
+
+
 class _Pod(_Wire, frozen=True):
     metadata: _Meta
+    spec: _PodSpec = _PodSpec()
     status: _PodStatus = _PodStatus()
 
 
@@ -132,6 +147,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool
     terminating: bool
     """Deleted, or at its end; it counts for nothing any more."""
+    poller_port: int
     poller_running: bool
     server_restarts: int
     target: str | None
@@ -252,6 +268,7 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
         uid=meta.uid,
         resource_version=version(meta.resource_version),
         ip=status.pod_ip,
+        poller_port=_port(wire.spec),
         ready=ready,
         terminating=meta.deletion_timestamp is not None or status.phase in ("Succeeded", "Failed"),
         poller_running=poller.state.running is not None if poller else status.phase == "Running",
@@ -261,6 +278,15 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
         trouble=trouble,
         message=message,
     )
+
+
+def _port(pod: _PodSpec) -> int:
+    """A pod that another release has made may listen elsewhere; it says so itself."""
+    for container in pod.init_containers:
+        for port in container.ports:
+            if (container.name, port.name) == (names.POLLER_CONTAINER, names.POLLER_CONTAINER):
+                return port.container_port
+    return names.POLLER_PORT
 
 
 def version(text: str) -> int:

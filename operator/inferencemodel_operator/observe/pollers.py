@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 import msgspec
 
-from inferencemodel_operator import names
 from inferencemodel_operator.errors import PollerUnavailableError
 from inferencemodel_operator.logs import about
 from inferencemodel_operator.observe.reports import Report, Unreachable
@@ -145,12 +144,12 @@ def askable(pod: Pod) -> bool:
 def direct(pod: Pod) -> str:
     """The poller's URL by the pod's own address."""
     host = f"[{pod.ip}]" if pod.ip and ":" in pod.ip else pod.ip
-    return f"http://{host}:{names.POLLER_PORT}"
+    return f"http://{host}:{pod.poller_port}"
 
 
 def proxied(server: str, pod: Pod) -> str:
     """The poller's URL through the API server, for an operator outside the pod network."""
-    path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}:{names.POLLER_PORT}/proxy"
+    path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}:{pod.poller_port}/proxy"
     return f"{server}{path}"
 
 
