@@ -20,7 +20,12 @@ from google.api_core.exceptions import (
     Unauthorized,
 )
 from google.auth.credentials import AnonymousCredentials
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+from google.auth.exceptions import (
+    DefaultCredentialsError,
+    GoogleAuthError,
+    InvalidOperation,
+    RefreshError,
+)
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.exceptions import RequestException
@@ -30,6 +35,7 @@ from model_poller.errors import (
     BucketNotFoundError,
     InvalidSettingsError,
     ObjectChangedError,
+    PollerError,
     UnreachableError,
 )
 from model_poller.metrics import METRICS
@@ -140,6 +146,12 @@ class GcsSource:
                 self._locations = tuple(sorted((*self._locations, location)))
         return new
 
+    def close(self) -> None:
+        """Close all connections."""
+        self._ranges.close()
+        self._client.close()
+        self._refresher.session.close()
+
     def list(self) -> list[StoredObject]:
         """All objects below all places; see `Source.list`."""
         return [stored for location in self._locations for stored in self._list(location)]
@@ -171,8 +183,11 @@ class GcsSource:
                 f"the bucket {location.bucket} does not exist; create it or correct the storage"
                 f" URI {location.uri}"
             ) from error
-        except (Forbidden, Unauthorized) as error:
+        except (Forbidden, Unauthorized, InvalidOperation) as error:
+            # InvalidOperation: an anonymous caller was asked who it is.
             raise self._denied("storage.objects.list", location.uri, str(error)) from error
+        except RefreshError as error:
+            raise self._no_token(location.uri, error) from error
         except (GoogleAPICallError, RetryError, GoogleAuthError, RequestException) as error:
             raise UnreachableError(
                 f"listing {location.uri} failed ({_first_line(error)}); it is tried again"
@@ -191,9 +206,7 @@ class GcsSource:
             with self._lock:
                 self._credentials.before_request(self._refresher, "GET", target, headers)
         except GoogleAuthError as error:
-            raise UnreachableError(
-                f"no access token for {stored.url} ({_first_line(error)})"
-            ) from error
+            raise self._no_token(stored.url, error) from error
         try:
             with self._ranges.get(target, headers, start, length) as body:
                 yield body
@@ -208,6 +221,14 @@ class GcsSource:
             raise UnreachableError(
                 f"reading {stored.url} was answered {refusal.status}"
             ) from refusal
+
+    def _no_token(self, where: str, error: GoogleAuthError) -> PollerError:
+        if isinstance(error, RefreshError) and not error.retryable:
+            return AccessDeniedError(
+                f"the credentials of {self.principal} are refused ({_first_line(error)}), so"
+                f" {where} can't be read; renew the key or the identity"
+            )
+        return UnreachableError(f"no access token for {where} ({_first_line(error)})")
 
     def _denied(self, permission: str, where: str, detail: str) -> AccessDeniedError:
         # The store's own words name the principal even where the credentials don't.

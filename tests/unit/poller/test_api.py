@@ -1,0 +1,162 @@
+"""The HTTP interface, over real sockets."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from model_poller.api import Api, Health
+from model_poller.board import Board
+from model_poller.status import DiskStatus, PollerStatus, SourceStatus, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FIRST = PollerStatus(revision="", model="imagenet", source=SourceStatus(uri="gs://models/imagenet"))
+
+
+def status(target: int, free: int = 1) -> PollerStatus:
+    return PollerStatus(
+        revision="",
+        model="imagenet",
+        source=FIRST.source,
+        target=target,
+        disk=DiskStatus(free_bytes=free, total_bytes=10),
+    )
+
+
+class Pod:
+    def __init__(self) -> None:
+        self.board = Board(FIRST)
+        self.healthy = True
+        probe = lambda: self.healthy  # noqa: E731
+        self.api = Api(0, self.board, Health(alive=probe, started=probe, ready=probe))
+        self.api.start()
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.api.port, timeout=20)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def status(self, query: str = "") -> PollerStatus:
+        code, body = self.get(f"/status{query}")
+        assert code == 200
+        return decode(body)
+
+
+@pytest.fixture
+def pod() -> Iterator[Pod]:
+    made = Pod()
+    yield made
+    made.board.close()
+    made.api.stop()
+
+
+def test_status_answers_at_once_to_who_knows_nothing(pod: Pod) -> None:
+    answer = pod.status()
+    assert (answer.model, answer.source.uri) == ("imagenet", "gs://models/imagenet")
+    assert answer.revision
+
+
+def test_an_old_revision_is_answered_at_once(pod: Pod) -> None:
+    old = pod.status().revision
+    pod.board.post(status(1))
+    assert pod.status(f"?after={old}&timeout=60").target == 1
+
+
+def test_a_revision_of_another_process_is_answered_at_once(pod: Pod) -> None:
+    assert pod.status("?after=deadbeef-7&timeout=60").model == "imagenet"
+
+
+def test_many_wait_at_once_and_all_hear_of_a_change(pod: Pod) -> None:
+    known = pod.status().revision
+    answers: list[int | None] = []
+    threads = [
+        threading.Thread(
+            target=lambda: answers.append(pod.status(f"?after={known}&timeout=20").target)
+        )
+        for _ in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    pod.board.post(status(5))
+    for thread in threads:
+        thread.join(20)
+    assert answers == [5] * 20
+
+
+def test_an_unchanged_status_is_answered_when_the_time_is_up(pod: Pod) -> None:
+    known = pod.status().revision
+    assert pod.status(f"?after={known}&timeout=0.05").revision == known
+
+
+def test_the_same_status_again_is_no_new_revision(pod: Pod) -> None:
+    assert pod.board.post(status(1))
+    before = pod.status().revision
+    assert not pod.board.post(status(1, free=9))
+    after = pod.status()
+    assert after.revision == before
+    assert after.disk == DiskStatus(free_bytes=9, total_bytes=10)
+
+
+def test_an_ending_poller_answers_those_who_wait(pod: Pod) -> None:
+    known = pod.status().revision
+    answers: list[str] = []
+    thread = threading.Thread(
+        target=lambda: answers.append(pod.status(f"?after={known}&timeout=60").revision)
+    )
+    thread.start()
+    pod.board.close()
+    thread.join(20)
+    assert answers == [known]
+
+
+@pytest.mark.parametrize("timeout", ["61", "-1", "soon", "nan", "inf"])
+def test_a_wait_that_can_not_be_is_refused(pod: Pod, timeout: str) -> None:
+    code, body = pod.get(f"/status?timeout={timeout}")
+    assert (code, b"from 0 to 60" in body) == (400, True)
+
+
+@pytest.mark.parametrize("probe", ["/livez", "/startupz", "/readyz"])
+def test_probes_tell_health(pod: Pod, probe: str) -> None:
+    assert pod.get(probe) == (200, b"ok\n")
+    pod.healthy = False
+    assert pod.get(probe)[0] == 503
+
+
+def test_metrics_are_readable_by_prometheus(pod: Pod) -> None:
+    code, body = pod.get("/metrics")
+    assert code == 200
+    assert b"# TYPE model_poller_fetched_bytes_total counter" in body
+
+
+def test_other_paths_are_not_found(pod: Pod) -> None:
+    assert pod.get("/")[0] == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+def test_nothing_can_be_changed(pod: Pod, method: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", pod.api.port, timeout=20)
+    connection.request(method, "/status")
+    assert connection.getresponse().status == 501
+    connection.close()
+
+
+def test_a_connection_can_be_used_again(pod: Pod) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", pod.api.port, timeout=20)
+    for _ in range(3):
+        connection.request("GET", "/livez")
+        assert connection.getresponse().read() == b"ok\n"
+    connection.close()
+
+
+def test_a_port_that_is_taken_is_an_error(pod: Pod) -> None:
+    with pytest.raises(OSError, match="in use"):
+        Api(pod.api.port, pod.board, Health(bool, bool, bool))

@@ -1,0 +1,183 @@
+"""Google Cloud Storage: what its answers become."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from google.cloud.storage.retry import DEFAULT_RETRY
+
+from model_poller import fetch
+from model_poller.errors import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    InvalidSettingsError,
+    ObjectChangedError,
+    UnreachableError,
+)
+from model_poller.sources import gcs
+from model_poller.sources.gcs import GcsSource, Location, parse_uri
+from tests.unit.poller.gcs_server import GcsServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def server() -> Iterator[GcsServer]:
+    with GcsServer() as running:
+        yield running
+
+
+@pytest.fixture
+def source(server: GcsServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[GcsSource]:
+    monkeypatch.setattr(gcs, "_RETRY", DEFAULT_RETRY.with_timeout(0.01))
+    monkeypatch.setattr(fetch, "_FIRST_DELAY_SECONDS", 0.001)
+    made = GcsSource([parse_uri("gs://models/imagenet")], endpoint=server.url, anonymous=True)
+    yield made
+    made.close()
+
+
+def download(source: GcsSource, folder: Path) -> None:
+    fetch.download(
+        source,
+        {folder / stored.path: stored for stored in source.list()},
+        stopped=threading.Event(),
+        progress=lambda _: None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("uri", "location"),
+    [
+        ("gs://models/imagenet", Location("models", "imagenet")),
+        ("gs://models/a/b/", Location("models", "a/b")),
+        ("gs://models", Location("models", "")),
+        ("gs://models/", Location("models", "")),
+    ],
+)
+def test_storage_uris_are_read(uri: str, location: Location) -> None:
+    assert parse_uri(uri) == location
+    assert location.uri == uri.rstrip("/")
+
+
+@pytest.mark.parametrize("uri", ["s3://b/x", "gs:/b/x", "gs://", "gs://B/x", "/models", ""])
+def test_what_is_no_storage_uri_is_refused_with_the_form_of_one(uri: str) -> None:
+    with pytest.raises(InvalidSettingsError, match="gs://BUCKET/FOLDER"):
+        parse_uri(uri)
+
+
+def test_a_listing_shows_what_is_below_the_folder(server: GcsServer, source: GcsSource) -> None:
+    server.put("imagenet/1.zip", b"abc")
+    server.put("imagenet-large/1.zip", b"other")
+    (stored,) = source.list()
+    assert (stored.path, stored.size, stored.generation) == ("1.zip", 3, "1")
+    assert stored.url == "gs://models/imagenet/1.zip"
+    assert stored.crc32c == 0x364B3FB7
+
+
+def test_objects_are_read_by_odd_names_too(
+    server: GcsServer, source: GcsSource, tmp_path: Path
+) -> None:
+    server.put("imagenet/1/a b+c%2F?#é", b"abc")
+    download(source, tmp_path)
+    assert (tmp_path / "1/a b+c%2F?#é").read_bytes() == b"abc"
+
+
+def test_a_bucket_that_is_not_there_is_named(server: GcsServer, source: GcsSource) -> None:
+    server.list_status = 404
+    with pytest.raises(BucketNotFoundError, match="bucket models does not exist; create it"):
+        source.list()
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_listing_names_permission_and_role(
+    server: GcsServer, source: GcsSource, status: int
+) -> None:
+    server.list_status = status
+    with pytest.raises(AccessDeniedError, match=r"anonymous caller lacks storage\.objects\.list"):
+        source.list()
+
+
+def test_the_principal_is_taken_from_the_stores_own_words(
+    server: GcsServer, source: GcsSource
+) -> None:
+    server.list_status = 403
+    server.error_body = "poller@p.iam.gserviceaccount.com does not have storage.objects.list access"
+    with pytest.raises(AccessDeniedError, match=r"^poller@p\.iam\.gserviceaccount\.com lacks"):
+        source.list()
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_store_that_fails_is_unreachable(
+    server: GcsServer, source: GcsSource, status: int
+) -> None:
+    server.list_status = status
+    with pytest.raises(UnreachableError, match="listing gs://models/imagenet failed"):
+        source.list()
+
+
+def test_a_store_that_does_not_answer_is_unreachable(
+    server: GcsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gcs, "_RETRY", DEFAULT_RETRY.with_timeout(0.01))
+    nobody = GcsSource([Location("models", "")], endpoint="http://127.0.0.1:9", anonymous=True)
+    with pytest.raises(UnreachableError):
+        nobody.list()
+    nobody.close()
+
+
+@pytest.mark.parametrize("fault", ["503", "429", "cut"])
+def test_reads_go_on_after_passing_faults(
+    server: GcsServer, source: GcsSource, tmp_path: Path, fault: str
+) -> None:
+    server.put("imagenet/1.zip", b"abc" * 1000)
+    if fault == "cut":
+        server.cut = 2
+    else:
+        server.get_statuses = [int(fault)] * 2
+    download(source, tmp_path)
+    assert (tmp_path / "1.zip").read_bytes() == b"abc" * 1000
+    assert server.calls.count("get") == 3
+
+
+def test_a_replaced_object_is_told_apart_from_a_fault(server: GcsServer, source: GcsSource) -> None:
+    server.put("imagenet/1.zip", b"old")
+    (stored,) = source.list()
+    server.put("imagenet/1.zip", b"new")
+    with pytest.raises(ObjectChangedError, match="was replaced"), source.open_range(stored, 0, 3):
+        pass
+
+
+def test_a_refused_read_names_object_and_permission(
+    server: GcsServer, source: GcsSource, tmp_path: Path
+) -> None:
+    server.put("imagenet/1.zip", b"abc")
+    server.get_statuses = [403]
+    with pytest.raises(AccessDeniedError, match=r"storage\.objects\.get on gs://models/imagenet/1"):
+        download(source, tmp_path)
+    assert server.calls.count("get") == 1
+
+
+def test_connections_are_kept_between_reads(
+    server: GcsServer, source: GcsSource, tmp_path: Path
+) -> None:
+    for number in range(20):
+        server.put(f"imagenet/{number}.zip", b"abc")
+    download(source, tmp_path)
+    assert server.calls.count("get") == 20
+    of_the_library = 2
+    assert server.connections <= fetch.WORKERS + of_the_library
+
+
+def test_missing_credentials_are_told_with_the_ways_to_give_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nothing(**_: object) -> None:
+        raise gcs.DefaultCredentialsError("none")
+
+    monkeypatch.setattr(gcs.google.auth, "default", nothing)
+    with pytest.raises(InvalidSettingsError, match="GOOGLE_APPLICATION_CREDENTIALS"):
+        GcsSource([], endpoint=None, anonymous=False)
