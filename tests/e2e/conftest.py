@@ -1,0 +1,121 @@
+"""The operator and a bucket on a whole cluster, and a resource in a namespace of its own."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+
+from demo.cluster import MANIFESTS, TREE
+from tests.e2e.models import Operator, Served
+from tests.support import savedmodels, subscriptions
+from tests.support.bucket import Bucket
+from tests.support.kubectl import Kubectl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from devcluster.client import Api
+
+SYSTEM = "inferencemodel-system"
+BUCKET = "development-bucket"
+BUCKET_FROM_HERE = "127.0.0.1:30443"
+PUBSUB_FROM_HERE = "127.0.0.1:30085"
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """SavedModels of ``y = 0.5 x + offset``, by offset."""
+    return savedmodels.build(tmp_path_factory.mktemp("exports"), 2, 3)
+
+
+@pytest.fixture(scope="session")
+def installed(cluster: Api, project_images: None) -> Kubectl:
+    """The operator and the development bucket, running."""
+    kubectl = Kubectl(cluster.program, cluster.kubeconfig)
+    kubectl("apply", "-k", str(TREE / MANIFESTS))
+    for namespace, deployment in (
+        (SYSTEM, "inferencemodel-operator"),
+        (BUCKET, "bucket"),
+        (BUCKET, "pubsub"),
+    ):
+        within = kubectl.in_namespace(namespace)
+        # A tag that was loaded anew is noticed by new pods only.
+        within("rollout", "restart", f"deployment/{deployment}")
+        within("rollout", "status", f"deployment/{deployment}", "--timeout=120s", timeout=150)
+    return kubectl
+
+
+@contextmanager
+def _served(cluster: Api, kubectl: Kubectl, exports: dict[int, Path]) -> Iterator[Served]:
+    name = f"model-{next(_numbers)}"
+    namespace = f"e2e-{name}"
+    subscription = f"projects/development/subscriptions/{namespace}"
+    kubectl.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {
+                "name": namespace,
+                "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+            },
+        }
+    )
+    subscriptions.create(
+        PUBSUB_FROM_HERE, topic="projects/development/topics/models", subscription=subscription
+    )
+    served = Served(
+        name=name,
+        namespace=namespace,
+        kubectl=kubectl.in_namespace(namespace),
+        operator=Operator(kubectl.in_namespace(SYSTEM)),
+        bucket=Bucket(f"http://{BUCKET_FROM_HERE}", "models"),
+        subscription=subscription,
+        ingress=cluster.ingress,
+        exports=exports,
+    )
+    try:
+        yield served
+    finally:
+        kubectl("delete", "namespace", namespace, "--wait=false")
+        pods = kubectl.in_namespace(namespace)
+        # Nobody sends requests any more, so there is nothing to drain.
+        pods("delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false")
+
+
+@pytest.fixture
+def served(cluster: Api, installed: Kubectl, exports: dict[int, Path]) -> Iterator[Served]:
+    """A resource that is not applied yet, and its bucket folder, empty."""
+    with _served(cluster, installed, exports) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def served_once(cluster: Api, installed: Kubectl, exports: dict[int, Path]) -> Iterator[Served]:
+    """A resource that serves a good version and goes through all tests of a module."""
+    with _served(cluster, installed, exports) as served:
+        served.upload(1, offset=2)
+        served.apply(replicas=1)
+        served.until_active(1, replicas=1)
+        yield served
+
+
+@pytest.fixture(autouse=True)
+def told_on_failure(request: pytest.FixtureRequest, installed: Kubectl) -> Iterator[None]:
+    """Prints what the cluster says of a resource whose test failed."""
+    failed_before = request.session.testsfailed
+    yield
+    if request.session.testsfailed == failed_before:
+        return
+    for name in ("served", "served_once"):
+        if name in request.fixturenames:
+            served: Served = request.getfixturevalue(name)
+            print(json.dumps(served.get().get("status"), indent=2))
+            print(served.kubectl("get", "pods,events", "-o", "wide"))
+    print(installed.in_namespace(SYSTEM)("logs", "deployment/inferencemodel-operator", "--tail=60"))
