@@ -252,6 +252,23 @@ def test_a_quantity_that_was_not_canonical_would_be_seen(
     ]
 
 
+def test_the_pods_meet_the_restricted_standard(
+    api_server: Api, namespace: str, desired: tuple[Manifest, ...]
+) -> None:
+    enforced = "pod-security.kubernetes.io/enforce=restricted"
+    api_server.kubectl("label", "--overwrite", "namespace", namespace, enforced)
+    (deployment,) = (child for child in desired if child["kind"] == "Deployment")
+    template = deployment["spec"]["template"]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**template["metadata"], "name": "pod", "namespace": namespace},
+        "spec": {**template["spec"], "serviceAccountName": "default"},
+    }
+    answer = api_server.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
+    assert "pod/pod created" in answer
+
+
 def test_what_is_no_longer_wished_for_goes_away(api_server: Api, namespace: str) -> None:
     metadata = {"name": "shrinking", "namespace": namespace, "uid": "u-1"}
     bare = {"model": {"storageUri": "gs://models/imagenet"}, "ingress": {"host": "x.example.com"}}
@@ -300,19 +317,24 @@ QUANTITIES = (
 
 def test_a_canonical_quantity_is_given_back_as_it_is(api_server: Api, namespace: str) -> None:
     canonical = [str(Quantity.parse(quantity)) for quantity in QUANTITIES]
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
+    containers = [
+        {"name": f"c{index}", "image": "i", "resources": {"requests": {"memory": quantity}}}
+        for index, quantity in enumerate(canonical)
+    ]
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
         "metadata": {"name": "quantities", "namespace": namespace},
         "spec": {
-            "containers": [
-                {"name": f"c{index}", "image": "i", "resources": {"requests": {"memory": quantity}}}
-                for index, quantity in enumerate(canonical)
-            ]
+            "selector": {"matchLabels": {"app": "quantities"}},
+            "template": {
+                "metadata": {"labels": {"app": "quantities"}},
+                "spec": {"containers": containers},
+            },
         },
     }
     answer = api_server.kubectl(
-        *("create", "--dry-run=server", "-f", "-", "-o", "json"), stdin=json.dumps(pod)
+        *("create", "--dry-run=server", "-f", "-", "-o", "json"), stdin=json.dumps(deployment)
     )
-    live = json.loads(answer)["spec"]["containers"]
+    live = json.loads(answer)["spec"]["template"]["spec"]["containers"]
     assert [container["resources"]["requests"]["memory"] for container in live] == canonical

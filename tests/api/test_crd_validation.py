@@ -558,6 +558,12 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.template.metadata.labels",
         "must not have the operator's own labels",
     ),
+    "a label of the Deployment's controller": (
+        "spec.template.metadata.labels",
+        {"pod-template-hash": "0"},
+        "spec.template.metadata.labels",
+        "nor pod-template-hash",
+    ),
     "a label's value with a space": (
         "spec.template.metadata.labels",
         {"team": "computer vision"},

@@ -60,6 +60,6 @@ def volumes(secret: str | None) -> list[Manifest]:
     if secret is not None:
         # Group-readable: the files belong to root, the poller reads them through fsGroup.
         wanted.append(
-            {"name": "model-source", "secret": {"secretName": secret, "defaultMode": 288}}
+            {"name": "model-source", "secret": {"secretName": secret, "defaultMode": 0o440}}
         )
     return wanted

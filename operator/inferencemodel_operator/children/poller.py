@@ -69,7 +69,8 @@ def arguments(model: InferenceModel) -> list[str]:
     if server.batching is not None:
         parameters = batching.textproto(server.batching, server.threads)
         arguments.append(f"--batching-parameters={parameters}")
-    return arguments
+    # Kubernetes would read $(NAME) in them as a variable, and $$ as one $.
+    return [argument.replace("$", "$$") for argument in arguments]
 
 
 def _environment(model: InferenceModel) -> list[Manifest]:

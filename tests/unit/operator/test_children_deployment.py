@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -210,6 +211,11 @@ def test_the_poller_is_told_what_the_spec_says() -> None:
     }
 
 
+def test_a_dollar_reaches_the_poller_although_kubernetes_expands_variables() -> None:
+    told = flags(poller(model={"storageUri": "gs://models/$(POD_NAME)/a$$b"}))
+    assert told["storage-uri"] == "gs://models/$$(POD_NAME)/a$$$$b"
+
+
 def test_what_the_spec_leaves_out_is_not_told() -> None:
     told = flags(poller())
     left_out = {"endpoint", "anonymous", "pubsub-subscription", "batching-parameters"}
@@ -245,6 +251,10 @@ def test_credentials_are_in_the_pollers_container_alone() -> None:
 
 def test_without_a_secret_no_credentials_are_named() -> None:
     assert "GOOGLE_APPLICATION_CREDENTIALS" not in {v["name"] for v in poller()["env"]}
+
+
+def test_the_poller_is_of_the_operators_release_unless_an_installation_says_otherwise() -> None:
+    assert poller()["image"] == f"inferencemodel/poller:{version('inferencemodel')}"
 
 
 def test_the_pollers_image_is_the_installations() -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inferencemodel_operator.values import Duration, Quantity
 
@@ -78,3 +80,20 @@ def test_what_is_no_quantity_is_refused_with_an_example(text: str) -> None:
 def test_a_quantity_beyond_all_bounds_is_refused_not_computed(text: str) -> None:
     with pytest.raises(ValueError, match="8E"):
         Quantity.parse(text)
+
+
+NUMBERS = st.from_regex(r"[0-9]{1,6}(\.[0-9]{0,4})?", fullmatch=True)
+SUFFIXES = st.sampled_from(["", "m", "k", "M", "G", "Ki", "Mi", "Gi", "Ti", "e3", "E-2", "e0"])
+
+
+@given(NUMBERS, SUFFIXES)
+def test_a_canonical_quantity_is_its_own_canonical_form(number: str, suffix: str) -> None:
+    canonical = Quantity.parse(number + suffix)
+    assert Quantity.parse(canonical) == canonical
+
+
+@given(NUMBERS, st.sampled_from(["", "m", "k", "M", "G"]))
+def test_a_quantity_is_never_less_than_what_was_given(number: str, suffix: str) -> None:
+    factor = {"": 1, "m": Decimal("0.001"), "k": 10**3, "M": 10**6, "G": 10**9}[suffix]
+    exact = Decimal(number) * factor
+    assert 0 <= Quantity.parse(number + suffix).value - exact < Decimal("0.001")
