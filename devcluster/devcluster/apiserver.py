@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devcluster import build
+from devcluster import build, files
 from devcluster.client import Api, answers
-from devcluster.controlplane import ADMIN, API_SERVER, ControlPlane
+from devcluster.controlplane import ADMIN, API_SERVER, STOP_SECONDS, ControlPlane
 from devcluster.processes import Processes
 
 if TYPE_CHECKING:
@@ -71,13 +71,12 @@ class ApiServer:
             what="it was ready",
             within=READY_SECONDS,
         )
-        self.kubeconfig.touch(mode=0o600)
-        self.kubeconfig.write_text(plane.certificates.kubeconfig(ADMIN, plane.url))
+        files.write(self.kubeconfig, plane.certificates.kubeconfig(ADMIN, plane.url))
         return Api(self.kubeconfig, plane.url, programs["kubectl"], plane.audit_log)
 
     def stop(self) -> None:
         """End both programs and remove the directory."""
-        self._processes.stop(API_SERVER)
+        self._processes.stop(API_SERVER, STOP_SECONDS)
         self._processes.stop("etcd")
         shutil.rmtree(self._state, ignore_errors=True)
 

@@ -22,14 +22,13 @@ KILL_SECONDS = 30.0
 
 
 def hierarchies(mounts: str) -> list[Path]:
-    """The mount points of the control group file systems that the kubelet uses.
+    """The mount points of the control group file systems.
 
-    That is the one of version 2, or all of version 1; where version 2 is mounted beside version 1
-    it has no controllers, and nobody uses it.
+    There is one of version 2, or one of version 1 for each controller, or both, where the one of
+    version 2 has no controllers but the processes are in it all the same.
     """
     found = [line.split()[1:3] for line in mounts.splitlines()]
-    first = [Path(point) for point, kind in found if kind == "cgroup"]
-    return first or [Path(point) for point, kind in found if kind == "cgroup2"]
+    return [Path(point) for point, kind in found if kind in {"cgroup", "cgroup2"}]
 
 
 def _groups() -> Iterator[Path]:

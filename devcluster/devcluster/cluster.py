@@ -7,13 +7,25 @@ import json
 import shutil
 import signal
 import socket
+import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from devcluster import build, cgroups, locks, mounts, network, packages, paths
+from devcluster import (
+    build,
+    cgroups,
+    files,
+    leftovers,
+    locks,
+    mounts,
+    network,
+    packages,
+    paths,
+    recipes,
+)
 from devcluster.addons import AWAITED, NAMES, Addons, load_program, program_image
 from devcluster.client import Api, KubectlError, answers
-from devcluster.controlplane import ADMIN, API_SERVER, ControlPlane
+from devcluster.controlplane import ADMIN, API_SERVER, STOP_SECONDS, ControlPlane
 from devcluster.errors import PreconditionError, UsageError
 from devcluster.images import NodeImages
 from devcluster.network import Network
@@ -33,12 +45,14 @@ from devcluster.progress import step
 
 API_PORT = 6443
 READY_SECONDS = 120.0
+_KUBELET_HEALTH = "http://127.0.0.1:10248/healthz"
 #: In the order in which they end.
 _PROGRAMS = (
     (KUBELET, PROXY, CONTROLLER_MANAGER, SCHEDULER),
     (API_SERVER,),
     ("etcd", CONTAINERD),
 )
+
 #: The ports of 127.0.0.1 that the programs take, with what is most likely there otherwise.
 _PORTS = (API_PORT, 10248, 10249, 10250, 10256, 10257, 10259)
 
@@ -128,7 +142,7 @@ class Cluster:
             programs = build.ensure(build.NODE_TOOLS)
             fresh = not (self._state / "etcd").exists()
             self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (self._state / "settings.json").write_text(json.dumps(asdict(chosen)))
+            files.write(self._state / "settings.json", json.dumps(asdict(chosen)))
             plane = self._plane(programs)
             node = self._node(plane)
             with step("starting etcd and the API server"):
@@ -166,17 +180,17 @@ class Cluster:
         with locks.exclusive("cluster"):
             with step("stopping the cluster's programs"):
                 for names in _PROGRAMS[:-1]:
-                    self._processes.stop_all(names)
+                    self._processes.stop_all(names, STOP_SECONDS)
             with step("ending the pods"):
                 self._end_containers()
                 self._processes.stop_all(_PROGRAMS[-1])
-            with step("putting the machine back as it was"):
-                mounts.unmount_below(self._state, self._sockets, self._images_root)
+            with step("putting the machine back as it was"), locks.exclusive("images"):
+                mounts.unmount_below(self._state, self._sockets, self._images_root, recipes.RUNROOT)
                 cgroups.remove()
                 self._network.restore()
-                _remove_log_links(self._state)
-                shutil.rmtree(self._sockets, ignore_errors=True)
-                shutil.rmtree(self._state)
+                leftovers.remove(self._state)
+                for directory in (recipes.RUNROOT, self._sockets, self._state):
+                    shutil.rmtree(directory, ignore_errors=True)
 
     def reset(self) -> Api:
         """A clean API: the same cluster with nothing in it, and the images still on the node."""
@@ -274,15 +288,12 @@ class Cluster:
             what="it was ready",
             within=READY_SECONDS,
         )
-        self.kubeconfig.touch(mode=0o600)
-        self.kubeconfig.write_text(plane.certificates.kubeconfig(ADMIN, plane.url))
+        files.write(self.kubeconfig, plane.certificates.kubeconfig(ADMIN, plane.url))
 
     def _start_containerd(self, node: Node, *, fresh: bool) -> NodeImages:
         for path, content in node.configuration().items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-            path.write_text(content)
-        node.resolv_conf.write_text(usable_resolv_conf(_machine_resolv_conf()))
+            files.write(path, content)
+        files.write(node.resolv_conf, usable_resolv_conf(_machine_resolv_conf()), mode=0o644)
         self._images_root.mkdir(parents=True, exist_ok=True)
         images = NodeImages(node.plane.programs["ctr"], node.containerd_socket)
 
@@ -321,8 +332,10 @@ class Cluster:
     def _node_ready(self, api: Api) -> bool:
         path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
         try:
+            # What the API server tells of the node may be older than the end of its kubelet.
+            urllib.request.urlopen(_KUBELET_HEALTH, timeout=5).close()
             return api.kubectl("get", "node", NODE_NAME, "-o", path, timeout=10) == "True"
-        except KubectlError:
+        except (OSError, KubectlError):
             return False
 
     def _end_containers(self) -> None:
@@ -359,13 +372,3 @@ def _shims(socket_path: Path) -> list[Identity]:
                 identity = Identity.of(int(directory.name))
                 found += [identity] if identity else []
     return found
-
-
-def _remove_log_links(state: Path) -> None:
-    """Remove the links to our containers' logs that the kubelet puts under a fixed path."""
-    directory = Path("/var/log/containers")
-    for link in directory.glob("*.log") if directory.is_dir() else ():
-        if link.is_symlink() and link.readlink().is_relative_to(state):
-            link.unlink()
-    with contextlib.suppress(OSError):
-        directory.rmdir()

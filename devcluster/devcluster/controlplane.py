@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from devcluster import files
 from devcluster.certs import FRONT_PROXY_CA, Certificate, Certificates
 from devcluster.errors import UsageError
 from devcluster.processes import Program
@@ -20,6 +21,8 @@ SERVICE_NETWORK = "10.96.0.0/16"
 KUBERNETES_SERVICE = "10.96.0.1"
 ADMIN = "admin"
 API_SERVER = "kube-apiserver"
+#: The API server would wait a minute for watches that go on; what matters is in etcd by then.
+STOP_SECONDS = 3.0
 
 #: Who wrote what, without the contents; reads and the cluster's own heartbeats are left out.
 AUDIT_POLICY = {
@@ -81,7 +84,7 @@ class ControlPlane:
             raise UsageError(f"{self.sockets} is too long for a Unix socket: name a shorter one")
         for directory in (self.state, self.sockets):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._audit_policy.write_text(json.dumps(AUDIT_POLICY, indent=1))
+        files.write(self._audit_policy, json.dumps(AUDIT_POLICY, indent=1))
         self.certificates.ensure(
             Certificate(
                 API_SERVER,

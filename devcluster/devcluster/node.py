@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from devcluster.controlplane import ControlPlane
 
 NODE_NAME = "devcluster"
+POD_NETWORK_NAME = "devcluster"
 CLUSTER_DOMAIN = "cluster.local"
 CLUSTER_DNS = "10.96.0.10"
 #: As many as the pods' network has room for, and more than a test needs.
@@ -97,7 +98,7 @@ class Node:
         """The pods' network: a bridge, and ports of the host for those that ask for one."""
         return {
             "cniVersion": "1.0.0",
-            "name": "devcluster",
+            "name": POD_NETWORK_NAME,
             "plugins": [
                 {
                     "type": "bridge",
@@ -159,6 +160,7 @@ netns_mounts_under_state_dir = true
 [plugins."io.containerd.cri.v1.runtime".cni]
 bin_dirs = [{_quoted(self.plugins)}]
 conf_dir = {_quoted(self.state / "cni")}
+use_internal_loopback = true
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
@@ -284,6 +286,7 @@ Root = {_quoted(self.sockets / "runc")}
                 f"--root-ca-file={certificates.crt('ca')}",
                 f"--cluster-signing-cert-file={certificates.crt('ca')}",
                 f"--cluster-signing-key-file={certificates.key('ca')}",
+                f"--flex-volume-plugin-dir={self.state / 'kubelet-plugins'}",
             ),
             {},
             inputs=(kubeconfig,),

@@ -30,12 +30,21 @@ if TYPE_CHECKING:
 
     from devcluster.images import NodeImages
 
+#: Where buildah keeps what must not survive a reboot.
+RUNROOT = paths.RUN.with_name(f"{paths.NAME}-buildah")
 IMAGES = paths.REPOSITORY / "images"
 _BASE_NAME = f"localhost/{paths.NAME}/base"
 _CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 _PIP_CONFIGURATION = "/etc/pip.conf"
 #: Not in the base: what nobody reads in a container.
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
+#: Merges /usr at the start, as every installer has for years; later it would take all of Perl.
+_MERGED_USR = Path("/usr/share/mmdebstrap/hooks/merged-usr")
+#: What makes the base the same wherever it is made, and where a build's mounts go.
+_FINISH = (
+    'rm -rf "$1/etc/resolv.conf" "$1/etc/hostname" "$1"/etc/apt/sources.list*',
+    f'touch "$1{_PIP_CONFIGURATION}"',
+)
 #: Settings of pip that say where packages come from; the rest is the Dockerfile's business.
 _PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "retries")
 
@@ -142,8 +151,7 @@ class Buildah:
         """The command line of one command."""
         if self.root is None:
             return ["buildah", *arguments]
-        runroot = paths.RUN.with_name(f"{paths.NAME}-buildah")
-        store = [f"--root={self.root}", f"--runroot={runroot}", "--storage-driver=overlay"]
+        store = [f"--root={self.root}", f"--runroot={RUNROOT}", "--storage-driver=overlay"]
         return ["buildah", *store, *arguments]
 
     def image_id(self, name: str) -> str | None:
@@ -311,7 +319,7 @@ def _ensure_base() -> str:
     suite = _suite()
     listed = (IMAGES / "base" / "packages.txt").read_text().split()
     sources = _sources()
-    digest = hashlib.sha256(json.dumps([suite, listed, _LEFT_OUT]).encode())
+    digest = hashlib.sha256(json.dumps([suite, listed, _LEFT_OUT, _FINISH]).encode())
     digest.update(sources.read_bytes() if sources else b"")
     name = f"{_BASE_NAME}:{digest.hexdigest()[:16]}"
     buildah = _store()
@@ -339,9 +347,10 @@ def _debootstrap(
 ) -> None:
     argv = [
         *build.nice(),
-        *("mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(listed)}"),
+        *("mmdebstrap", "--mode=root", "--variant=essential", f"--include={','.join(listed)}"),
+        *([f"--hook-dir={_MERGED_USR}"] if _MERGED_USR.is_dir() else []),
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
-        f'--customize-hook=touch "$1{_PIP_CONFIGURATION}"',
+        *(f"--customize-hook={command}" for command in _FINISH),
         *(suite, str(archive), *([str(sources)] if sources else [])),
     ]
     with log.open("w") as written:
