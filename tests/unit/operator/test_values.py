@@ -94,6 +94,6 @@ def test_a_canonical_quantity_is_its_own_canonical_form(number: str, suffix: str
 
 @given(NUMBERS, st.sampled_from(["", "m", "k", "M", "G"]))
 def test_a_quantity_is_never_less_than_what_was_given(number: str, suffix: str) -> None:
-    factor = {"": 1, "m": Decimal("0.001"), "k": 10**3, "M": 10**6, "G": 10**9}[suffix]
+    factor = Decimal({"": "1", "m": "0.001", "k": "1e3", "M": "1e6", "G": "1e9"}[suffix])
     exact = Decimal(number) * factor
     assert 0 <= Quantity.parse(number + suffix).value - exact < Decimal("0.001")
