@@ -108,7 +108,8 @@ def run(chosen: Settings) -> None:
         )
     for part in (poller, *parts):
         part.start()
-    _log.info("serving %s from %s into %s", chosen.model, source.uri, chosen.base)
+    _log.info("bringing %s from %s to %s", chosen.model, source.uri or "…", chosen.base)
+    _log.info("listening on port %d", api.port)
     _log.info("%s: ending", signal.Signals(signal.sigwait(_ENDING)).name)
     # Threads that don't end at once are daemons, whose work is safe to lose at any point.
     for part in (poller, *parts):

@@ -168,8 +168,8 @@ def test_connections_are_kept_between_reads(
         server.put(f"imagenet/{number}.zip", b"abc")
     download(source, tmp_path)
     assert server.calls.count("get") == 20
-    of_the_library = 2
-    assert server.connections <= fetch.WORKERS + of_the_library
+    of_the_listing = 1
+    assert server.connections <= fetch.WORKERS + of_the_listing
 
 
 def test_missing_credentials_are_told_with_the_ways_to_give_them(

@@ -1,0 +1,335 @@
+"""A whole poller: what it does and tells from upload to AVAILABLE, and when things fail."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from model_poller.core import Policy
+from model_poller.errors import AccessDeniedError, BucketNotFoundError, UnreachableError
+from model_poller.status import (
+    SourceReason,
+    SourceState,
+    VersionReason,
+    VersionState,
+)
+from tests.unit.poller.doubles import below, graph, model, zipped
+from tests.unit.poller.world import TOLD, World
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> World:
+    return World(tmp_path, TOLD)
+
+
+def archive(version: int) -> bytes:
+    return zipped(below(f"{version:04d}", model(b"%d" % version)))
+
+
+def test_an_upload_is_served_and_the_next_one_replaces_it(world: World) -> None:
+    world.source.put("0001.zip", archive(1))
+    assert world.settle().active_version == 1
+    world.source.put_all(below("2", model(b"2")))
+    status = world.settle()
+    assert status.active_version == 2
+    assert [(v.version, v.state) for v in status.versions] == [
+        (2, VersionState.AVAILABLE),
+        (1, VersionState.RETIRED),
+    ]
+    assert all(v.in_source and v.bytes_done == v.bytes_total > 0 for v in status.versions)
+
+
+def test_a_pod_fetches_at_once_and_publishes_when_told(pod: World) -> None:
+    pod.source.put("0001.zip", archive(1))
+    status = pod.settle()
+    assert pod.version(1).state is VersionState.FETCHED
+    assert status.target is None
+    assert pod.base() == {}
+    assert not pod.poller.has_published()
+    pod.tell(1)
+    pod.step()
+    assert pod.base().keys() == {"1"}
+    assert pod.poller.has_published()
+    assert pod.settle().target == 1
+    assert pod.version(1).state is VersionState.AVAILABLE
+
+
+def test_a_rollback_takes_no_download(pod: World) -> None:
+    for version in (1, 2):
+        pod.source.put(f"{version}.zip", archive(version))
+        pod.tell(version)
+        pod.settle()
+    reads = len(pod.source.requests)
+    pod.tell(1)
+    assert pod.settle().active_version == 1
+    assert pod.base().keys() == {"1"}
+    assert len(pod.source.requests) == reads
+
+
+def test_a_target_that_is_not_there_is_told(pod: World) -> None:
+    pod.source.put("1.zip", archive(1))
+    pod.tell(9)
+    pod.settle()
+    missing = pod.version(9)
+    assert missing.state is VersionState.INCOMPLETE
+    assert "version 9 is not in the source" in missing.message
+
+
+def test_a_version_that_the_server_refuses_is_quarantined_until_it_changes(world: World) -> None:
+    world.source.put("1.zip", archive(1))
+    world.settle()
+    world.server.bad = {2}
+    world.source.put("2.zip", archive(2))
+    status = world.settle()
+    assert status.active_version == 1
+    bad = world.version(2)
+    assert bad.state is VersionState.QUARANTINED
+    assert bad.reason is VersionReason.LOAD_FAILED
+    assert "bad graph" in bad.message
+    assert world.base().keys() == {"1"}
+
+    world.server.bad = set()
+    world.source.put("2.zip", archive(2))
+    assert world.settle(turns=40).active_version == 2
+
+
+def test_a_quarantine_outlives_a_restart(world: World) -> None:
+    world.source.put("1.zip", archive(1))
+    world.source.put("2.zip", b"no archive")
+    world.settle()
+    reads = len(world.source.requests)
+    world.start()
+    world.settle()
+    assert world.version(2).state is VersionState.QUARANTINED
+    assert len(world.source.requests) == reads
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"no archive", VersionReason.BAD_ARCHIVE),
+        (archive(2)[:-30], VersionReason.BAD_ARCHIVE),
+        (zipped({"../2/saved_model.pb": b"x"}), VersionReason.UNSAFE_ARCHIVE),
+        (zipped({"2/readme": b"x"}), VersionReason.MISSING_SAVED_MODEL),
+        (zipped({"2/saved_model.pb": graph()}), VersionReason.MISSING_VARIABLES),
+        (archive(1), VersionReason.BAD_ARCHIVE),
+    ],
+)
+def test_a_broken_archive_is_told_and_the_version_before_goes_on(
+    world: World, content: bytes, reason: VersionReason
+) -> None:
+    world.source.put("1.zip", archive(1))
+    world.settle()
+    world.source.put("2.zip", content)
+    assert world.settle().active_version == 1
+    assert world.version(2).reason is reason
+    assert "2.zip" in world.version(2).message
+    assert world.staged() == [] or all(name.startswith("trash") for name in world.staged())
+
+
+def test_a_folder_that_lacks_its_variables_waits_for_them(world: World) -> None:
+    """The graph says that it restores variables, whose upload has not begun."""
+    world.source.put("1/saved_model.pb", graph())
+    world.settle()
+    waiting = world.version(1)
+    assert waiting.state is VersionState.INCOMPLETE
+    assert waiting.reason is VersionReason.MISSING_VARIABLES
+    assert world.base() == {}
+    reads = len(world.source.requests)
+    world.settle()
+    assert len(world.source.requests) == reads
+    world.source.put_all(below("1", model()))
+    assert world.settle().active_version == 1
+
+
+def test_a_folder_with_a_name_that_leads_out_of_it_is_quarantined(world: World) -> None:
+    world.source.put_all(below("1", {**model(), "assets/../../../evil": b"x"}))
+    world.settle()
+    assert world.version(1).reason is VersionReason.UNSAFE_ARCHIVE
+
+
+def test_a_changed_object_under_a_served_number_is_told_and_not_loaded(world: World) -> None:
+    world.source.put("1.zip", archive(1))
+    world.settle()
+    before, loads = world.base(), len(world.server.seen)
+    world.source.put("1.zip", archive(1) + b"")
+    world.settle()
+    changed = world.version(1)
+    assert changed.state is VersionState.AVAILABLE
+    assert changed.reason is VersionReason.CHANGED_AFTER_PUBLISH
+    assert (world.base(), len(world.server.seen)) == (before, loads)
+
+
+def test_damaged_bytes_are_fetched_again_and_given_up_in_the_end(world: World) -> None:
+    world.source.put("1.zip", archive(1))
+    world.source.corrupt = 1
+    assert world.settle().active_version == 1
+    world.source.put("2.zip", archive(2))
+    world.source.corrupt = 1000
+    world.settle(turns=10, seconds=10)
+    assert world.version(2).reason is VersionReason.CHECKSUM_MISMATCH
+    assert world.version(2).state is VersionState.QUARANTINED
+
+
+def test_a_fetch_that_fails_is_told_and_tried_again_ever_more_slowly(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model_poller.fetch._FIRST_DELAY_SECONDS", 0.0)
+    world.source.put("1.zip", archive(1))
+    world.source.range_errors = [AccessDeniedError("p lacks storage.objects.get")] * 6
+    world.turn()
+    failing = world.version(1)
+    assert failing.state is VersionState.DISCOVERED
+    assert failing.reason is VersionReason.FETCH_FAILED
+    assert "storage.objects.get" in failing.message
+    for _ in range(100):
+        world.turn(seconds=0.1)
+    assert 2 <= len(world.source.requests) <= 6
+    assert world.settle(turns=20, seconds=30).active_version == 1
+    assert world.version(1).reason is None
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (BucketNotFoundError("the bucket models does not exist"), SourceReason.BUCKET_NOT_FOUND),
+        (AccessDeniedError("lacks storage.objects.list"), SourceReason.ACCESS_DENIED),
+        (UnreachableError("listing failed"), SourceReason.UNREACHABLE),
+    ],
+)
+def test_a_source_that_fails_is_told_and_what_is_served_goes_on(
+    world: World, error: Exception, reason: SourceReason, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.source.put("1.zip", archive(1))
+    world.settle()
+    world.source.error = error  # type: ignore[assignment]
+    with caplog.at_level(logging.WARNING):
+        status = world.settle()
+    assert status.source.state is SourceState.FAILED
+    assert status.source.reason is reason
+    assert status.source.message == str(error)
+    assert status.active_version == 1
+    assert world.version(1).in_source
+    assert [r.getMessage() for r in caplog.records] == [str(error)]
+    world.source.error = None
+    assert world.settle().source.state is SourceState.READY
+
+
+def test_a_wiped_bucket_changes_nothing_that_is_served(world: World) -> None:
+    for version in (1, 2):
+        world.source.put(f"{version}.zip", archive(version))
+        world.settle()
+    world.source.objects.clear()
+    status = world.settle()
+    assert status.active_version == 2
+    assert status.source.reason is SourceReason.NO_VERSION_FOUND
+    assert [(v.version, v.in_source) for v in status.versions] == [(2, False), (1, False)]
+
+
+def test_too_little_disk_is_told_and_heals_by_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.source.put("1.zip", archive(1))
+    world.settle()
+    with monkeypatch.context() as full:
+        full.setattr(world.store, "space", lambda: (1000, 10_000))
+        world.source.put("2.zip", archive(2))
+        assert world.settle().active_version == 1
+        assert world.version(2).state is VersionState.DISCOVERED
+        assert world.version(2).reason is VersionReason.INSUFFICIENT_DISK
+    assert world.settle().active_version == 2
+
+
+def test_a_disk_that_fills_up_under_a_download_leaves_nothing_behind(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pwrite", full)
+        world.source.put("1.zip", archive(1))
+        world.turn()
+    assert world.version(1).reason is VersionReason.INSUFFICIENT_DISK
+    assert "became full" in world.version(1).message
+    assert world.staged() == []
+    assert world.settle(turns=20).active_version == 1
+
+
+def test_a_disk_that_can_not_be_written_is_told_once_and_tried_again(
+    pod: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pod.source.put("1.zip", archive(1))
+    pod.settle()
+    with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
+
+        def refuse(_: int) -> None:
+            raise OSError(30, "Read-only file system")
+
+        patch.setattr(pod.store, "publish", refuse)
+        pod.tell(1)
+        pod.settle()
+    assert len(caplog.records) == 1
+    assert "publish failed" in caplog.text
+    assert pod.settle().active_version == 1
+
+
+def test_a_restart_comes_up_on_what_was_served_without_the_source(world: World) -> None:
+    world.source.put("1.zip", archive(1))
+    world.settle()
+    world.source.error = UnreachableError("down")
+    world.start()
+    world.step()
+    assert world.poller.has_published()
+    assert world.settle().active_version == 1
+
+
+def test_a_server_that_restarts_gets_back_what_it_served(world: World) -> None:
+    world.source.put("1.zip", archive(1))
+    world.settle()
+    world.server.up = False
+    status = world.settle(turns=10, seconds=600)
+    assert not status.server_reachable
+    assert world.version(1).state is VersionState.PUBLISHED
+    world.server.up = True
+    world.server.restart()
+    assert world.settle().active_version == 1
+
+
+def test_several_versions_are_served_side_by_side(tmp_path: Path) -> None:
+    world = World(tmp_path, Policy(follow_newest=True, num_versions=2, retain_versions=3))
+    for version in (1, 2, 3):
+        world.source.put(f"{version}.zip", archive(version))
+        world.settle()
+    assert world.base().keys() == {"2", "3"}
+    assert world.version(1).state is VersionState.RETIRED
+
+
+def test_only_the_newest_of_many_versions_are_told_beside_those_on_disk(world: World) -> None:
+    for version in range(1, 81):
+        world.source.put(f"{version}.zip", archive(version))
+    status = world.settle()
+    assert len(status.versions) == 51
+    assert status.versions[0].version == 80
+
+
+def test_what_nobody_expected_in_a_fetch_is_logged_and_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pwrite", lambda *_: 1 / 0)
+        world.source.put("1.zip", archive(1))
+        world.turn()
+    assert world.version(1).reason is VersionReason.FETCH_FAILED
+    assert "ZeroDivisionError" in caplog.text
+    assert world.settle(turns=20).active_version == 1
