@@ -20,7 +20,7 @@ from inferencemodel_operator.access import Access
 from inferencemodel_operator.apply import Applier
 from inferencemodel_operator.cache import Cache
 from inferencemodel_operator.cluster import MODELS, Cluster
-from inferencemodel_operator.errors import ApiUnavailableError, OperatorError, TransientError
+from inferencemodel_operator.errors import OperatorError, TransientError
 from inferencemodel_operator.logs import about
 from inferencemodel_operator.metrics import Metrics
 from inferencemodel_operator.observe import pollers, watches
@@ -60,6 +60,7 @@ async def run(options: Options) -> None:
 
     Raises:
         ApiUnavailableError: there are no credentials for a cluster.
+        OSError: the port for health and metrics is taken.
     """
     access = await asyncio.to_thread(Access, options.kubeconfig)
     metrics = Metrics()
@@ -238,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with suppress(asyncio.CancelledError):
             asyncio.run(run(options))
-    except ApiUnavailableError as error:
+    except (OperatorError, OSError) as error:
         logger.error("%s", error)  # noqa: TRY400  the message says it all
         return 1
     except KeyboardInterrupt:

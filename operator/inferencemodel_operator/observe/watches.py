@@ -126,6 +126,8 @@ def settings() -> kopf.OperatorSettings:
     chosen.networking.error_backoffs = _Backoffs()
     chosen.networking.connect_timeout = 5
     chosen.networking.request_timeout = 30
+    # A kopf worker for each object holds its last event for as long as it idles.
+    chosen.queueing.idle_timeout = 0.1
     chosen.queueing.exit_timeout = 0.2
     for resource in WATCHED:
         labels = selector(resource)
