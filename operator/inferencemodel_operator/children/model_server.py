@@ -51,7 +51,8 @@ def container(model: InferenceModel) -> Manifest:
             },
             "periodSeconds": 2,
             "failureThreshold": 2,
-            "timeoutSeconds": 2,
+            # A server that is busy, or loading the next version, still serves.
+            "timeoutSeconds": 5,
         },
         livenessProbe={**_OPEN, "periodSeconds": 10, "failureThreshold": 6, "timeoutSeconds": 5},
         lifecycle={"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},

@@ -82,7 +82,7 @@ def test_the_pod_template_is_the_one_of_the_releases_before() -> None:
         },
         template={"metadata": {"labels": {"team": "vision"}}, "nodeSelector": {"pool": "gpu"}},
     )
-    assert digest(full) == "b0d11b88d0943015"
+    assert digest(full) == "f34a9e225ef436c8"
 
 
 @pytest.mark.parametrize(
