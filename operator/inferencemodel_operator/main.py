@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 import kopf
 
-from inferencemodel_operator import cluster, health, logs
+from inferencemodel_operator import cluster, health, logs, names
 from inferencemodel_operator.access import Access
 from inferencemodel_operator.apply import Applier
 from inferencemodel_operator.cache import Cache
@@ -133,6 +133,8 @@ async def run(options: Options) -> None:
             clusterwide=not options.namespaces,
             namespaces=options.namespaces,
             stop_flag=ended,
+            # For peering, which is off; kopf's own guess fails for a user without a name.
+            identity=names.FIELD_MANAGER,  # type: ignore[arg-type]  # a str by a private type
         )
         for task in tasks:
             if task.done() and not task.cancelled():
