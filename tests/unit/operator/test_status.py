@@ -1,0 +1,443 @@
+"""The status, from observations alone: always true, and still while nothing changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from inferencemodel_operator import status
+from inferencemodel_operator.conditions import ConditionType, Reason, reason_of
+from inferencemodel_operator.errors import (
+    ApiUnavailableError,
+    InvalidModelError,
+    InvalidRecordError,
+    NameConflictError,
+    RefusedError,
+)
+from inferencemodel_operator.observe.objects import DeploymentStatus, Trouble
+from inferencemodel_operator.record import QuarantinedVersion, VersionsRecord
+from inferencemodel_operator.spec import InferenceModel, decode
+from inferencemodel_operator.status import Observed, PodView
+from model_poller.status import (
+    NotificationsStatus,
+    PollerStatus,
+    ServedVersion,
+    SourceReason,
+    SourceState,
+    SourceStatus,
+    VersionReason,
+    VersionState,
+)
+from tests.support.pods import told
+
+A, D, P, Q, R = (
+    VersionState.AVAILABLE,
+    VersionState.DISCOVERED,
+    VersionState.PUBLISHED,
+    VersionState.QUARANTINED,
+    VersionState.RETIRED,
+)
+NOW, LATER = "2026-01-01T00:00:00Z", "2026-01-01T00:05:00Z"
+ROLLED_OUT = DeploymentStatus(
+    observed_generation=1, replicas=2, updated_replicas=2, available_replicas=2
+)
+
+
+def model(**fields: Any) -> InferenceModel:
+    return decode(
+        {
+            "metadata": {"name": "m", "namespace": "vision", "uid": "u", "generation": 4},
+            "spec": {"model": {"storageUri": "gs://models/m"}, "replicas": 2, **fields},
+        }
+    )
+
+
+def pod(number: int, report: PollerStatus | None, *, ready: bool = True, **more: Any) -> PodView:
+    return PodView(name=f"pod-{number}", ready=ready, report=report, **more)
+
+
+def observed(*pods: PodView, target: int | None = 1, **more: Any) -> Observed:
+    quarantined = more.pop("quarantined", ())
+    return Observed(
+        pods=pods,
+        record=VersionsRecord(target=target, quarantined=quarantined),
+        deployment=more.pop("deployment", ROLLED_OUT),
+        deployment_generation=1,
+        **more,
+    )
+
+
+def compute(seen: Observed, previous: Any = None, now: str = NOW, **spec: Any) -> Any:
+    return status.compute(model(**spec), seen, previous or {}, now)
+
+
+def condition(found: Any, kind: str) -> tuple[str, str]:
+    (one,) = [c for c in found["conditions"] if c["type"] == kind]
+    return one["status"], one["reason"]
+
+
+def message(found: Any, kind: str) -> str:
+    (one,) = [c for c in found["conditions"] if c["type"] == kind]
+    text: str = one["message"]
+    return text
+
+
+ONE, TWO = told({1: A}, target=1), told({1: R, 2: A}, target=2)
+
+
+def test_all_is_well() -> None:
+    found = compute(observed(pod(1, ONE), pod(2, ONE)))
+
+    assert {c["type"]: (c["status"], c["reason"]) for c in found["conditions"]} == {
+        "Ready": ("True", "Serving"),
+        "SourceReady": ("True", "Listed"),
+        "ModelLoaded": ("True", "Loaded"),
+        "Reconciling": ("False", "Settled"),
+        "Stalled": ("False", "NotStalled"),
+    }
+    assert {c["observedGeneration"] for c in found["conditions"]} == {4}
+    assert found["observedGeneration"] == 4
+    assert (found["replicas"], found["readyReplicas"]) == (2, 2)
+    assert found["replicaSummary"] == "2/2"
+    assert found["selector"] == "inferencemodel.dev/name=m"
+    assert found["url"] == "http://m.vision.svc:8501/v1/models/m"
+    assert found["model"] == {
+        "name": "m",
+        "activeVersion": 1,
+        "targetVersion": 1,
+        "latestVersion": 1,
+        "transitionStatus": "UpToDate",
+        "versions": [{"version": 1, "state": "Available", "replicas": 2}],
+    }
+
+
+def test_the_same_observation_later_is_the_same_status() -> None:
+    seen = observed(pod(1, ONE), pod(2, None))
+    first = compute(seen)
+
+    assert compute(seen, first, LATER) == first
+
+
+def test_only_a_flip_of_its_status_moves_a_conditions_time() -> None:
+    before = compute(observed(pod(1, ONE), pod(2, ONE)))
+
+    after = compute(observed(pod(1, ONE), pod(2, TWO), target=2), before, LATER)
+
+    times = {c["type"]: c["lastTransitionTime"] for c in after["conditions"]}
+    assert times == {
+        "Ready": NOW,
+        "SourceReady": NOW,
+        "ModelLoaded": LATER,
+        "Reconciling": LATER,
+        "Stalled": NOW,
+    }
+
+
+@pytest.mark.parametrize(
+    ("served", "target", "previous", "active"),
+    [
+        ([1, 1, 1], 2, None, 1),
+        ([2, 1, 1], 2, 1, 1),
+        ([2, 2, 1], 2, 1, 1),
+        ([2, 2, 2], 2, 1, 2),
+        ([3, 2, 2, 1], 3, 1, 2),
+        ([3, 2, 1], 3, 2, 1),
+        ([2, None], 2, 1, 1),
+        ([None, None], 2, 1, None),
+        ([], 2, 1, None),
+    ],
+)
+def test_the_active_version_is_reached_when_every_ready_replica_has_it(
+    served: list[int | None], target: int, previous: int | None, active: int | None
+) -> None:
+    pods = [
+        pod(n, told({} if version is None else {version: A})) for n, version in enumerate(served)
+    ]
+    pods.append(pod(99, told({9: A}), ready=False))
+
+    assert status.active_version(observed(*pods, target=target), previous) == active
+
+
+def test_a_pod_that_cannot_be_asked_never_lets_the_active_version_advance() -> None:
+    seen = observed(pod(1, TWO), pod(2, None), target=2)
+
+    found = compute(seen, {"model": {"activeVersion": 1}})
+
+    assert found["model"]["activeVersion"] == 1
+    assert found["model"]["transitionStatus"] == "Unknown"
+    assert condition(found, "Ready") == ("Unknown", "PollerUnreachable")
+    assert "pod-2" in message(found, "Ready")
+    assert condition(found, "ModelLoaded")[0] == "Unknown"
+    assert "activeVersion" not in compute(seen)["model"]
+
+
+def test_a_poller_that_cannot_ask_its_server_leaves_its_pod_unknown() -> None:
+    silent = told({1: P}, target=1, reachable=False)
+    assert condition(compute(observed(pod(1, ONE), pod(2, silent))), "Ready") == (
+        "Unknown",
+        "PollerUnreachable",
+    )
+
+
+def test_an_unknown_pod_that_gets_no_requests_yet_changes_nothing() -> None:
+    found = compute(observed(pod(1, ONE), pod(2, None, ready=False)), replicas=1)
+    assert condition(found, "Ready") == ("True", "Serving")
+    assert found["model"]["activeVersion"] == 1
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [(trouble, trouble.value) for trouble in Trouble],
+)
+def test_what_keeps_a_pod_from_coming_up_is_told(trouble: Trouble, reason: str) -> None:
+    stuck = pod(2, None, ready=False, trouble=trouble, message="words about it")
+    found = compute(observed(pod(1, ONE), stuck))
+    assert condition(found, "Ready") == ("False", reason)
+    assert "1 of 2 replicas are ready: words about it" in message(found, "Ready")
+
+
+def test_refused_pods_are_told_without_the_names_that_change_with_each_attempt() -> None:
+    words = 'pods "m-5d4-{}" is forbidden: exceeded quota: pods, requested: pods=1'
+
+    def refused(name: str) -> Any:
+        failure = {
+            "type": "ReplicaFailure",
+            "status": "True",
+            "reason": "FailedCreate",
+            "message": words.format(name),
+        }
+        deployment = msgspec.convert({"conditions": [failure]}, DeploymentStatus)
+        return compute(observed(target=None, deployment=deployment))
+
+    assert condition(refused("x7k2p"), "Ready") == ("False", "PodsRefused")
+    assert "exceeded quota" in message(refused("x7k2p"), "Ready")
+    assert refused("x7k2p") == refused("q9w8e")
+
+
+def test_before_a_first_version_the_pods_wait_for_it() -> None:
+    found = compute(observed(pod(1, told({}), ready=False), target=None))
+    assert condition(found, "Ready") == ("False", "WaitingForVersion")
+    assert condition(found, "ModelLoaded") == ("False", "NoTarget")
+    assert found["model"]["transitionStatus"] == "Pending"
+
+
+def test_scaled_to_zero_is_told() -> None:
+    found = compute(observed(), replicas=0)
+    assert condition(found, "Ready") == ("False", "ScaledToZero")
+    assert found["replicaSummary"] == "0/0"
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        (SourceReason.BUCKET_NOT_FOUND, "BucketNotFound"),
+        (SourceReason.ACCESS_DENIED, "AccessDenied"),
+        (SourceReason.UNREACHABLE, "Unreachable"),
+        (SourceReason.INVALID_SOURCE, "InvalidSource"),
+    ],
+)
+def test_a_source_that_fails_is_told_with_its_uri(reason: SourceReason, expected: str) -> None:
+    failed = SourceStatus(
+        uri="gs://models/m", state=SourceState.FAILED, reason=reason, message="the words"
+    )
+    found = compute(observed(pod(1, told({1: A}, source=failed)), pod(2, ONE)))
+    assert condition(found, "SourceReady") == ("False", expected)
+    assert message(found, "SourceReady").startswith("gs://models/m: the words")
+    assert condition(found, "Ready")[0] == "True"
+
+
+def test_a_source_without_a_report_or_a_listing_is_unknown() -> None:
+    pending = SourceStatus(uri="gs://models/m")
+    assert condition(compute(observed(pod(1, None))), "SourceReady") == ("Unknown", "NoReport")
+    assert condition(
+        compute(observed(pod(1, told({}, source=pending)), target=None)), "SourceReady"
+    ) == ("Unknown", "NotListedYet")
+
+
+def test_broken_notifications_are_told_and_the_source_stays_ready() -> None:
+    down = SourceStatus(
+        uri="gs://models/m",
+        state=SourceState.READY,
+        reason=SourceReason.LISTED,
+        notifications=NotificationsStatus(connected=False, message="subscription s is gone"),
+    )
+    found = compute(observed(pod(1, told({1: A}, source=down)), pod(2, ONE)))
+    assert condition(found, "SourceReady") == ("True", "NotificationsDown")
+    assert "subscription s is gone" in message(found, "SourceReady")
+
+
+def test_an_upload_that_is_not_whole_is_told_unless_it_is_still_moving() -> None:
+    def upload(reason: VersionReason) -> Any:
+        report = told(
+            {1: A, 2: VersionState.INCOMPLETE},
+            target=1,
+            reasons={2: (reason, "a shard is missing")},
+        )
+        return compute(observed(pod(1, report), pod(2, report)))
+
+    missing = upload(VersionReason.MISSING_VARIABLES)
+    assert condition(missing, "SourceReady") == ("True", "IncompleteUpload")
+    assert "version 2" in message(missing, "SourceReady")
+    assert "a shard is missing" in message(missing, "SourceReady")
+    assert condition(upload(VersionReason.UNSTABLE_LISTING), "SourceReady")[1] == "Listed"
+
+
+def test_a_quarantined_newest_version_blocks_and_what_serves_is_named() -> None:
+    failed = QuarantinedVersion(version=2, fingerprint="f", reason="LoadFailed", message="no graph")
+    report = told({1: A, 2: Q}, target=1)
+    found = compute(observed(pod(1, report), pod(2, ONE), quarantined=(failed,)))
+    assert found["model"]["transitionStatus"] == "BlockedByFailedLoad"
+    assert found["model"]["quarantined"] == [
+        {"version": 2, "reason": "LoadFailed", "message": "no graph"}
+    ]
+    assert found["model"]["latestVersion"] == 2
+    assert condition(found, "ModelLoaded") == ("False", "LoadFailed")
+    assert "no graph; version 1 goes on serving" in message(found, "ModelLoaded")
+    assert condition(found, "Ready") == ("True", "Serving")
+    assert condition(found, "Reconciling") == ("False", "Settled")
+
+
+def test_a_quarantined_version_that_has_a_good_successor_blocks_nothing() -> None:
+    failed = QuarantinedVersion(version=1, fingerprint="f", reason="LoadFailed")
+    found = compute(observed(pod(1, TWO), pod(2, TWO), target=2, quarantined=(failed,)))
+    assert found["model"]["transitionStatus"] == "UpToDate"
+    assert condition(found, "ModelLoaded") == ("True", "Loaded")
+
+
+def test_two_failed_uploads_of_one_number_are_told_once() -> None:
+    failed = tuple(
+        QuarantinedVersion(version=2, fingerprint=f, reason="LoadFailed") for f in ("a", "b")
+    )
+    found = compute(observed(pod(1, ONE), pod(2, ONE), quarantined=failed))
+    assert [entry["version"] for entry in found["model"]["quarantined"]] == [2]
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "expected"),
+    [
+        (D, None, "Fetching"),
+        (VersionState.FETCHING, None, "Fetching"),
+        (VersionState.FETCHED, None, "Loading"),
+        (P, None, "Loading"),
+        (D, VersionReason.INSUFFICIENT_DISK, "InsufficientDisk"),
+        (D, VersionReason.FETCH_FAILED, "FetchFailed"),
+        (VersionState.INCOMPLETE, VersionReason.MISSING_SAVED_MODEL, "MissingSavedModel"),
+    ],
+)
+def test_a_version_on_its_way_is_told_with_how_far_it_is(
+    state: VersionState, reason: VersionReason | None, expected: str
+) -> None:
+    reasons = {2: (reason, "words")} if reason else {}
+    report = told({1: A, 2: state}, target=2, reasons=reasons)
+    found = compute(observed(pod(1, report), pod(2, report), target=2))
+    assert condition(found, "ModelLoaded") == ("False", expected)
+    assert condition(found, "Reconciling") == ("True", "ChangingVersion")
+    assert "from version 1 to version 2" in message(found, "Reconciling")
+    assert found["model"]["transitionStatus"] == "InProgress"
+
+
+def test_a_version_that_is_nowhere_is_told() -> None:
+    nowhere = told({1: A, 9: VersionState.INCOMPLETE}, target=9)
+    nowhere = msgspec.structs.replace(
+        nowhere,
+        versions=tuple(
+            msgspec.structs.replace(v, in_source=v.version != 9) for v in nowhere.versions
+        ),
+    )
+    found = compute(
+        observed(pod(1, nowhere), pod(2, nowhere), target=9), model={**URI, "version": 9}
+    )
+    assert condition(found, "ModelLoaded") == ("False", "VersionNotFound")
+
+
+URI = {"storageUri": "gs://models/m"}
+
+
+def test_a_served_version_that_changed_in_the_bucket_is_told_and_stays_loaded() -> None:
+    changed = told({1: A}, target=1, reasons={1: (VersionReason.CHANGED_AFTER_PUBLISH, "x")})
+    found = compute(observed(pod(1, changed), pod(2, changed)))
+    assert condition(found, "ModelLoaded") == ("True", "ChangedAfterPublish")
+
+
+@pytest.mark.parametrize(
+    ("problem", "reason"),
+    [
+        (NameConflictError("Service", "vision/m"), "NameConflict"),
+        (InvalidRecordError("vision/m-versions", "target", "no number"), "InvalidRecord"),
+        (RefusedError("Deployment", "m", "no", "change it"), "Refused"),
+    ],
+)
+def test_what_only_a_person_can_change_stalls(problem: Any, reason: str) -> None:
+    found = compute(observed(pod(1, ONE), pod(2, ONE), problems=(problem,)))
+    assert condition(found, "Stalled") == ("True", reason)
+    assert message(found, "Stalled") == str(problem)
+    assert condition(found, "Reconciling") == ("False", "Blocked")
+
+
+def test_what_heals_by_waiting_is_still_reconciling() -> None:
+    found = compute(observed(pod(1, ONE), pod(2, ONE), problems=(ApiUnavailableError("away"),)))
+    assert condition(found, "Stalled")[0] == "False"
+    assert condition(found, "Reconciling") == ("True", "Applying")
+
+
+def test_a_deployment_past_its_deadline_stalls() -> None:
+    failure = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+    deployment = msgspec.convert({"conditions": [failure]}, DeploymentStatus)
+    found = compute(observed(deployment=deployment))
+    assert condition(found, "Stalled") == ("True", "ProgressDeadlineExceeded")
+
+
+def test_suspension_is_told_and_the_rest_stays_true() -> None:
+    found = compute(observed(pod(1, ONE), pod(2, ONE)), suspend=True)
+    assert found["model"]["transitionStatus"] == "Suspended"
+    assert condition(found, "Reconciling") == ("False", "Suspended")
+    assert condition(found, "Ready") == ("True", "Serving")
+
+
+def test_a_resource_that_cannot_be_understood_keeps_what_was_known() -> None:
+    before = compute(observed(pod(1, ONE), pod(2, ONE)))
+    problem = InvalidModelError("vision/m", "spec.replicas", "expected int", "correct it")
+
+    after = status.invalid(problem, 5, before, LATER)
+
+    assert condition(after, "Stalled") == ("True", "InvalidSpec")
+    assert condition(after, "Ready") == ("True", "Serving")
+    assert after["model"] == before["model"]
+    assert after["observedGeneration"] == 5
+
+
+def test_at_most_ten_versions_are_listed_and_target_and_active_are_among_them() -> None:
+    report = told({**dict.fromkeys(range(2, 20), D), 1: A}, target=3)
+    listed = compute(observed(pod(1, report), target=3))["model"]["versions"]
+    assert [v["version"] for v in listed] == [19, 18, 17, 16, 15, 14, 13, 12, 3, 1]
+
+
+def test_the_most_advanced_state_over_the_pods_is_told() -> None:
+    loading = told({5: A, 6: P}, target=6)
+    loading = msgspec.structs.replace(
+        loading, served=(ServedVersion(version=6, state="LOADING"), *loading.served)
+    )
+    other = told({4: Q, 5: R, 6: D, 7: D}, target=6)
+    third = told({4: A, 5: Q, 7: VersionState.FETCHED}, target=6)
+
+    listed = compute(observed(pod(1, loading), pod(2, other), pod(3, third), target=6))
+
+    assert {v["version"]: v["state"] for v in listed["model"]["versions"]} == {
+        4: "Available",
+        5: "Available",
+        6: "Loading",
+        7: "Fetched",
+    }
+
+
+def test_every_reason_of_a_poller_is_one_of_a_condition() -> None:
+    for reason in (*VersionReason, *SourceReason):
+        assert reason_of(reason).value == reason.value
+    assert reason_of("FromTheFuture") is Reason.OTHER
+
+
+def test_conditions_come_in_one_order() -> None:
+    found = compute(observed())
+    assert [c["type"] for c in found["conditions"]] == [kind.value for kind in ConditionType]
