@@ -47,7 +47,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
     if active is not None and active != previous:
         instead = "" if previous is None else f" instead of version {previous}"
         happened.append(
-            Change("VersionActivated", f"version {active} answers on every replica{instead}")
+            Change("VersionActivated", f"version {active} answers on every ready replica{instead}")
         )
     for kind, bad in (
         (ConditionType.SOURCE_READY, "False"),
