@@ -7,6 +7,7 @@ import sys
 
 from demo import script
 from demo.errors import DemoError
+from demo.setup import Options
 
 
 def main() -> int:
@@ -36,7 +37,7 @@ def main() -> int:
     parser.add_argument("--node", default="127.0.0.1", help="address on which NodePorts answer")
     parser.add_argument("--registry", help="where a cluster of KUBECONFIG pulls the images from")
     arguments = parser.parse_args()
-    options = script.Options(
+    options = Options(
         rate=arguments.rate,
         ingress=arguments.ingress,
         node=arguments.node,

@@ -2,63 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demo import artifacts, messages, photo
-from demo.bucket import Bucket
-from demo.cluster import (
-    IMAGES,
-    MANIFESTS,
-    Cluster,
-    devcluster,
-    exported,
-    kubectl_program,
-    reachable,
-    registry_overlay,
-)
+from demo import artifacts, messages, photo, setup
+from demo.cluster import MANIFESTS, Cluster, devcluster, exported, reachable
 from demo.console import Steps, command, say, table
 from demo.errors import ClusterError, OutcomeError
 from demo.load import Load, Traffic, grpc_predict, rest
 from demo.served import EXAMPLE, HOST, NAME, NAMESPACE, Served
+from demo.setup import BUCKET
 
 if TYPE_CHECKING:
     from demo.artifacts import Artifacts
+    from demo.bucket import Bucket
     from demo.photo import Prediction
+    from demo.setup import Options
 
-BUCKET = "models"
-BUCKET_PORT = 30443
-"""The NodePort of the development bucket, for uploads."""
-
-_INSTALLED = (
-    ("inferencemodel-system", "inferencemodel-operator"),
-    ("development-bucket", "bucket"),
-    ("development-bucket", "pubsub"),
-)
 _LOAD_STEPS = 7
 _SETUP_STEPS = 3
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line says.
-
-    Attributes:
-        rate: requests a second through the Ingress, and as many by gRPC.
-        ingress: ``host:port`` of the ingress controller.
-        node: an address on which NodePorts answer.
-        registry: has the images, on a cluster that is not the embedded one; None where its
-            nodes have them already.
-    """
-
-    rate: float
-    ingress: str
-    node: str
-    registry: str | None
+_LEAD_SECONDS = 2.0
+"""How long requests flow before the change that they are to go through."""
+_INGRESS_SECONDS = 30.0
 
 
 def up(options: Options) -> None:
@@ -72,12 +37,12 @@ def up(options: Options) -> None:
     with steps.step("Start a Kubernetes cluster" if embedded else "Use the cluster of KUBECONFIG"):
         if embedded:
             devcluster("up")
-        cluster = _cluster(options)
+        cluster = setup.cluster(options)
         say(cluster.kubectl("get", "nodes", "--output=wide", show=True))
     with steps.step("Bring the images to the node" if embedded else "Images"):
-        _images(embedded, options)
+        setup.images(options)
     with steps.step("Install the operator, and a bucket with notifications"):
-        _install(cluster, options)
+        setup.install(cluster, options)
     _run(steps, cluster, options)
 
 
@@ -87,7 +52,7 @@ def run(options: Options) -> None:
     Raises:
         DemoError: something failed, or a promise was not kept.
     """
-    _run(Steps(_LOAD_STEPS), _cluster(options), options)
+    _run(Steps(_LOAD_STEPS), setup.cluster(options), options)
 
 
 def down(options: Options) -> None:
@@ -99,7 +64,7 @@ def down(options: Options) -> None:
     if exported() is None:
         devcluster("down")
         return
-    cluster = _cluster(options)
+    cluster = setup.cluster(options)
     for arguments in (
         ("delete", "namespace", NAMESPACE, "--ignore-not-found"),
         ("delete", "--ignore-not-found", "-k", MANIFESTS),
@@ -107,41 +72,9 @@ def down(options: Options) -> None:
         say(cluster.kubectl(*arguments, show=True, timeout=300))
 
 
-def _cluster(options: Options) -> Cluster:
-    kubeconfig = exported() or Path(devcluster("kubeconfig", capture=True))
-    return Cluster(kubeconfig, kubectl_program(), options.ingress, options.node)
-
-
-def _images(embedded: bool, options: Options) -> None:
-    if embedded:
-        devcluster("load-image", *IMAGES)
-        return
-    named = options.registry or "inferencemodel"
-    say("The cluster's nodes must be able to pull, or have, these images:")
-    for image in IMAGES:
-        say(f"  {named}/{image}:0.1.0")
-    say("Each Dockerfile in images/ says how to build its own; --registry names where they are.")
-
-
-def _install(cluster: Cluster, options: Options) -> None:
-    with contextlib.ExitStack() as stack:
-        overlay = MANIFESTS
-        if options.registry:
-            scratch = stack.enter_context(tempfile.TemporaryDirectory())
-            overlay = str(registry_overlay(options.registry, Path(scratch)))
-        cluster.kubectl("apply", "-k", overlay, show=True)
-    for namespace, deployment in _INSTALLED:
-        cluster.kubectl(
-            *(f"--namespace={namespace}", "rollout", "status", f"deployment/{deployment}"),
-            "--timeout=180s",
-            timeout=200,
-        )
-        say(f"{deployment} is running in {namespace}")
-
-
 def _run(steps: Steps, cluster: Cluster, options: Options) -> None:
     served = Served(cluster)
-    bucket = Bucket(f"{cluster.node}:{BUCKET_PORT}", BUCKET)
+    bucket = setup.bucket(cluster)
 
     with steps.step("Build two versions of an ImageNet model"):
         made = artifacts.ensure(say)
@@ -156,13 +89,15 @@ def _run(steps: Steps, cluster: Cluster, options: Options) -> None:
         served.show()
 
     with steps.step("Ask what is in the photo, through the Ingress"):
-        first = _ask(cluster, made)
+        command("curl", f"http://{HOST}/v1/models/{NAME}:predict", f"({made.photo.name}, base64)")
+        first = _first_answer(cluster, made)
         say(first.as_json())
 
     traffic = Traffic(*_loads(served, made, first, options))
     with traffic:
         with steps.step("Upload version 2 while requests flow"):
             _tell_loads(traffic, made)
+            time.sleep(_LEAD_SECONDS)
             with served.watched():
                 _upload(bucket, made, 2)
                 uploaded = time.monotonic()
@@ -222,8 +157,19 @@ def _check_versions(served: Served, version: int) -> None:
         raise OutcomeError(f"the status says version {version}, the model servers say {answers}")
 
 
+def _first_answer(cluster: Cluster, made: Artifacts) -> Prediction:
+    """The ingress controller hears of a new Ingress a moment after the resource is ready."""
+    deadline = time.monotonic() + _INGRESS_SECONDS
+    while True:
+        try:
+            return _ask(cluster, made)
+        except OutcomeError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
 def _ask(cluster: Cluster, made: Artifacts) -> Prediction:
-    command("curl", f"http://{HOST}/v1/models/{NAME}:predict", f"({made.photo.name}, base64)")
     return photo.classify(cluster.ingress, HOST, NAME, made.photo.read_bytes())
 
 
