@@ -1,0 +1,261 @@
+"""What is written and what is not, and whose objects are left alone."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from inferencemodel_operator import apply, names
+from inferencemodel_operator.apply import Applier, covers
+from inferencemodel_operator.cache import Cache
+from inferencemodel_operator.children import children
+from inferencemodel_operator.cluster import CHILDREN, Cluster, Resource
+from inferencemodel_operator.errors import NameConflictError, RefusedError, TransientError
+from inferencemodel_operator.observe import objects
+from inferencemodel_operator.record import VersionsRecord
+from inferencemodel_operator.settings import Settings
+from inferencemodel_operator.spec import decode
+
+if TYPE_CHECKING:
+    from inferencemodel_operator.children.manifest import Manifest
+
+OWNER: dict[str, Any] = {
+    "metadata": {
+        "name": "m",
+        "namespace": "vision",
+        "uid": "owner-1",
+        "generation": 1,
+        "resourceVersion": "1",
+    },
+    "spec": {"model": {"storageUri": "gs://models/m"}},
+}
+MODEL = objects.model(OWNER)
+
+
+class Server(Cluster):
+    """An API server of dictionaries, which counts what it is asked."""
+
+    def __init__(self, *, refuse: bool = False) -> None:
+        self.objects: dict[tuple[str, str], dict[str, Any]] = {}
+        self.requests: list[str] = []
+        self.refuse = refuse
+        self.mutate: Any = lambda obj: obj
+        self.version = 100
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Any:
+        self.requests.append(f"get {resource.kind}")
+        return self.objects.get((resource.kind, name))
+
+    async def apply(
+        self, resource: Resource, wanted: Any, *, uid: str | None, subresource: str = ""
+    ) -> Any:
+        name = wanted["metadata"]["name"]
+        self.requests.append(f"apply {resource.kind}")
+        if self.refuse:
+            raise RefusedError(resource.kind, name, "no", "change it")
+        self.version += 1
+        made = self.mutate(copy.deepcopy(wanted))
+        made["metadata"] |= {"uid": uid or f"uid-{name}", "resourceVersion": str(self.version)}
+        self.objects[resource.kind, name] = made
+        return made
+
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
+        self.requests.append(f"delete {resource.kind}")
+        assert self.objects.pop((resource.kind, name))["metadata"]["uid"] == uid
+
+
+def service(**spec: Any) -> Manifest:
+    typed = decode({**OWNER, "spec": {**OWNER["spec"], "service": spec}})
+    made = children(typed, VersionsRecord(), Settings())
+    return next(child for child in made if child["kind"] == "Service")
+
+
+def live(server: Server, cache: Cache, wanted: Manifest, **metadata: Any) -> dict[str, Any]:
+    """Put an object where the server and, as a watch would, the cache have it."""
+    made: dict[str, Any] = copy.deepcopy(wanted)
+    made["metadata"] |= {"uid": "live", "resourceVersion": "7", **metadata}
+    server.objects[made["kind"], made["metadata"]["name"]] = made
+    cache.put(CHILDREN[made["kind"]], made)
+    return made
+
+
+@pytest.fixture
+def cache() -> Cache:
+    return Cache()
+
+
+async def test_what_is_not_there_is_looked_for_and_created_once(cache: Cache) -> None:
+    server = Server()
+    applier = Applier(server, cache)
+
+    assert await applier.ensure(MODEL, service())
+    assert not await applier.ensure(MODEL, service())
+
+    assert server.requests == ["get Service", "apply Service"]
+
+
+async def test_what_is_as_wanted_costs_no_request(cache: Cache) -> None:
+    server = Server()
+    made = live(server, cache, service())
+    made["spec"]["clusterIP"] = "10.0.0.1"
+
+    assert not await Applier(server, cache).ensure(MODEL, service())
+    assert server.requests == []
+
+
+async def test_another_wish_is_applied(cache: Cache) -> None:
+    server = Server()
+    live(server, cache, service())
+
+    assert await Applier(server, cache).ensure(MODEL, service(httpPort=80))
+    assert server.requests == ["apply Service"]
+    assert server.objects["Service", "m"]["metadata"]["uid"] == "live"
+
+
+async def test_what_somebody_changed_is_applied_again(cache: Cache) -> None:
+    server = Server()
+    drifted = service()
+    drifted["spec"]["ports"][0]["port"] = 1234
+    live(server, cache, drifted)
+
+    assert await Applier(server, cache).ensure(MODEL, service())
+
+
+async def test_what_the_api_server_makes_of_a_wish_is_not_fought(cache: Cache) -> None:
+    server = Server()
+
+    def webhook(obj: dict[str, Any]) -> dict[str, Any]:
+        obj["spec"]["type"] = "LoadBalancer"
+        return obj
+
+    server.mutate = webhook
+    applier = Applier(server, cache)
+
+    assert await applier.ensure(MODEL, service())
+    assert not await applier.ensure(MODEL, service())
+    assert server.requests.count("apply Service") == 1
+
+
+@pytest.mark.parametrize(
+    "owners",
+    [
+        [],
+        [{"apiVersion": "v1", "kind": "Node", "name": "m", "uid": "n", "controller": True}],
+        [
+            {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "name": "another",
+                "uid": "owner-2",
+                "controller": True,
+            }
+        ],
+        [
+            {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "name": "m",
+                "uid": "owner-1",
+                "controller": False,
+            }
+        ],
+    ],
+)
+@pytest.mark.parametrize("watched", [True, False])
+async def test_what_is_somebody_elses_is_told_and_not_touched(
+    cache: Cache, owners: list[Any], watched: bool
+) -> None:
+    server = Server()
+    live(server, cache if watched else Cache(), service(), ownerReferences=owners)
+    applier = Applier(server, cache)
+
+    for _ in range(3):
+        with pytest.raises(NameConflictError, match="Service vision/m exists"):
+            await applier.ensure(MODEL, service())
+
+    assert not [request for request in server.requests if not request.startswith("get")]
+    assert len(server.requests) <= 1, "it is not looked at again with every event"
+
+
+async def test_a_conflict_is_looked_at_again_after_a_while(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server()
+    live(server, Cache(), service(), ownerReferences=[])
+    applier = Applier(server, cache)
+    monkeypatch.setattr(apply, "RECHECK_SECONDS", 0.0)
+    with pytest.raises(NameConflictError):
+        await applier.ensure(MODEL, service())
+
+    server.objects.clear()
+
+    assert await applier.ensure(MODEL, service())
+
+
+async def test_the_remains_of_a_deleted_namesake_are_waited_for(cache: Cache) -> None:
+    server = Server()
+    wanted = service()
+    owner = {**wanted["metadata"]["ownerReferences"][0], "uid": "owner-0"}
+    live(server, cache, wanted, ownerReferences=[owner])
+
+    with pytest.raises(TransientError, match="garbage collector"):
+        await Applier(server, cache).ensure(MODEL, wanted)
+    assert server.requests == []
+
+
+async def test_a_child_that_is_being_deleted_is_waited_for(cache: Cache) -> None:
+    server = Server()
+    live(server, cache, service(), deletionTimestamp="2026-01-01T00:00:00Z")
+
+    with pytest.raises(TransientError, match="is being deleted"):
+        await Applier(server, cache).ensure(MODEL, service())
+
+
+async def test_a_refused_wish_is_held_until_it_changes(cache: Cache) -> None:
+    server = Server(refuse=True)
+    applier = Applier(server, cache)
+    for _ in range(3):
+        with pytest.raises(RefusedError):
+            await applier.ensure(MODEL, service())
+    assert server.requests.count("apply Service") == 1
+
+    server.refuse = False
+    assert await applier.ensure(MODEL, service(httpPort=80))
+
+
+async def test_only_an_own_child_is_removed(cache: Cache) -> None:
+    server = Server()
+    applier = Applier(server, cache)
+    assert not await applier.remove(MODEL, "Service", "m")
+    live(server, cache, service(), ownerReferences=[])
+    assert not await applier.remove(MODEL, "Service", "m")
+
+    live(server, cache, service(), resourceVersion="8")
+    assert await applier.remove(MODEL, "Service", "m")
+    assert server.requests == ["delete Service"]
+
+
+@pytest.mark.parametrize(
+    ("live", "wanted", "covered"),
+    [
+        ({"a": 1, "b": 2}, {"a": 1}, True),
+        ({"a": 1}, {"a": 1, "b": 2}, False),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 1}}, True),
+        ({}, {"a": False}, False),
+        ({"a": False}, {"a": False}, True),
+        ({"args": ["x", "y"]}, {"args": ["x"]}, False),
+        ({"args": ["y", "x"]}, {"args": ["x", "y"]}, False),
+        ({"rules": [{"host": "a"}, {"host": "b"}]}, {"rules": [{"host": "a"}]}, False),
+        ({"env": [{"name": "a"}, {"name": "b", "x": 1}]}, {"env": [{"name": "b"}]}, True),
+        ({"env": [{"name": "a"}]}, {"env": [{"name": "b"}]}, False),
+        ({"volumes": [{"name": "a", "x": [1, 2]}]}, {"volumes": [{"name": "a", "x": [1]}]}, False),
+        ({"a": [1]}, {"a": {"b": 1}}, False),
+        (None, {"a": 1}, False),
+    ],
+)  # fmt: skip
+def test_wanted_is_covered_by_live_with_what_others_add(
+    live: Any, wanted: Any, covered: bool
+) -> None:
+    assert covers(live, wanted) is covered

@@ -1,0 +1,75 @@
+"""Which version is held to account for a model server that ends again and again."""
+
+from __future__ import annotations
+
+from inferencemodel_operator.crashes import CrashWatch
+from inferencemodel_operator.observe.objects import Pod
+from inferencemodel_operator.record import QuarantinedVersion, VersionsRecord
+from model_poller.status import VersionState
+from tests.support.pods import told
+
+NOTHING = VersionsRecord()
+A, F, P, Q, R = (
+    VersionState.AVAILABLE,
+    VersionState.FETCHED,
+    VersionState.PUBLISHED,
+    VersionState.QUARANTINED,
+    VersionState.RETIRED,
+)
+
+
+def pod(restarts: int) -> Pod:
+    return Pod(
+        key=("vision", "m"),
+        namespace="vision",
+        name="p",
+        uid="u",
+        resource_version=1,
+        ip="10.0.0.1",
+        ready=False,
+        terminating=False,
+        poller_port=8502,
+        poller_running=True,
+        server_restarts=restarts,
+        target=None,
+        template="t",
+        trouble=None,
+        message="",
+    )
+
+
+def test_three_restarts_of_a_pod_that_never_served_are_enough() -> None:
+    watch, report = CrashWatch(), told({1: F, 2: P}, target=2)
+    assert watch.crashed(pod(2), report, NOTHING) is None
+    assert watch.crashed(pod(3), report, NOTHING) == 2
+    assert CrashWatch().crashed(pod(3), report, NOTHING) == 2
+
+
+def test_only_restarts_since_the_publish_count_on_a_pod_that_served() -> None:
+    watch, report = CrashWatch(), told({1: P, 2: P}, target=2)
+    assert watch.crashed(pod(5), report, NOTHING) is None
+    assert watch.crashed(pod(7), report, NOTHING) is None
+    assert watch.crashed(pod(8), report, NOTHING) == 2
+
+
+def test_the_next_version_is_not_held_to_account_for_the_one_before() -> None:
+    watch = CrashWatch()
+    assert watch.crashed(pod(3), told({1: F, 2: P}, target=2), NOTHING) == 2
+    assert watch.crashed(pod(4), told({1: P, 2: F}, target=1), NOTHING) is None
+    assert watch.crashed(pod(7), told({1: P, 2: F}, target=1), NOTHING) == 1
+
+    crashed = QuarantinedVersion(version=2, fingerprint="f", reason="ServerCrashed")
+    remembered = VersionsRecord(quarantined=(crashed,))
+    assert CrashWatch().crashed(pod(4), told({1: P}, target=1), remembered) is None
+
+
+def test_a_version_that_answers_starts_anew() -> None:
+    watch, loading = CrashWatch(), told({2: P}, target=2)
+    assert watch.crashed(pod(0), loading, NOTHING) is None
+    assert watch.crashed(pod(2), told({2: A}, target=2), NOTHING) is None
+    assert watch.crashed(pod(9), told({2: A}, target=2), NOTHING) is None
+
+
+def test_a_version_that_is_not_published_yet_is_not_to_blame() -> None:
+    assert CrashWatch().crashed(pod(9), told({1: R, 2: F}, target=2), NOTHING) is None
+    assert CrashWatch().crashed(pod(9), told({2: F}), NOTHING) is None

@@ -1,0 +1,73 @@
+"""Events: one for each change, none for what was said already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inferencemodel_operator import events
+from inferencemodel_operator.events import NOTE_LIMIT, Change
+from inferencemodel_operator.observe import objects
+
+BAD = {"version": 2, "reason": "LoadFailed", "message": "no graph"}
+
+
+def status(*conditions: tuple[str, str, str], **model: Any) -> dict[str, Any]:
+    return {
+        "model": model,
+        "conditions": [
+            {"type": kind, "status": state, "reason": reason, "message": "words"}
+            for kind, state, reason in conditions
+        ],
+    }
+
+
+def test_an_activated_version_is_told_with_the_one_before() -> None:
+    first = events.changes({}, status(activeVersion=1))
+    then = events.changes(status(activeVersion=1), status(activeVersion=2))
+    assert first == [Change("VersionActivated", "version 1 answers on every ready replica")]
+    assert then[0].note.endswith("instead of version 1")
+    assert events.changes(status(activeVersion=2), status()) == []
+
+
+def test_a_new_quarantine_is_a_warning_told_once() -> None:
+    before, after = status(), status(quarantined=[BAD])
+    assert events.changes(before, after) == [
+        Change("LoadFailed", "version 2 is quarantined: no graph", warning=True)
+    ]
+    assert events.changes(after, after) == []
+
+
+def test_a_condition_that_turns_bad_is_told_and_one_that_stays_bad_is_not() -> None:
+    good = status(("SourceReady", "True", "Listed"), ("Stalled", "False", "NotStalled"))
+    bad = status(("SourceReady", "False", "AccessDenied"), ("Stalled", "True", "NameConflict"))
+    assert [change.reason for change in events.changes(good, bad)] == [
+        "AccessDenied",
+        "NameConflict",
+    ]
+    assert events.changes(bad, bad) == []
+    assert events.changes(bad, good) == []
+
+
+def test_replicas_that_are_merely_starting_are_no_event() -> None:
+    starting = status(("Ready", "False", "ReplicasNotReady"))
+    stuck = status(("Ready", "False", "ImagePullFailed"))
+    assert events.changes({}, starting) == []
+    assert [change.reason for change in events.changes(starting, stuck)] == ["ImagePullFailed"]
+
+
+def test_an_event_is_about_its_inferencemodel_and_within_the_api_servers_limits() -> None:
+    model = objects.model(
+        {
+            "metadata": {
+                "name": "m",
+                "namespace": "vision",
+                "uid": "u",
+                "resourceVersion": "1",
+            },
+            "spec": {"model": {"storageUri": "gs://b/m"}},
+        }
+    )
+    made = events.event(model, Change("LoadFailed", "x" * 5000, warning=True))
+    assert made["regarding"]["uid"] == "u"
+    assert made["type"] == "Warning"
+    assert len(made["note"]) == NOTE_LIMIT

@@ -1,0 +1,482 @@
+"""What comes in: the newest view of each object wins, and nothing that is gone stays."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import msgspec
+import pytest
+from yarl import URL
+
+from inferencemodel_operator.cache import Cache
+from inferencemodel_operator.cluster import DEPLOYMENTS, MODELS, PODS, WATCHED, Cluster, Resource
+from inferencemodel_operator.errors import ApiUnavailableError
+from inferencemodel_operator.metrics import Metrics, classify
+from inferencemodel_operator.observe import objects, pollers, watches
+from inferencemodel_operator.observe.feed import Feed
+from inferencemodel_operator.observe.objects import Pod, Trouble
+from inferencemodel_operator.observe.pollers import Pollers
+from inferencemodel_operator.observe.reports import Unreachable
+from inferencemodel_operator.observe.watches import Watches
+from inferencemodel_operator.queue import WorkQueue
+from model_poller.status import PollerStatus, VersionState
+from tests.support.pods import StubPoller, told
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from inferencemodel_operator.observe.objects import Key
+    from inferencemodel_operator.observe.reports import Report
+
+
+def obj(name: str, version: int, uid: str = "", **more: Any) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": "vision",
+            "uid": uid or f"uid-{name}",
+            "resourceVersion": str(version),
+            "generation": 1,
+            "labels": {"inferencemodel.dev/name": "m"},
+            "managedFields": [{"manager": "much text"}],
+        },
+        **more,
+    }
+
+
+def model(name: str, version: int, **more: Any) -> dict[str, Any]:
+    return obj(name, version, spec={"model": {"storageUri": "gs://b/m"}}, **more)
+
+
+# -- the cache
+
+
+def test_of_two_views_the_newer_stays() -> None:
+    cache = Cache()
+    assert cache.put(DEPLOYMENTS, obj("m", 9)) is not None
+    assert cache.put(DEPLOYMENTS, obj("m", 8)) is None
+    assert cache.put(DEPLOYMENTS, obj("m", 9)) is None
+    assert cache.put(DEPLOYMENTS, obj("m", 10)) is not None
+    found = cache.child("Deployment", "vision", "m")
+    assert found is not None
+    assert found.resource_version == 10
+
+
+def test_what_is_deleted_is_not_brought_back_by_a_late_view() -> None:
+    cache = Cache()
+    cache.put(DEPLOYMENTS, obj("m", 5))
+    assert cache.remove(DEPLOYMENTS, obj("m", 7)) is not None
+    assert cache.put(DEPLOYMENTS, obj("m", 6)) is None
+    assert cache.child("Deployment", "vision", "m") is None
+
+
+def test_an_object_whose_label_comes_back_comes_back() -> None:
+    cache = Cache()
+    cache.put(DEPLOYMENTS, obj("m", 5))
+    cache.remove(DEPLOYMENTS, obj("m", 7))
+    assert cache.put(DEPLOYMENTS, obj("m", 8)) is not None
+
+
+def test_the_deletion_of_a_predecessor_does_not_remove_its_successor() -> None:
+    cache = Cache()
+    cache.put(DEPLOYMENTS, obj("m", 9, uid="new"))
+    assert cache.remove(DEPLOYMENTS, obj("m", 5, uid="old")) is None
+    assert cache.child("Deployment", "vision", "m") is not None
+
+
+def test_pods_are_found_by_their_inferencemodel_and_forgotten_with_their_report() -> None:
+    cache = Cache()
+    for name in ("b", "a"):
+        cache.put(PODS, obj(name, 1))
+    cache.reports["uid-a"] = Unreachable("gone")
+
+    assert [pod.name for pod in cache.pods(("vision", "m"))] == ["a", "b"]
+    cache.remove(PODS, obj("a", 2))
+    assert [pod.name for pod in cache.pods(("vision", "m"))] == ["b"]
+    assert cache.reports == {}
+    assert cache.pods(("vision", "another")) == []
+
+
+def test_a_pod_without_the_models_label_is_none_of_its_business() -> None:
+    stray = obj("a", 1)
+    stray["metadata"]["labels"] = {}
+    assert Cache().put(PODS, stray) is None
+
+
+def test_a_child_is_kept_without_what_nobody_looks_at() -> None:
+    kept = objects.child("Deployment", obj("m", 1, spec={"replicas": 1}, status={"replicas": 1}))
+    assert b"much text" not in kept.content
+    assert b"status" not in kept.content
+    assert kept.content_object()["spec"] == {"replicas": 1}
+    assert kept.deployment.replicas == 1
+
+
+def test_an_object_of_another_release_is_kept_with_its_problem() -> None:
+    read = objects.model(obj("m", 1, spec={"model": {}}))
+    assert read.model is None
+    assert read.problem is not None
+    assert "spec.model" in str(read.problem)
+
+
+# -- pods
+
+
+def pod(**status: Any) -> Pod:
+    read = objects.pod(obj("p", 1, status={"podIP": "10.0.0.1", **status}))
+    assert read is not None
+    return read
+
+
+def container(name: str, restarts: int = 0, **state: Any) -> dict[str, Any]:
+    return {"name": name, "image": "img:1", "restartCount": restarts, **state}
+
+
+RUNNING = {"state": {"running": {}}}
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    return {"state": {"waiting": {"reason": reason, "message": message}}}
+
+
+def test_a_poller_is_asked_while_its_pod_still_waits_for_a_version() -> None:
+    assert pollers.askable(pod(initContainerStatuses=[container("poller", **RUNNING)]))
+    assert not pollers.askable(
+        pod(initContainerStatuses=[container("poller", **waiting("PodInitializing"))])
+    )
+    assert not pollers.askable(pod(phase="Failed"))
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"])
+def test_an_image_that_cannot_be_pulled_is_told_in_the_same_words_each_time(reason: str) -> None:
+    stuck = pod(containerStatuses=[container("model-server", **waiting(reason, f"{reason} 40s"))])
+    assert stuck.trouble is Trouble.IMAGE_PULL_FAILED
+    assert "image img:1 of container model-server" in stuck.message
+    assert "40s" not in stuck.message
+
+
+def test_an_unschedulable_pod_is_told_with_the_schedulers_words() -> None:
+    stuck = pod(
+        conditions=[
+            {
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": "0/3 nodes are available: 3 Insufficient cpu.",
+            }
+        ]
+    )
+    assert stuck.trouble is Trouble.UNSCHEDULABLE
+    assert "3 Insufficient cpu" in stuck.message
+
+
+def test_a_server_killed_for_memory_is_told_with_the_field_to_raise() -> None:
+    ended = {"lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
+    crashed = pod(containerStatuses=[container("model-server", 3, **RUNNING, **ended)])
+    assert crashed.trouble is Trouble.SERVER_CRASHED
+    assert "spec.server.resources.limits.memory" in crashed.message
+    assert pod(containerStatuses=[container("model-server", 2, **RUNNING)]).trouble is None
+
+
+def test_a_ready_pod_is_in_no_trouble_whatever_it_went_through() -> None:
+    well = pod(
+        conditions=[{"type": "Ready", "status": "True"}],
+        containerStatuses=[container("model-server", 9, **RUNNING)],
+    )
+    assert well.trouble is None
+
+
+def test_a_pod_names_the_port_of_its_poller() -> None:
+    declared = {"name": "poller", "ports": [{"name": "poller", "containerPort": 9999}]}
+    read = objects.pod(
+        obj("p", 1, spec={"initContainers": [declared]}, status={"podIP": "fd00::1"})
+    )
+    assert read is not None
+    assert pollers.direct(read) == "http://[fd00::1]:9999"
+    assert pollers.proxied("https://api", read) == (
+        "https://api/api/v1/namespaces/vision/pods/p:9999/proxy"
+    )
+    assert pollers.direct(pod()) == "http://10.0.0.1:8502"
+
+
+# -- listings
+
+
+class Lists(Cluster):
+    """An API server whose listings the test gives."""
+
+    def __init__(self) -> None:
+        self.lists: dict[str, list[dict[str, Any]]] = {}
+        self.failures = 0
+        self.during: Any = None
+
+    async def list(
+        self, resource: Resource, namespace: str | None
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        if self.failures:
+            self.failures -= 1
+            raise ApiUnavailableError("away")
+        yield self.lists.get(resource.kind, [])
+        if self.during is not None and resource is MODELS:
+            self.during()
+
+
+class Harness:
+    """A feed between a fake API server, a real cache and a real queue."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self.server, self.cache = Lists(), Cache()
+        self.queue: WorkQueue[Key] = WorkQueue()
+        self.watches = Watches(())
+        self.pollers = Pollers(
+            session, pollers.direct, self.cache.reports, self.queue.add, Metrics()
+        )
+        self.feed = Feed(self.server, self.cache, self.queue, self.pollers, self.watches, ())
+
+    async def queued(self) -> set[Key]:
+        keys = set()
+        while len(self.queue):
+            key = await self.queue.get()
+            keys.add(key)
+            self.queue.done(key)
+        return keys
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def harness(session: aiohttp.ClientSession) -> AsyncIterator[Harness]:
+    made = Harness(session)
+    running = asyncio.create_task(made.feed.run())
+    yield made
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await made.pollers.close()
+
+
+async def relisted(harness: Harness) -> None:
+    harness.watches.relist.set()
+    async with asyncio.timeout(10):
+        while (  # noqa: ASYNC110  the end of a listing has no event of its own
+            harness.watches.relist.is_set() or not harness.feed.complete.is_set()
+        ):
+            await asyncio.sleep(0.01)
+
+
+async def test_nothing_is_complete_before_all_watches_are_open(harness: Harness) -> None:
+    harness.feed.event(MODELS, None, model("m", 1))
+    await asyncio.sleep(0.01)
+    assert not harness.feed.complete.is_set()
+
+    await relisted(harness)
+    assert harness.feed.complete.is_set()
+
+
+async def test_what_vanished_during_a_gap_is_dropped_by_the_next_listing(harness: Harness) -> None:
+    harness.server.lists = {"InferenceModel": [model("kept", 1), model("lost", 2)]}
+    await relisted(harness)
+    await harness.queued()
+    assert harness.cache.model(("vision", "lost")) is not None
+
+    harness.server.lists = {"InferenceModel": [model("kept", 1)]}
+    await relisted(harness)
+
+    assert harness.cache.model(("vision", "lost")) is None
+    assert harness.cache.model(("vision", "kept")) is not None
+    assert ("vision", "lost") in await harness.queued()
+
+
+async def test_what_appears_during_a_listing_is_not_dropped_by_it(harness: Harness) -> None:
+    harness.server.during = lambda: harness.feed.event(MODELS, "ADDED", model("new", 9))
+    await relisted(harness)
+    assert harness.cache.model(("vision", "new")) is not None
+
+
+async def test_what_is_deleted_during_a_listing_is_not_brought_back_by_it(
+    harness: Harness,
+) -> None:
+    harness.feed.event(MODELS, "ADDED", model("m", 1))
+    harness.server.lists = {"InferenceModel": [model("m", 1)]}
+    harness.server.during = lambda: harness.feed.event(MODELS, "DELETED", model("m", 2))
+    await relisted(harness)
+    assert harness.cache.model(("vision", "m")) is None
+
+
+async def test_a_listing_that_fails_is_tried_again(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inferencemodel_operator.observe.feed.RETRY_SECONDS", 0.01)
+    harness.server.failures = 2
+    await relisted(harness)
+    assert harness.server.failures == 0
+
+
+async def test_an_event_queues_the_model_that_it_is_about_and_an_old_one_nothing(
+    harness: Harness,
+) -> None:
+    harness.feed.event(DEPLOYMENTS, "MODIFIED", obj("m", 5))
+    assert await harness.queued() == {("vision", "m")}
+    harness.feed.event(DEPLOYMENTS, "MODIFIED", obj("m", 5))
+    assert await harness.queued() == set()
+    harness.feed.event(DEPLOYMENTS, "DELETED", obj("m", 6))
+    assert await harness.queued() == {("vision", "m")}
+
+
+# -- watches
+
+
+class Answer:
+    ok = True
+
+
+class Request:
+    method = "GET"
+
+    def __init__(self, path: str, **query: str) -> None:
+        self.url = URL(f"https://api{path}").with_query(query)
+
+
+async def asked(watching: Watches, path: str, *, watch: bool) -> None:
+    async def send(_: Any) -> Any:
+        return Answer()
+
+    query = {"watch": "true"} if watch else {}
+    await watching(Request(path, **query), send)  # type: ignore[arg-type]
+
+
+async def test_a_listing_is_due_when_all_watches_are_open_and_after_each_gap() -> None:
+    watching = Watches(("vision",))
+    paths = [resource.path("vision") for resource in WATCHED]
+    for path in paths:
+        assert not watching.relist.is_set()
+        await asked(watching, path, watch=False)
+        await asked(watching, path, watch=True)
+    assert watching.relist.is_set()
+
+    watching.relist.clear()
+    await asked(watching, paths[0], watch=True)
+    assert not watching.relist.is_set(), "a watch that goes on where it was has no gap"
+
+    await asked(watching, paths[0], watch=False)
+    assert not watching.relist.is_set()
+    await asked(watching, paths[0], watch=True)
+    assert watching.relist.is_set()
+
+
+async def test_a_watch_without_a_sign_of_life_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    watching = Watches(())
+    now = watches.time.monotonic()
+    later = now + watches.DEAD_SECONDS + 1
+    monkeypatch.setattr(watches.time, "monotonic", lambda: later)
+    alive = WATCHED[1:]
+    for resource in alive:
+        await asked(watching, resource.path(None), watch=True)
+    assert watching.dead() == ["inferencemodels"]
+
+
+# -- pollers
+
+
+@pytest.fixture
+def stub() -> Iterator[StubPoller]:
+    made = StubPoller()
+    made.start()
+    yield made
+    made.stop()
+
+
+async def test_a_pods_report_is_known_when_it_changes_and_gone_with_the_pod(
+    session: aiohttp.ClientSession, stub: StubPoller
+) -> None:
+    reports: dict[str, Report] = {}
+    changed: asyncio.Queue[Key] = asyncio.Queue()
+    asking = Pollers(
+        session,
+        lambda _: f"http://127.0.0.1:{stub.port}",
+        reports,
+        changed.put_nowait,
+        Metrics(),
+    )
+    running = pod(initContainerStatuses=[container("poller", **RUNNING)])
+
+    async def heard() -> Report:
+        async with asyncio.timeout(10):
+            assert await changed.get() == ("vision", "m")
+        return reports["uid-p"]
+
+    asking.sync(running)
+    first = await heard()
+    assert isinstance(first, PollerStatus)
+    assert first.versions == ()
+
+    stub.tell(told({1: VersionState.AVAILABLE}, target=1))
+    second = await heard()
+    assert isinstance(second, PollerStatus)
+    assert second.active_version == 1
+
+    stub.stop()
+    assert isinstance(await heard(), Unreachable)
+    stub.start()
+    assert await heard() == second
+
+    asking.sync(msgspec.structs.replace(running, terminating=True))
+    assert reports == {}
+    await asking.close()
+
+
+async def test_what_changes_all_the_time_is_no_news(
+    session: aiohttp.ClientSession, stub: StubPoller
+) -> None:
+    reports: dict[str, Report] = {}
+    changed: asyncio.Queue[Key] = asyncio.Queue()
+    asking = Pollers(
+        session,
+        lambda _: f"http://127.0.0.1:{stub.port}",
+        reports,
+        changed.put_nowait,
+        Metrics(),
+    )
+    fetching = told({1: VersionState.FETCHING})
+    (version,) = fetching.versions
+
+    def progress(done: int) -> PollerStatus:
+        grown = msgspec.structs.replace(version, bytes_done=done, bytes_total=100)
+        return msgspec.structs.replace(fetching, versions=(grown,))
+
+    stub.tell(progress(1))
+    asking.sync(pod(initContainerStatuses=[container("poller", **RUNNING)]))
+    async with asyncio.timeout(10):
+        await changed.get()
+        for done in (2, 50, 99):
+            stub.tell(progress(done))
+        stub.tell(told({1: VersionState.FETCHED}))
+        await changed.get()
+    assert changed.empty()
+    await asking.close()
+
+
+# -- requests
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "expected"),
+    [
+        ("GET", "/api/v1/pods", {"watch": "true"}, ("watch", "pods")),
+        ("GET", "/api/v1/namespaces/n/pods", {}, ("list", "pods")),
+        ("GET", "/apis/apps/v1/namespaces/n/deployments/d", {}, ("get", "deployments")),
+        ("PATCH", "/apis/g/v1/namespaces/n/things/t/status", {}, ("patch", "things/status")),
+        ("POST", "/apis/events.k8s.io/v1/namespaces/n/events", {}, ("create", "events")),
+        ("DELETE", "/api/v1/namespaces/n/services/s", {}, ("delete", "services")),
+        ("GET", "/apis/apps/v1", {}, ("discovery", "")),
+        ("GET", "/version", {}, ("discovery", "")),
+    ],
+)
+def test_a_request_is_counted_by_verb_and_resource(
+    method: str, path: str, query: dict[str, str], expected: tuple[str, str]
+) -> None:
+    assert classify(method, path, query) == expected
