@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devcluster import paths
+from devcluster.client import KubectlError
+from devcluster.errors import StartError
 from devcluster.images import write_program_image
 from devcluster.node import CLUSTER_DNS, CLUSTER_DOMAIN
 
@@ -64,13 +66,16 @@ class Addons:
         """Wait until an addon is ready.
 
         Raises:
-            KubectlError: it is not, after ``READY_SECONDS``.
+            StartError: it is not, after ``READY_SECONDS``; tells what became of its pod.
         """
-        api.kubectl(
-            *("--namespace=kube-system", "rollout", "status", f"deployment/{name}"),
-            f"--timeout={READY_SECONDS}s",
-            timeout=READY_SECONDS + 10,
-        )
+        system = "--namespace=kube-system"
+        waiting = ("rollout", "status", f"deployment/{name}", f"--timeout={READY_SECONDS}s")
+        try:
+            api.kubectl(system, *waiting, timeout=READY_SECONDS + 10)
+        except KubectlError as error:
+            pods = api.kubectl(system, "get", "pods")
+            events = api.kubectl(system, "events", "--types=Warning")
+            raise StartError(f"{name} is not ready: {error}\n{pods}\n{events}") from error
 
 
 def program_image(program: Path) -> str:

@@ -16,6 +16,7 @@ from devcluster.addons import NAMES
 from devcluster.apiserver import ApiServer
 from devcluster.cluster import Cluster, Settings
 from devcluster.errors import DevclusterError, UsageError
+from devcluster.progress import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,7 +89,9 @@ def _up(arguments: argparse.Namespace) -> None:
         http_port=arguments.http_port or kept.http_port,
         https_port=arguments.https_port or kept.https_port,
     )
-    print(cluster.up(settings).kubeconfig)
+    kubeconfig = cluster.up(settings).kubeconfig
+    say(f"the cluster is up; for kubectl: export KUBECONFIG={kubeconfig}")
+    print(kubeconfig)
 
 
 def _down(arguments: argparse.Namespace) -> None:
@@ -173,6 +176,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.run(arguments)
     except DevclusterError as error:
         print(f"devcluster: {error}", file=sys.stderr)
+        return 1
+    except PermissionError as error:
+        print(f"devcluster: {error}: run this with sudo", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("devcluster: interrupted", file=sys.stderr)

@@ -85,6 +85,10 @@ class NodeImages:
         selector = f'name=={full_name(name)},labels."{SOURCE_LABEL}"=={source}'
         return bool(self._run("images", "list", "--quiet", selector).strip())
 
+    def names(self) -> list[str]:
+        """The images on the node."""
+        return sorted(name for name in self._targets() if not name.startswith("sha256:"))
+
     def load(self, archive: Path) -> list[str]:
         """Import an archive (docker-archive or OCI) and return the names in it.
 
@@ -93,9 +97,14 @@ class NodeImages:
         """
         before = self._targets()
         self._run("images", "import", str(archive))
-        return sorted(
-            name for name, target in self._targets().items() if before.get(name) != target
-        )
+        after = self._targets()
+        # The kubelet's interface keeps a second entry for each image, under its id; of one that
+        # lost its name to a newer image only that is left, and keeps its gigabytes on the disk.
+        named = {after[name] for name in self.names()}
+        forgotten = [name for name, target in after.items() if target not in named]
+        if forgotten:
+            self._run("images", "delete", *forgotten)
+        return [name for name in self.names() if before.get(name) != after[name]]
 
     def load_from(self, archive: Path, name: str, source: str) -> None:
         """Import an archive of one image, and remember where it came from."""

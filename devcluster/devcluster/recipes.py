@@ -256,6 +256,8 @@ def _build(name: str, dockerfile: Path, context: Path, base: str) -> str:
     log = paths.cache() / "logs" / f"image-{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     buildah = _store()
+    # What an interrupted build left; nobody else builds now.
+    buildah.run("rm", "--all")
     with (
         step(f"building image {tag(name)}") as update,
         log.open("w") as written,
@@ -339,7 +341,20 @@ def _ensure_base() -> str:
                 buildah.run("commit", "--quiet", "--format=docker", container, name)
             finally:
                 buildah.run("rm", container)
+        _forget_other_bases(name)
     return name
+
+
+def _forget_other_bases(name: str) -> None:
+    """Remove former bases and what was cached on top of them; best effort, for the disk's sake."""
+    buildah = _store()
+    listed = buildah.run("images", "--format={{.Name}}:{{.Tag}}", "--noheading").split()
+    for other in listed:
+        if other.startswith(f"{_BASE_NAME}:") and other != name:
+            with contextlib.suppress(BuildError):
+                buildah.run("rmi", other)
+    with contextlib.suppress(BuildError):
+        buildah.run("rmi", "--prune")
 
 
 def _debootstrap(
