@@ -226,10 +226,16 @@ def _read_integer(bits: int) -> Callable[[str], int]:
     return read
 
 
+def _read_float(text: str) -> float:
+    if "_" in text or text != text.rstrip():
+        raise ValueError
+    return float(text)
+
+
 _READERS: dict[str, Callable[[str], Any]] = {
     "bool": _read_bool,
     "int32": _read_integer(32),
     "int64": _read_integer(64),
-    "float": float,
+    "float": _read_float,
     "string": str,
 }

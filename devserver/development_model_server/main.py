@@ -17,6 +17,7 @@ import grpc.aio
 
 from development_model_server import config, flags, identity, logs
 from development_model_server.api import Api
+from development_model_server.batching import BatchScheduler
 from development_model_server.core import ServerCore
 from development_model_server.errors import Code, ServingError, invalid_argument
 from development_model_server.grpc_server import Calls, make_server
@@ -25,11 +26,13 @@ from development_model_server.inference import Inference
 from development_model_server.manager import ManagerOptions
 from development_model_server.metrics import Metrics
 from development_model_server.protos import (
+    BatchingParameters,
     ConfigProto,
     ModelServerConfig,
     MonitoringConfig,
     RewriterConfig,
     SSLConfig,
+    ThreadPoolFactoryConfig,
 )
 from development_model_server.rest import RestApi
 from development_model_server.saved_model import SavedModelLoader
@@ -102,6 +105,8 @@ class Server:
         _check(options)
         self._options = options
         self._model_config = _model_config(options)
+        batching_parameters = _batching_parameters(options)
+        _check_thread_pool_factory(options)
         self._channel_arguments = config.channel_arguments(options.grpc_channel_arguments)
         inference = Inference(
             Metrics(identity.VERSION),
@@ -116,7 +121,7 @@ class Server:
             warmup_iterations=max(1, options.num_request_iterations_for_warmup)
             if options.enable_model_warmup
             else None,
-            batching=None,
+            batching=_batching(batching_parameters, inference.metrics, options),
         )
         self._core: ServerCore[SavedModel] = ServerCore(
             loader,
@@ -264,6 +269,36 @@ def _model_config(options: Options) -> ModelServerConfig:
         model_platform=config.PLATFORM,
     )
     return model_config
+
+
+def _batching_parameters(options: Options) -> BatchingParameters | None:
+    if not options.enable_batching:
+        if options.batching_parameters_file:
+            raise invalid_argument(
+                "server_options.batching_parameters_file is set without setting"
+                " server_options.enable_batching to true."
+            )
+        return None
+    if options.batching_parameters_file:
+        return config.read_text_proto(options.batching_parameters_file, BatchingParameters)
+    parameters = BatchingParameters()
+    parameters.thread_pool_name.value = "model_server_batch_threads"
+    return parameters
+
+
+def _batching(
+    parameters: BatchingParameters | None, metrics: Metrics, options: Options
+) -> BatchScheduler | None:
+    if parameters is None:
+        return None
+    return BatchScheduler(
+        parameters, metrics, per_model=options.enable_per_model_batching_parameters
+    )
+
+
+def _check_thread_pool_factory(options: Options) -> None:
+    if options.thread_pool_factory_config_file:
+        config.read_text_proto(options.thread_pool_factory_config_file, ThreadPoolFactoryConfig)
 
 
 def _session_config(options: Options) -> ConfigProto:

@@ -134,7 +134,14 @@ class Metrics:
             "/tensorflow/serving/model_warmup_records_read", ("model_path", "status")
         )
         self.queuing_latency = Sampler(
-            "/tensorflow/serving/batching_session/queuing_latency", (), 100, 1.2, 52
+            "/tensorflow/serving/batching_session/queuing_latency",
+            ("thread_pool_name",),
+            100,
+            1.2,
+            52,
+        )
+        self.wrapped_run_count = Counter(
+            "/tensorflow/serving/batching_session/wrapped_run_count", ()
         )
         self.load_attempt_count = Counter(
             "/tensorflow/cc/saved_model/load_attempt_count", ("model_path", "status")

@@ -38,10 +38,10 @@ class SavedModel(Model):
 
 
 class Batching(Protocol):
-    """Wraps a session's run so that concurrent requests become one."""
+    """Wraps a runner so that concurrent requests become one."""
 
-    def wrap(self, session: Session, path: str) -> Runner:
-        """Return the run to use in place of the session's own; raises ServingError."""
+    def wrap(self, runner: Runner, path: str) -> Runner:
+        """Return what to run in place of ``runner``; raises ServingError."""
         ...
 
 
@@ -99,7 +99,9 @@ class SavedModelLoader:
         """
         session = self._open(path)
         try:
-            runner = self._batching.wrap(session, path) if self._batching else session.run
+            runner: Runner = session.run
+            if self._batching is not None:
+                runner = self._batching.wrap(runner, path)
             model = SavedModel(session, runner)
             if self._warmup_iterations is not None:
                 warmup.replay(path, model, self._inference, self._metrics, self._warmup_iterations)
