@@ -29,7 +29,7 @@ USER_AGENT: Final = "inferencemodel-operator"
 CONNECTIONS: Final = 64
 """The most connections for requests; watches come on top."""
 REQUEST_TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
-PAGE_SIZE: Final = 500
+PAGE_SIZE: Final = 100
 
 
 @dataclass(frozen=True)

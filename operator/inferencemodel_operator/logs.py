@@ -25,6 +25,22 @@ class _TextFormatter(logging.Formatter):
         return super().format(record)
 
 
+class _Sparse(logging.Filter):
+    """Lets one line a minute through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        if record.created < self._next:
+            return False
+        self._next = record.created + 60
+        return True
+
+
 def configure(style: str, level: str) -> None:
     """Send log lines to standard error.
 
@@ -43,5 +59,8 @@ def configure(style: str, level: str) -> None:
         else _TextFormatter("%(asctime)s %(levelname)-7s %(subject)s%(message)s")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # kopf tells every handled event, and reports its own lost connections as errors.
+    # kopf tells every handled event, and every attempt of every watch to reach the API server.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    logging.getLogger("kopf.activities").setLevel(logging.WARNING)
+    logging.getLogger("kopf._core.engines.activities").setLevel(logging.WARNING)
+    logging.getLogger("kopf._cogs.clients.watching").addFilter(_Sparse())

@@ -122,7 +122,7 @@ def settings() -> kopf.OperatorSettings:
     # Without rights to watch namespaces and CRDs; the operator checks for its CRD itself.
     chosen.scanning.disabled = True
     chosen.watching.server_timeout = SERVER_SECONDS
-    chosen.watching.chunk_size = 500
+    chosen.watching.chunk_size = 100
     chosen.networking.error_backoffs = _Backoffs()
     chosen.networking.connect_timeout = 5
     chosen.networking.request_timeout = 30
