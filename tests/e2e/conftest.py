@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING
@@ -40,14 +39,14 @@ def installed(cluster: Api, project_images: None) -> Kubectl:
     """The operator and the development bucket, running."""
     kubectl = Kubectl(cluster.program, cluster.kubeconfig)
     kubectl("apply", "-k", str(TREE / MANIFESTS))
+    # A tag that was loaded anew is noticed by new pods only.
+    kubectl.in_namespace(SYSTEM)("rollout", "restart", "deployment/inferencemodel-operator")
     for namespace, deployment in (
         (SYSTEM, "inferencemodel-operator"),
         (BUCKET, "bucket"),
         (BUCKET, "pubsub"),
     ):
         within = kubectl.in_namespace(namespace)
-        # A tag that was loaded anew is noticed by new pods only.
-        within("rollout", "restart", f"deployment/{deployment}")
         within("rollout", "status", f"deployment/{deployment}", "--timeout=120s", timeout=150)
     return kubectl
 
@@ -116,6 +115,5 @@ def told_on_failure(request: pytest.FixtureRequest, installed: Kubectl) -> Itera
     for name in ("served", "served_once"):
         if name in request.fixturenames:
             served: Served = request.getfixturevalue(name)
-            print(json.dumps(served.get().get("status"), indent=2))
-            print(served.kubectl("get", "pods,events", "-o", "wide"))
+            served.tell()
     print(installed.in_namespace(SYSTEM)("logs", "deployment/inferencemodel-operator", "--tail=60"))

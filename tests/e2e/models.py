@@ -214,6 +214,18 @@ class Served:
             return -1
         return int(answer["model_spec"]["version"])
 
+    def tell(self) -> None:
+        """Print what the cluster knows of the resource, for the report of a failed test."""
+        for command in (
+            ("get", "inferencemodels,pods,events", "-o", "wide"),
+            ("get", "inferencemodels", "-o", "jsonpath={.items[*].status}"),
+            ("logs", "--selector", self.selector, "--all-containers", "--tail=30", "--prefix"),
+        ):
+            try:
+                print(self.kubectl(*command))
+            except KubectlError as error:
+                print(error)
+
     # -- requests
 
     def predict(self, x: float) -> float:
@@ -230,7 +242,9 @@ class Served:
         """Steady requests through the Ingress inside a ``with`` block, ``rate`` a second."""
         url = f"http://{self.ingress}/v1/models/{self.name}:predict"
         body = json.dumps({"instances": [1.0]}).encode()
-        requests = rest(
-            url, body, host=self.host, read=lambda answer: str(answer["predictions"][0])
-        )
+        requests = rest(url, body, host=self.host, read=_first_prediction)
         return Traffic(Load("REST through the Ingress", requests, rate))
+
+
+def _first_prediction(answer: bytes) -> str:
+    return str(json.loads(answer)["predictions"][0])
