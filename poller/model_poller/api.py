@@ -52,7 +52,7 @@ class Api:
         self._server = _Server(port, Handler)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), name="api", daemon=True
+            target=self._server.serve_forever, args=(0.25,), name="api", daemon=True
         )
 
     def start(self) -> None:

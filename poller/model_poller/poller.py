@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from model_poller.store import Store
     from model_poller.versions import StoredVersion
 
-TICK_SECONDS = 0.5
+TICK_SECONDS = 1.0
 """How often everything is looked at anew when nothing happens."""
 _ALIVE_SECONDS = 60.0
 _CORRUPT_ATTEMPTS = 3

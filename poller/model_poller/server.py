@@ -22,7 +22,7 @@ _OPTIONS = (
     # A server that starts is noticed as soon as its port opens.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 200),
 )
 
 Served = tuple[ServedVersion, ...]
@@ -84,6 +84,8 @@ class ServerWatch:
     """Asks the model server over and over, quickly while a version change is under way."""
 
     FAST_SECONDS = 0.075
+    SHUT_SECONDS = 0.25
+    """While a change is under way and the port is closed, as it is during the first load."""
     SLOW_SECONDS = 1.0
 
     def __init__(
@@ -114,9 +116,10 @@ class ServerWatch:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            self._report(self._ask())
+            served = self._ask()
+            self._report(served)
             if self._hurry.is_set():
-                self._stopped.wait(self.FAST_SECONDS)
+                self._stopped.wait(self.FAST_SECONDS if served is not None else self.SHUT_SECONDS)
             else:
                 # Returns at once when a change begins.
                 self._hurry.wait(self.SLOW_SECONDS)
