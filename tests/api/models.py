@@ -83,7 +83,7 @@ class Model:
                 == sorted(kinds)
             ),
             what=f"{self.name} to have {kinds}",
-            within=20,
+            within=45,
         )
 
     def until_reported(self) -> Object:
