@@ -105,8 +105,10 @@ class Applier:
                     return False
             answer = await self._cluster.apply(resource, wanted, uid=live.uid if live else None)
         except (NameConflictError, RefusedError) as problem:
-            until = time.monotonic() + RECHECK_SECONDS * 0.9
-            self._held[child] = _Held(wanted_hash, problem, until)
+            # A change of what is watched is told; of anything else, only asking again tells.
+            if isinstance(problem, RefusedError) or self._cache.child(*child) is None:
+                until = time.monotonic() + RECHECK_SECONDS * 0.9
+                self._held[child] = _Held(wanted_hash, problem, until)
             raise
         self._held.pop(child, None)
         self._cache.put(resource, answer)

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import sys
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -62,9 +63,13 @@ async def run(options: Options) -> None:
         ApiUnavailableError: there are no credentials for a cluster.
         OSError: the port for health and metrics is taken.
     """
+    running = asyncio.current_task()
+    if running is not None:
+        # Until kopf takes signals over: the first process of a container has no default for them.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     access = await asyncio.to_thread(Access, options.kubeconfig)
     metrics = Metrics()
-    watching = Watches(options.namespaces)
+    watching = Watches(options.namespaces, access.server)
     cache = Cache()
     queue: WorkQueue[Key] = WorkQueue()
     async with AsyncExitStack() as stack:
@@ -246,6 +251,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except Exception:
+        logger.exception("ended unexpectedly")
+        return 1
     return 0
 
 

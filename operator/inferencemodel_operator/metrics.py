@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientRequest, ClientResponse
     from aiohttp.client_middlewares import ClientHandlerType
 
+_API: Final = re.compile(r"(?:^|/)(apis?)/")
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -108,11 +110,13 @@ class Metrics:
 
 def classify(method: str, path: str, query: dict[str, str]) -> tuple[str, str]:
     """Kubernetes' verb and the resource (with its subresource) of a request."""
-    parts = path.strip("/").split("/")
-    parts = parts[2:] if parts[0] == "api" else parts[3:]
+    root, parts = _API.search(path), path.strip("/").split("/")
+    if root is not None:
+        rest = path[root.end() :].strip("/").split("/")
+        parts = rest[1:] if root[1] == "api" else rest[2:]
     if parts[:1] == ["namespaces"] and len(parts) > 2:
         parts = parts[2:]
-    if not parts:
+    if root is None or not parts:
         return "discovery", ""
     resource = parts[0] if len(parts) < 3 else f"{parts[0]}/{parts[2]}"
     if method == "GET":

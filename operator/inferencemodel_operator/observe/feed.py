@@ -8,6 +8,8 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from inferencemodel_operator.cluster import MODELS, WATCHED
 from inferencemodel_operator.errors import OperatorError
 from inferencemodel_operator.observe.objects import Pod
@@ -56,9 +58,7 @@ class Feed:
             if gone is not None:
                 self._gone(gone)
         else:
-            news = self._cache.put(resource, obj)
-            if news is not None:
-                self._news(news)
+            self._put(resource, obj)
 
     async def run(self) -> None:
         """List everything when all watches are open, after a gap in one, and now and then."""
@@ -95,21 +95,26 @@ class Feed:
             async for page in self._cluster.list(resource, namespace):
                 for obj in page:
                     # The items of a list do not name their kind.
-                    news = self._cache.put(
-                        resource, {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
-                    )
+                    named = {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
+                    self._put(resource, named)
                     listed.add(obj["metadata"]["uid"])
-                    if news is not None:
-                        self._news(news)
         for gone in self._cache.prune(resource, before, listed):
             logger.info("%s %s was deleted unseen", resource.kind, gone.uid)
             self._gone(gone)
 
-    def _news(self, entry: Entry) -> None:
-        if isinstance(entry, Pod):
-            self._pollers.sync(entry)
-        if entry.key is not None:
-            self._queue.add(entry.key)
+    def _put(self, resource: Resource, obj: Mapping[str, Any]) -> None:
+        try:
+            news = self._cache.put(resource, obj)
+        except msgspec.ValidationError as error:
+            # One odd object must not stop the others.
+            logger.error("%s %s: %s", resource.kind, obj["metadata"].get("name"), error)  # noqa: TRY400
+            return
+        if news is None:
+            return
+        if isinstance(news, Pod):
+            self._pollers.sync(news)
+        if news.key is not None:
+            self._queue.add(news.key)
 
     def _gone(self, entry: Entry) -> None:
         if isinstance(entry, Pod):

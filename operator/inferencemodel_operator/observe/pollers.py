@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS: Final = 30
 """How long a poller may hold a request in which it has nothing new to tell."""
 TIMEOUT: Final = aiohttp.ClientTimeout(total=POLL_SECONDS + 10, sock_connect=5)
+FIRST_TIMEOUT: Final = aiohttp.ClientTimeout(total=10, sock_connect=5)
+"""For a request that is answered at once: the status waits for it after a start."""
 FIRST_BACKOFF: Final = 0.25
 LONGEST_BACKOFF: Final = 15.0
 SHORTEST_TURN: Final = 0.05
@@ -114,7 +116,7 @@ class Pollers:
         query = {} if revision is None else {"after": revision, "timeout": str(POLL_SECONDS)}
         try:
             async with self._session.get(
-                f"{address}/status", params=query, timeout=TIMEOUT
+                f"{address}/status", params=query, timeout=TIMEOUT if revision else FIRST_TIMEOUT
             ) as response:
                 body = await response.read()
                 if response.status != HTTPStatus.OK:

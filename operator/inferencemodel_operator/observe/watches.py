@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import kopf
 
@@ -27,10 +28,16 @@ LONGEST_BACKOFF: Final = 20.0
 class Watches:
     """Signs of life of all watches; an aiohttp client middleware on kopf's session."""
 
-    def __init__(self, namespaces: Collection[str]) -> None:
-        """Expect one watch of each kind in each namespace, or in all when there are none."""
+    def __init__(self, namespaces: Collection[str], server: str = "") -> None:
+        """Expect one watch of each kind in each namespace, or in all when there are none.
+
+        Args:
+            namespaces: the namespaces that are served.
+            server: the API server's URL, which may have a path of its own.
+        """
+        prefix = urlsplit(server).path.rstrip("/")
         self._paths = {
-            resource.path(namespace): resource
+            prefix + resource.path(namespace): resource
             for resource in WATCHED
             for namespace in (namespaces or (None,))
         }

@@ -327,6 +327,16 @@ async def test_an_event_queues_the_model_that_it_is_about_and_an_old_one_nothing
     assert await harness.queued() == {("vision", "m")}
 
 
+async def test_one_odd_object_does_not_stop_the_others(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = obj("odd", 1, status={"podIP": 7})
+    harness.server.lists = {"Pod": [odd, obj("p", 1)]}
+    await relisted(harness)
+    assert [pod.name for pod in harness.cache.pods(("vision", "m"))] == ["p"]
+    assert "Pod odd" in caplog.text
+
+
 # -- watches
 
 
@@ -365,6 +375,13 @@ async def test_a_listing_is_due_when_all_watches_are_open_and_after_each_gap() -
     await asked(watching, paths[0], watch=False)
     assert not watching.relist.is_set()
     await asked(watching, paths[0], watch=True)
+    assert watching.relist.is_set()
+
+
+async def test_an_api_server_below_a_path_of_its_own_is_recognised() -> None:
+    watching = Watches((), "https://fleet/clusters/c")
+    for resource in WATCHED:
+        await asked(watching, "/clusters/c" + resource.path(None), watch=True)
     assert watching.relist.is_set()
 
 
@@ -474,6 +491,7 @@ async def test_what_changes_all_the_time_is_no_news(
         ("DELETE", "/api/v1/namespaces/n/services/s", {}, ("delete", "services")),
         ("GET", "/apis/apps/v1", {}, ("discovery", "")),
         ("GET", "/version", {}, ("discovery", "")),
+        ("GET", "/clusters/c/api/v1/namespaces/n/pods/p", {}, ("get", "pods")),
     ],
 )
 def test_a_request_is_counted_by_verb_and_resource(

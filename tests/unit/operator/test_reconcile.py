@@ -1,0 +1,270 @@
+"""One pass: what is written, in which order, and when nothing is judged yet."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from inferencemodel_operator import reconcile
+from inferencemodel_operator.apply import Applier
+from inferencemodel_operator.cache import Cache
+from inferencemodel_operator.cluster import EVENTS, MODELS, PODS, Cluster, Resource
+from inferencemodel_operator.errors import ApiUnavailableError, RefusedError
+from inferencemodel_operator.queue import WorkQueue
+from inferencemodel_operator.reconcile import Reconciler
+from inferencemodel_operator.settings import Settings
+from model_poller.status import VersionState
+from tests.support.pods import told
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from inferencemodel_operator.observe.objects import Key
+
+KEY: Key = ("vision", "m")
+A, F = VersionState.AVAILABLE, VersionState.FETCHED
+
+
+class Server(Cluster):
+    """Takes every write and keeps what it was asked, in order."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.failures: dict[str, Exception] = {}
+        self.drop_fields: tuple[str, ...] = ()
+        self.together = 0
+        self._under_way = 0
+        self._version = 1000
+
+    async def _answer(self, request: str, obj: Any) -> Any:
+        self.requests.append(request)
+        self._under_way += 1
+        self.together = max(self.together, self._under_way)
+        await asyncio.sleep(0)
+        self._under_way -= 1
+        if request in self.failures:
+            raise self.failures[request]
+        self._version += 1
+        made = copy.deepcopy(obj)
+        made["metadata"]["resourceVersion"] = str(self._version)
+        return made
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Any:
+        return None
+
+    async def apply(
+        self, resource: Resource, wanted: Any, *, uid: str | None, subresource: str = ""
+    ) -> Any:
+        obj = copy.deepcopy(wanted)
+        obj["metadata"].setdefault("uid", uid or f"uid-{wanted['metadata']['name']}")
+        if subresource:
+            obj |= {"spec": {"model": {"storageUri": "gs://b/m"}, "replicas": 2}}
+            obj["metadata"]["generation"] = 1
+            for name in self.drop_fields:
+                obj["status"].pop(name, None)
+        return await self._answer(f"apply {resource.kind}{subresource and '/' + subresource}", obj)
+
+    async def annotate(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        *,
+        uid: str,
+        annotations: Mapping[str, str],
+    ) -> Any:
+        obj = pod_object(name, annotations=dict(annotations))
+        return await self._answer(f"annotate {name} {next(iter(annotations.values()))}", obj)
+
+    async def create(self, resource: Resource, wanted: Any) -> None:
+        assert resource is EVENTS
+        await self._answer(f"event {wanted['reason']}", wanted)
+
+
+def pod_object(name: str, version: int = 1, **metadata: Any) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": "vision",
+            "uid": f"uid-{name}",
+            "resourceVersion": str(version),
+            "labels": {"inferencemodel.dev/name": "m"},
+            **metadata,
+        },
+        "status": {
+            "phase": "Running",
+            "podIP": "10.0.0.1",
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }
+
+
+class World:
+    """A reconciler over a fake API server and a real cache."""
+
+    def __init__(self) -> None:
+        self.server, self.cache = Server(), Cache()
+        self.queue: WorkQueue[Key] = WorkQueue()
+        applier = Applier(self.server, self.cache)
+        self.reconciler = Reconciler(
+            self.server, self.cache, self.queue, applier, Settings(poller_image="p:1")
+        )
+        self.model()
+
+    def model(self, version: int = 1, **spec: Any) -> None:
+        self.cache.put(
+            MODELS,
+            {
+                "metadata": {
+                    "name": "m",
+                    "namespace": "vision",
+                    "uid": "uid-m",
+                    "resourceVersion": str(version),
+                    "generation": version,
+                },
+                "spec": {"model": {"storageUri": "gs://b/m"}, "replicas": 2, **spec},
+            },
+        )
+
+    def pod(self, name: str, report: Any = None) -> None:
+        self.cache.put(PODS, pod_object(name))
+        if report is not None:
+            self.cache.reports[f"uid-{name}"] = report
+
+    async def pass_(self) -> list[str]:
+        """One pass; the requests that it sent."""
+        before = len(self.server.requests)
+        await self.reconciler.reconcile(KEY)
+        return self.server.requests[before:]
+
+    def status(self) -> dict[str, Any]:
+        found = self.cache.model(KEY)
+        assert found is not None
+        return found.status_object()
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(reconcile, "STATUS_SECONDS", 0.0)
+    return World()
+
+
+async def test_the_pods_are_told_first_and_all_at_once(world: World) -> None:
+    world.pod("a", told({1: A, 2: F}, target=1))
+    world.pod("b", told({1: A}, target=1))
+
+    sent = await world.pass_()
+
+    assert sent[:2] == ["annotate a 2", "annotate b 2"]
+    assert sent.index("apply InferenceModel/status") > sent.index("apply ConfigMap")
+    assert world.server.together >= 3
+    assert sent[-1] == "event VersionActivated"
+
+
+async def test_a_second_pass_over_the_same_does_nothing(world: World) -> None:
+    world.pod("a", told({1: A}, target=1))
+    await world.pass_()
+    assert await world.pass_() == []
+
+
+async def test_no_status_is_judged_before_a_ready_pod_was_asked_once(world: World) -> None:
+    world.pod("a", told({1: A}, target=1))
+    world.pod("b")
+    assert "apply InferenceModel/status" not in await world.pass_()
+
+    world.cache.reports["uid-b"] = told({1: A}, target=1)
+    assert "apply InferenceModel/status" in await world.pass_()
+
+
+async def test_a_suspended_resource_is_only_reported(world: World) -> None:
+    world.model(2, suspend=True)
+    world.pod("a", told({1: A, 2: F}, target=1))
+    assert [request for request in await world.pass_() if not request.startswith("event")] == [
+        "apply InferenceModel/status"
+    ]
+
+
+async def test_a_burst_of_changes_waits_for_its_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "STATUS_SECONDS", 3600.0)
+    world.pod("a", told({1: A}, target=1))
+    assert "apply InferenceModel/status" in await world.pass_()
+
+    world.cache.reports["uid-a"] = told({1: A, 2: F}, target=1)
+    sent = await world.pass_()
+
+    assert "annotate a 2" in sent, "only the status waits"
+    assert "apply InferenceModel/status" not in sent
+    assert world.queue.waiting == 1
+    world.queue.close()
+
+
+async def test_what_heals_by_waiting_is_reported_and_repeated(world: World) -> None:
+    world.server.failures["apply Service"] = ApiUnavailableError("away")
+    with pytest.raises(ApiUnavailableError):
+        await world.pass_()
+    reasons = {c["type"]: c["reason"] for c in world.status()["conditions"]}
+    assert reasons["Reconciling"] == "Applying"
+
+    world.server.failures.clear()
+    assert "apply Service" in await world.pass_()
+
+
+async def test_one_refused_child_does_not_keep_the_others_back(world: World) -> None:
+    world.server.failures["apply Deployment"] = RefusedError("Deployment", "m", "no", "fix it")
+    sent = await world.pass_()
+    assert {"apply ConfigMap", "apply Service"} <= set(sent)
+    reasons = {c["type"]: c["reason"] for c in world.status()["conditions"]}
+    assert reasons["Stalled"] == "Refused"
+    assert world.queue.waiting == 1, "it is looked at again without an event"
+    world.queue.close()
+
+
+async def test_a_status_that_the_api_server_takes_as_another_is_not_written_again(
+    world: World,
+) -> None:
+    world.server.drop_fields = ("replicaSummary",)
+    world.pod("a", told({1: A}, target=1))
+    await world.pass_()
+    assert await world.pass_() == []
+
+    world.cache.reports["uid-a"] = told({1: A, 2: F}, target=1)
+    assert "apply InferenceModel/status" in await world.pass_()
+
+
+async def test_an_event_that_is_refused_is_no_failure(world: World) -> None:
+    world.server.failures["event VersionActivated"] = RefusedError("Event", "m", "no", "fix it")
+    world.pod("a", told({1: A}, target=1))
+    assert "event VersionActivated" in await world.pass_()
+
+
+async def test_a_resource_of_another_release_is_told_and_its_children_are_left(
+    world: World,
+) -> None:
+    world.model(2, replicas="two")
+    assert await world.pass_() == ["apply InferenceModel/status", "event InvalidSpec"]
+    reasons = {c["type"]: c["reason"] for c in world.status()["conditions"]}
+    assert reasons == {"Reconciling": "Blocked", "Stalled": "InvalidSpec"}
+
+
+async def test_a_resource_that_is_gone_is_forgotten(world: World) -> None:
+    world.pod("a", told({1: A}, target=1))
+    await world.pass_()
+    assert list(world.reconciler.ready_states()) == ["False"]
+    world.cache.remove(
+        MODELS,
+        {
+            "metadata": {
+                "name": "m",
+                "namespace": "vision",
+                "uid": "uid-m",
+                "resourceVersion": "9999",
+            }
+        },
+    )
+    assert await world.pass_() == []
+    assert list(world.reconciler.ready_states()) == []
