@@ -2,10 +2,11 @@
 
 The messages of tensorflow-serving-api import ``tensorflow.core.…``, whose parent package would
 load all of TensorFlow and Keras: half a gigabyte and four seconds for a few generated files. So
-``tensorflow`` is entered as a bare package that only knows where its files are, unless the real
-one is loaded already. Messages that the distribution leaves out are built here from their
-published definitions (``config/ssl_config.proto``, ``config/monitoring_config.proto``,
-``servables/tensorflow/session_bundle_config.proto``, ``grpc/health/v1/health.proto``).
+``tensorflow`` is a bare package that only knows where its files are while this module is being
+imported, unless the real one is loaded already. Messages that the distribution leaves out are
+built here from their published definitions (``config/ssl_config.proto``,
+``config/monitoring_config.proto``, ``servables/tensorflow/session_bundle_config.proto``,
+``grpc/health/v1/health.proto``).
 """
 
 from __future__ import annotations
@@ -24,19 +25,24 @@ from google.protobuf import (
 )
 
 
-def _enter_bare_tensorflow() -> None:
+def _enter_bare_tensorflow() -> bool:
     if "tensorflow" in sys.modules:
-        return
+        return False
     specification = importlib.util.find_spec("tensorflow")
     if specification is None or specification.submodule_search_locations is None:
-        return
+        raise ImportError("tensorflow-cpu is not installed: pip install tensorflow-cpu")
     package = types.ModuleType("tensorflow", "TensorFlow's generated messages only.")
-    package.__spec__ = specification
     package.__path__ = list(specification.submodule_search_locations)
     sys.modules["tensorflow"] = package
+    return True
 
 
-_enter_bare_tensorflow()
+def _leave_bare_tensorflow() -> None:
+    for name in [name for name in sys.modules if f"{name}.".startswith("tensorflow.")]:
+        del sys.modules[name]
+
+
+_bare = _enter_bare_tensorflow()
 
 from tensorflow.core.example.example_pb2 import Example  # noqa: E402
 from tensorflow.core.example.feature_pb2 import Feature  # noqa: E402
@@ -91,6 +97,9 @@ from tensorflow_serving.config.model_server_config_pb2 import (  # noqa: E402
     ModelServerConfig,
 )
 from tensorflow_serving.config.platform_config_pb2 import PlatformConfigMap  # noqa: E402
+
+if _bare:
+    _leave_bare_tensorflow()
 
 _Field = descriptor_pb2.FieldDescriptorProto
 

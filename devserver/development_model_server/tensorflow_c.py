@@ -132,9 +132,7 @@ def _library() -> Any:
     specification = importlib.util.find_spec("tensorflow")
     locations = specification and specification.submodule_search_locations
     if not locations:
-        raise ServingError(
-            Code.FAILED_PRECONDITION, "tensorflow-cpu is not installed: pip install tensorflow-cpu"
-        )
+        raise ImportError("tensorflow-cpu is not installed: pip install tensorflow-cpu")
     library = ctypes.CDLL(str(Path(next(iter(locations))) / "libtensorflow_cc.so.2"))
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(library, name)

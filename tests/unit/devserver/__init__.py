@@ -1,0 +1,1 @@
+"""Tests of the development model server, most of them on a real process of it."""
