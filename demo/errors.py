@@ -4,6 +4,7 @@ DemoError
  +- ModelError         the model or the photo could not be made
  |   +- CheckpointError    a weights file is not what it should be
  +- ClusterError       the cluster, or a tool that talks to it, failed
+ +- LoadError          requests can't be sent at all (module load)
  +- OutcomeError       all ran, but what was seen is not what had to be seen
 """
 

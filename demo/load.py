@@ -9,19 +9,23 @@ under way are bounded.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import grpc.aio
 
+from demo.errors import DemoError
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
     from typing import Self
@@ -35,6 +39,10 @@ CONNECT_TIMEOUT = 30.0
 MAX_RATE = 200.0
 MAX_SECONDS = 1800.0
 MAX_UNDER_WAY = 200
+
+
+class LoadError(DemoError):
+    """Requests can't be sent at all; the message says which and why."""
 
 
 class RequestError(Exception):
@@ -120,7 +128,7 @@ class Traffic:
         self.loads = loads
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
-        self._error: BaseException | None = None
+        self._error: LoadError | None = None
         self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
 
     @property
@@ -152,37 +160,64 @@ class Traffic:
         if self.running:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(CONNECT_TIMEOUT + TIMEOUT + 5.0)
-        if kind is None and self._error is not None:
+        if kind is None:
+            self.check()
+
+    def check(self) -> None:
+        """Make sure that requests are, or were, really sent.
+
+        Raises:
+            LoadError: a load ended by itself.
+        """
+        if self._error is not None:
             raise self._error
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._all())
-        except BaseException as error:  # noqa: BLE001  raised again where the block ends
-            self._error = error
         finally:
             self._loop.close()
 
     async def _all(self) -> None:
         async with asyncio.TaskGroup() as loads:
             for load in self.loads:
-                loads.create_task(load.run(self._stop))
+                loads.create_task(self._one(load))
+
+    async def _one(self, load: Load) -> None:
+        try:
+            await load.run(self._stop)
+        except Exception as error:  # noqa: BLE001  raised again by check
+            self._error = LoadError(f"{load.name}: {error or type(error).__name__}")
+            self._stop.set()
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request and how its answer is read.
+
+    Attributes:
+        body: what is sent.
+        read: takes from the answer what is to be counted; a ValueError of it means that the
+            answer was wrong, and the request failed.
+    """
+
+    body: Any
+    read: Callable[[Any], str]
 
 
 def rest(
-    url: str, body: bytes, *, host: str | None = None, read: Callable[[bytes], str]
+    url: str, exchanges: Sequence[Exchange], *, host: str | None = None
 ) -> Callable[[], AbstractAsyncContextManager[Send]]:
     """POST requests over kept-alive connections.
 
     Args:
         url: whole, with the address that is connected to.
-        body: JSON.
+        exchanges: taken in turn; bodies and answers are bytes.
         host: the Host header, where the address is not the name.
-        read: takes from the answer what is to be counted; a ValueError of it means that the
-            answer was wrong, and the request failed.
     """
     headers = {"Content-Type": "application/json"} | ({"Host": host} if host else {})
+    turns = itertools.cycle(exchanges)
 
     @asynccontextmanager
     async def client() -> AsyncIterator[Send]:
@@ -190,17 +225,15 @@ def rest(
         async with aiohttp.ClientSession(headers=headers) as session:
 
             async def send() -> str:
+                exchange = next(turns)
                 try:
-                    async with session.post(url, data=body) as response:
+                    async with session.post(url, data=exchange.body) as response:
                         content = await response.read()
                 except (aiohttp.ClientError, OSError) as error:
                     raise RequestError(f"{type(error).__name__}: {error}") from error
-                if response.status != 200:
+                if response.status != HTTPStatus.OK:
                     raise RequestError(f"HTTP {response.status}: {content[:200]!r}")
-                try:
-                    return read(content)
-                except ValueError as error:
-                    raise RequestError(f"unexpected answer: {content[:200]!r}") from error
+                return _read(exchange, content)
 
             yield send
 
@@ -208,43 +241,53 @@ def rest(
 
 
 def grpc_predict(
-    target: str, request: Any, answer: Any
+    target: str, exchanges: Sequence[Exchange], response_type: Any
 ) -> Callable[[], AbstractAsyncContextManager[Send]]:
     """Predict calls over one channel that is balanced over all addresses of its target.
 
-    What is counted of an answer is the version that gave it.
-
     Args:
-        target: as gRPC names it, such as ``dns://10.96.0.10/imagenet-headless.vision.svc…:8500``.
-        request: a PredictRequest.
-        answer: the PredictResponse type.
+        target: as gRPC names it: ``dns://10.96.0.10:53/imagenet-headless.vision.svc…:8500``.
+        exchanges: taken in turn; bodies are PredictRequests, answers PredictResponses.
+        response_type: the PredictResponse type.
     """
     options = [
         ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
         # A failed call is to be seen, not repeated.
         ("grpc.enable_retries", 0),
-        # How soon a client that was told to reconnect may ask for the addresses again; 30 s is
-        # longer than a pod that leaves goes on serving by half of its connections' age.
+        # How soon a client that was told to reconnect may ask for the addresses again. By default
+        # 30 s: too long to hear of a pod that leaves before its 35 s of draining are over.
         ("grpc.dns_min_time_between_resolutions_ms", 5000),
     ]
+    turns = itertools.cycle(exchanges)
 
     @asynccontextmanager
     async def client() -> AsyncIterator[Send]:
         async with grpc.aio.insecure_channel(target, options=options) as channel:
-            predict = channel.unary_unary(
+            predict: Any = channel.unary_unary(
                 "/tensorflow.serving.PredictionService/Predict",
-                request_serializer=type(request).SerializeToString,
-                response_deserializer=answer.FromString,
+                request_serializer=lambda request: request.SerializeToString(),
+                response_deserializer=response_type.FromString,
             )
-            await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT)
+            try:
+                await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT)
+            except TimeoutError:
+                raise LoadError(f"no connection within {CONNECT_TIMEOUT:.0f} s: {target}") from None
 
             async def send() -> str:
+                exchange = next(turns)
                 try:
-                    response = await predict(request, timeout=TIMEOUT)
+                    response = await predict(exchange.body, timeout=TIMEOUT)
                 except grpc.aio.AioRpcError as error:
                     raise RequestError(f"{error.code().name}: {error.details()}") from error
-                return f"version {response.model_spec.version.value}"
+                return _read(exchange, response)
 
             yield send
 
     return client
+
+
+def _read(exchange: Exchange, answer: Any) -> str:
+    try:
+        return exchange.read(answer)
+    except ValueError as error:
+        raise RequestError(f"unexpected answer: {str(answer)[:200]}") from error

@@ -12,7 +12,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-_STRING = 7  # DT_STRING
+_STRING, _INT64 = 7, 9  # DT_STRING, DT_INT64
 
 
 def _import() -> Any:
@@ -37,7 +37,7 @@ _predict = _import()
 PredictResponse: Any = _predict.PredictResponse
 
 
-def predict_request(model: str, image: bytes) -> Any:
+def photo_request(model: str, image: bytes) -> Any:
     """A PredictRequest for one picture."""
     request = _predict.PredictRequest()
     request.model_spec.name = model
@@ -45,4 +45,16 @@ def predict_request(model: str, image: bytes) -> Any:
     tensor.dtype = _STRING
     tensor.tensor_shape.dim.add(size=1)
     tensor.string_val.append(image)
+    return request
+
+
+def label_request(model: str, number: int) -> Any:
+    """A PredictRequest for the label of one class."""
+    request = _predict.PredictRequest()
+    request.model_spec.name = model
+    request.model_spec.signature_name = "labels"
+    tensor = request.inputs["class_ids"]
+    tensor.dtype = _INT64
+    tensor.tensor_shape.dim.add(size=1)
+    tensor.int64_val.append(number)
     return request

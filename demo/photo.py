@@ -41,6 +41,25 @@ def rest_body(image: bytes) -> bytes:
     return json.dumps({"instances": [{"image_bytes": {"b64": encoded}}]}).encode()
 
 
+def label_body(number: int) -> bytes:
+    """A request of REST for the label of one class."""
+    return json.dumps({"signature_name": "labels", "instances": [number]}).encode()
+
+
+class _Labels(msgspec.Struct):
+    predictions: tuple[str]
+
+
+def read_label(answer: bytes) -> str:
+    """The label in an answer of REST to ``label_body``.
+
+    Raises:
+        ValueError: the answer is of another form.
+    """
+    (label,) = msgspec.json.decode(answer, type=_Labels).predictions
+    return label
+
+
 def read(answer: bytes) -> Prediction:
     """The prediction in an answer of REST to ``rest_body``.
 

@@ -15,7 +15,7 @@ from demo.errors import ClusterError, OutcomeError
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from demo.cluster import Cluster
 
@@ -25,6 +25,15 @@ SELECTOR = f"inferencemodel.dev/name={NAME}"
 EXAMPLE = "examples/imagenet.yaml"
 HOST = "imagenet.example.com"
 """The example's Ingress host."""
+
+
+_COLUMNS = {
+    "VERSION": ".status.model.activeVersion",
+    "TARGET": ".status.model.targetVersion",
+    "READY": '.status.conditions[?(@.type=="Ready")].status',
+    "REPLICAS": ".status.replicaSummary",
+    "STATUS": ".status.model.transitionStatus",
+}
 
 
 class _Served(msgspec.Struct):
@@ -48,6 +57,12 @@ class Served:
             f"--namespace={NAMESPACE}", *arguments, show=show, timeout=timeout
         )
 
+    def remove(self) -> None:
+        """Take away what an earlier run left, without waiting for requests that nobody sends."""
+        self.kubectl("delete", "inferencemodels", "--all", "--ignore-not-found")
+        self.kubectl("delete", "pods", "--all", "--grace-period=1", "--ignore-not-found")
+        self.cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
+
     def show(self) -> None:
         """Print the resource as ``kubectl get`` shows it."""
         say(self.kubectl("get", "inferencemodels", show=True))
@@ -66,6 +81,23 @@ class Served:
             )
         except ClusterError as error:
             raise OutcomeError(f"{error}\n{self._state()}") from error
+
+    def wait_for_version(self, version: int, *, replicas: int, seconds: float = 300.0) -> None:
+        """Wait until the resource says that all its replicas answer with a version.
+
+        Raises:
+            OutcomeError: the deadline passed; tells what the resource and its pods say instead.
+        """
+        deadline = time.monotonic() + seconds
+        wanted = [str(version), f"{replicas}/{replicas}"]
+        paths = [".status.model.activeVersion", ".status.replicaSummary"]
+        while True:
+            for path, value in zip(paths, wanted, strict=True):
+                self.wait(path, value, seconds=max(1.0, deadline - time.monotonic()))
+            both = " ".join(f"{{{path}}}" for path in paths)
+            seen = self.kubectl("get", "inferencemodel", NAME, f"--output=jsonpath={both}")
+            if seen.split() == wanted:
+                return
 
     def _state(self) -> str:
         status = self.cluster.read(f"--namespace={NAMESPACE}", "inferencemodel", NAME)
@@ -95,7 +127,11 @@ class Served:
     def watched(self) -> Iterator[None]:
         """Inside the block, show each change of the resource's columns with its time."""
         started = time.monotonic()
-        watch = self.cluster.watch(f"--namespace={NAMESPACE}", "inferencemodels", NAME)
+        template = "|".join(f"{{{path}}}" for path in _COLUMNS.values())
+        watch = self.cluster.watch(
+            *(f"--namespace={NAMESPACE}", "inferencemodel", NAME),
+            f'--output=jsonpath={template}{{"\\n"}}',
+        )
         reader = threading.Thread(target=_show_changes, args=(watch, started), daemon=True)
         reader.start()
         try:
@@ -110,12 +146,16 @@ class Served:
 
 def _show_changes(watch: subprocess.Popen[str], started: float) -> None:
     assert watch.stdout
-    last, width = "", 0
+    widths = [max(len(title), 10) for title in _COLUMNS]
+    last: list[str] = []
+
+    def row(moment: str, cells: Iterable[str]) -> None:
+        shown = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        say(f"{moment:>8}   {' '.join(shown)}")
+
+    row("", _COLUMNS)
     for line in watch.stdout:
-        # The address and the age say nothing new.
-        width = width or line.index("URL")
-        row = line[:width].rstrip()
-        if row != last:
-            moment = f"{time.monotonic() - started:+6.1f} s" if last else " " * 8
-            say(f"{moment}   {row}")
-            last = row
+        cells = line.rstrip("\n").split("|")
+        if cells != last:
+            row(f"{time.monotonic() - started:+.1f} s", cells)
+            last = cells

@@ -70,7 +70,7 @@ def images(options: Options) -> None:
         ClusterError: one could not be built or loaded.
     """
     if exported() is None:
-        devcluster("load-image", *IMAGES)
+        devcluster("load-image", *IMAGES, capture=True)
         return
     named = options.registry or "inferencemodel"
     say("The cluster's nodes must be able to pull, or have, these images:")

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from demo.load import Load, RequestError, Traffic, rest
+from demo.load import Exchange, Load, LoadError, RequestError, Traffic, rest
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ async def test_a_dropped_connection_is_a_failure_and_not_repeated() -> None:
     app = web.Application()
     app.router.add_post("/", handle)
     async with TestServer(app) as server:
-        load = Load("test", rest(str(server.make_url("/")), b"{}", read=bytes.decode), 100)
+        load = Load("test", rest(str(server.make_url("/")), [Exchange(b"{}", bytes.decode)]), 100)
         await asyncio.wait_for(load.run(stop), 30)
 
     assert seen == load.sent
@@ -106,7 +106,7 @@ async def test_a_refusal_and_a_wrong_answer_are_failures_that_tell_why() -> None
     app.router.add_post("/", handle)
     async with (
         TestServer(app) as server,
-        rest(str(server.make_url("/")), b"{}", read=bytes.decode)() as send,
+        rest(str(server.make_url("/")), [Exchange(b"{}", bytes.decode)])() as send,
     ):
         with pytest.raises(RequestError, match="HTTP 503: b'queue full'"):
             await send()
@@ -132,5 +132,8 @@ def test_a_client_that_can_not_start_is_an_error_of_the_block() -> None:
         raise ConnectionRefusedError("nobody there")
         yield
 
-    with pytest.raises(ExceptionGroup), Traffic(Load("test", client, 10)) as traffic:
+    with (
+        pytest.raises(LoadError, match="nobody there"),
+        Traffic(Load("test", client, 10)) as traffic,
+    ):
         eventually(lambda: not traffic.running, what="its end", within=10, every=0.01)

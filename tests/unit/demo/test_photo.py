@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from demo.photo import Prediction, read, rest_body
+from demo.photo import Prediction, label_body, read, read_label, rest_body
 
 
 def test_a_photo_travels_as_base64() -> None:
@@ -20,6 +20,13 @@ def test_labels_are_told_with_their_probabilities_as_json() -> None:
     assert prediction == Prediction(("tabby, tabby cat",), (0.61852,))
     assert json.loads(prediction.as_json()) == [{"label": "tabby, tabby cat", "probability": 0.619}]
     assert prediction.lines() == ["0.619 tabby"]
+
+
+def test_a_label_is_asked_for_by_its_number() -> None:
+    assert json.loads(label_body(282)) == {"signature_name": "labels", "instances": [282]}
+    assert read_label(b'{"predictions": ["tiger cat"]}') == "tiger cat"
+    with pytest.raises(ValueError, match="predictions"):
+        read_label(b'{"error": "no such signature"}')
 
 
 @pytest.mark.parametrize("answer", [b"", b"{}", b'{"error": "no"}', b'{"predictions": [[1.0]]}'])
