@@ -237,6 +237,13 @@ def _not_ready(seen: Observed) -> tuple[Reason, str]:
     troubled = next((pod for pod in seen.pods if pod.trouble is not None), None)
     if troubled is not None and troubled.trouble is not None:
         return reason_of(troubled.trouble), troubled.message
+    if not seen.pods:
+        return Reason.REPLICAS_NOT_READY, "the Deployment has no pod yet"
+    if not seen.reports:
+        return Reason.REPLICAS_NOT_READY, (
+            "no pod's container poller runs and answers yet; if that lasts, "
+            "`kubectl describe pod` says why (a Secret or ConfigMap that is not there, say)"
+        )
     if seen.record.target is None:
         return Reason.WAITING_FOR_VERSION, "the pods wait for a first version, see SourceReady"
     return Reason.REPLICAS_NOT_READY, "the others are starting or loading"

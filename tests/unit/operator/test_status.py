@@ -223,6 +223,12 @@ def test_before_a_first_version_the_pods_wait_for_it() -> None:
     assert found["model"]["transitionStatus"] == "Pending"
 
 
+def test_pods_that_have_not_begun_are_told_with_where_to_look() -> None:
+    found = compute(observed(pod(1, None, ready=False), target=None))
+    assert condition(found, "Ready") == ("False", "ReplicasNotReady")
+    assert "kubectl describe pod" in message(found, "Ready")
+
+
 def test_scaled_to_zero_is_told() -> None:
     found = compute(observed(), replicas=0)
     assert condition(found, "Ready") == ("False", "ScaledToZero")
