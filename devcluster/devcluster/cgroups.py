@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from pathlib import Path
@@ -34,6 +35,11 @@ def hierarchies(mounts: str) -> list[Path]:
 def _groups() -> Iterator[Path]:
     for hierarchy in hierarchies(Path("/proc/mounts").read_text()):
         yield hierarchy / ROOT.lstrip("/")
+
+
+def _inside(group: Path) -> list[Path]:
+    """A group and those in it, the deepest first; they may come and go while one looks."""
+    return [Path(directory) for directory, _, _ in os.walk(group, topdown=False)]
 
 
 def create() -> None:
@@ -68,9 +74,9 @@ def kill() -> None:
 def _pids() -> set[int]:
     pids: set[int] = set()
     for group in _groups():
-        for path in group.rglob("cgroup.procs") if group.is_dir() else ():
+        for inner in _inside(group):
             with contextlib.suppress(OSError):
-                pids |= {int(pid) for pid in path.read_text().split()}
+                pids |= {int(pid) for pid in (inner / "cgroup.procs").read_text().split()}
     return {pid for pid in pids if Identity.of(pid)}
 
 
@@ -83,9 +89,8 @@ def remove() -> None:
     deadline = time.monotonic() + KILL_SECONDS
     for group in _groups():
         while group.is_dir():
-            inner = sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True)
-            for path in [*inner, group]:
+            for inner in _inside(group):
                 with contextlib.suppress(OSError):
-                    path.rmdir()
+                    inner.rmdir()
             if group.is_dir() and time.monotonic() > deadline:
                 raise StartError(f"{group} stays busy: see its cgroup.procs")

@@ -125,6 +125,8 @@ class Network:
             _run("ip", "link", "add", BRIDGE, "type", "bridge")
         _run("ip", "address", "replace", f"{NODE_ADDRESS}/{_prefix()}", "dev", BRIDGE)
         _run("ip", "link", "set", BRIDGE, "up")
+        # The machine itself reaches a Service even where it has no network, so no default route.
+        _run("ip", "route", "replace", SERVICE_NETWORK, "dev", BRIDGE)
         self._add_rules(api_port)
 
     def restore(self) -> None:
