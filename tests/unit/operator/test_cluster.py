@@ -1,0 +1,218 @@
+"""Requests to the API server: credentials that change, and what each refusal means."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from aiohttp import web
+
+from inferencemodel_operator import cluster
+from inferencemodel_operator.access import Access
+from inferencemodel_operator.cluster import CONFIG_MAPS, DEPLOYMENTS, MODELS, SERVICES, Cluster
+from inferencemodel_operator.errors import (
+    ApiUnavailableError,
+    PermanentError,
+    RefusedError,
+    TransientError,
+)
+from inferencemodel_operator.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+class Server:
+    """A stand-in for an API server: answers what it is told to, if it likes the token."""
+
+    def __init__(self) -> None:
+        self.token: str | None = None
+        self.answers: list[tuple[int, dict[str, Any]]] = []
+        self.seen: list[tuple[str, str, dict[str, str], Any]] = []
+        self.url = ""
+
+    async def handle(self, request: web.Request) -> web.Response:
+        if self.token is not None and request.headers.get("Authorization") != self.token:
+            return web.json_response({"message": "Unauthorized"}, status=401)
+        body = await request.text()
+        query = dict(request.query)
+        self.seen.append((request.method, request.path, query, json.loads(body or "null")))
+        status, answer = self.answers.pop(0) if self.answers else (200, {})
+        return web.json_response(answer, status=status)
+
+    def refuse(self, status: int, message: str) -> None:
+        self.answers.append((status, {"kind": "Status", "message": message}))
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    made = Server()
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", made.handle)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield made
+    await runner.cleanup()
+
+
+def kubeconfig(path: Path, url: str, user: dict[str, Any]) -> Path:
+    file = path / "kubeconfig"
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "c", "cluster": {"server": url}}],
+                "users": [{"name": "u", "user": user}],
+                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "x",
+            }
+        )
+    )
+    return file
+
+
+@asynccontextmanager
+async def reached(file: Path) -> AsyncIterator[Cluster]:
+    access = Access(file)
+    async with (
+        cluster.connect(access, watches=0) as pool,
+        cluster.session(pool, Metrics(), access) as session,
+    ):
+        yield Cluster(access, session)
+
+
+@pytest.fixture
+async def api(server: Server, tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with reached(kubeconfig(tmp_path, server.url, {"token": "t"})) as made:
+        yield made
+
+
+WANTED: dict[str, Any] = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"namespace": "vision", "name": "m"},
+}
+
+
+async def test_the_token_of_an_exec_plugin_is_asked_for_again_when_it_is_refused(
+    server: Server, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("old")
+    plugin = tmp_path / "plugin"
+    plugin.write_text(
+        "#!/bin/sh\n"
+        'printf \'{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential",'
+        f'"status":{{"token":"%s"}}}}\' "$(cat {token})"\n'
+    )
+    plugin.chmod(0o700)
+    user = {
+        "exec": {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "command": str(plugin),
+            "interactiveMode": "Never",
+        }
+    }
+    async with reached(kubeconfig(tmp_path, server.url, user)) as made:
+        server.token = "Bearer old"
+        assert await made.get(DEPLOYMENTS, "vision", "m") == {}
+
+        server.token = "Bearer new"
+        token.write_text("new")
+        assert await made.get(DEPLOYMENTS, "vision", "m") == {}
+
+        server.token = "Bearer newer"
+        with pytest.raises(ApiUnavailableError, match="401 Unauthorized"):
+            await made.get(DEPLOYMENTS, "vision", "m")
+
+
+def test_without_credentials_it_says_where_it_looked(tmp_path: Path) -> None:
+    with pytest.raises(ApiUnavailableError, match="--kubeconfig"):
+        Access(tmp_path / "absent")
+
+
+async def test_an_apply_names_the_manager_and_the_object_that_is_meant(
+    server: Server, api: Cluster
+) -> None:
+    await api.apply(DEPLOYMENTS, WANTED, uid="u-1")
+    await api.apply(MODELS, WANTED, uid=None, subresource="status")
+
+    (method, path, query, body), (_, status_path, _, created) = server.seen
+    assert (method, path) == ("PATCH", "/apis/apps/v1/namespaces/vision/deployments/m")
+    assert query == {"fieldManager": "inferencemodel-operator", "force": "true"}
+    assert body["metadata"]["uid"] == "u-1"
+    assert status_path.endswith("/inferencemodels/m/status")
+    assert "uid" not in created["metadata"]
+    assert "uid" not in WANTED["metadata"]
+
+
+async def test_a_list_is_read_page_by_page(server: Server, api: Cluster) -> None:
+    server.answers = [
+        (200, {"metadata": {"continue": "next"}, "items": [{"a": 1}]}),
+        (200, {"metadata": {"continue": ""}, "items": [{"b": 2}]}),
+    ]
+
+    pages = [page async for page in api.list(SERVICES, None)]
+
+    assert pages == [[{"a": 1}], [{"b": 2}]]
+    queries = [query for _, _, query, _ in server.seen]
+    assert queries[1]["continue"] == "next"
+    assert {query["labelSelector"] for query in queries} == {
+        "app.kubernetes.io/managed-by=inferencemodel-operator"
+    }
+
+
+async def test_what_is_not_there_is_none_and_deleting_it_is_no_error(
+    server: Server, api: Cluster
+) -> None:
+    for _ in range(3):
+        server.refuse(404, "not found")
+    assert await api.get(CONFIG_MAPS, "vision", "m") is None
+    assert await api.annotate(CONFIG_MAPS, "vision", "m", uid="u", annotations={}) is None
+    await api.delete(CONFIG_MAPS, "vision", "m", uid="u")
+    assert server.seen[-1][3]["preconditions"] == {"uid": "u"}
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind", "text"),
+    [
+        (409, "Precondition failed: UID", TransientError, "looking again"),
+        (403, "namespace x because it is being terminated", TransientError, "looking again"),
+        (429, "too many requests", ApiUnavailableError, "trying again"),
+        (500, "etcd", ApiUnavailableError, "trying again"),
+        (503, "starting", ApiUnavailableError, "trying again"),
+        (403, "exceeded quota: q", RefusedError, "raise the namespace's ResourceQuota"),
+        (403, 'cannot patch resource "deployments"', RefusedError, "service account this right"),
+        (403, 'admission webhook "w" denied the request', RefusedError, "admission policy"),
+        (422, "spec.x: Invalid value", RefusedError, "correct the field of the InferenceModel"),
+        (400, "strict decoding error", RefusedError, "Deployment m was refused"),
+    ],
+)
+async def test_a_refusal_is_of_the_kind_that_says_whether_waiting_helps(
+    server: Server, api: Cluster, status: int, message: str, kind: type[Exception], text: str
+) -> None:
+    server.refuse(status, message)
+    with pytest.raises(kind, match=text) as raised:
+        await api.apply(DEPLOYMENTS, WANTED, uid=None)
+    assert message in str(raised.value)
+    assert isinstance(raised.value, PermanentError) is (kind is RefusedError)
+
+
+async def test_a_server_that_is_away_heals_by_waiting(tmp_path: Path) -> None:
+    async with reached(kubeconfig(tmp_path, "http://127.0.0.1:9", {"token": "t"})) as made:
+        with pytest.raises(ApiUnavailableError, match="GET /api/v1/namespaces/vision/services/m"):
+            await made.get(SERVICES, "vision", "m")
+
+
+async def test_a_kind_that_is_not_installed_is_told_apart(server: Server, api: Cluster) -> None:
+    server.refuse(404, "no group")
+    assert not await api.offers(MODELS)
+    server.answers = [(200, {"resources": [{"name": "inferencemodels"}]})]
+    assert await api.offers(MODELS)

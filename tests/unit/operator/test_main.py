@@ -1,0 +1,47 @@
+"""The command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inferencemodel_operator.main import main, parse
+from inferencemodel_operator.settings import DEFAULT_POLLER_IMAGE
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def test_without_options_it_serves_the_whole_cluster_as_its_pod() -> None:
+    options, log_format, log_level = parse(["run"])
+    assert options.namespaces == ()
+    assert options.kubeconfig is None
+    assert (options.poller_access, options.http_port) == ("auto", 8080)
+    assert options.settings.poller_image == DEFAULT_POLLER_IMAGE
+    assert (log_format, log_level) == ("json", "info")
+
+
+def test_options_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLLER_IMAGE", "from/environment:1")
+    assert parse(["run"])[0].settings.poller_image == "from/environment:1"
+    options, log_format, _ = parse(
+        [
+            "run",
+            *("--namespace", "a", "--namespace", "b", "--namespace", "a"),
+            *("--kubeconfig", "/k", "--poller-image", "p:1", "--log-format", "text"),
+        ]
+    )
+    assert options.namespaces == ("a", "b")
+    assert options.kubeconfig == Path("/k")
+    assert options.settings.poller_image == "p:1"
+    assert log_format == "text"
+
+
+def test_without_access_to_a_cluster_it_ends_with_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inferencemodel_operator.logs.configure", lambda *_: None)
+    assert main(["run", "--kubeconfig", str(tmp_path / "absent"), "--http-port=0"]) == 1
+    (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert line.exc_info is None
+    assert "name a kubeconfig file with --kubeconfig" in line.getMessage()
