@@ -21,7 +21,7 @@ from inferencemodel_operator.access import Access
 from inferencemodel_operator.apply import Applier
 from inferencemodel_operator.cache import Cache
 from inferencemodel_operator.cluster import MODELS, Cluster
-from inferencemodel_operator.errors import OperatorError, TransientError
+from inferencemodel_operator.errors import OperatorError, PermanentError, TransientError
 from inferencemodel_operator.logs import about
 from inferencemodel_operator.metrics import Metrics
 from inferencemodel_operator.observe import pollers, watches
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WORKERS: Final = 16
-QUIET_RETRIES: Final = 3
-"""Failures in a row of one InferenceModel that are not worth a warning."""
+QUIET_RETRIES: Final = 4
+"""The failure in a row of one InferenceModel that is worth a warning."""
 CRD_RETRY_SECONDS: Final = 5.0
 
 
@@ -183,8 +183,15 @@ async def _work(
         except TransientError as error:
             metrics.reconciles.labels("retried").inc()
             queue.retry(key)
-            logger.debug("%s", error, extra=about(key))
+            if queue.failures(key) == QUIET_RETRIES:
+                logger.warning("still trying: %s", error, extra=about(key))
+        except PermanentError as error:
+            # Not even the status could be written: the CRD is of another release, say.
+            metrics.reconciles.labels("failed").inc()
+            delay = queue.retry(key)
+            logger.error("%s; again in %.1f s", error, delay, extra=about(key))  # noqa: TRY400
         except Exception:
+            # One InferenceModel's surprise must not stop the others.
             metrics.reconciles.labels("failed").inc()
             delay = queue.retry(key)
             logger.exception("unexpected; trying again in %.1f s", delay, extra=about(key))

@@ -86,6 +86,10 @@ class WorkQueue(Generic[K]):
         self.add_after(key, delay)
         return delay
 
+    def failures(self, key: K) -> int:
+        """How often in a row a key has failed."""
+        return self._failures.get(key, 0)
+
     def forget(self, key: K) -> None:
         """Forget a key's failures: its last attempt went well."""
         self._failures.pop(key, None)

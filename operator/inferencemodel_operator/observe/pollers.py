@@ -94,6 +94,7 @@ class Pollers:
 
     async def _follow(self, pod: Pod, address: str) -> None:
         revision: str | None = None
+        heard = False
         failures = 0
         while True:
             try:
@@ -104,9 +105,14 @@ class Pollers:
                 self._tell(pod, Unreachable(str(error)))
                 longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(failures, 10))
                 failures += 1
+                # A poller that has just been started takes a second to listen.
+                if failures == (1 if heard else 5):
+                    logger.info("pod %s can't be asked: %s", pod.name, error, extra=about(pod.key))
                 await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311
                 continue
-            failures = 0
+            if heard and failures:
+                logger.info("pod %s can be asked again", pod.name, extra=about(pod.key))
+            heard, failures = True, 0
             self._metrics.polls.labels("unchanged" if report.revision == revision else "news").inc()
             revision = report.revision
             self._tell(pod, _lasting(report))
@@ -127,14 +133,9 @@ class Pollers:
             raise PollerUnavailableError(f"{address}: {error or type(error).__name__}") from error
 
     def _tell(self, pod: Pod, report: Report) -> None:
-        before = self._reports.get(pod.uid)
-        if _same(before, report):
+        if _same(self._reports.get(pod.uid), report):
             return
         self._reports[pod.uid] = report
-        if isinstance(report, Unreachable):
-            logger.info("pod %s can't be asked: %s", pod.name, report.problem, extra=about(pod.key))
-        elif isinstance(before, Unreachable):
-            logger.info("pod %s can be asked again", pod.name, extra=about(pod.key))
         self._changed(pod.key)
 
 

@@ -79,7 +79,9 @@ async def test_failures_in_a_row_wait_longer_each_up_to_a_bound() -> None:
     for number, delay in enumerate(delays):
         longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2**number)
         assert longest / 2 <= delay <= longest
+    assert queue.failures("a") == 14
     queue.forget("a")
+    assert queue.failures("a") == 0
     assert queue.retry("a") < 2 * FIRST_BACKOFF
     queue.close()
 
