@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ BUCKET = "development-bucket"
 BUCKET_FROM_HERE = "127.0.0.1:30443"
 PUBSUB_FROM_HERE = "127.0.0.1:30085"
 
+_RUN = secrets.token_hex(3)
 _numbers = count(1)
 
 
@@ -52,9 +54,12 @@ def installed(cluster: Api, project_images: None) -> Kubectl:
 
 
 @contextmanager
-def _served(cluster: Api, kubectl: Kubectl, exports: dict[int, Path]) -> Iterator[Served]:
+def _served(
+    request: pytest.FixtureRequest, cluster: Api, kubectl: Kubectl, exports: dict[int, Path]
+) -> Iterator[Served]:
     name = f"model-{next(_numbers)}"
-    namespace = f"e2e-{name}"
+    # The bucket and the subscriptions of an earlier run may still be there.
+    namespace = f"e2e-{_RUN}-{name}"
     subscription = f"projects/development/subscriptions/{namespace}"
     kubectl.apply(
         {
@@ -79,9 +84,12 @@ def _served(cluster: Api, kubectl: Kubectl, exports: dict[int, Path]) -> Iterato
         ingress=cluster.ingress,
         exports=exports,
     )
+    failed_before = request.session.testsfailed
     try:
         yield served
     finally:
+        if request.session.testsfailed > failed_before:
+            served.tell()
         kubectl("delete", "namespace", namespace, "--wait=false")
         pods = kubectl.in_namespace(namespace)
         # Nobody sends requests any more, so there is nothing to drain.
@@ -89,31 +97,21 @@ def _served(cluster: Api, kubectl: Kubectl, exports: dict[int, Path]) -> Iterato
 
 
 @pytest.fixture
-def served(cluster: Api, installed: Kubectl, exports: dict[int, Path]) -> Iterator[Served]:
+def served(
+    request: pytest.FixtureRequest, cluster: Api, installed: Kubectl, exports: dict[int, Path]
+) -> Iterator[Served]:
     """A resource that is not applied yet, and its bucket folder, empty."""
-    with _served(cluster, installed, exports) as served:
+    with _served(request, cluster, installed, exports) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
-def served_once(cluster: Api, installed: Kubectl, exports: dict[int, Path]) -> Iterator[Served]:
+def served_once(
+    request: pytest.FixtureRequest, cluster: Api, installed: Kubectl, exports: dict[int, Path]
+) -> Iterator[Served]:
     """A resource that serves a good version and goes through all tests of a module."""
-    with _served(cluster, installed, exports) as served:
+    with _served(request, cluster, installed, exports) as served:
         served.upload(1, offset=2)
         served.apply(replicas=1)
         served.until_active(1, replicas=1)
         yield served
-
-
-@pytest.fixture(autouse=True)
-def told_on_failure(request: pytest.FixtureRequest, installed: Kubectl) -> Iterator[None]:
-    """Prints what the cluster says of a resource whose test failed."""
-    failed_before = request.session.testsfailed
-    yield
-    if request.session.testsfailed == failed_before:
-        return
-    for name in ("served", "served_once"):
-        if name in request.fixturenames:
-            served: Served = request.getfixturevalue(name)
-            served.tell()
-    print(installed.in_namespace(SYSTEM)("logs", "deployment/inferencemodel-operator", "--tail=60"))

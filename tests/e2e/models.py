@@ -225,6 +225,7 @@ class Served:
                 print(self.kubectl(*command))
             except KubectlError as error:
                 print(error)
+        print(self.operator.kubectl("logs", "deployment/inferencemodel-operator", "--tail=40"))
 
     # -- requests
 
