@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import string
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from devcluster.client import KubectlError
 from devcluster.errors import StartError
 from devcluster.images import write_program_image
 from devcluster.node import CLUSTER_DNS, CLUSTER_DOMAIN
+from devcluster.processes import LOOK_EVERY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
     from devcluster.images import NodeImages
 
 NAMES = ("coredns", "traefik", "metrics-server")
-#: Those that ``up`` waits for; metrics need a quarter of a minute to have anything to tell.
-AWAITED = ("coredns", "traefik")
 #: Seconds that each may take to be ready.
 READY_SECONDS = 120
 
@@ -62,20 +63,41 @@ class Addons:
             stdin=documents,
         )
 
-    def wait(self, api: Api, name: str) -> None:
-        """Wait until an addon is ready.
+    def wait(self, api: Api) -> None:
+        """Wait until DNS and ingress are ready, and answer.
+
+        Metrics are not waited for: they need a quarter of a minute to have anything to tell.
 
         Raises:
-            StartError: it is not, after ``READY_SECONDS``; tells what became of its pod.
+            StartError: they don't, after ``READY_SECONDS``; tells what became of the pods.
         """
-        system = "--namespace=kube-system"
-        waiting = ("rollout", "status", f"deployment/{name}", f"--timeout={READY_SECONDS}s")
+        addresses = {"coredns": (CLUSTER_DNS, 53), "traefik": ("127.0.0.1", self.http_port)}
+        for name, address in addresses.items():
+            try:
+                api.kubectl(
+                    *("--namespace=kube-system", "rollout", "status", f"deployment/{name}"),
+                    f"--timeout={READY_SECONDS}s",
+                    timeout=READY_SECONDS + 10,
+                )
+                # After a crash of the machine the API server tells for a while of what was.
+                _wait_for_answer(address)
+            except (KubectlError, StartError) as error:
+                pods = api.kubectl("--namespace=kube-system", "get", "pods")
+                events = api.kubectl("--namespace=kube-system", "events", "--types=Warning")
+                raise StartError(f"{name} is not ready: {error}\n{pods}\n{events}") from error
+
+
+def _wait_for_answer(address: tuple[str, int]) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
         try:
-            api.kubectl(system, *waiting, timeout=READY_SECONDS + 10)
-        except KubectlError as error:
-            pods = api.kubectl(system, "get", "pods")
-            events = api.kubectl(system, "events", "--types=Warning")
-            raise StartError(f"{name} is not ready: {error}\n{pods}\n{events}") from error
+            socket.create_connection(address, timeout=2).close()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise StartError(f"no answer on {address[0]}:{address[1]}: {error}") from error
+            time.sleep(LOOK_EVERY)
+        else:
+            return
 
 
 def program_image(program: Path) -> str:

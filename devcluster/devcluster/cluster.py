@@ -23,7 +23,7 @@ from devcluster import (
     paths,
     recipes,
 )
-from devcluster.addons import AWAITED, NAMES, Addons, load_program, program_image
+from devcluster.addons import NAMES, Addons, load_program, program_image
 from devcluster.client import Api, KubectlError, answers
 from devcluster.controlplane import ADMIN, API_SERVER, STOP_SECONDS, ControlPlane
 from devcluster.errors import PreconditionError, UsageError
@@ -323,11 +323,9 @@ class Cluster:
             settings.https_port,
             name_servers="nameserver" in node.resolv_conf.read_text(),
         )
-        with step("starting DNS, ingress controller and metrics") as update:
+        with step("starting DNS, ingress controller and metrics"):
             addons.apply(api)
-            for name in AWAITED:
-                update(f"waiting for {name}")
-                addons.wait(api, name)
+            addons.wait(api)
 
     def _node_ready(self, api: Api) -> bool:
         path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
@@ -340,7 +338,7 @@ class Cluster:
 
     def _end_containers(self) -> None:
         cgroups.kill()
-        for identity in _shims(self._sockets / "containerd.sock"):
+        for identity in shims(self._sockets / "containerd.sock"):
             identity.signal(signal.SIGKILL)
         with contextlib.suppress(UsageError):
             self.images().purge_containers()
@@ -360,7 +358,7 @@ def _machine_resolv_conf() -> str:
     return ""
 
 
-def _shims(socket_path: Path) -> list[Identity]:
+def shims(socket_path: Path) -> list[Identity]:
     """The processes between containerd and its containers, known by its socket's path."""
     found = []
     for directory in Path("/proc").iterdir():

@@ -7,14 +7,28 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from devcluster import Cluster, DevclusterError, KubectlError, UsageError, network, paths, recipes
+from devcluster import (
+    Cluster,
+    DevclusterError,
+    KubectlError,
+    UsageError,
+    cgroups,
+    mounts,
+    network,
+    paths,
+    recipes,
+)
+from devcluster.cluster import shims
 from devcluster.packages import require_linux_root
 from tests.support.waiting import eventually
 
@@ -25,6 +39,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
+#: Where the cluster mounts; what others mount meanwhile is not its doing.
+OURS = [paths.STATE, paths.RUN, paths.cache(), Path("/run/netns"), Path("/var/lib/kubelet")]
 #: The sandbox image does nothing but wait, so it makes a pod with volumes, ports and a network.
 POD = """
 apiVersion: v1
@@ -75,7 +91,7 @@ def machine() -> dict[str, object]:
         "addresses": set(
             re.findall(r"inet6? \S+", run("ip", "address", "show", "scope", "global"))
         ),
-        "mounts": {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()},
+        "mounts": set(mounts.below(OURS, Path("/proc/self/mountinfo").read_text())),
         "namespaces": set(run("ip", "netns", "list").splitlines()),
         "groups": {str(path) for path in groups.glob("*") if path.is_dir()}
         | {str(path) for path in groups.glob(f"*/{paths.NAME}*")},
@@ -146,6 +162,33 @@ def test_up_repairs_what_died_and_leaves_the_rest_alone(embedded: Cluster) -> No
     assert status.node_ready
     assert status.programs["kube-scheduler"] == before["kube-scheduler"]
     assert pod_runs(api)
+
+
+def reboot(cluster: Cluster) -> None:
+    """Takes away all that a reboot takes, and makes the records those of an earlier boot."""
+    for name in cluster.processes.names():
+        identity = cluster.processes.identity(name)
+        assert identity is not None
+        identity.signal(signal.SIGKILL)
+        record = cluster.processes.records / f"{name}.json"
+        record.write_text(record.read_text().replace(identity.boot, "an earlier boot"))
+    cgroups.kill()
+    for identity in shims(paths.RUN / "containerd.sock"):
+        identity.signal(signal.SIGKILL)
+    mounts.unmount_below(paths.RUN, paths.STATE)
+    cgroups.remove()
+    shutil.rmtree(paths.RUN)
+    run("ip", "link", "delete", network.BRIDGE)
+
+
+def test_up_after_a_reboot_goes_on_where_the_cluster_was(embedded: Cluster) -> None:
+    api = embedded.up()
+    start_pod(embedded, api)
+    reboot(embedded)
+    api = embedded.up()
+    eventually(lambda: pod_runs(api), what="the pod to run again")
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"http://{api.ingress}/", timeout=10)
 
 
 def test_up_on_a_whole_cluster_restarts_nothing(embedded: Cluster) -> None:
