@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from demo.load import Load, Traffic, rest
+from demo.load import Exchange, Load, Traffic, rest
 from tests.support.kubectl import Kubectl, KubectlError, Object, condition
 from tests.support.savedmodels import archive, files
 from tests.support.waiting import eventually
@@ -243,7 +243,7 @@ class Served:
         """Steady requests through the Ingress inside a ``with`` block, ``rate`` a second."""
         url = f"http://{self.ingress}/v1/models/{self.name}:predict"
         body = json.dumps({"instances": [1.0]}).encode()
-        requests = rest(url, body, host=self.host, read=_first_prediction)
+        requests = rest(url, [Exchange(body, _first_prediction)], host=self.host)
         return Traffic(Load("REST through the Ingress", requests, rate))
 
 

@@ -20,29 +20,29 @@ pytestmark = pytest.mark.e2e
 Files = dict[str, bytes]
 
 
-def _escaping(files: Files) -> bytes:
-    return archive({**files, "../../../etc/escaped": b"x"}, folder="2")
+def _escaping(files: Files, folder: str) -> bytes:
+    return archive({**files, "../../../etc/escaped": b"x"}, folder=folder)
 
 
-def _bomb(files: Files) -> bytes:
-    return archive({**files, "assets/zeros": bytes(64 << 20)}, folder="2")
+def _bomb(files: Files, folder: str) -> bytes:
+    return archive({**files, "assets/zeros": bytes(64 << 20)}, folder=folder)
 
 
-def _without_saved_model(files: Files) -> bytes:
-    return archive({n: c for n, c in files.items() if n != "saved_model.pb"}, folder="2")
+def _without_saved_model(files: Files, folder: str) -> bytes:
+    return archive({n: c for n, c in files.items() if n != "saved_model.pb"}, folder=folder)
 
 
-def _without_shard(files: Files) -> bytes:
-    return archive({n: c for n, c in files.items() if ".data-" not in n}, folder="2")
+def _without_shard(files: Files, folder: str) -> bytes:
+    return archive({n: c for n, c in files.items() if ".data-" not in n}, folder=folder)
 
 
-def _truncated(files: Files) -> bytes:
-    whole = archive(files, folder="2")
+def _truncated(files: Files, folder: str) -> bytes:
+    whole = archive(files, folder=folder)
     return whole[: len(whole) // 2]
 
 
-def _unloadable(files: Files) -> bytes:
-    return archive({**files, "saved_model.pb": zlib.compress(b"not a graph")}, folder="2")
+def _unloadable(files: Files, folder: str) -> bytes:
+    return archive({**files, "saved_model.pb": zlib.compress(b"not a graph")}, folder=folder)
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def _unloadable(files: Files) -> bytes:
     ],
 )
 def test_a_bad_archive_is_quarantined_while_the_version_before_it_is_served(
-    served_once: Served, spoil: Callable[[Files], bytes], reason: str
+    served_once: Served, spoil: Callable[[Files, str], bytes], reason: str
 ) -> None:
     """One resource lives through all the cases; each takes the next version number."""
     served = served_once
     bad = served.next_version()
 
-    served.upload_raw(bad, spoil(served.files(offset=3)))
+    served.upload_raw(bad, spoil(served.files(offset=3), str(bad)))
 
     def told(obj: Object) -> bool:
         model = obj["status"]["model"]
@@ -80,7 +80,7 @@ def test_a_bad_archive_is_quarantined_while_the_version_before_it_is_served(
 def test_a_repaired_upload_of_the_same_number_is_served(served_once: Served) -> None:
     served = served_once
     bad = served.next_version()
-    served.upload_raw(bad, _truncated(served.files(offset=3)))
+    served.upload_raw(bad, _truncated(served.files(offset=3), str(bad)))
     served.until(
         lambda o: any(q["version"] == bad for q in o["status"]["model"].get("quarantined", [])),
         what=f"version {bad} quarantined",
