@@ -30,6 +30,7 @@ from inferencemodel_operator.errors import (
 )
 from inferencemodel_operator.logs import about
 from inferencemodel_operator.observe.pollers import askable
+from inferencemodel_operator.observed import Observed, PodView
 from inferencemodel_operator.record import VersionsRecord
 from model_poller.status import PollerStatus
 
@@ -207,7 +208,7 @@ class Reconciler:
         namespace, name = model.key
         deployment = self._cache.child(DEPLOYMENTS.kind, namespace, names.deployment(name))
         owned = deployment is not None and deployment.owner_uid == model.uid
-        seen = status.Observed(
+        seen = Observed(
             pods=tuple(self._view(pod) for pod in pods),
             record=record,
             deployment=deployment.deployment if deployment and owned else None,
@@ -276,8 +277,8 @@ class Reconciler:
         report = self._cache.reports.get(pod.uid)
         return report if isinstance(report, PollerStatus) else None
 
-    def _view(self, pod: Pod) -> status.PodView:
-        return status.PodView(
+    def _view(self, pod: Pod) -> PodView:
+        return PodView(
             name=pod.name,
             ready=pod.ready,
             report=self._report_of(pod),

@@ -75,6 +75,7 @@ class Pollers:
                 return
             self.drop(pod.uid)
         task = asyncio.create_task(self._follow(pod, address), name=f"poll {pod.name}")
+        task.add_done_callback(lambda ended: self._ended(pod, ended))
         self._tasks[pod.uid] = (address, task)
 
     def drop(self, uid: str) -> None:
@@ -91,6 +92,14 @@ class Pollers:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, pod: Pod, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            # What was told last must not pass for the present.
+            logger.error("pod %s is asked no more", pod.name, exc_info=error, extra=about(pod.key))
+            self._tasks.pop(pod.uid, None)
+            self._tell(pod, Unreachable(str(error)))
 
     async def _follow(self, pod: Pod, address: str) -> None:
         revision: str | None = None

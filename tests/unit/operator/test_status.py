@@ -17,9 +17,9 @@ from inferencemodel_operator.errors import (
     RefusedError,
 )
 from inferencemodel_operator.observe.objects import DeploymentStatus, Trouble
+from inferencemodel_operator.observed import Observed, PodView
 from inferencemodel_operator.record import QuarantinedVersion, VersionsRecord
 from inferencemodel_operator.spec import InferenceModel, decode
-from inferencemodel_operator.status import Observed, PodView
 from model_poller.status import (
     NotificationsStatus,
     PollerStatus,

@@ -1,0 +1,277 @@
+"""What each condition says: a judgement of what was observed, in words that tell what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from inferencemodel_operator import names, versions
+from inferencemodel_operator.conditions import Reason, reason_of
+from inferencemodel_operator.errors import (
+    InvalidModelError,
+    InvalidRecordError,
+    NameConflictError,
+    PermanentError,
+    TransientError,
+)
+from model_poller.status import SourceReason, SourceState, VersionReason, VersionState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inferencemodel_operator.observed import Observed, PodView
+    from inferencemodel_operator.record import QuarantinedVersion
+    from inferencemodel_operator.spec import InferenceModel
+    from model_poller.status import VersionStatus
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """One condition, without its history."""
+
+    status: str
+    reason: Reason
+    message: str
+
+
+def ready(wanted: int, seen: Observed, active: int | None) -> Verdict:
+    """Whether all wanted replicas get requests, and it is known what they answer with."""
+    count = len(seen.ready)
+    if wanted == 0 and count == 0:
+        return Verdict(
+            "False", Reason.SCALED_TO_ZERO, "spec.replicas is 0, so nothing serves; raise it"
+        )
+    if count < wanted:
+        reason, why = _not_ready(seen)
+        return Verdict("False", reason, f"{count} of {wanted} replicas are ready: {why}")
+    if seen.unknown:
+        return Verdict(
+            "Unknown",
+            Reason.POLLER_UNREACHABLE,
+            f"which version these pods serve can't be asked: {_pods(seen.unknown)}; "
+            "look at the logs of their container poller, and at network policies that keep the "
+            f"operator from port {names.POLLER_PORT}",
+        )
+    return Verdict("True", Reason.SERVING, f"all replicas are ready; version {active} answers")
+
+
+def _not_ready(seen: Observed) -> tuple[Reason, str]:
+    refused = seen.deployment.condition("ReplicaFailure") if seen.deployment else None
+    if refused is not None and refused.status == "True":
+        # The message starts with the name of a pod that never was: another one at each attempt.
+        _, _, refusal = refused.message.rpartition(" is forbidden: ")
+        return Reason.PODS_REFUSED, (
+            f"the API server refuses the pods: {refusal}; raise the namespace's quota, or satisfy "
+            "the policy named here"
+        )
+    troubled = next((pod for pod in seen.pods if pod.trouble is not None), None)
+    if troubled is not None and troubled.trouble is not None:
+        return reason_of(troubled.trouble), troubled.message
+    if not seen.pods:
+        return Reason.REPLICAS_NOT_READY, "the Deployment has no pod yet"
+    if not seen.reports:
+        return Reason.REPLICAS_NOT_READY, (
+            "no pod's container poller runs and answers yet; if that lasts, "
+            "`kubectl describe pod` says why (a Secret or ConfigMap that is not there, say)"
+        )
+    if seen.record.target is None:
+        return Reason.WAITING_FOR_VERSION, "the pods wait for a first version, see SourceReady"
+    return Reason.REPLICAS_NOT_READY, "the others are starting or loading"
+
+
+def source_ready(model: InferenceModel, seen: Observed) -> Verdict:
+    """Whether the bucket can be listed and holds a version."""
+    uri = model.spec.model.storage_uri
+    sources = [report.source for report in seen.reports]
+    if not sources:
+        return Verdict("Unknown", Reason.NO_REPORT, "no pod has reported about the bucket yet")
+    failed = [
+        source
+        for source in sources
+        if source.state is SourceState.FAILED or source.reason is SourceReason.NO_VERSION_FOUND
+    ]
+    if failed:
+        message = failed[0].message
+        some = "" if len(failed) == len(sources) else " (only some of the pods see this)"
+        return Verdict(
+            "False",
+            reason_of(failed[0].reason),
+            f"{message if uri in message else f'{uri}: {message}'}{some}",
+        )
+    if all(source.state is SourceState.PENDING for source in sources):
+        return Verdict("Unknown", Reason.NOT_LISTED_YET, f"{uri} is being listed")
+    incomplete = _incomplete(seen)
+    if incomplete is not None:
+        return Verdict(
+            "True",
+            Reason.INCOMPLETE_UPLOAD,
+            f"version {incomplete.version} is not whole: "
+            f"{incomplete.message or incomplete.reason}; finish its upload, or delete it",
+        )
+    down = [s.notifications for s in sources if s.notifications and not s.notifications.connected]
+    if down and down[0].message:
+        return Verdict(
+            "True",
+            Reason.NOTIFICATIONS_DOWN,
+            f"{uri} is listed, but only every spec.source.pollInterval: {down[0].message}",
+        )
+    return Verdict("True", Reason.LISTED, f"{uri} is listed")
+
+
+def _incomplete(seen: Observed) -> VersionStatus | None:
+    newest = versions.latest(seen.reports)
+    unfinished = [
+        version
+        for report in seen.reports
+        for version in report.versions
+        if version.state is VersionState.INCOMPLETE
+        and version.reason is not VersionReason.UNSTABLE_LISTING
+        and (newest is None or version.version > newest)
+    ]
+    return max(unfinished, key=lambda version: version.version, default=None)
+
+
+def failure(model: InferenceModel, seen: Observed) -> QuarantinedVersion | None:
+    """The quarantined version that would be served if it were good."""
+    pinned = model.spec.model.version
+    target = seen.record.target
+    if pinned is not None:
+        return versions.blocked(pinned, seen.record)
+    newest = next(iter(seen.record.quarantined), None)
+    if newest is None or (target is not None and newest.version < target):
+        return None
+    return newest
+
+
+def model_loaded(model: InferenceModel, seen: Observed, active: int | None) -> Verdict:
+    """Whether the wanted version, pinned or newest, answers on every ready replica."""
+    target = seen.record.target
+    failed = failure(model, seen)
+    if failed is not None and active != failed.version:
+        instead = "nothing is served yet" if active is None else f"version {active} goes on serving"
+        return Verdict(
+            "False",
+            reason_of(failed.reason),
+            f"version {failed.version} is quarantined: {failed.message}; {instead}. "
+            "Upload a repaired version",
+        )
+    if target is None:
+        return Verdict("False", Reason.NO_TARGET, "there is no version to load, see SourceReady")
+    told = [version for pod in seen.pods if (version := pod.version(target)) is not None]
+    told = [v for v in told if v.in_source or v.state is not VersionState.INCOMPLETE]
+    if seen.on_target:
+        changed = next((v for v in told if v.reason is VersionReason.CHANGED_AFTER_PUBLISH), None)
+        if changed is not None:
+            return Verdict(
+                "True",
+                Reason.CHANGED_AFTER_PUBLISH,
+                f"version {target} serves as it was fetched, but changed in the bucket since; "
+                "upload changed models under a new number",
+            )
+        return Verdict("True", Reason.LOADED, f"version {target} answers on every ready replica")
+    if seen.unknown:
+        return Verdict(
+            "Unknown",
+            Reason.POLLER_UNREACHABLE,
+            f"these pods can't be asked: {_pods(seen.unknown)}; see Ready",
+        )
+    return _on_its_way(model, target, seen, told)
+
+
+def _on_its_way(
+    model: InferenceModel, target: int, seen: Observed, told: Sequence[VersionStatus]
+) -> Verdict:
+    # A reason beside any state says why the version makes no progress on that pod.
+    held = next((version for version in told if version.reason is not None), None)
+    if held is not None and held.reason is not None:
+        return Verdict(
+            "False", reason_of(held.reason), f"version {target}: {held.message or held.reason}"
+        )
+    sources = [report.source.state for report in seen.reports]
+    if not told and sources and all(state is SourceState.READY for state in sources):
+        return Verdict(
+            "False",
+            Reason.VERSION_NOT_FOUND,
+            f"version {target} is neither in {model.spec.model.storage_uri} nor on a pod's disk; "
+            "upload it, or set spec.model.version to one that is there",
+        )
+    fetched = (VersionState.FETCHED, VersionState.PUBLISHED, VersionState.AVAILABLE)
+    if any(version.state in (*fetched, VersionState.RETIRED) for version in told):
+        return Verdict("False", Reason.LOADING, f"version {target} is being loaded")
+    return Verdict("False", Reason.FETCHING, f"version {target} is being fetched")
+
+
+def reconciling(
+    model: InferenceModel, seen: Observed, active: int | None, stalled: Verdict
+) -> Verdict:
+    """Whether something is still on its way to what is wanted."""
+    if stalled.status == "True":
+        return blocked(stalled)
+    if model.spec.suspend:
+        return Verdict(
+            "False", Reason.SUSPENDED, "spec.suspend is true: nothing is changed, only reported"
+        )
+    for problem in seen.problems:
+        if isinstance(problem, TransientError):
+            return Verdict("True", Reason.APPLYING, "not all children could be applied; retrying")
+    if not _rolled_out(model.spec.replicas, seen):
+        return Verdict(
+            "True", Reason.ROLLING_OUT, "the Deployment is on its way to the wanted pods"
+        )
+    if not seen.on_target and model.spec.replicas > 0:
+        target = seen.record.target
+        if target is None:
+            return Verdict("True", Reason.CHANGING_VERSION, "waiting for a first version")
+        before = "" if active in (None, target) else f" from version {active}"
+        return Verdict(
+            "True", Reason.CHANGING_VERSION, f"replicas move{before} to version {target}"
+        )
+    return Verdict("False", Reason.SETTLED, "everything is as wanted")
+
+
+def blocked(stalled: Verdict) -> Verdict:
+    """What Reconciling says while the resource is stalled."""
+    return Verdict("False", Reason.BLOCKED, f"see Stalled: {stalled.reason}")
+
+
+def _rolled_out(wanted: int, seen: Observed) -> bool:
+    deployment = seen.deployment
+    return (
+        deployment is not None
+        and deployment.observed_generation >= seen.deployment_generation
+        and deployment.updated_replicas >= wanted
+        and deployment.replicas <= deployment.updated_replicas
+        and len(seen.ready) >= wanted
+    )
+
+
+def stalled(seen: Observed) -> Verdict:
+    """Whether somebody has to change something before it can go on."""
+    for problem in seen.problems:
+        if isinstance(problem, PermanentError):
+            return Verdict("True", _stall_reason(problem), str(problem))
+    progressing = seen.deployment.condition("Progressing") if seen.deployment else None
+    if progressing is not None and progressing.reason == "ProgressDeadlineExceeded":
+        reason, why = _not_ready(seen)
+        return Verdict(
+            "True",
+            Reason.PROGRESS_DEADLINE_EXCEEDED,
+            f"the Deployment made no progress for its deadline ({reason}): {why}",
+        )
+    return Verdict("False", Reason.NOT_STALLED, "nothing has to be changed")
+
+
+def _stall_reason(problem: PermanentError) -> Reason:
+    match problem:
+        case NameConflictError():
+            return Reason.NAME_CONFLICT
+        case InvalidModelError():
+            return Reason.INVALID_SPEC
+        case InvalidRecordError():
+            return Reason.INVALID_RECORD
+        case _:
+            return Reason.REFUSED
+
+
+def _pods(pods: Sequence[PodView]) -> str:
+    return ", ".join(pod.name for pod in pods)
