@@ -25,6 +25,12 @@ STALE_END_SECONDS = 30.0
 TF Serving keeps the last state of an unloaded version for ever, and takes up to its poll interval
 (1 s by default) to see a new one of the same number.
 """
+ABSENCE_SECONDS = 3.0
+"""How long a version that failed to load stays out of the base path before it may come back.
+
+TF Serving tries a number again only after it has seen it gone, which takes it up to its poll
+interval (1 s by default).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,10 @@ class Observed:
     fetching: StoredVersion | None
     publications: Mapping[int, Publication] = field(default_factory=dict)
     retries: Mapping[int, Retry] = field(default_factory=dict)
+    left: Mapping[int, float] = field(default_factory=dict)
+    """When versions left the base path; monotonic seconds."""
+    started: float = 0.0
+    """When this process began; monotonic seconds."""
 
     def available(self, version: int) -> bool:
         """Whether the model server answers requests with it."""
@@ -226,6 +236,11 @@ def _failed_loads(seen: Observed, policy: Policy) -> Iterator[Action]:
         if ended and not (publication.end_is_stale and age < STALE_END_SECONDS):
             reason = VersionReason.LOAD_FAILED
             message = f"the model server could not load it: {ended.error_message}"
+            if publication.end_is_stale:
+                message += (
+                    " (this may be its word on an earlier one of this number, if it never tried"
+                    " again: upload it under a higher number)"
+                )
         elif version == target and age > policy.load_timeout and _is_judged(seen, policy):
             reason = VersionReason.LOAD_TIMEOUT
             silent = "" if seen.served is not None else ", whose port was closed at the end"
@@ -274,7 +289,9 @@ def _publications(seen: Observed, policy: Policy) -> Iterator[Action]:
     wanted = _wanted(seen, policy)
     ready = seen.disk.retained.keys() - seen.disk.published.keys() - _outdated(seen)
     for version in sorted(wanted & ready, reverse=True):
-        yield Publish(version)
+        absent = seen.now - seen.left.get(version, seen.started)
+        if absent >= ABSENCE_SECONDS or not ended_with_error(seen, version):
+            yield Publish(version)
     others = sorted(seen.disk.published.keys() - wanted - failed, reverse=True)
     if policy.follow_newest and not seen.server_was_seen:
         # Nobody will say AVAILABLE: the version before stays, older ones make room.

@@ -130,6 +130,8 @@ class Poller:
         self._finished: queue.SimpleQueue[tuple[_Job, Exception | None]] = queue.SimpleQueue()
         self._publications: dict[int, core.Publication] | None = None
         self._retries: dict[int, core.Retry] = {}
+        self._left: dict[int, float] = {}
+        self._started = clock()
         self._beat = clock()
         self._published = False
         self._asked_for: int | None = None
@@ -242,6 +244,8 @@ class Poller:
                 fetching=self._job.stored if self._job else None,
                 publications=self._publications or {},
                 retries=self._retries,
+                left=self._left,
+                started=self._started,
             )
         self._keep_books(seen)
         return seen
@@ -271,6 +275,7 @@ class Poller:
                 self._store.prove(record)
         for version in books.keys() - seen.disk.published.keys():
             del books[version]
+            self._left[version] = seen.now
         self._publications = books
 
     def _carry_out(self, action: Action, seen: Observed) -> bool:

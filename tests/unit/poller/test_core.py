@@ -134,6 +134,20 @@ def test_the_servers_memory_of_an_earlier_failure_is_not_taken_for_a_new_one() -
     assert isinstance(plan(seen(**what, now=later), TOLD)[0], Quarantine)
 
 
+def test_a_number_that_failed_comes_back_only_after_the_server_could_see_it_gone() -> None:
+    what = {
+        "disk": Disk(records(1), records(2), {}),
+        "found": {1: stored(1), 2: stored(2)},
+        "told": 2,
+        "served": (served(2, "END", "old"), served(1)),
+    }
+    assert plan(seen(**what, left={2: 98.0}), TOLD) == []
+    assert plan(seen(**what, started=98.0), TOLD) == []
+    assert plan(seen(**what, left={2: 96.0}), TOLD) == [Publish(2)]
+    clean = {**what, "served": (served(2, "END"), served(1))}
+    assert plan(seen(**clean, left={2: 98.0}), TOLD) == [Publish(2)]
+
+
 def test_a_version_that_is_not_available_in_time_is_quarantined() -> None:
     what = {
         "disk": Disk(records(1, 2), {}, {}),

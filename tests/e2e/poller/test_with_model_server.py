@@ -1,0 +1,186 @@
+"""The poller beside the development model server: real models, loaded and refused."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from model_poller.status import VersionReason, VersionState
+from tests.support import savedmodels
+from tests.support.waiting import eventually
+from tests.unit.poller.doubles import below, graph, model, zipped
+from tests.unit.poller.gcs_server import GcsServer
+from tests.unit.poller.program import Program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from model_poller.status import PollerStatus
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, bytes]]:
+    folders = savedmodels.build(tmp_path_factory.mktemp("exports"), 1, 2)
+    return {version: savedmodels.files(folder) for version, folder in folders.items()}
+
+
+@pytest.fixture
+def bucket() -> Iterator[GcsServer]:
+    with GcsServer() as running:
+        yield running
+
+
+class Pod:
+    """A poller and a model server on one volume, as in a pod."""
+
+    def __init__(self, root: Path, bucket: GcsServer) -> None:
+        self.root = root
+        self.models = root / "models"
+        self.target = root / "target"
+        with socket.socket() as grpc, socket.socket() as rest:
+            grpc.bind(("127.0.0.1", 0))
+            rest.bind(("127.0.0.1", 0))
+            self._ports = grpc.getsockname()[1], rest.getsockname()[1]
+        self._server: subprocess.Popen[bytes] | None = None
+        self._arguments = [
+            "--model-name=linear",
+            "--storage-uri=gs://models/linear",
+            f"--endpoint={bucket.url}",
+            "--anonymous",
+            "--poll-interval=0.3",
+            f"--models-dir={self.models}",
+            f"--server-config-dir={self.models}/.server",
+            f"--server-address=127.0.0.1:{self._ports[0]}",
+            f"--target-file={self.target}",
+        ]
+        self.start_poller()
+
+    def start_poller(self) -> None:
+        self.poller = Program(self.root, *self._arguments)
+
+    def start_server(self) -> None:
+        """The operator's command line."""
+        with (self.root / "server.log").open("ab") as log:
+            self._server = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "development_model_server"),
+                    *(f"--port={self._ports[0]}", f"--rest_api_port={self._ports[1]}"),
+                    f"--model_config_file={self.models}/.server/models.config",
+                    f"--monitoring_config_file={self.models}/.server/monitoring.config",
+                    *("--num_load_threads=2", "--num_unload_threads=1", "--max_num_load_retries=1"),
+                    *("--load_retry_interval_micros=100000", "--enable_profiler=false"),
+                ],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+            )
+
+    def kill_server(self) -> None:
+        if self._server:
+            self._server.kill()
+            self._server.wait()
+
+    def tell(self, version: int) -> None:
+        self.target.write_text(str(version))
+
+    def serves(self, version: int) -> PollerStatus:
+        def probe() -> PollerStatus | None:
+            status = self.poller.status()
+            return status if status.active_version == version else None
+
+        return eventually(probe, what=f"version {version} to be served", within=60, every=0.1)
+
+
+@pytest.fixture
+def pod(tmp_path: Path, bucket: GcsServer) -> Iterator[Pod]:
+    made = Pod(tmp_path, bucket)
+    yield made
+    made.poller.kill()
+    made.kill_server()
+    # Shown where a test fails.
+    for log in (made.poller.log, tmp_path / "server.log"):
+        if log.exists():
+            print(log.read_text())
+
+
+def served(status: PollerStatus) -> dict[int, str]:
+    return {entry.version: entry.state for entry in status.served}
+
+
+def test_versions_are_served_one_after_the_other_and_back(
+    pod: Pod, bucket: GcsServer, exports: dict[int, dict[str, bytes]]
+) -> None:
+    for version in (1, 2):
+        bucket.put(f"linear/000{version}.zip", zipped(below(f"000{version}", exports[version])))
+    pod.poller.wait_for(2, VersionState.FETCHED)
+    pod.tell(1)
+    pod.poller.wait_for(1, VersionState.PUBLISHED)
+    pod.start_server()
+    pod.serves(1)
+    for version in (2, 1, 2):
+        pod.tell(version)
+        status = pod.serves(version)
+        assert status.target == version
+        pod.poller.wait_for(version, VersionState.AVAILABLE)
+        pod.poller.wait_for(3 - version, VersionState.RETIRED)
+
+
+def test_a_version_that_can_not_be_loaded_is_taken_away_and_its_repair_is_served(
+    pod: Pod, bucket: GcsServer, exports: dict[int, dict[str, bytes]]
+) -> None:
+    bucket.put("linear/1.zip", zipped(exports[1]))
+    pod.tell(1)
+    pod.poller.wait_for(1, VersionState.PUBLISHED)
+    pod.start_server()
+    pod.serves(1)
+    # Whole as far as files tell, but no graph that TensorFlow knows.
+    bucket.put("linear/2.zip", zipped({**model(), "saved_model.pb": graph()}))
+    pod.tell(2)
+    status = pod.poller.wait_for(2, VersionState.QUARANTINED)
+    (bad,) = (v for v in status.versions if v.version == 2)
+    assert bad.reason is VersionReason.LOAD_FAILED
+    assert "could not load it" in bad.message
+    assert status.active_version == 1
+    bucket.put("linear/2.zip", zipped(exports[2]))
+    pod.serves(2)
+
+
+def test_a_restarted_server_gets_back_what_it_served(
+    pod: Pod, bucket: GcsServer, exports: dict[int, dict[str, bytes]]
+) -> None:
+    bucket.put("linear/1.zip", zipped(exports[1]))
+    pod.tell(1)
+    pod.poller.wait_for(1, VersionState.PUBLISHED)
+    pod.start_server()
+    pod.serves(1)
+    pod.kill_server()
+    eventually(lambda: not pod.poller.status().server_reachable, what="the silence", within=30)
+    pod.start_server()
+    status = pod.serves(1)
+    assert served(status) == {1: "AVAILABLE"}
+
+
+def test_a_poller_killed_in_a_version_change_finishes_it_afterwards(
+    pod: Pod, bucket: GcsServer, exports: dict[int, dict[str, bytes]]
+) -> None:
+    bucket.put("linear/1.zip", zipped(exports[1]))
+    pod.tell(1)
+    pod.poller.wait_for(1, VersionState.PUBLISHED)
+    pod.start_server()
+    pod.serves(1)
+    bucket.put("linear/2.zip", zipped(exports[2]))
+    pod.poller.wait_for(2, VersionState.FETCHED)
+    pod.tell(2)
+    pod.poller.kill()
+    pod.start_poller()
+    pod.serves(2)
+    pod.poller.wait_for(1, VersionState.RETIRED)
+    assert sorted(p.name for p in (pod.models / "linear").iterdir()) == ["2"]
