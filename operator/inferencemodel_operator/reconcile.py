@@ -202,7 +202,7 @@ class Reconciler:
         memory: _Memory,
     ) -> None:
         pods = self._pods(model)
-        if any(pod.ready and askable(pod) and pod.uid not in self._cache.reports for pod in pods):
+        if any(askable(pod) and pod.uid not in self._cache.reports for pod in pods):
             # A first answer is due within seconds, and reconciles again: nothing is judged before.
             return
         namespace, name = model.key

@@ -152,7 +152,7 @@ def model_loaded(model: InferenceModel, seen: Observed, active: int | None) -> V
         return Verdict(
             "False",
             reason_of(failed.reason),
-            f"version {failed.version} is quarantined: {failed.message}; {instead}. "
+            f"version {failed.version} is quarantined: {failed.message.rstrip('. ')}; {instead}. "
             "Upload a repaired version",
         )
     if target is None:

@@ -280,6 +280,35 @@ def test_a_restart_of_the_operator_with_pods_that_serve_writes_nothing(here: Wor
         assert model.get() == before
 
 
+def test_a_restart_of_the_operator_with_pods_that_wait_for_a_version_writes_nothing(
+    here: World,
+) -> None:
+    with here.model(replicas=2) as model:
+        empty = SourceStatus(
+            uri="gs://models/m",
+            state=SourceState.READY,
+            reason=SourceReason.NO_VERSION_FOUND,
+            message="no version in gs://models/m",
+        )
+        for _ in range(2):
+            model.add_pod(ready=False).poller.tell(told({}, source=empty))
+        model.until(
+            lambda o: condition(o, "Ready")["reason"] == "WaitingForVersion", what="waiting"
+        )
+        here.operator.until_quiet()
+        before = model.get()
+
+        here.operator.restart()
+        eventually(
+            lambda: "inferencemodel_operator_long_polls 2.0" in here.operator.get("/metrics"),
+            what="2 pods to be asked",
+        )
+        here.operator.until_quiet()
+
+        assert here.operator.requests(*WRITES, "get") == {}
+        assert model.get() == before
+
+
 def test_a_restart_in_the_middle_of_a_change_goes_on_with_it(here: World) -> None:
     with serving(here, replicas=2) as model:
         one, two = model.pollers()
