@@ -101,6 +101,8 @@ class ServerCore(Generic[ServableT]):
             _logger.info("Adding/updating models.")
             self._apply_models()
             _logger.info("Finished adding/updating models")
+            if any(model.HasField("logging_config") for model in config.model_config_list.config):
+                raise invalid_argument("No request-logger-creator provided.")
 
     def _update_labels(self) -> None:
         labels: dict[str, dict[str, int]] = {}

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
 
 Shape = tuple[int, ...]
+_MAX_RANK = 254  # of a TensorShape
 
 
 class Format(enum.Enum):
@@ -252,6 +253,8 @@ def _flatten(value: Value, shape: Shape, dtype: int) -> list[Any]:
     Raises:
         ServingError: it hasn't, or a value is of another type.
     """
+    if len(shape) > _MAX_RANK:
+        raise invalid_argument(f"tensor parsing error: {len(shape)} dimensions")
     values: list[Any] = []
     _flatten_into(values, value, 0, shape, dtype)
     return values

@@ -238,7 +238,7 @@ class _Reader:
                 parts.append(self._escape())
                 continue
             if character < " ":
-                raise self._fail("Invalid encoding in string.")
+                raise self._fail("Invalid escape character in string.")
             parts.append(character)
             self._position += 1
 
@@ -252,16 +252,17 @@ class _Reader:
         if character != "u":
             raise _ParseError("Invalid escape character in string.", start)
         code = self._hexadecimal(start)
-        if 0xD800 <= code <= 0xDFFF:
+        if 0xD800 <= code <= 0xDBFF:
             surrogate = "The surrogate pair in string is invalid."
-            if code > 0xDBFF or self._text[self._position : self._position + 2] != "\\u":
+            if self._text[self._position : self._position + 2] != "\\u":
                 raise _ParseError(surrogate, start)
             self._position += 2
             low = self._hexadecimal(start)
             if not 0xDC00 <= low <= 0xDFFF:
                 raise _ParseError(surrogate, start)
             code = 0x10000 + (code - 0xD800 << 10) + (low - 0xDC00)
-        return chr(code).encode().decode("latin-1")
+        # The second half of a pair alone is taken as it is, which makes it no valid UTF-8.
+        return chr(code).encode("utf-8", "surrogatepass").decode("latin-1")
 
     def _hexadecimal(self, start: int) -> int:
         digits = self._text[self._position : self._position + 4]
