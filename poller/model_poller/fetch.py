@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ WORKERS = 4
 _BUFFER_BYTES = 1 << 20
 _ATTEMPTS = 5
 _FIRST_DELAY_SECONDS = 0.2
+_PART_SECONDS = 300.0
+"""A part that takes longer, for all that bytes still trickle in, is asked for anew."""
 
 
 @dataclass(slots=True)
@@ -128,13 +131,20 @@ class _Download:
         raise AssertionError
 
     def _fetch(self, part: _Part, buffer: memoryview) -> int:
+        stored = part.stored
         checksum = done = 0
+        deadline = time.monotonic() + _PART_SECONDS
         file = os.open(part.target, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            with self._source.open_range(part.stored, part.start, part.length) as body:
+            with self._source.open_range(stored, part.start, part.length) as body:
                 while done < part.length:
                     if self._stopped.is_set() or self._halt.is_set():
-                        raise StoppedError(f"fetching {part.stored.url} was given up")
+                        raise StoppedError(f"fetching {stored.url} was given up")
+                    if time.monotonic() > deadline:
+                        raise UnreachableError(
+                            f"{stored.url}: {done} of {part.length} bytes came in"
+                            f" {_PART_SECONDS:.0f} s; the rest is asked for anew"
+                        )
                     chunk = buffer[: body.readinto(buffer)]
                     checksum = google_crc32c.extend(checksum, bytes(chunk))
                     _write(file, chunk, part.start + done)

@@ -61,11 +61,16 @@ def run(chosen: Settings) -> None:
         anonymous=chosen.anonymous,
     )
     try:
+        store.lock()
         store.prepare()
         if chosen.server_config_dir:
             write_configuration(
                 chosen.server_config_dir, chosen.model, chosen.base, chosen.batching_parameters
             )
+    except BlockingIOError as error:
+        raise InvalidSettingsError(
+            f"another poller works on {chosen.hidden}; one volume takes one poller"
+        ) from error
     except OSError as error:
         raise InvalidSettingsError(f"the model volume can't be used: {error}") from error
 

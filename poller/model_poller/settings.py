@@ -102,7 +102,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         base=base,
         hidden=hidden,
         locations=(parse_uri(given.storage_uri),) if given.storage_uri else (),
-        endpoint=given.endpoint,
+        endpoint=given.endpoint or environment.get("STORAGE_EMULATOR_HOST"),
         anonymous=given.anonymous,
         poll_interval=given.poll_interval,
         subscription=full,
@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     source = parser.add_argument_group("source")
     source.add_argument("--storage-uri", metavar="URI", help="gs://BUCKET/FOLDER with the versions")
     source.add_argument(
-        "--endpoint", metavar="URL", help="instead of Google's own, e.g. an emulator's"
+        "--endpoint", metavar="URL", help="instead of Google's own (STORAGE_EMULATOR_HOST)"
     )
     source.add_argument("--anonymous", action="store_true", help="ask without credentials")
     source.add_argument(

@@ -14,6 +14,7 @@ only names that are numbers.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import shutil
 import tempfile
@@ -79,8 +80,23 @@ class Store:
         self._quarantine = hidden / ".quarantine"
         self._records = hidden / ".records"
 
+    def lock(self) -> None:
+        """Keep other pollers away from this volume for as long as this process lives.
+
+        Raises:
+            BlockingIOError: another one works on it.
+        """
+        self._hidden.mkdir(parents=True, exist_ok=True)
+        # Never closed: the lock is the open file's.
+        self._lock = os.open(self._hidden / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
     def prepare(self) -> None:
-        """Make the folders and clear away what a killed poller left half done."""
+        """Make the folders and clear away what a killed poller left half done.
+
+        Raises:
+            OSError: the volume can't be written, or isn't one mount.
+        """
         shutil.rmtree(self._staging, ignore_errors=True)
         for folder in (
             self.base,
@@ -90,6 +106,11 @@ class Store:
             self._records,
         ):
             folder.mkdir(parents=True, exist_ok=True)
+        # Two mounts of one volume look alike until something is moved between them.
+        probe = self._staging / ".probe"
+        probe.mkdir()
+        probe = probe.rename(self.base / ".probe")
+        probe.rmdir()
         complete = self.scan().complete
         for record in self._records.iterdir():
             if parse_number(record.stem) not in complete:

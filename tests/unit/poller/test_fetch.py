@@ -125,6 +125,14 @@ def test_a_refusal_is_not_repeated(tmp_path: Path) -> None:
     assert len(source.requests) == 1
 
 
+def test_a_trickle_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "_PART_SECONDS", -1.0)
+    source = MemorySource()
+    source.put("a", b"x" * 10)
+    with pytest.raises(UnreachableError, match="0 of 10 bytes came in"):
+        run(source, tmp_path)
+
+
 def test_a_download_stops_when_it_is_told(tmp_path: Path) -> None:
     source = MemorySource()
     source.put("a", os.urandom(50_000))

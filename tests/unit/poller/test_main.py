@@ -110,6 +110,28 @@ def test_a_killed_poller_goes_on_where_it_was(
     assert second.end() == 0
 
 
+def test_two_pollers_do_not_work_on_one_volume(
+    tmp_path: Path, bucket: GcsServer, start: list[Program]
+) -> None:
+    bucket.put("1.zip", zipped(model()))
+    arguments = [
+        "--storage-uri=gs://models",
+        f"--endpoint={bucket.url}",
+        "--anonymous",
+        f"--models-dir={tmp_path}/models",
+        "--model-name=m",
+    ]
+    first = Program(tmp_path, *arguments)
+    start.append(first)
+    first.wait_for(1, VersionState.PUBLISHED)
+    (tmp_path / "second").mkdir()
+    second = Program(tmp_path / "second", *arguments)
+    start.append(second)
+    assert second.process.wait(30) == 2
+    assert "another poller works on" in second.log.read_text()
+    assert first.status().versions[0].state is VersionState.PUBLISHED
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

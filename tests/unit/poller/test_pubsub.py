@@ -189,7 +189,7 @@ def test_a_stream_that_the_server_ends_is_opened_again(broker: Broker, heard: He
     [
         (grpc.StatusCode.NOT_FOUND, "does not exist; create it or correct its name"),
         (grpc.StatusCode.PERMISSION_DENIED, "grant roles/pubsub.subscriber on it"),
-        (grpc.StatusCode.UNAVAILABLE, "out of reach"),
+        (grpc.StatusCode.UNAVAILABLE, "out of reach (UNAVAILABLE: said the server)"),
     ],
 )
 def test_a_subscription_that_can_not_be_read_is_told_once_and_tried_again(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import pytest
@@ -68,6 +69,17 @@ def test_a_start_clears_away_what_was_half_done(store: Store, tmp_path: Path) ->
     assert list((tmp_path / ".staging").iterdir()) == []
     assert [p.name for p in (tmp_path / ".records").iterdir()] == ["1.json"]
     assert store.scan().complete == {1}
+
+
+def test_base_path_and_staging_have_to_be_one_mount(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def across(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr("pathlib.Path.rename", across)
+    with pytest.raises(OSError, match="cross-device"):
+        store.prepare()
 
 
 def test_a_quarantined_version_leaves_the_base_path_and_is_remembered(store: Store) -> None:
