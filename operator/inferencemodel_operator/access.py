@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import kubernetes.config
 from kubernetes.client import Configuration
 
-from inferencemodel_operator.errors import ApiUnavailableError
+from inferencemodel_operator.errors import PermanentError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ class Access:
                 environment's KUBECONFIG or ~/.kube/config.
 
         Raises:
-            ApiUnavailableError: no usable credentials; names where they were looked for.
+            PermanentError: no usable credentials; names where they were looked for.
         """
         self._kubeconfig = kubeconfig
         self.in_cluster = False
@@ -61,7 +61,7 @@ class Access:
                     config_file=str(self._kubeconfig), client_configuration=configuration
                 )
         except (kubernetes.config.ConfigException, OSError) as error:
-            raise ApiUnavailableError(
+            raise PermanentError(
                 f"no access to a cluster by {self._kubeconfig or 'a service account or KUBECONFIG'}"
                 f": {error}; name a kubeconfig file with --kubeconfig"
             ) from None

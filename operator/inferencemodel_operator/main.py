@@ -60,7 +60,7 @@ async def run(options: Options) -> None:
     """Run the operator until SIGTERM or SIGINT.
 
     Raises:
-        ApiUnavailableError: there are no credentials for a cluster.
+        PermanentError: there are no credentials for a cluster.
         OSError: the port for health and metrics is taken.
     """
     running = asyncio.current_task()

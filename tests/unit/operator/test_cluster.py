@@ -134,7 +134,7 @@ async def test_the_token_of_an_exec_plugin_is_asked_for_again_when_it_is_refused
 
 
 def test_without_credentials_it_says_where_it_looked(tmp_path: Path) -> None:
-    with pytest.raises(ApiUnavailableError, match="--kubeconfig"):
+    with pytest.raises(PermanentError, match="--kubeconfig"):
         Access(tmp_path / "absent")
 
 
