@@ -192,7 +192,16 @@ def _build(tool: Tool, program: Path, position: str) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     program.parent.mkdir(parents=True, exist_ok=True)
     unfinished = program.with_suffix(".unfinished")
-    argv = [*nice(), "go", "build", "-v", *tool.flags(), "-o", str(unfinished), tool.package]
+    argv = [
+        *nice(),
+        _go() or "go",
+        "build",
+        "-v",
+        *tool.flags(),
+        "-o",
+        str(unfinished),
+        tool.package,
+    ]
     title = " ".join(filter(None, [tool.name, tool.version(), f"({position})"]))
     with step(f"building {title}") as update, log.open("w") as written:
         build = subprocess.Popen(
@@ -221,6 +230,11 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
 
 
+def _go() -> str | None:
+    """Where Go is: in PATH, or where its own installer puts it, which sudo leaves out of PATH."""
+    return shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+
+
 def nice() -> list[str]:
     """What goes before a long computation, so that the machine stays usable."""
     return ["nice", "-n", "5"] if shutil.which("nice") else []
@@ -233,13 +247,13 @@ def go_version(module: str) -> str:
     Raises:
         PreconditionError: Go is missing or too old.
     """
-    if shutil.which("go") is None:
+    if _go() is None:
         raise PreconditionError(
             f"Go is missing: install Go {OLDEST_GO[0]}.{OLDEST_GO[1]} or newer and have its bin "
             "folder in PATH (the embedded cluster's programs are built with it)"
         )
     asked = subprocess.run(
-        ["go", "env", "GOVERSION"],
+        [_go() or "go", "env", "GOVERSION"],
         cwd=paths.TOOLS / module,
         env=_environment(),
         capture_output=True,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devcluster import paths
+from devcluster import files, paths
 from devcluster.errors import StartError
 from devcluster.processes import Identity
 
@@ -42,15 +43,41 @@ def _inside(group: Path) -> list[Path]:
     return [Path(directory) for directory, _, _ in os.walk(group, topdown=False)]
 
 
-def create() -> None:
-    """Make the group, which the kubelet wants to exist."""
+def create(memory: Path) -> None:
+    """Make the group, which the kubelet wants to exist, with every controller in it.
+
+    ``memory`` is a file that remembers which controllers the machine's top group had not handed
+    down before, so that ``remove`` takes just these back.
+    """
+    handed: dict[str, list[str]] = json.loads(memory.read_text()) if memory.exists() else {}
     for group in _groups():
         group.mkdir(exist_ok=True)
+        if (group / "cgroup.controllers").exists():
+            handed[str(group.parent)] = [
+                *handed.get(str(group.parent), []),
+                *hand_down(group.parent),
+            ]
+            hand_down(group)
         for setting in ("cpuset.cpus", "cpuset.mems"):
             # In version 1 a new group has no processors and no memory until it is given some.
             inherited = group.parent / setting
             if inherited.exists() and not (group / setting).read_text().strip():
                 (group / setting).write_text(inherited.read_text())
+    files.write(memory, json.dumps(handed))
+
+
+def hand_down(group: Path) -> list[str]:
+    """Give the groups below one of version 2 all its controllers; returns those that are new."""
+    has = (group / "cgroup.controllers").read_text().split()
+    given = (group / "cgroup.subtree_control").read_text().split()
+    new = []
+    for controller in has:
+        # One that the kernel refuses is missed by the kubelet, which says so by name, or by nobody.
+        with contextlib.suppress(OSError):
+            if controller not in given:
+                (group / "cgroup.subtree_control").write_text(f"+{controller}")
+                new.append(controller)
+    return new
 
 
 def kill() -> None:
@@ -80,8 +107,10 @@ def _pids() -> set[int]:
     return {pid for pid in pids if Identity.of(pid)}
 
 
-def remove() -> None:
+def remove(memory: Path) -> None:
     """Remove the group and all below it; what is not empty yet is tried until a deadline.
+
+    ``memory`` is what ``create`` wrote.
 
     Raises:
         StartError: a group stays busy.
@@ -94,3 +123,8 @@ def remove() -> None:
                     inner.rmdir()
             if group.is_dir() and time.monotonic() > deadline:
                 raise StartError(f"{group} stays busy: see its cgroup.procs")
+    for top, controllers in (json.loads(memory.read_text()) if memory.exists() else {}).items():
+        for controller in controllers:
+            # Somebody else may use it by now.
+            with contextlib.suppress(OSError):
+                (Path(top) / "cgroup.subtree_control").write_text(f"-{controller}")

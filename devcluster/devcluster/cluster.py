@@ -149,7 +149,7 @@ class Cluster:
                 self._start_api_server(plane)
             with step("preparing the machine's network and control groups"):
                 self._network.setup(API_PORT)
-                cgroups.create()
+                cgroups.create(self._state / "controllers.json")
             with step("starting containerd"):
                 images = self._start_containerd(node, fresh=fresh)
             self._load_system_images(programs, images)
@@ -186,7 +186,7 @@ class Cluster:
                 self._processes.stop_all(_PROGRAMS[-1])
             with step("putting the machine back as it was"), locks.exclusive("images"):
                 mounts.unmount_below(self._state, self._sockets, self._images_root, recipes.RUNROOT)
-                cgroups.remove()
+                cgroups.remove(self._state / "controllers.json")
                 self._network.restore()
                 leftovers.remove(self._state)
                 for directory in (recipes.RUNROOT, self._sockets, self._state):

@@ -7,6 +7,7 @@ all three is somebody else's.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -156,6 +157,8 @@ class Processes:
             ],
             setsid=True,
         )
+        if self._tied:
+            _wait_for_tie(pid)
         identity = Identity.of(pid)
         if identity is None:
             reap(pid)
@@ -209,6 +212,13 @@ class Processes:
         except FileNotFoundError:
             return None
         return _Record(Identity(**record["identity"]), record["fingerprint"])
+
+
+def _wait_for_tie(pid: int) -> None:
+    """Wait the milliseconds until setpriv has become the program: from then on the tie holds."""
+    with contextlib.suppress(OSError):
+        while Path(f"/proc/{pid}/comm").read_text() == "setpriv\n":
+            time.sleep(0.002)
 
 
 def _wait_ended(running: Mapping[str, Identity], seconds: float) -> dict[str, Identity]:

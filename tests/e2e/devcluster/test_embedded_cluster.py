@@ -176,7 +176,7 @@ def reboot(cluster: Cluster) -> None:
     for identity in shims(paths.RUN / "containerd.sock"):
         identity.signal(signal.SIGKILL)
     mounts.unmount_below(paths.RUN, paths.STATE)
-    cgroups.remove()
+    cgroups.remove(paths.STATE / "controllers.json")
     shutil.rmtree(paths.RUN)
     run("ip", "link", "delete", network.BRIDGE)
 

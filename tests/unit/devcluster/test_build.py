@@ -94,8 +94,8 @@ def test_go_that_is_too_old_is_told(calls: Path, monkeypatch: pytest.MonkeyPatch
         build.ensure(["pause"])
 
 
-def test_missing_go_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_missing_go_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_go", lambda: None)
     build.go_version.cache_clear()
     with pytest.raises(PreconditionError, match="Go is missing: install Go"):
         build.ensure(["pause"])

@@ -102,6 +102,12 @@ def test_every_hierarchy_of_control_groups_counts() -> None:
     assert cgroups.hierarchies(text) == [Path("/cg/cpu"), Path("/cg/unified")]
 
 
+def test_groups_of_version_2_get_the_controllers_that_they_lack(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("cpuset cpu memory pids\n")
+    (tmp_path / "cgroup.subtree_control").write_text("cpu memory\n")
+    assert cgroups.hand_down(tmp_path) == ["cpuset", "pids"]
+
+
 def test_only_our_links_and_results_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

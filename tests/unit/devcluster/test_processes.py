@@ -101,9 +101,12 @@ def test_a_program_that_ignores_sigterm_is_killed(processes: Processes) -> None:
 def test_an_early_end_is_told_with_the_last_lines_and_the_place_of_the_log(
     processes: Processes,
 ) -> None:
-    processes.ensure(program("broken", "sh", "-c", "echo no such flag; exit 3"))
-    with pytest.raises(StartError, match="broken ended before it was ready") as raised:
+    def start() -> None:
+        processes.ensure(program("broken", "sh", "-c", "echo no such flag; exit 3"))
         processes.wait("broken", lambda: False, what="it was ready")
+
+    with pytest.raises(StartError, match="broken ended") as raised:
+        start()
     assert "no such flag" in str(raised.value)
     assert str(processes.log("broken")) in str(raised.value)
 
