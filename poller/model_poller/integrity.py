@@ -10,7 +10,7 @@ import mmap
 import re
 from typing import TYPE_CHECKING
 
-from model_poller.errors import BrokenVersionError, IncompleteVersionError
+from model_poller.errors import IncompleteVersionError
 from model_poller.status import VersionReason
 
 if TYPE_CHECKING:
@@ -74,7 +74,6 @@ def check_folder(folder: Path) -> None:
 
     Raises:
         IncompleteVersionError: something is missing.
-        BrokenVersionError: ``saved_model.pb`` is cut or is none.
     """
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     check_names(names)
@@ -102,22 +101,20 @@ def _demands(folder: Path) -> tuple[bool, list[str]]:
         names = [m[1] for block in blocks if (m := re.search(r'\bfilename:\s*"([^"]+)"', block))]
         return bool(re.search(r"^\s*saver_def\s*:?\s*\{", text, re.MULTILINE)), names
     try:
-        # An empty file can't be mapped, and is no SavedModel either.
         with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _parse(data)
-    except ValueError as error:
-        raise BrokenVersionError(
-            VersionReason.MISSING_SAVED_MODEL,
-            f"saved_model.pb is cut or is no SavedModel ({error}); export and upload it anew",
-        ) from error
+    except ValueError:
+        # What is no message (an empty file can't even be mapped) the model server refuses itself,
+        # in words that say more about the graph.
+        return False, []
 
 
 def _parse(data: mmap.mmap) -> tuple[bool, list[str]]:
-    needs_variables, assets, graphs = False, [], 0
+    needs_variables = False
+    assets: list[str] = []
     for number, start, end in _fields(data, 0, len(data)):
         if number != _META_GRAPHS:
             continue
-        graphs += 1
         for inner, inner_start, inner_end in _fields(data, start, end):
             if inner == _SAVER_DEF:
                 needs_variables = True
@@ -127,8 +124,6 @@ def _parse(data: mmap.mmap) -> tuple[bool, list[str]]:
                     for n, a, b in _fields(data, inner_start, inner_end)
                     if n == _ASSET_FILENAME and b > a
                 ]
-    if not graphs:
-        raise ValueError("it holds no graph")
     return needs_variables, assets
 
 
