@@ -58,6 +58,20 @@ def cluster(options: Options) -> Cluster:
     return Cluster(kubeconfig, kubectl_program(), options.ingress, options.node)
 
 
+def prepare(options: Options) -> Cluster:
+    """A cluster with everything installed, whatever is there already.
+
+    Raises:
+        ClusterError: a step failed.
+    """
+    if exported() is None:
+        devcluster("up", capture=True)
+    ready = cluster(options)
+    images(options)
+    install(ready, options)
+    return ready
+
+
 def bucket(cluster: Cluster) -> Bucket:
     """The development bucket, for uploads from here."""
     return Bucket(f"{cluster.node}:{_BUCKET_PORT}", BUCKET)
@@ -90,7 +104,16 @@ def install(cluster: Cluster, options: Options) -> None:
         if options.registry:
             scratch = stack.enter_context(tempfile.TemporaryDirectory())
             overlay = str(registry_overlay(options.registry, Path(scratch)))
+        namespace, operator = _INSTALLED[0]
+        there = cluster.kubectl(
+            f"--namespace={namespace}", "get", "deployment", operator, "--ignore-not-found"
+        )
         cluster.kubectl("apply", "-k", overlay, show=True)
+        if there:
+            # The tag is the same, but the image may be a newer build.
+            cluster.kubectl(
+                f"--namespace={namespace}", "rollout", "restart", f"deployment/{operator}"
+            )
     for namespace, deployment in _INSTALLED:
         cluster.kubectl(
             *(f"--namespace={namespace}", "rollout", "status", f"deployment/{deployment}"),

@@ -1,0 +1,71 @@
+"""When a version becomes AVAILABLE, by the model servers' own GetModelStatus."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from demo.errors import OutcomeError
+from model_poller.server import ModelServer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+EVERY = 0.02
+"""Seconds between two questions to one server; the resolution of what is measured."""
+
+
+class Arrival:
+    """Watches servers from before a version is offered until all of them serve it.
+
+    Args:
+        addresses: ``host:port`` of each server's gRPC.
+        model: the model's name.
+        version: the awaited one.
+        limit: seconds after which to give up.
+    """
+
+    def __init__(
+        self, addresses: Sequence[str], model: str, version: int, *, limit: float = 90.0
+    ) -> None:
+        self._version = version
+        self._deadline = time.monotonic() + limit
+        self._seen: dict[str, float] = {}
+        self._threads = [
+            threading.Thread(target=self._watch, args=(address, model), daemon=True)
+            for address in addresses
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def wait(self) -> float:
+        """The moment (monotonic seconds) at which the last server had it AVAILABLE.
+
+        Raises:
+            OutcomeError: a server does not have it within the limit.
+        """
+        for thread in self._threads:
+            thread.join()
+        if len(self._seen) < len(self._threads):
+            raise OutcomeError(
+                f"version {self._version} is AVAILABLE on {len(self._seen)} of "
+                f"{len(self._threads)} servers only: {sorted(self._seen)}"
+            )
+        return max(self._seen.values())
+
+    def _watch(self, address: str, model: str) -> None:
+        server = ModelServer(address, model)
+        while time.monotonic() < self._deadline:
+            served = server.status() or ()
+            if any(s.version == self._version and s.state == "AVAILABLE" for s in served):
+                self._seen[address] = time.monotonic()
+                return
+            time.sleep(EVERY)
