@@ -7,6 +7,7 @@ from importlib import metadata
 from development_model_server import tensorflow_c
 
 NAME = "development-model-server"
+VERSION = "0.1.0"
 
 
 def _version_of(distribution: str) -> str:
@@ -16,7 +17,6 @@ def _version_of(distribution: str) -> str:
         return "unknown"
 
 
-VERSION = _version_of("inferencemodel")
 SERVER_HEADER = f"{NAME}/{VERSION}"
 
 

@@ -357,7 +357,7 @@ def _listen(server: grpc.aio.Server, options: Options) -> None:
             )
         except RuntimeError:
             bound = 0
-        if not bound and not address.startswith("unix:"):
+        if not bound:
             _logger.error("%s can't be bound: is another server running there?", address)
             raise invalid_argument("Failed to BuildAndStart gRPC server")
 
@@ -367,6 +367,11 @@ def _credentials(options: Options) -> grpc.ServerCredentials | None:
         _logger.info("Using InsecureServerCredentials")
         return None
     ssl = config.read_text_proto(options.ssl_config_file, SSLConfig)
+    if ssl.client_verify and not ssl.custom_ca:
+        raise invalid_argument(
+            f"{options.ssl_config_file}: client_verify needs custom_ca, the authority of the"
+            " clients' certificates"
+        )
     _logger.info("Using SSL credentials")
     return grpc.ssl_server_credentials(
         [(ssl.server_key.encode(), ssl.server_cert.encode())],

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 _TICK_SECONDS = 0.1
+_REMINDER_SECONDS = 30.0
 
 
 class Closable(Protocol):
@@ -238,10 +239,12 @@ class Manager(Generic[ServableT]):
             return
         with self._changed:
             harness.servable = loaded
-            harness.stage = Stage.READY
             self._serving.setdefault(servable.name, {})[servable.version] = harness
         _logger.info("Successfully loaded servable version %s", servable)
         self._publish(servable, State.AVAILABLE)
+        # Last, as the policy may unload the previous version from here on.
+        with self._changed:
+            harness.stage = Stage.READY
 
     def _fail(self, harness: _Harness[ServableT], error: ServingError) -> None:
         self._bus.publish(ServableState(harness.id, State.END, error))
@@ -305,9 +308,11 @@ class Manager(Generic[ServableT]):
             del serving[servable.version]
             if not serving:
                 del self._serving[servable.name]
-            # In-flight requests end by themselves: each has its own timeout.
             while harness.users:
-                self._changed.wait()
+                if not self._changed.wait(_REMINDER_SECONDS):
+                    _logger.info(
+                        "Unloading %s waits for %d requests that still run", servable, harness.users
+                    )
             loaded, harness.servable = harness.servable, None
         _logger.info("Done quiescing servable version %s", servable)
         _logger.info("Unloading just-loaded servable version %s", servable)

@@ -100,7 +100,10 @@ def shapes(path: Path) -> None:
         matrix = v1.placeholder(tf.float32, [None, 2, 2], name="matrix")
         text = v1.placeholder(tf.string, [None], name="text")
         number = v1.placeholder(tf.float32, [None], name="number")
+        rounds = v1.placeholder(tf.int64, [], name="rounds")
+        counted = v1.while_loop(lambda i: i < rounds, lambda i: i + 1, [tf.constant(0, tf.int64)])
         signatures = {
+            "count": signature({"rounds": rounds}, {"counted": counted}),
             "matrix": signature({"x": matrix}, {"y": matrix / 2.0 + 2.0}),
             "text": signature({"text": text}, {"text": tf.identity(text)}),
             "bytes": signature({"image": text}, {"image_bytes": tf.identity(text)}),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
+from development_model_server.protos import TensorProto
 from tests.support.waiting import eventually
 from tests.unit.devserver.harness import (
     QUICK,
@@ -328,3 +329,21 @@ def test_too_many_calls_at_once_are_refused(tmp_path: Path) -> None:
 
         eventually(refused, what="a refusal")
         waiting.cancel()
+
+
+def test_a_request_ends_at_its_deadline(models: Path, tmp_path: Path) -> None:
+    publish(models / "shapes", tmp_path / "m", 1)
+    with ModelServer.of(
+        tmp_path / "server", tmp_path / "m", "--rest_api_timeout_in_ms=200"
+    ) as server:
+        body = {"signature_name": "count", "inputs": 10**12}
+        answer = server.post("/v1/models/m:predict", body)
+        assert answer.status == 504
+        assert server.post("/v1/models/m:predict", {**body, "inputs": 5}).json == {"outputs": 5}
+        request = predict_request(signature="count")
+        request.inputs["rounds"].CopyFrom(TensorProto(dtype=9, int64_val=[10**12]))
+        with pytest.raises(grpc.RpcError) as caught:
+            server.prediction.Predict(request, timeout=0.3)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        # The session let go of it: the only other way to an answer would be to wait for it.
+        assert server.post("/v1/models/m:predict", {**body, "inputs": 6}).json == {"outputs": 6}
