@@ -297,9 +297,17 @@ def _publications(seen: Observed, policy: Policy) -> Iterator[Action]:
         # Nobody will say AVAILABLE: the version before stays, older ones make room.
         others = others[1:]
     elif not seen.available(target):
-        return
+        # One that never served has nothing to lose, and may be what brings the server down at
+        # every start: told to serve another one, it leaves before that one answers.
+        silent = seen.served is None and not policy.follow_newest
+        others = [v for v in others if silent and not _has_served(seen, v)]
     for version in others:
         yield Retire(version)
+
+
+def _has_served(seen: Observed, version: int) -> bool:
+    publication = seen.publications.get(version)
+    return publication is None or publication.served
 
 
 def _removals(seen: Observed, policy: Policy) -> Iterator[Action]:

@@ -134,6 +134,34 @@ def test_the_servers_memory_of_an_earlier_failure_is_not_taken_for_a_new_one() -
     assert isinstance(plan(seen(**what, now=later), TOLD)[0], Quarantine)
 
 
+def test_a_version_that_brings_the_server_down_leaves_when_another_one_is_told() -> None:
+    crashing = {
+        "disk": Disk(records(1, 2), {}, {}),
+        "found": {1: stored(1), 2: stored(2)},
+        "served": None,
+        "publications": {
+            1: Publication(0.0, end_is_stale=False, served=True),
+            2: Publication(99.0, end_is_stale=False),
+        },
+    }
+    assert plan(seen(**crashing, told=2), TOLD) == []
+    assert plan(seen(**crashing, told=1), TOLD) == [Retire(2)]
+    never_served = {**crashing, "publications": {2: Publication(99.0, end_is_stale=False)}}
+    older = {**never_served, "disk": Disk(records(2), records(1), {})}
+    assert plan(seen(**older, told=1), TOLD) == [Publish(1), Retire(2)]
+
+
+def test_a_version_that_still_loads_is_not_cut_off_by_the_next_one() -> None:
+    what = {
+        "disk": Disk(records(1, 2, 3), {}, {}),
+        "found": {v: stored(v) for v in (1, 2, 3)},
+        "told": 3,
+        "served": (served(3, "START"), served(2, "LOADING"), served(1)),
+        "publications": {2: Publication(99.0, end_is_stale=False)},
+    }
+    assert plan(seen(**what), TOLD) == []
+
+
 def test_a_number_that_failed_comes_back_only_after_the_server_could_see_it_gone() -> None:
     what = {
         "disk": Disk(records(1), records(2), {}),
