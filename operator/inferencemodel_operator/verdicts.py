@@ -149,11 +149,12 @@ def model_loaded(model: InferenceModel, seen: Observed, active: int | None) -> V
     failed = failure(model, seen)
     if failed is not None and active != failed.version:
         instead = "nothing is served yet" if active is None else f"version {active} goes on serving"
+        why = failed.message.rstrip(". ")
+        fix = "" if "upload" in why.lower() else "; upload a repaired version"
         return Verdict(
             "False",
             reason_of(failed.reason),
-            f"version {failed.version} is quarantined: {failed.message.rstrip('. ')}; {instead}. "
-            "Upload a repaired version",
+            f"version {failed.version} is quarantined, {instead}: {why}{fix}",
         )
     if target is None:
         return Verdict("False", Reason.NO_TARGET, "there is no version to load, see SourceReady")

@@ -300,7 +300,9 @@ def test_a_quarantined_newest_version_blocks_and_what_serves_is_named() -> None:
     ]
     assert found["model"]["latestVersion"] == 2
     assert condition(found, "ModelLoaded") == ("False", "LoadFailed")
-    assert "no graph; version 1 goes on serving" in message(found, "ModelLoaded")
+    assert message(found, "ModelLoaded") == (
+        "version 2 is quarantined, version 1 goes on serving: no graph; upload a repaired version"
+    )
     assert condition(found, "Ready") == ("True", "Serving")
     assert condition(found, "Reconciling") == ("False", "Settled")
 
