@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devcluster import build, paths, recipes
+from devcluster import build, packages, paths, recipes
 from devcluster.addons import NAMES
 from devcluster.apiserver import ApiServer
 from devcluster.cluster import Cluster, Settings
@@ -83,6 +83,7 @@ def _port(text: str) -> int:
 
 
 def _up(arguments: argparse.Namespace) -> None:
+    packages.require_linux_root()
     cluster = Cluster()
     kept = cluster.settings()
     settings = Settings(

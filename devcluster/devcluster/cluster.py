@@ -26,7 +26,7 @@ from devcluster import (
 from devcluster.addons import NAMES, Addons, load_program, program_image
 from devcluster.client import Api, KubectlError, answers
 from devcluster.controlplane import ADMIN, API_SERVER, STOP_SECONDS, ControlPlane
-from devcluster.errors import PreconditionError, UsageError
+from devcluster.errors import DevclusterError, PreconditionError, UsageError
 from devcluster.images import NodeImages
 from devcluster.network import Network
 from devcluster.node import (
@@ -234,7 +234,7 @@ class Cluster:
         """
         if self._processes.identity(CONTAINERD) is None:
             raise UsageError("the cluster does not run: bring it up with `devcluster up`")
-        return NodeImages(build.find("ctr").program(), self._sockets / "containerd.sock")
+        return NodeImages(build.ensure(["ctr"])["ctr"], self._sockets / "containerd.sock")
 
     @property
     def _images_root(self) -> Path:
@@ -340,7 +340,8 @@ class Cluster:
         cgroups.kill()
         for identity in shims(self._sockets / "containerd.sock"):
             identity.signal(signal.SIGKILL)
-        with contextlib.suppress(UsageError):
+        # What is left in containerd's records is purged at the next start too.
+        with contextlib.suppress(DevclusterError):
             self.images().purge_containers()
 
 
