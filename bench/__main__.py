@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import operator_restart, version_change
+from bench import operator_restart, traffic, version_change
 from demo.errors import DemoError
 from demo.setup import Options
 
@@ -19,6 +19,12 @@ def main() -> int:
     )
     change.add_argument("--rounds", type=int, default=5)
     change.set_defaults(run=lambda given: version_change.run(given.rounds, Options()))
+    steady = commands.add_parser(
+        "traffic", help="count failed requests while versions change and replicas come and go"
+    )
+    steady.add_argument("--rounds", type=int, default=3)
+    steady.add_argument("--rate", type=float, default=20, help="requests/s of each load")
+    steady.set_defaults(run=lambda given: traffic.run(given.rounds, given.rate))
     restart = commands.add_parser(
         "operator-restart", help="count what a restart over settled resources writes"
     )

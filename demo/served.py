@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from demo import photo
 from demo.console import say
 from demo.errors import ClusterError, OutcomeError
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from demo.cluster import Cluster
+    from demo.photo import Prediction
 
 NAME = "imagenet"
 NAMESPACE = "vision"
@@ -25,6 +28,8 @@ SELECTOR = f"inferencemodel.dev/name={NAME}"
 EXAMPLE = "examples/imagenet.yaml"
 HOST = "imagenet.example.com"
 """The example's Ingress host."""
+_INGRESS_SECONDS = 30.0
+_LEAVE_SECONDS = 120.0
 
 
 _COLUMNS = {
@@ -56,6 +61,19 @@ class Served:
         return self.cluster.kubectl(
             f"--namespace={NAMESPACE}", *arguments, show=show, timeout=timeout
         )
+
+    def apply(self, registry: str | None = None) -> None:
+        """Create the namespace and the example in it.
+
+        Args:
+            registry: where the model server's image is, if not on the nodes.
+        """
+        self.cluster.kubectl("create", "namespace", NAMESPACE, show=True)
+        self.kubectl("apply", "-f", EXAMPLE, show=True)
+        if registry:
+            spec = {"server": {"image": f"{registry}/development-model-server:0.1.0"}}
+            patch = json.dumps({"spec": spec})
+            self.kubectl("patch", "inferencemodel", NAME, "--type=merge", "--patch", patch)
 
     def remove(self) -> None:
         """Take away what an earlier run left, without waiting for requests that nobody sends."""
@@ -91,13 +109,55 @@ class Served:
         deadline = time.monotonic() + seconds
         wanted = [str(version), f"{replicas}/{replicas}"]
         paths = [".status.model.activeVersion", ".status.replicaSummary"]
-        while True:
+        while time.monotonic() < deadline:
             for path, value in zip(paths, wanted, strict=True):
                 self.wait(path, value, seconds=max(1.0, deadline - time.monotonic()))
             both = " ".join(f"{{{path}}}" for path in paths)
             seen = self.kubectl("get", "inferencemodel", NAME, f"--output=jsonpath={both}")
             if seen.split() == wanted:
                 return
+        raise OutcomeError(f"no rest within {seconds:.0f} s\n{self._state()}")
+
+    def scale(self, replicas: int, *, version: int) -> None:
+        """Scale, and wait until just so many pods are left that answer with a version.
+
+        Raises:
+            OutcomeError: it did not come to that.
+        """
+        self.kubectl("scale", f"inferencemodel/{NAME}", f"--replicas={replicas}", show=True)
+        self.wait_for_version(version, replicas=replicas)
+        say(f"{replicas} of {replicas} replicas are ready")
+        leaving = len(self.pods()) - replicas
+        if leaving > 0:
+            say(f"{leaving} more finish what they have begun, and go")
+        deadline = time.monotonic() + _LEAVE_SECONDS
+        while len(self.pods()) > replicas:
+            if time.monotonic() > deadline:
+                raise OutcomeError(f"after {_LEAVE_SECONDS:.0f} s: {self.pods()}")
+            time.sleep(1.0)
+
+    def ask(self, image: bytes) -> Prediction:
+        """What the model sees in a photo, asked through the Ingress.
+
+        Raises:
+            OutcomeError: there was no answer.
+        """
+        return photo.classify(self.cluster.ingress, HOST, NAME, image)
+
+    def first_answer(self, image: bytes) -> Prediction:
+        """The same soon after the start: an ingress controller hears of its Ingress by and by.
+
+        Raises:
+            OutcomeError: there was no answer for half a minute.
+        """
+        deadline = time.monotonic() + _INGRESS_SECONDS
+        while True:
+            try:
+                return self.ask(image)
+            except OutcomeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
 
     def _state(self) -> str:
         status = self.cluster.read(f"--namespace={NAMESPACE}", "inferencemodel", NAME)

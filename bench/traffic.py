@@ -1,0 +1,77 @@
+"""How many requests fail while versions change and replicas come and go: it should be none."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from bench import record
+from bench.namespace import renumbered
+from demo import artifacts, setup
+from demo.console import say
+from demo.load import Traffic
+from demo.served import NAME, Served
+from demo.setup import Options
+from demo.traffic import check, loads, report, tell
+
+_LEAD_SECONDS = 2.0
+
+
+def run(rounds: int, rate: float) -> None:
+    """Change the version ``rounds`` times and scale to 5 and back, under steady requests.
+
+    Raises:
+        OutcomeError: a request failed, or a change did not come to its end.
+        ClusterError: a part does not run.
+    """
+    cluster = setup.prepare(Options(rate=rate))
+    made = artifacts.ensure(say)
+    image = made.photo.read_bytes()
+    served, bucket = Served(cluster), setup.bucket(cluster)
+    served.remove()
+    bucket.clear(f"{NAME}/")
+    bucket.upload(made.archive(1), f"{NAME}/0001.zip")
+    served.apply()
+    served.wait_for_version(1, replicas=3)
+    first = served.first_answer(image)
+    started = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        Traffic(*loads(served, image, first, rate)) as traffic,
+    ):
+        tell(traffic, image)
+        time.sleep(_LEAD_SECONDS)
+        newest = rounds + 1
+        for version in range(2, newest + 1):
+            archive = renumbered(made.archive(2 - version % 2), version, Path(scratch))
+            bucket.upload(archive, f"{NAME}/{archive.name}")
+            served.wait_for_version(version, replicas=3)
+            say(f"version {version}: {len(traffic.failures)} of {traffic.sent} failed so far")
+        for replicas in (5, 3):
+            served.scale(replicas, version=newest)
+            say(f"{replicas} replicas: {len(traffic.failures)} of {traffic.sent} failed so far")
+    seconds = time.monotonic() - started
+    report(traffic)
+    path = record.write(
+        "traffic",
+        {
+            "seconds": round(seconds, 1),
+            "version_changes": rounds,
+            "scaled": [5, 3],
+            "loads": [
+                {
+                    "name": load.name,
+                    "requests_per_second": load.rate,
+                    "sent": load.sent,
+                    "failed": len(load.failures),
+                    "median_ms": round(load.quantile(0.5) * 1e3, 1),
+                    "p99_ms": round(load.quantile(0.99) * 1e3, 1),
+                }
+                for load in traffic.loads
+            ],
+        },
+    )
+    say(f"written to bench/results/{path.name}")
+    served.remove()
+    check(traffic)
