@@ -495,3 +495,41 @@ def test_batch_sizes_that_end_elsewhere_fail_the_load(models: Path, tmp_path: Pa
             "due to error: INVALID_ARGUMENT: Last entry in allowed_batch_sizes must match"
             " max_batch_size; last entry was 4; expected 8}, }" in server.output
         )
+
+
+def test_per_model_parameters_batch_only_the_models_that_have_them(
+    models: Path, tmp_path: Path
+) -> None:
+    batched = shutil.copytree(models / "half_plus_two", tmp_path / "copy")
+    (batched / "batching_params.pbtxt").write_text("max_batch_size { value: 2 }")
+    publish(batched, tmp_path / "batched", 1)
+    publish(models / "half_plus_two", tmp_path / "plain", 1)
+    config = tmp_path / "models.config"
+    config.write_text(
+        model_config_list(
+            single_model_config("batched", tmp_path / "batched"),
+            single_model_config("plain", tmp_path / "plain"),
+        )
+    )
+    arguments = [
+        f"--model_config_file={config}",
+        "--enable_batching",
+        "--enable_per_model_batching_parameters",
+    ]
+    with ModelServer(tmp_path / "server", arguments) as server:
+        body = {"instances": [1.0, 2.0, 3.0]}
+        assert server.post("/v1/models/plain:predict", body).json == {
+            "predictions": [2.5, 3.0, 3.5]
+        }
+        refused = server.post("/v1/models/batched:predict", body)
+        assert refused.error == "Task size 3 is larger than maximum input batch size 2"
+
+
+def test_request_logging_is_refused_after_the_models_are_taken(
+    server: ModelServer, models: Path, tmp_path: Path
+) -> None:
+    publish(models / "half_plus_two", tmp_path / "m", 1)
+    rest = "logging_config { sampling_config { sampling_rate: 1 } }"
+    with pytest.raises(grpc.RpcError, match=r"No request-logger-creator provided\."):
+        server.reload(model_config_list(single_model_config("logged", tmp_path / "m", rest)))
+    assert answer(server, "logged") == 2.5
