@@ -51,6 +51,8 @@ def run(chosen: Settings) -> None:
     # Blocked before the first thread starts, so that only sigwait gets them: a handler would run
     # in the middle of whatever its thread does, with that one's locks held.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    # gRPC's core writes lines of its own to stderr; what matters of them comes as an error too.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # What is fetched has to be readable by the model server's user.
     os.umask(0o022)
     store = Store(chosen.base, chosen.hidden)

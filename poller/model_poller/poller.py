@@ -161,7 +161,7 @@ class Poller:
 
     def on_target(self, target: int | None) -> None:
         """Take in what this pod was told to serve."""
-        _log.info("told to serve version %s", "none" if target is None else target)
+        _log.info("told to serve %s", "nothing" if target is None else f"version {target}")
         with self._inbox.lock:
             self._inbox.told = target
         self._wake.set()
@@ -326,6 +326,7 @@ class Poller:
 
     def _start_fetch(self, stored: StoredVersion) -> None:
         job = self._job = _Job(stored)
+        self._progress_told = self._clock()
         _log.info("fetching version %d: %d bytes", stored.version, stored.size)
         self._spawn(lambda: self._fetch(job))
 

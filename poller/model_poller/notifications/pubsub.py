@@ -36,7 +36,8 @@ _HEALTHY_SECONDS = 1.0
 _LAST_RETRY_SECONDS = 60.0
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
-    ("grpc.keepalive_time_ms", 30_000),
+    # gRPC servers end a connection that pings more often than every 5 minutes, unless told other.
+    ("grpc.keepalive_time_ms", 330_000),
 ]
 
 _log = logging.getLogger(__name__)
