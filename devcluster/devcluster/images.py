@@ -9,9 +9,9 @@ import platform
 import subprocess
 import tarfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from devcluster.errors import DevclusterError
+from devcluster.errors import DevclusterError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +40,43 @@ def full_name(name: str) -> str:
         full = f"docker.io/library/{name}"
     tagged = ":" in full.rsplit("/", 1)[1] or "@" in full
     return full if tagged else f"{full}:latest"
+
+
+def names_in(archive: Path) -> list[str]:
+    """The full names of the images in an archive, as ``docker save`` or OCI tools write it.
+
+    Raises:
+        UsageError: it is no such archive, or the images in it have no names.
+    """
+    try:
+        with tarfile.open(archive) as tar:
+            names = _docker_names(tar) or _oci_names(tar)
+    except (tarfile.TarError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"{archive} is no archive of images ({error}): make one with `docker save` or "
+            "`buildah push IMAGE docker-archive:FILE:NAME`"
+        ) from None
+    if not names:
+        raise UsageError(f"the images in {archive} have no names: save them by name, not by id")
+    return sorted(full_name(name) for name in names)
+
+
+def _docker_names(tar: tarfile.TarFile) -> list[str]:
+    if "manifest.json" not in tar.getnames():
+        return []
+    return [name for image in _read(tar, "manifest.json") for name in image["RepoTags"] or ()]
+
+
+def _oci_names(tar: tarfile.TarFile) -> list[str]:
+    annotated = [image.get("annotations", {}) for image in _read(tar, "index.json")["manifests"]]
+    names = [each.get("org.opencontainers.image.ref.name", "") for each in annotated]
+    # A bare tag, which the specification allows too, names no image.
+    return [name for name in names if "/" in name]
+
+
+def _read(tar: tarfile.TarFile, name: str) -> Any:
+    content = tar.extractfile(name)
+    return json.loads(content.read()) if content else None
 
 
 def write_program_image(program: Path, name: str, archive: Path) -> None:
@@ -90,21 +127,28 @@ class NodeImages:
         return sorted(name for name in self._targets() if not name.startswith("sha256:"))
 
     def load(self, archive: Path) -> list[str]:
-        """Import an archive (docker-archive or OCI) and return the names in it.
+        """Import an archive of images and return the names in it.
 
         Raises:
-            DevclusterError: it is no archive of images, or the disk is full.
+            UsageError: it is no archive of images that have names.
+            DevclusterError: it can't be imported, for example because the disk is full.
         """
-        before = self._targets()
+        names = names_in(archive)
         self._run("images", "import", str(archive))
-        after = self._targets()
-        # The kubelet's interface keeps a second entry for each image, under its id; of one that
-        # lost its name to a newer image only that is left, and keeps its gigabytes on the disk.
-        named = {after[name] for name in self.names()}
-        forgotten = [name for name, target in after.items() if target not in named]
+        self._forget_unnamed()
+        return names
+
+    def _forget_unnamed(self) -> None:
+        """Remove images that lost their name to a newer one.
+
+        The kubelet's interface keeps a second entry for each image, under its id, and with it the
+        gigabytes on the disk.
+        """
+        targets = self._targets()
+        named = {targets[name] for name in self.names()}
+        forgotten = [name for name, target in targets.items() if target not in named]
         if forgotten:
             self._run("images", "delete", *forgotten)
-        return [name for name in self.names() if before.get(name) != after[name]]
 
     def load_from(self, archive: Path, name: str, source: str) -> None:
         """Import an archive of one image, and remember where it came from."""

@@ -11,7 +11,7 @@ import pytest
 from devcluster import recipes
 from devcluster.addons import NAMES, Addons
 from devcluster.errors import BuildError, UsageError
-from devcluster.images import NodeImages, full_name, write_program_image
+from devcluster.images import NodeImages, full_name, names_in, write_program_image
 
 DOCKERFILE = """\
 ARG BASE=python:3.12-slim
@@ -68,6 +68,45 @@ def test_the_same_program_makes_the_same_image(tmp_path: Path) -> None:
     for name in ("a.tar", "b.tar"):
         write_program_image(program, "x/server:1", tmp_path / name)
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+def archive(path: Path, name: str, content: object) -> Path:
+    (path / name).write_text(json.dumps(content))
+    with tarfile.open(path / "images.tar", "w") as tar:
+        tar.add(path / name, name)
+    return path / "images.tar"
+
+
+def named(reference: str) -> dict[str, object]:
+    annotations = {"org.opencontainers.image.ref.name": reference}
+    return {"manifests": [{"digest": "sha256:0", "annotations": annotations}]}
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("manifest.json", [{"RepoTags": ["x/a:1"]}]),
+        ("index.json", named("docker.io/x/a:1")),
+    ],
+)
+def test_the_names_in_an_archive_are_found(tmp_path: Path, file: str, content: object) -> None:
+    assert names_in(archive(tmp_path, file, content)) == ["docker.io/x/a:1"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("manifest.json", [{"RepoTags": None}]),
+        ("index.json", named("latest")),
+        ("index.json", {"manifests": [{}]}),
+        ("other.json", {}),
+    ],
+)
+def test_an_archive_without_names_is_refused_with_what_to_do(
+    tmp_path: Path, file: str, content: object
+) -> None:
+    with pytest.raises(UsageError, match=r"images\.tar.*(save them by name|make one with)"):
+        names_in(archive(tmp_path, file, content))
 
 
 def test_what_a_dockerfile_copies_is_found_but_not_what_comes_from_another_stage() -> None:
