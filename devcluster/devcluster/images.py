@@ -51,9 +51,9 @@ def names_in(archive: Path) -> list[str]:
     try:
         with tarfile.open(archive) as tar:
             names = _docker_names(tar) or _oci_names(tar)
-    except (tarfile.TarError, ValueError, KeyError) as error:
+    except (tarfile.TarError, ValueError, KeyError):
         raise UsageError(
-            f"{archive} is no archive of images ({error}): make one with `docker save` or "
+            f"{archive} is no archive of images: make one with `docker save` or "
             "`buildah push IMAGE docker-archive:FILE:NAME`"
         ) from None
     if not names:
