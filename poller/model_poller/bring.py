@@ -52,8 +52,6 @@ def bring(
         model = (_bring_archive if stored.is_archive else _bring_folder)(
             source, store, stored, staged, stopped, progress, limits
         )
-        with _step("verify"):
-            integrity.check_folder(model)
         with _step("sync"):
             store.adopt(model, Record(stored.version, stored.fingerprint))
     except OSError as error:
@@ -102,7 +100,8 @@ def _bring_archive(
     bundle.unlink()
     model = archive.find_model(tree, stored.version, origin)
     try:
-        integrity.check_folder(model)
+        with _step("verify"):
+            integrity.check_folder(model, may_grow=False)
     except IncompleteVersionError as error:
         # An archive is uploaded whole: what it lacks will not come later.
         raise BrokenVersionError(error.reason, f"{origin}: {error}") from error
@@ -128,6 +127,8 @@ def _bring_folder(
         targets[model / name] = member
     with _step("download"):
         download(source, targets, stopped=stopped, progress=progress)
+    with _step("verify"):
+        integrity.check_folder(model, may_grow=True)
     return model
 
 

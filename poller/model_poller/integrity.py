@@ -66,18 +66,28 @@ def check_names(names: Collection[str]) -> None:
         )
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, *, may_grow: bool) -> None:
     """Check a version's files on disk against what its own graph asks for.
 
     A graph with a saver restores variables, so it needs the ``variables`` folder; a graph without
-    one needs none. Every asset file that the graph names has to be in ``assets``.
+    one needs none. Every asset file that the graph names has to be in ``assets``. A graph that
+    can't be read is incomplete where the upload may go on (``may_grow``): a mounted bucket shows
+    a file as empty until it is closed. Else it is left to the model server, whose error says more.
 
     Raises:
         IncompleteVersionError: something is missing.
     """
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     check_names(names)
-    needs_variables, assets = _demands(folder)
+    try:
+        needs_variables, assets = _demands(folder)
+    except ValueError as error:
+        if not may_grow:
+            return
+        raise IncompleteVersionError(
+            VersionReason.MISSING_SAVED_MODEL,
+            f"saved_model.pb can't be read ({error}); upload it whole, or remove the version",
+        ) from error
     if needs_variables and _INDEX not in names:
         raise IncompleteVersionError(
             VersionReason.MISSING_VARIABLES,
@@ -100,21 +110,18 @@ def _demands(folder: Path) -> tuple[bool, list[str]]:
         blocks = re.findall(r"\basset_file_def\s*:?\s*\{(.*?)\n  \}", text, re.DOTALL)
         names = [m[1] for block in blocks if (m := re.search(r'\bfilename:\s*"([^"]+)"', block))]
         return bool(re.search(r"^\s*saver_def\s*:?\s*\{", text, re.MULTILINE)), names
-    try:
-        with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _parse(data)
-    except ValueError:
-        # What is no message (an empty file can't even be mapped) the model server refuses itself,
-        # in words that say more about the graph.
-        return False, []
+    # An empty file can't be mapped, which is a ValueError too.
+    with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _parse(data)
 
 
 def _parse(data: mmap.mmap) -> tuple[bool, list[str]]:
-    needs_variables = False
+    needs_variables, graphs = False, 0
     assets: list[str] = []
     for number, start, end in _fields(data, 0, len(data)):
         if number != _META_GRAPHS:
             continue
+        graphs += 1
         for inner, inner_start, inner_end in _fields(data, start, end):
             if inner == _SAVER_DEF:
                 needs_variables = True
@@ -124,6 +131,8 @@ def _parse(data: mmap.mmap) -> tuple[bool, list[str]]:
                     for n, a, b in _fields(data, inner_start, inner_end)
                     if n == _ASSET_FILENAME and b > a
                 ]
+    if not graphs:
+        raise ValueError("it holds no graph")
     return needs_variables, assets
 
 

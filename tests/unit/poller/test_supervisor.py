@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SUPERVISE = "import sys; from model_poller.supervisor import run; sys.exit(run(sys.argv[1:]))"
+"""The supervisor around a program of the test's choice."""
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A supervised program that notes its start, dies twice, and then waits to be ended."""
+    program = f"""
+import os, signal
+with open({str(tmp_path / "starts")!r}, "a") as starts:
+    starts.write("x")
+if os.path.getsize({str(tmp_path / "starts")!r}) < 3:
+    os.kill(os.getpid(), signal.SIGKILL)
+received = signal.sigwait([signal.SIGTERM])
+open({str(tmp_path / "ended")!r}, "w").write(received.name)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", SUPERVISE, sys.executable, "-c", program],
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        yield process
+        process.kill()
+
+
+def test_a_program_that_dies_is_started_again(
+    started: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    eventually(
+        lambda: (tmp_path / "starts").exists() and (tmp_path / "starts").read_text() == "xxx",
+        what="the third start",
+    )
+    assert started.poll() is None
+
+
+def test_sigterm_is_passed_on_and_ends_both(
+    started: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    eventually(
+        lambda: (tmp_path / "starts").exists() and (tmp_path / "starts").read_text() == "xxx",
+        what="the third start",
+    )
+
+    started.send_signal(signal.SIGTERM)
+
+    assert started.wait(timeout=30) == 0
+    assert (tmp_path / "ended").read_text() == "SIGTERM"
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_an_end_that_no_restart_would_change_is_final(code: int) -> None:
+    ends = [sys.executable, "-c", f"raise SystemExit({code})"]
+    done = subprocess.run([sys.executable, "-c", SUPERVISE, *ends], check=False, timeout=30)
+    assert done.returncode == code
