@@ -19,10 +19,14 @@ A message names the object, what was wrong, and what to do about it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from model_poller.status import VersionReason
+
+
+EXIT_USAGE: Final = 2
+"""The program's exit code after an InvalidSettingsError: starting it again changes nothing."""
 
 
 class PollerError(Exception):

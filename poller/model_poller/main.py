@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from model_poller import logs, places, settings
 from model_poller.api import Api, Health
-from model_poller.errors import InvalidSettingsError
+from model_poller.errors import EXIT_USAGE, InvalidSettingsError
 from model_poller.looking import Looker
 from model_poller.notifications.pubsub import Subscription
 from model_poller.poller import Poller
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-EXIT_USAGE = 2
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
