@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -229,6 +230,13 @@ class Served:
 
     # -- requests
 
+    def _answers(self) -> bool:
+        try:
+            self.predict(1.0)
+        except urllib.error.HTTPError:
+            return False
+        return True
+
     def predict(self, x: float) -> float:
         """One prediction through the Ingress."""
         request = urllib.request.Request(
@@ -240,7 +248,11 @@ class Served:
             return float(json.load(response)["predictions"][0])
 
     def traffic(self, *, rate: int) -> Traffic:
-        """Steady requests through the Ingress inside a ``with`` block, ``rate`` a second."""
+        """Steady requests through the Ingress inside a ``with`` block, ``rate`` a second.
+
+        Waits first until the ingress controller has taken notice of the Ingress.
+        """
+        eventually(self._answers, what=f"an answer through the Ingress of {self.name}")
         url = f"http://{self.ingress}/v1/models/{self.name}:predict"
         body = json.dumps({"instances": [1.0]}).encode()
         requests = rest(url, [Exchange(body, _first_prediction)], host=self.host)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,7 +41,7 @@ def _truncated(files: Files, folder: str) -> bytes:
 
 
 def _unloadable(files: Files, folder: str) -> bytes:
-    return archive({**files, "saved_model.pb": zlib.compress(b"not a graph")}, folder=folder)
+    return archive({**files, "variables/variables.index": b"no index"}, folder=folder)
 
 
 @pytest.mark.parametrize(

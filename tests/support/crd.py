@@ -21,6 +21,8 @@ EXAMPLES = ROOT / "examples"
 def installed(api: Api) -> Iterator[str]:
     """Install the definition, and give the name of a namespace that is deleted at the end."""
     api.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
+    # A condition can't be waited for while the status has none.
+    api.kubectl("wait", "-f", str(CRD), "--for=jsonpath={.status.conditions}", "--timeout=30s")
     api.kubectl("wait", "-f", str(CRD), "--for=condition=Established", "--timeout=30s")
     namespace = f"test-{uuid.uuid4().hex[:8]}"
     api.kubectl("create", "namespace", namespace)
