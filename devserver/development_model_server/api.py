@@ -23,6 +23,7 @@ from development_model_server.protos import (
     ReloadConfigRequest,
     ReloadConfigResponse,
     SignatureDefMap,
+    StatusProto,
 )
 
 if TYPE_CHECKING:
@@ -147,6 +148,6 @@ def _require_spec(
         raise invalid_argument("Missing ModelSpec")
 
 
-def _fill_status(status: ReloadConfigResponse, error: ServingError | None) -> None:
+def _fill_status(status: StatusProto, error: ServingError | None) -> None:
     status.error_code = int(error.code if error else Code.OK)
     status.error_message = error.message if error else ""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 PLATFORM = "tensorflow"
-_MODEL_TYPES = {0: "MODEL_TYPE_UNSPECIFIED", 1: "TENSORFLOW", 2: "OTHER"}
+_TENSORFLOW_MODEL_TYPE = 1
 
 
 def read_text_proto(path: str, message_type: Any) -> Any:
@@ -67,7 +67,7 @@ def platform(model: ModelConfig) -> str:
                 "Illegal setting both ModelServerConfig::model_type (deprecated) and"
                 f" ModelServerConfig::model_platform, model name is {model.name}"
             )
-        if model.model_type != 1:
+        if model.model_type != _TENSORFLOW_MODEL_TYPE:
             raise invalid_argument(
                 f"ModelServerConfig::model_type choice {model.model_type} not supported."
             )

@@ -47,6 +47,7 @@ _logger = logging.getLogger(__name__)
 
 _FAILURE = 255
 _DRAIN_SECONDS = 30.0
+_SERVE_TAG = "serve"
 _METRICS_PATH = "/monitoring/prometheus/metrics"
 
 
@@ -114,7 +115,7 @@ class Server:
             as_content=options.enable_serialization_as_tensor_content,
         )
         loader = SavedModelLoader(
-            tags=options.saved_model_tags.split(","),
+            tags=(options.saved_model_tags or _SERVE_TAG).split(","),
             session_config=_session_config(options).SerializeToString(),
             metrics=inference.metrics,
             inference=inference,

@@ -91,6 +91,7 @@ from tensorflow_serving.apis.regression_pb2 import (  # noqa: E402
     RegressionResponse,
     RegressionResult,
 )
+from tensorflow_serving.apis.status_pb2 import StatusProto  # noqa: E402
 from tensorflow_serving.config.model_server_config_pb2 import (  # noqa: E402
     ModelConfig,
     ModelConfigList,
@@ -224,6 +225,7 @@ __all__ = [
     "SSLConfig",
     "SignatureDef",
     "SignatureDefMap",
+    "StatusProto",
     "TensorProto",
     "ThreadPoolFactoryConfig",
     "add_ModelServiceServicer_to_server",

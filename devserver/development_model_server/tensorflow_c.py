@@ -290,7 +290,7 @@ class Session:
                     meta_graph,
                     status.handle,
                 )
-            self.meta_graph = _Memory(meta_graph.contents).read()
+            self.meta_graph = _signatures(meta_graph.contents)
         except BaseException:
             self.close()
             raise
@@ -391,20 +391,16 @@ def _run_options(timeout_ms: int) -> Any:
     return _library().TF_NewBufferFromString(bytes(encoded), len(encoded))
 
 
-@dataclass(frozen=True)
-class _Memory:
-    buffer: _Buffer
+def _signatures(meta_graph: _Buffer) -> bytes:
+    """The signatures of a serialized MetaGraphDef.
 
-    def read(self) -> bytes:
-        """The parts of a serialized MetaGraphDef that serving needs: its signatures.
-
-        The graph, often most of it, is skipped without being copied or parsed.
-        """
-        size = self.buffer.length
-        if not size:
-            return b""
-        view = memoryview((ctypes.c_ubyte * size).from_address(self.buffer.data)).cast("B")
-        return b"".join(bytes(view[start:end]) for start, end in _signature_fields(view))
+    The graph, often most of it, is skipped without being copied or parsed.
+    """
+    if not meta_graph.length:
+        return b""
+    memory = (ctypes.c_ubyte * meta_graph.length).from_address(meta_graph.data)
+    view = memoryview(memory).cast("B")
+    return b"".join(bytes(view[start:end]) for start, end in _signature_fields(view))
 
 
 _SIGNATURE_DEF_FIELD = 5  # MetaGraphDef.signature_def
