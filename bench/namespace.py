@@ -102,9 +102,7 @@ def namespace(cluster: Cluster, bucket: Bucket) -> Iterator[Namespace]:
 
 def _clear(made: Namespace) -> None:
     made.bucket.clear(f"{NAME}/")
-    made.kubectl("delete", "inferencemodels", "--all", "--ignore-not-found")
-    made.kubectl("delete", "pods", "--all", "--grace-period=1", "--ignore-not-found")
-    made.cluster.kubectl("delete", "namespace", NAME, "--ignore-not-found")
+    made.cluster.kubectl("delete", "namespace", NAME, "--ignore-not-found", timeout=180)
 
 
 def renumbered(archive: Path, version: int, directory: Path) -> Path:

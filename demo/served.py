@@ -76,10 +76,13 @@ class Served:
             self.kubectl("patch", "inferencemodel", NAME, "--type=merge", "--patch", patch)
 
     def remove(self) -> None:
-        """Take away what an earlier run left, without waiting for requests that nobody sends."""
-        self.kubectl("delete", "inferencemodels", "--all", "--ignore-not-found")
-        self.kubectl("delete", "pods", "--all", "--grace-period=1", "--ignore-not-found")
-        self.cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
+        """Take away what an earlier run left, and wait until it is gone.
+
+        Its pollers would otherwise take the next notification for themselves.
+        """
+        if self.cluster.kubectl("get", "namespace", NAMESPACE, "--ignore-not-found"):
+            say("taking away what an earlier run left; its pods drain first")
+            self.cluster.kubectl("delete", "namespace", NAMESPACE, timeout=180)
 
     def show(self) -> None:
         """Print the resource as ``kubectl get`` shows it."""
