@@ -123,6 +123,9 @@ def test_a_tied_program_ends_with_the_process_that_started_it(tmp_path: Path) ->
         "from devcluster.processes import Processes, Program;"
         "p = Processes(Path(sys.argv[1]), Path(sys.argv[1]), tied=True);"
         "p.ensure(Program('sleeper', ('sleep', '60'), {}));"
+        "comm = Path(f'/proc/{p.identity(\"sleeper\").pid}/comm')\n"
+        # It is tied by then.
+        "while comm.read_text() != 'sleep\\n': pass\n"
         "os._exit(0)"
     )
     subprocess.run(
