@@ -66,7 +66,6 @@ class _Job:
     stopped: threading.Event = field(default_factory=threading.Event)
     bytes_done: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
-
     begin: float = field(default_factory=time.monotonic)
 
     def progress(self, count: int) -> None:

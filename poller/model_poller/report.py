@@ -101,7 +101,9 @@ def _state(seen: Observed, version: int) -> tuple[VersionState, Verdict | None]:
     if version in disk.published:
         if seen.available(version):
             return VersionState.AVAILABLE, None
-        if served := ended_with_error(seen, version):
+        publication = seen.publications.get(version)
+        is_news = publication is not None and not publication.end_is_stale
+        if is_news and (served := ended_with_error(seen, version)):
             message = f"the model server could not load it: {served.error_message}"
             return VersionState.PUBLISHED, Verdict(VersionReason.LOAD_FAILED, message)
         return VersionState.PUBLISHED, None

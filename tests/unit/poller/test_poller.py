@@ -306,6 +306,20 @@ def test_a_server_that_restarts_gets_back_what_it_served(world: World) -> None:
     assert world.settle().active_version == 1
 
 
+def test_a_served_version_that_fails_after_a_restart_of_the_server_is_told_and_stays(
+    world: World,
+) -> None:
+    world.source.put("1.zip", archive(1))
+    world.settle()
+    world.server.restart()
+    world.server.bad = {1}
+    world.settle(turns=40)
+    failed = world.version(1)
+    assert failed.state is VersionState.PUBLISHED
+    assert failed.reason is VersionReason.LOAD_FAILED
+    assert world.base().keys() == {"1"}
+
+
 def test_several_versions_are_served_side_by_side(tmp_path: Path) -> None:
     world = World(tmp_path, Policy(follow_newest=True, num_versions=2, retain_versions=3))
     for version in (1, 2, 3):
