@@ -221,4 +221,4 @@ class FileSystemSource:
             if not self._poll_wait_seconds:
                 return
             due = max(due + self._poll_wait_seconds, time.monotonic())
-            time.sleep(due - time.monotonic())
+            time.sleep(max(0.0, due - time.monotonic()))
