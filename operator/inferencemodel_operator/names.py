@@ -22,6 +22,8 @@ DESIRED_HASH_ANNOTATION: Final = f"{GROUP}/desired-hash"
 """On children: the hash of what was last applied."""
 TARGET_VERSION_ANNOTATION: Final = f"{GROUP}/target-version"
 """On pods: the version (decimal) that this pod is to serve. Never in the pod template."""
+STORAGE_URI_ANNOTATION: Final = f"{GROUP}/storage-uri"
+"""On pods, by their template: the source that the pod's poller brings versions from."""
 
 MANAGED_SELECTOR: Final = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
 """Selects every child and pod of every InferenceModel."""

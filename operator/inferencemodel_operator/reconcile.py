@@ -129,11 +129,13 @@ class Reconciler:
     def _decide(
         self, model: Model, typed: InferenceModel, record: VersionsRecord, memory: _Memory
     ) -> VersionsRecord:
-        pods = self._pods(model)
+        pods = [pod for pod in self._cache.pods(model.key) if _has_source(pod, typed)]
         memory.crashes.keep(pods)
         contributions = []
         for pod in pods:
             report = self._report_of(pod)
+            if report is None and pod.terminating:
+                continue
             crashed = memory.crashes.crashed(pod, report, record) if report else None
             contributions.append(
                 versions.PodVersions(report=report, template=pod.template, crashed=crashed)
@@ -155,7 +157,11 @@ class Reconciler:
         """Write what differs: the pods' annotations first, for they are what pollers wait for."""
         wanted = children(typed, record, self._settings)
         work = [
-            *(self._annotate(pod, record.target) for pod in self._pods(model)),
+            *(
+                self._annotate(pod, record.target)
+                for pod in self._pods(model)
+                if _has_source(pod, typed)
+            ),
             *(self._ensure(model, child) for child in wanted),
         ]
         if all(child["kind"] != INGRESSES.kind for child in wanted):
@@ -285,6 +291,15 @@ class Reconciler:
             trouble=pod.trouble,
             message=pod.message,
         )
+
+
+def _has_source(pod: Pod, model: InferenceModel) -> bool:
+    """Whether the pod's versions are those of the spec.
+
+    After a change of the source, the same number is another version: pods from before it neither
+    tell nor are told what to serve, until the Deployment has replaced them.
+    """
+    return pod.storage_uri in (None, model.spec.model.storage_uri)
 
 
 def _now() -> str:

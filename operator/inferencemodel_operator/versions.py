@@ -31,7 +31,7 @@ _TEMPLATE: Final = "+template:"
 
 
 class PodVersions(msgspec.Struct, frozen=True, kw_only=True):
-    """What one pod that is not going away contributes to the decision."""
+    """What one pod contributes to the decision."""
 
     report: PollerStatus | None
     """None while the pod can't be asked."""
@@ -58,7 +58,7 @@ def decide(
     Args:
         model: ``spec.model``.
         record: what was decided and remembered before.
-        pods: the pods that are not going away.
+        pods: the pods with the spec's source, and what those that drain still tell.
         active: the version that all ready replicas are known to serve. A version that has come
             that far is not taken back because one more pod fails with it.
     """

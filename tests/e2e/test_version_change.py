@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.kubectl import condition
+from tests.support.savedmodels import archive
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -83,6 +84,22 @@ def test_a_pinned_version_is_rolled_back_to_and_reported(served: Served) -> None
     assert served.predict(1.0) == 2.5
     status = served.get()["status"]["model"]
     assert (status["targetVersion"], status["latestVersion"]) == (1, 2)
+
+
+def test_another_source_takes_over_with_its_own_versions(served: Served) -> None:
+    served.upload(5, offset=2)
+    served.apply(replicas=2)
+    served.until_active(5, replicas=2)
+    elsewhere = f"{served.prefix}-retrained"
+    served.bucket.upload(f"{elsewhere}/1.zip", archive(served.files(offset=3), folder="1"))
+
+    with served.traffic(rate=10) as traffic:
+        served.patch({"model": {"storageUri": f"gs://models/{elsewhere}"}})
+        served.until_active(1, replicas=2)
+        served.until_pods(2)
+
+    assert served.predict(1.0) == 3.5
+    assert traffic.failures == ()
 
 
 def test_scaling_out_and_in_under_traffic_fails_no_request(served: Served) -> None:

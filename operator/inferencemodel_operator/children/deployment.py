@@ -45,7 +45,10 @@ def pod_template(model: InferenceModel, settings: Settings) -> Manifest:
     return {
         "metadata": present(
             labels={**template.metadata.labels, **names.labels(model.name)},
-            annotations=template.metadata.annotations,
+            annotations={
+                **template.metadata.annotations,
+                names.STORAGE_URI_ANNOTATION: model.spec.model.storage_uri,
+            },
         ),
         "spec": present(
             # Always named: left out, the API server would keep the one that was named before.

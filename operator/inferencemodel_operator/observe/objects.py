@@ -154,6 +154,8 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     """The annotation's text."""
     template: str
     """Hash of the pod template that it was made from."""
+    storage_uri: str | None
+    """Where its poller brings versions from; None when the pod does not say."""
     trouble: Trouble | None
     message: str
     """About the trouble: stable while the trouble lasts, with what to do."""
@@ -275,6 +277,7 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
         server_restarts=server.restart_count if server else 0,
         target=meta.annotations.get(names.TARGET_VERSION_ANNOTATION),
         template=meta.labels.get("pod-template-hash", ""),
+        storage_uri=meta.annotations.get(names.STORAGE_URI_ANNOTATION),
         trouble=trouble,
         message=message,
     )

@@ -149,8 +149,12 @@ class Pollers:
 
 
 def askable(pod: Pod) -> bool:
-    """Whether the pod has a poller that can be asked."""
-    return pod.poller_running and pod.ip is not None and not pod.terminating
+    """Whether the pod has a poller that can be asked.
+
+    While a pod drains, its poller still takes notifications from the subscription that it shares
+    with those that stay. What it learns has to be heard, or a version waits for the next poll.
+    """
+    return pod.poller_running and pod.ip is not None
 
 
 def direct(pod: Pod) -> str:

@@ -82,7 +82,7 @@ def test_the_pod_template_is_the_one_of_the_releases_before() -> None:
         },
         template={"metadata": {"labels": {"team": "vision"}}, "nodeSelector": {"pool": "gpu"}},
     )
-    assert digest(full) == "f34a9e225ef436c8"
+    assert digest(full) == "8036c4828bdff3f3"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,10 @@ def test_the_users_labels_stand_beside_the_operators_and_never_replace_them() ->
     labels = {"team": "vision", names.MODEL_LABEL: "other"}
     made = template(template={"metadata": {"labels": labels, "annotations": {"a": "b"}}})
     assert made["metadata"]["labels"] == {"team": "vision", **names.labels("imagenet")}
-    assert made["metadata"]["annotations"] == {"a": "b"}
+    assert made["metadata"]["annotations"] == {
+        "a": "b",
+        names.STORAGE_URI_ANNOTATION: "gs://models/imagenet",
+    }
 
 
 def test_placement_is_handed_on_as_it_is() -> None:

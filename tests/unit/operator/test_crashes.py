@@ -33,6 +33,7 @@ def pod(restarts: int) -> Pod:
         server_restarts=restarts,
         target=None,
         template="t",
+        storage_uri=None,
         trouble=None,
         message="",
     )

@@ -442,6 +442,9 @@ async def test_a_pods_report_is_known_when_it_changes_and_gone_with_the_pod(
     assert await heard() == second
 
     asking.sync(msgspec.structs.replace(running, terminating=True))
+    assert reports == {"uid-p": second}
+
+    asking.sync(msgspec.structs.replace(running, terminating=True, poller_running=False))
     assert reports == {}
     await asking.close()
 
