@@ -107,9 +107,9 @@ class GcsSource:
             )
         except DefaultCredentialsError as error:
             raise InvalidSettingsError(
-                "no Google credentials found: set GOOGLE_APPLICATION_CREDENTIALS to a key file, run"
-                " with a service account that has an identity, or ask with --anonymous for a"
-                " public bucket"
+                f"no Google credentials found ({_first_line(error)}); set"
+                " GOOGLE_APPLICATION_CREDENTIALS to a key file, run with a service account that"
+                " has an identity, or ask with --anonymous for a public bucket"
             ) from error
         # Else the library looks up the bucket beside every listing, for traces that nobody reads.
         os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
