@@ -184,11 +184,11 @@ def fetch_size(stored: StoredVersion) -> int:
     return stored.size * (2 if stored.is_archive else 1)
 
 
-def lacks_room(seen: Observed, stored: StoredVersion) -> bool:
-    """Whether the volume is too full to fetch a version."""
+def room_needed(seen: Observed, stored: StoredVersion) -> int:
+    """Bytes that have to be free before a version is fetched, the reserve included."""
     retry = seen.retries.get(stored.version)
     needed = retry.needed if retry and retry.fingerprint == stored.fingerprint else 0
-    return seen.free_bytes < max(needed, fetch_size(stored)) + RESERVE_BYTES
+    return max(needed, fetch_size(stored)) + RESERVE_BYTES
 
 
 def plan(seen: Observed, policy: Policy) -> list[Action]:
@@ -371,4 +371,4 @@ def _may_start(seen: Observed, stored: StoredVersion) -> bool:
     retry = seen.retries.get(stored.version)
     if retry and retry.fingerprint == stored.fingerprint and seen.now < retry.not_before:
         return False
-    return not lacks_room(seen, stored)
+    return seen.free_bytes >= room_needed(seen, stored)

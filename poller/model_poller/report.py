@@ -9,10 +9,9 @@ import msgspec
 from model_poller.core import (
     Observed,
     ended_with_error,
-    fetch_size,
     goal,
     is_stopped_by_quarantine,
-    lacks_room,
+    room_needed,
 )
 from model_poller.status import (
     DiskStatus,
@@ -128,10 +127,10 @@ def _state(seen: Observed, version: int) -> tuple[VersionState, Verdict | None]:
         # Nothing but new objects helps: the version is as incomplete as a listing could show.
         endless = retry.not_before == float("inf")
         return (VersionState.INCOMPLETE if endless else VersionState.DISCOVERED), retry.verdict
-    if lacks_room(seen, stored):
+    if seen.free_bytes < (needed := room_needed(seen, stored)):
         return VersionState.DISCOVERED, Verdict(
             VersionReason.INSUFFICIENT_DISK,
-            f"{fetch_size(stored)} bytes are needed and {seen.free_bytes} are free on the model"
+            f"{needed} bytes are needed and {seen.free_bytes} are free on the model"
             " volume; it is fetched when there is room: enlarge the volume or retain fewer"
             " versions",
         )

@@ -193,8 +193,8 @@ class Store:
         free, total = self.space()
         if free < needed + RESERVE_BYTES:
             raise InsufficientDiskError(
-                f"{needed} bytes are needed and {free} of {total} are free on {self._hidden}; it"
-                " goes on by itself when there is room: enlarge the volume or retain fewer"
+                f"{needed + RESERVE_BYTES} bytes are needed and {free} of {total} are free on"
+                f" {self._hidden}; it goes on by itself when there is room: enlarge the volume or retain fewer"
                 " versions",
                 needed,
             )
