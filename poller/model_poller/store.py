@@ -194,8 +194,8 @@ class Store:
         if free < needed + RESERVE_BYTES:
             raise InsufficientDiskError(
                 f"{needed + RESERVE_BYTES} bytes are needed and {free} of {total} are free on"
-                f" {self._hidden}; it goes on by itself when there is room: enlarge the volume or retain fewer"
-                " versions",
+                f" {self._hidden}; it goes on by itself when there is room: enlarge the"
+                " volume or retain fewer versions",
                 needed,
             )
 
