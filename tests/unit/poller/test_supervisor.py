@@ -34,7 +34,8 @@ open({str(tmp_path / "ended")!r}, "w").write(received.name)
         stderr=subprocess.DEVNULL,
     ) as process:
         yield process
-        process.kill()
+        # Passed on, so that nothing of it stays behind.
+        process.terminate()
 
 
 def test_a_program_that_dies_is_started_again(
