@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from demo.errors import ClusterError, OutcomeError
 from demo.setup import BUCKET
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Namespace:
             },
             "server": {
                 "image": "inferencemodel/development-model-server:0.1.0",
-                "resources": {"requests": {"cpu": "250m", "memory": "512Mi"}},
+                "resources": {"requests": {"cpu": "50m", "memory": "512Mi"}},
             },
             "replicas": replicas,
         }
@@ -70,13 +71,24 @@ class Namespace:
         }
         self.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
 
-    def wait(self, model: str, version: int, *, seconds: float = 300.0) -> None:
-        """Wait until the resource says that a version answers on all its replicas."""
-        self.kubectl(
-            *("wait", f"inferencemodel/{model}", f"--timeout={seconds:.0f}s"),
-            f"--for=jsonpath={{.status.model.activeVersion}}={version}",
-            timeout=seconds + 30,
-        )
+    def wait(self, model: str, version: int, *, seconds: float = 180.0) -> None:
+        """Wait until the resource says that a version answers on all its replicas.
+
+        Raises:
+            OutcomeError: the deadline passed; tells what the resource says instead.
+        """
+        try:
+            self.kubectl(
+                *("wait", f"inferencemodel/{model}", f"--timeout={seconds:.0f}s"),
+                f"--for=jsonpath={{.status.model.activeVersion}}={version}",
+                timeout=seconds + 30,
+            )
+        except ClusterError as error:
+            conditions = self.kubectl(
+                *("get", "inferencemodel", model),
+                '--output=jsonpath={range .status.conditions[*]}{.type}: {.message}{"\n"}{end}',
+            )
+            raise OutcomeError(f"{error}\n{conditions}") from error
 
     def addresses(self, model: str) -> list[str]:
         """``host:port`` of the gRPC of each replica."""
