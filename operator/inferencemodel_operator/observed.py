@@ -56,6 +56,14 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
         return [pod for pod in self.pods if pod.ready]
 
     @property
+    def answering(self) -> list[PodView]:
+        """The pods that get requests, and those that will again with the version they have.
+
+        A busy machine takes a pod out of service for a moment; what it serves still counts.
+        """
+        return [pod for pod in self.pods if pod.ready or pod.active is not None]
+
+    @property
     def unknown(self) -> list[PodView]:
         """The pods that get requests although it is not known what they answer with."""
         return [pod for pod in self.ready if pod.unknown]
@@ -67,7 +75,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def on_target(self) -> bool:
-        """Whether every ready pod is known to answer with the target; there is at least one."""
+        """Whether every answering pod is known to have the target, and one of them is ready."""
         return bool(self.ready) and all(
-            not pod.unknown and pod.active == self.record.target for pod in self.ready
+            not pod.unknown and pod.active == self.record.target for pod in self.answering
         )

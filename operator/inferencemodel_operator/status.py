@@ -102,15 +102,15 @@ def invalid(
 def active_version(seen: Observed, previous: int | None) -> int | None:
     """The version that clients get.
 
-    While some ready pod can't be asked, the previous answer stays. While the pods differ it is
-    the one that most of them serve among those that are not the target, the lowest of equals:
-    a version counts as reached only when every replica has it.
+    While some ready pod can't be asked, the previous answer stays. While the answering pods differ
+    it is the one that most of them serve among those that are not the target, the lowest of
+    equals: a version counts as reached only when every replica has it.
     """
     if not seen.ready:
         return None
     if seen.unknown:
         return previous
-    served = Counter(pod.active for pod in seen.ready)
+    served = Counter(pod.active for pod in seen.answering)
     if len(served) == 1:
         return seen.ready[0].active
     behind = [

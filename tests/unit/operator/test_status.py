@@ -155,9 +155,18 @@ def test_the_active_version_is_reached_when_every_ready_replica_has_it(
     pods = [
         pod(n, told({} if version is None else {version: A})) for n, version in enumerate(served)
     ]
-    pods.append(pod(99, told({9: A}), ready=False))
+    pods.append(pod(99, told({9: P}), ready=False))
 
     assert status.active_version(observed(*pods, target=target), previous) == active
+
+
+def test_a_replica_that_is_out_of_service_for_a_moment_still_has_to_follow() -> None:
+    slow = pod(1, told({1: A, 2: P}, target=2), ready=False)
+
+    found = compute(observed(slow, pod(2, TWO), target=2), {"model": {"activeVersion": 1}})
+
+    assert found["model"]["activeVersion"] == 1
+    assert found["model"]["transitionStatus"] == "InProgress"
 
 
 def test_a_pod_that_cannot_be_asked_never_lets_the_active_version_advance() -> None:
