@@ -32,7 +32,7 @@ lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy -p demo -p bench
+	$(BIN)/mypy -p demo -p bench -p tests
 
 .PHONY: format
 format: $(STAMP) ## Rewrite the sources in the project's format

@@ -19,5 +19,7 @@ def create(endpoint: str, *, topic: str, subscription: str) -> None:
         grpc.RpcError: the server refused, such as for a topic that is not there.
     """
     with grpc.insecure_channel(endpoint) as channel:
-        call = channel.unary_unary("/google.pubsub.v1.Subscriber/CreateSubscription")
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+            "/google.pubsub.v1.Subscriber/CreateSubscription"
+        )
         call(_field(1, subscription) + _field(2, topic), timeout=30, wait_for_ready=True)

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def eventually(probe: Callable[[], T], *, what: str, within: float = 60.0, every: float = 0.2) -> T:
+def eventually(
+    probe: Callable[[], T | None], *, what: str, within: float = 60.0, every: float = 0.2
+) -> T:
     """Call ``probe`` until it returns something true, and return that.
 
     An AssertionError of the probe counts as "not yet" and is told when time is up.

@@ -34,7 +34,7 @@ class _Tensor:
         self.arguments = arguments
 
     def __reduce__(self) -> Any:
-        rebuild = sys.modules["torch._utils"]._rebuild_tensor_v2  # type: ignore[attr-defined]
+        rebuild = sys.modules["torch._utils"]._rebuild_tensor_v2
         return rebuild, self.arguments
 
 

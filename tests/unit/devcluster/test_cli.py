@@ -71,8 +71,8 @@ def test_a_taken_port_is_told_before_anything_is_started(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr(cluster.packages, "ensure", lambda _: None)
-    monkeypatch.setattr(cluster.network, "check", lambda: None)
+    monkeypatch.setattr("devcluster.packages.ensure", lambda _: None)
+    monkeypatch.setattr("devcluster.network.check", lambda: None)
     monkeypatch.setattr(cluster, "_taken", lambda port: port == 80)
     assert main(["up"]) == 1
     error = capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from devcluster import recipes
+from devcluster import paths, recipes
 from devcluster.addons import NAMES, Addons
 from devcluster.errors import BuildError, UsageError
 from devcluster.images import NodeImages, full_name, names_in, write_program_image
@@ -140,7 +140,7 @@ def test_an_image_is_made_again_when_a_copied_file_its_recipe_or_its_base_change
 def test_every_recipe_of_the_project_finds_what_it_copies(name: str) -> None:
     text = (recipes.IMAGES / name / "Dockerfile").read_text()
     if "ARG BASE" in text:
-        assert recipes.context_files(recipes.paths.REPOSITORY, recipes.copied(text))
+        assert recipes.context_files(paths.REPOSITORY, recipes.copied(text))
     else:
         assert recipes.copied(text) == [name]
 

@@ -59,9 +59,9 @@ def test_admission_and_authorization_are_those_of_a_normal_cluster(tmp_path: Pat
 
 
 def test_the_audit_log_has_writes_and_no_heartbeats() -> None:
-    first = AUDIT_POLICY["rules"][0]  # type: ignore[index]
+    first = AUDIT_POLICY["rules"][0]
     assert first == {"level": "None", "verbs": ["get", "list", "watch"]}
-    assert AUDIT_POLICY["rules"][-1] == {"level": "Metadata"}  # type: ignore[index]
+    assert AUDIT_POLICY["rules"][-1] == {"level": "Metadata"}
 
 
 def test_containerd_writes_only_below_our_own_directories(tmp_path: Path) -> None:

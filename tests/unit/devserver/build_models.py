@@ -58,13 +58,15 @@ def half_plus_two(path: Path) -> None:
         )
 
 
-class HalfPlus(tf.Module):
+class HalfPlus(tf.Module):  # type: ignore[misc]  # tensorflow has no types
     def __init__(self, offset: float) -> None:
         super().__init__()
         self.a = tf.Variable(0.5)
         self.b = tf.Variable(offset)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    @tf.function(  # type: ignore[untyped-decorator]  # tensorflow has no types
+        input_signature=[tf.TensorSpec([None], tf.float32, name="x")]
+    )
     def predict(self, x: Any) -> Any:
         return {"y": self.a * x + self.b}
 

@@ -47,7 +47,7 @@ def server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
 def failure(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.RpcError) as caught:
         call()
-    return caught.value.code(), caught.value.details()
+    return caught.value.code(), caught.value.details() or ""
 
 
 def examples(*values: float) -> protos.Input:
@@ -410,5 +410,7 @@ def test_health_is_told_under_short_names(server: ModelServer) -> None:
 
 
 def test_what_tensorflow_serving_does_not_register_is_unimplemented(server: ModelServer) -> None:
-    call = server.channel.unary_unary("/tensorflow.serving.SessionService/SessionRun")
+    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = server.channel.unary_unary(
+        "/tensorflow.serving.SessionService/SessionRun"
+    )
     assert failure(lambda: call(b"", timeout=30))[0] is grpc.StatusCode.UNIMPLEMENTED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import struct
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -45,7 +45,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
         yield server
 
 
-def answer(server: ModelServer, model: str, **spec: object) -> float:
+def answer(server: ModelServer, model: str, **spec: Any) -> float:
     return float(server.predict(model, **spec).outputs["y"].float_val[0])
 
 
@@ -214,7 +214,7 @@ def test_a_reload_tells_what_failed_and_stays_in_force(
     with pytest.raises(grpc.RpcError) as caught:
         server.reload(config)
     assert caught.value.code() is grpc.StatusCode.UNKNOWN
-    assert caught.value.details().startswith(
+    assert (caught.value.details() or "").startswith(
         "1 model(s) did not become available: {{{name: reload version: 1} due to error: NOT_FOUND:"
         " Specified file path does not appear to contain a SavedModel bundle"
     )
@@ -330,7 +330,8 @@ def predict_log(model: str = "m", signature: str = "") -> bytes:
     request = predict_request(model, signature=signature)
     request.inputs["x"].CopyFrom(floats(1.0))
     log.predict_log.request.CopyFrom(request)
-    return log.SerializeToString()
+    serialized: bytes = log.SerializeToString()
+    return serialized
 
 
 def test_warm_up_requests_run_before_a_version_is_available(

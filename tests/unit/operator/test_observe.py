@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -133,7 +134,7 @@ def container(name: str, restarts: int = 0, **state: Any) -> dict[str, Any]:
     return {"name": name, "image": "img:1", "restartCount": restarts, **state}
 
 
-RUNNING = {"state": {"running": {}}}
+RUNNING: dict[str, Any] = {"state": {"running": {}}}
 
 
 def waiting(reason: str, message: str = "") -> dict[str, Any]:
@@ -387,9 +388,9 @@ async def test_an_api_server_below_a_path_of_its_own_is_recognised() -> None:
 
 async def test_a_watch_without_a_sign_of_life_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     watching = Watches(())
-    now = watches.time.monotonic()
+    now = time.monotonic()
     later = now + watches.DEAD_SECONDS + 1
-    monkeypatch.setattr(watches.time, "monotonic", lambda: later)
+    monkeypatch.setattr("time.monotonic", lambda: later)
     alive = WATCHED[1:]
     for resource in alive:
         await asked(watching, resource.path(None), watch=True)

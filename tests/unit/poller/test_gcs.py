@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from google.auth.exceptions import DefaultCredentialsError
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from model_poller import fetch
@@ -176,8 +177,8 @@ def test_missing_credentials_are_told_with_the_ways_to_give_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def nothing(**_: object) -> None:
-        raise gcs.DefaultCredentialsError("none")
+        raise DefaultCredentialsError("none")
 
-    monkeypatch.setattr(gcs.google.auth, "default", nothing)
+    monkeypatch.setattr("google.auth.default", nothing)
     with pytest.raises(InvalidSettingsError, match="GOOGLE_APPLICATION_CREDENTIALS"):
         GcsSource([], endpoint=None, anonymous=False)

@@ -95,7 +95,7 @@ def test_a_hurried_watch_asks_at_once() -> None:
         asked.release()
 
     watch = ServerWatch(lambda: (), report)
-    watch.SLOW_SECONDS = 3600.0  # type: ignore[misc]
+    watch.SLOW_SECONDS = 3600.0
     watch.start()
     assert asked.acquire(timeout=10)
     watch.hurry(True)
