@@ -43,12 +43,16 @@ format: $(STAMP) ## Rewrite the sources in the project's format
 unit: $(STAMP) ## Run the tests that need no cluster
 	$(BIN)/pytest tests/unit
 
+.PHONY: programs
+programs: ## Build the embedded cluster's programs, where they are needed and not there yet
+	$(if $(KUBECONFIG),,PYTHONPATH=devcluster $(PYTHON) -m devcluster build > /dev/null)
+
 .PHONY: api
-api: $(STAMP) ## Run the tests on a real API server (no node)
+api: $(STAMP) programs ## Run the tests on a real API server (no node)
 	$(BIN)/pytest tests/api
 
 .PHONY: e2e
-e2e: $(STAMP) ## Run the tests on a whole cluster
+e2e: $(STAMP) programs ## Run the tests on a whole cluster
 	$(BIN)/pytest tests/e2e
 
 # -- The embedded cluster -------------------------------------------------------------------
