@@ -94,4 +94,5 @@ lock: ## Pin the newest versions of every dependency (needs uv)
 	$(LOCK) --upgrade --extra operator -o requirements/operator.lock
 	$(LOCK) --upgrade --extra poller -o requirements/poller.lock
 	$(LOCK) --upgrade --extra devserver -o requirements/devserver.lock
-	$(LOCK) --upgrade --extra operator --extra poller --extra devserver --extra dev -o requirements/dev.lock
+	$(LOCK) --upgrade --extra plugin -o requirements/plugin.lock
+	$(LOCK) --upgrade --extra operator --extra poller --extra devserver --extra plugin --extra dev -o requirements/dev.lock
