@@ -32,6 +32,16 @@ _PART_SECONDS = 300.0
 """A part that takes longer, for all that bytes still trickle in, is asked for anew."""
 
 
+@dataclass(frozen=True, slots=True)
+class FetchLimits:
+    """How much of the network a fetch may take."""
+
+    parallelism: int = WORKERS
+    """Ranges read at once."""
+    bandwidth: float | None = None
+    """Bytes a second over all ranges; None: no limit."""
+
+
 @dataclass(slots=True)
 class _Part:
     stored: StoredObject

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from model_poller import logs, places, settings
@@ -15,7 +16,7 @@ from model_poller.looking import Looker
 from model_poller.notifications.pubsub import Subscription
 from model_poller.poller import Poller
 from model_poller.server import ModelServer, ServerWatch, write_configuration
-from model_poller.sources.gcs import GcsSource
+from model_poller.sources.opening import open_source
 from model_poller.store import Store
 from model_poller.target import TargetWatch
 
@@ -56,10 +57,9 @@ def run(chosen: Settings) -> None:
     os.umask(0o022)
     store = Store(chosen.base, chosen.hidden)
     memory = chosen.hidden / ".locations.json"
-    source = GcsSource(
-        chosen.locations or places.recall(memory),
-        endpoint=chosen.endpoint,
-        anonymous=chosen.anonymous,
+    located = bool(chosen.source.locations)
+    source = open_source(
+        chosen.source if located else replace(chosen.source, locations=tuple(places.recall(memory)))
     )
     try:
         store.lock()
@@ -93,7 +93,7 @@ def run(chosen: Settings) -> None:
         raise InvalidSettingsError(f"port {chosen.http_port} can't be used: {error}") from error
 
     def on_object(bucket: str, name: str) -> None:
-        if not chosen.locations and (place := places.learn(bucket, name)) and source.add(place):
+        if not located and (place := places.learn(bucket, name)) and source.add(place):
             _log.info("versions are in %s too", place.uri)
             places.remember(memory, source.locations)
         if any(place.holds(bucket, name) for place in source.locations):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from model_poller.sources.gcs import Location
+from model_poller.sources.uri import Location
 from model_poller.store import write_atomically
 from model_poller.versions import split_path
 

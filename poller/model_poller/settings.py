@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_poller.core import Policy
+from model_poller.credentials import Credentials
 from model_poller.errors import InvalidSettingsError
-from model_poller.sources.gcs import Location, parse_uri
+from model_poller.fetch import FetchLimits
+from model_poller.sources.opening import SourceSettings
+from model_poller.sources.uri import parse_uri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+MAX_PARALLELISM = 32
 
 _DESCRIPTION = """\
 Brings model versions from a bucket to the disk of a TensorFlow Serving, and never lets a broken
@@ -37,12 +42,22 @@ class Settings:
     """The model server's base path."""
     hidden: Path
     """Where the poller keeps what is not served; on the same mount as ``base``."""
-    locations: tuple[Location, ...]
-    endpoint: str | None
-    anonymous: bool
+    source: SourceSettings
+    fetch: FetchLimits
+    complete_marker: str | None
+    """A file whose presence makes a folder version complete."""
+    require_manifest: bool
+    manifest_public_key: str | None
+    """Of minisign, as its base64 line."""
+    warmup_requests: str | None
+    """A storage URI of one file, or a path."""
+    once: bool
+    timeout: float | None
+    """Seconds that ``once`` may take; None: as long as it takes."""
     poll_interval: float
     subscription: str | None
     pubsub_endpoint: str | None
+    sqs_queue_url: str | None
     server_address: str
     server_config_dir: Path | None
     batching_parameters: str | None
@@ -93,6 +108,10 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         raise InvalidSettingsError(
             "--num-versions has to be at least 1, --retain-versions not less"
         )
+    if not 1 <= given.parallelism <= MAX_PARALLELISM or given.max_bandwidth < 0:
+        raise InvalidSettingsError(
+            f"--parallelism has to be from 1 to {MAX_PARALLELISM}, --max-bandwidth not negative"
+        )
     if given.poll_interval <= 0 or given.load_timeout <= 0:
         raise InvalidSettingsError(
             "--poll-interval and --load-timeout have to be more than 0 seconds"
@@ -101,12 +120,18 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         model=given.model_name or base.name,
         base=base,
         hidden=hidden,
-        locations=(parse_uri(given.storage_uri),) if given.storage_uri else (),
-        endpoint=given.endpoint or environment.get("STORAGE_EMULATOR_HOST"),
-        anonymous=given.anonymous,
+        source=_source(given, environment),
+        fetch=FetchLimits(given.parallelism, given.max_bandwidth or None),
+        complete_marker=given.complete_marker,
+        require_manifest=given.require_manifest or given.manifest_public_key is not None,
+        manifest_public_key=given.manifest_public_key,
+        warmup_requests=given.warmup_requests,
+        once=given.once,
+        timeout=given.timeout,
         poll_interval=given.poll_interval,
         subscription=full,
         pubsub_endpoint=given.pubsub_endpoint or environment.get("PUBSUB_EMULATOR_HOST"),
+        sqs_queue_url=given.sqs_queue_url,
         server_address=given.server_address,
         server_config_dir=Path(given.server_config_dir) if given.server_config_dir else None,
         batching_parameters=given.batching_parameters,
@@ -119,6 +144,28 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
             num_versions=given.num_versions,
             retain_versions=given.retain_versions,
             load_timeout=given.load_timeout,
+        ),
+    )
+
+
+def _source(given: argparse.Namespace, environment: Mapping[str, str]) -> SourceSettings:
+    locations = (parse_uri(given.storage_uri),) if given.storage_uri else ()
+    scheme = locations[0].scheme if locations else "gs"
+    endpoint = given.endpoint
+    if not endpoint and scheme == "gs":
+        endpoint = environment.get("STORAGE_EMULATOR_HOST")
+    if scheme == "pvc" and not given.source_dir:
+        raise InvalidSettingsError("pvc:// needs --source-dir: the folder where it is mounted")
+    return SourceSettings(
+        locations=locations,
+        endpoint=endpoint,
+        anonymous=given.anonymous,
+        region=given.region,
+        path_style=given.path_style or endpoint is not None,
+        azure_account=given.azure_account,
+        mount=Path(given.source_dir) if given.source_dir else None,
+        credentials=Credentials(
+            environment, Path(given.credentials_dir) if given.credentials_dir else None
         ),
     )
 
@@ -138,11 +185,36 @@ def _parser() -> argparse.ArgumentParser:
     seed.add_argument("save_dir", nargs="?", metavar="SAVE_DIR", help="the model's base path")
 
     source = parser.add_argument_group("source")
-    source.add_argument("--storage-uri", metavar="URI", help="gs://BUCKET/FOLDER with the versions")
     source.add_argument(
-        "--endpoint", metavar="URL", help="instead of Google's own (STORAGE_EMULATOR_HOST)"
+        "--storage-uri",
+        metavar="URI",
+        help="the folder with the versions: gs://BUCKET/FOLDER, s3://BUCKET/FOLDER,"
+        " az://CONTAINER/FOLDER, https://HOST/FOLDER/, file:///FOLDER, pvc://CLAIM/FOLDER",
+    )
+    source.add_argument(
+        "--endpoint",
+        metavar="URL",
+        help="instead of the provider's own (for gs: STORAGE_EMULATOR_HOST)",
     )
     source.add_argument("--anonymous", action="store_true", help="ask without credentials")
+    source.add_argument(
+        "--credentials-dir",
+        metavar="DIR",
+        help="a mounted Secret: files named like the environment variables that they stand for,"
+        " or key.json for gs",
+    )
+    source.add_argument("--region", metavar="REGION", help="of s3 (AWS_REGION)")
+    source.add_argument(
+        "--path-style",
+        action="store_true",
+        help="s3: the bucket in the path, not in the host's name; always so with --endpoint",
+    )
+    source.add_argument(
+        "--azure-account", metavar="NAME", help="of az (AZURE_STORAGE_ACCOUNT_NAME)"
+    )
+    source.add_argument(
+        "--source-dir", metavar="DIR", help="pvc: where the claim is mounted, in both containers"
+    )
     source.add_argument(
         "--poll-interval",
         type=float,
@@ -159,6 +231,45 @@ def _parser() -> argparse.ArgumentParser:
         "--pubsub-endpoint",
         metavar="HOST:PORT",
         help="a Pub/Sub emulator, in plain text (PUBSUB_EMULATOR_HOST)",
+    )
+    source.add_argument(
+        "--sqs-queue-url",
+        metavar="URL",
+        help="an SQS queue with the bucket's event notifications; they make the poller look at"
+        " once",
+    )
+
+    fetch = parser.add_argument_group("fetching")
+    fetch.add_argument(
+        "--parallelism", type=int, default=4, metavar="N", help="ranges read at once (4)"
+    )
+    fetch.add_argument(
+        "--max-bandwidth",
+        type=float,
+        default=0,
+        metavar="BYTES",
+        help="a second, over all ranges (0: no limit)",
+    )
+    fetch.add_argument(
+        "--complete-marker",
+        metavar="NAME",
+        help="take a folder version once this file is in it, instead of once two looks show the"
+        " same",
+    )
+    fetch.add_argument(
+        "--require-manifest",
+        action="store_true",
+        help="take only versions with a SHA256SUMS, which is checked wherever there is one",
+    )
+    fetch.add_argument(
+        "--manifest-public-key",
+        metavar="KEY",
+        help="of minisign: take only versions whose SHA256SUMS is signed with it",
+    )
+    fetch.add_argument(
+        "--warmup-requests",
+        metavar="URI|PATH",
+        help="put this tf_serving_warmup_requests into assets.extra of versions that have none",
     )
 
     disk = parser.add_argument_group("versions")
@@ -203,6 +314,12 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     own = parser.add_argument_group("the poller itself")
+    own.add_argument(
+        "--once", action="store_true", help="publish one version, then end (init containers, CI)"
+    )
+    own.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="of --once (as long as it takes)"
+    )
     own.add_argument("--http-port", type=int, default=8502, metavar="PORT", help="(8502)")
     own.add_argument("--log-format", choices=("json", "text"), default="text", help="(text)")
     return parser

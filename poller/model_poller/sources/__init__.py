@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from model_poller.sources.uri import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,9 @@ class StoredObject:
     crc32c: int | None
     """None where the store keeps none."""
     generation: str
-    """Differs after every overwrite."""
+    """Differs after every overwrite: a generation, an ETag, or a file's time of change."""
+    md5: bytes | None = None
+    """None where the store keeps none, or keeps a better one."""
 
 
 class ByteRange(Protocol):
@@ -40,6 +45,24 @@ class Source(Protocol):
     @property
     def uri(self) -> str:
         """What the user gave, for messages and for the status."""
+
+    @property
+    def locations(self) -> tuple[Location, ...]:
+        """Where it looks."""
+
+    @property
+    def mount(self) -> Path | None:
+        """The folder below which versions lie on a file system that the model server sees too.
+
+        Folder versions are published by a symbolic link to ``mount / folder``; nothing is copied.
+        None: everything has to be fetched.
+        """
+
+    def add(self, location: Location) -> bool:
+        """Look into this place too from now on; whether it is new."""
+
+    def close(self) -> None:
+        """Close all connections."""
 
     def list(self) -> list[StoredObject]:
         """All objects below the URI.

@@ -7,7 +7,6 @@ import os
 import re
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -46,7 +45,9 @@ from model_poller.sources.http_ranges import HttpRanges, RefusedError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from model_poller.credentials import Credentials
     from model_poller.sources import ByteRange
+    from model_poller.sources.uri import Location
 
 PUBLIC_ENDPOINT = "https://storage.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
@@ -55,43 +56,18 @@ _RETRY = DEFAULT_RETRY.with_delay(initial=0.2, maximum=2.0, multiplier=2.0).with
 _TIMEOUT_SECONDS = 10.0
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Location:
-    """A bucket and the folder in it below which versions are."""
-
-    bucket: str
-    prefix: str
-    """Without slashes at its ends; empty for the whole bucket."""
-
-    def holds(self, bucket: str, name: str) -> bool:
-        """Whether an object lies below this place."""
-        return bucket == self.bucket and f"/{name}".startswith(
-            f"/{self.prefix}/".replace("//", "/")
-        )
-
-    @property
-    def uri(self) -> str:
-        """As a user writes it."""
-        return f"gs://{self.bucket}/{self.prefix}".rstrip("/")
-
-
-def parse_uri(uri: str) -> Location:
-    """Read ``gs://bucket/prefix``.
-
-    Raises:
-        InvalidSettingsError
-    """
-    match = re.fullmatch(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(?:/(.*))?", uri)
-    if not match:
-        raise InvalidSettingsError(f"{uri!r} is no storage URI; write gs://BUCKET/FOLDER")
-    return Location(match[1], (match[2] or "").strip("/"))
-
-
 class GcsSource:
     """Versions in one or more places of Google Cloud Storage."""
 
+    mount = None
+
     def __init__(
-        self, locations: Iterable[Location], *, endpoint: str | None, anonymous: bool
+        self,
+        locations: Iterable[Location],
+        *,
+        endpoint: str | None,
+        anonymous: bool,
+        credentials: Credentials,
     ) -> None:
         """``anonymous`` asks without credentials; ``endpoint`` replaces Google's own.
 
@@ -103,7 +79,7 @@ class GcsSource:
         self._ranges = HttpRanges(endpoint or PUBLIC_ENDPOINT)
         try:
             self._credentials: Any = (
-                AnonymousCredentials() if anonymous else google.auth.default(scopes=[SCOPE])[0]
+                AnonymousCredentials() if anonymous else _find_credentials(credentials)
             )
         except DefaultCredentialsError as error:
             raise InvalidSettingsError(
@@ -240,6 +216,12 @@ class GcsSource:
             f"{told[0] if told else self.principal} lacks {permission} on {where}; grant"
             " roles/storage.objectViewer on the bucket"
         )
+
+
+def _find_credentials(credentials: Credentials) -> Any:
+    if key := credentials.file("key.json"):
+        return google.auth.load_credentials_from_file(str(key), scopes=[SCOPE])[0]
+    return google.auth.default(scopes=[SCOPE])[0]
 
 
 def _crc32c(encoded: str | None) -> int | None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from model_poller.settings import parse
-from model_poller.sources.gcs import Location
+from model_poller.sources.uri import Location
 
 EXAMPLE = Path(__file__).parents[3] / "examples/sidecar.yaml"
 
@@ -25,7 +25,7 @@ def test_the_pollers_arguments_are_understood(pod: dict[str, Any]) -> None:
     (poller,) = pod["initContainers"]
     chosen = parse(poller["args"], {entry["name"]: entry["value"] for entry in poller["env"]})
     assert chosen.base == Path("/models/resnet")
-    assert chosen.locations == (Location("my-models", "resnet"),)
+    assert chosen.source.locations == (Location("my-models", "resnet"),)
     assert chosen.subscription == "projects/my-project/subscriptions/resnet-uploads"
     assert chosen.policy.follow_newest
 

@@ -10,6 +10,7 @@ from google.auth.exceptions import DefaultCredentialsError
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from model_poller import fetch
+from model_poller.credentials import Credentials
 from model_poller.errors import (
     AccessDeniedError,
     BucketNotFoundError,
@@ -18,7 +19,8 @@ from model_poller.errors import (
     UnreachableError,
 )
 from model_poller.sources import gcs
-from model_poller.sources.gcs import GcsSource, Location, parse_uri
+from model_poller.sources.gcs import GcsSource
+from model_poller.sources.uri import Location, parse_uri
 from tests.unit.poller.gcs_server import GcsServer
 
 if TYPE_CHECKING:
@@ -36,7 +38,12 @@ def server() -> Iterator[GcsServer]:
 def source(server: GcsServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[GcsSource]:
     monkeypatch.setattr(gcs, "_RETRY", DEFAULT_RETRY.with_timeout(0.01))
     monkeypatch.setattr(fetch, "_FIRST_DELAY_SECONDS", 0.001)
-    made = GcsSource([parse_uri("gs://models/imagenet")], endpoint=server.url, anonymous=True)
+    made = GcsSource(
+        [parse_uri("gs://models/imagenet")],
+        endpoint=server.url,
+        anonymous=True,
+        credentials=Credentials(),
+    )
     yield made
     made.close()
 
@@ -124,7 +131,12 @@ def test_a_store_that_does_not_answer_is_unreachable(
     server: GcsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gcs, "_RETRY", DEFAULT_RETRY.with_timeout(0.01))
-    nobody = GcsSource([Location("models", "")], endpoint="http://127.0.0.1:9", anonymous=True)
+    nobody = GcsSource(
+        [Location("models", "")],
+        endpoint="http://127.0.0.1:9",
+        anonymous=True,
+        credentials=Credentials(),
+    )
     with pytest.raises(UnreachableError):
         nobody.list()
     nobody.close()
@@ -181,4 +193,4 @@ def test_missing_credentials_are_told_with_the_ways_to_give_them(
 
     monkeypatch.setattr("google.auth.default", nothing)
     with pytest.raises(InvalidSettingsError, match="GOOGLE_APPLICATION_CREDENTIALS"):
-        GcsSource([], endpoint=None, anonymous=False)
+        GcsSource([], endpoint=None, anonymous=False, credentials=Credentials())

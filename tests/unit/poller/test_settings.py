@@ -8,7 +8,7 @@ import pytest
 
 from model_poller.errors import InvalidSettingsError
 from model_poller.settings import parse
-from model_poller.sources.gcs import Location
+from model_poller.sources.uri import Location
 
 POD = [
     "--model-name=imagenet",
@@ -29,7 +29,7 @@ def test_a_pod_keeps_its_versions_beside_the_base_path() -> None:
     chosen = parse(POD, {"TARGET_VERSION": "4"})
     assert chosen.base == Path("/models/imagenet")
     assert chosen.hidden == Path("/models")
-    assert chosen.locations == (Location("models", "imagenet"),)
+    assert chosen.source.locations == (Location("models", "imagenet"),)
     assert not chosen.policy.follow_newest
     assert chosen.target_fallback == "4"
     assert chosen.subscription is None
@@ -43,7 +43,7 @@ def test_all_further_options_of_a_pod_are_taken() -> None:
         "--pubsub-subscription=projects/p/subscriptions/s",
     ]
     chosen = parse([*POD, *more, "--batching-parameters=max_batch_size { value: 8 }"], {})
-    assert (chosen.endpoint, chosen.anonymous) == ("http://bucket:4443", True)
+    assert (chosen.source.endpoint, chosen.source.anonymous) == ("http://bucket:4443", True)
     assert chosen.subscription == "projects/p/subscriptions/s"
     assert chosen.pubsub_endpoint == "pubsub:8085"
     assert chosen.batching_parameters == "max_batch_size { value: 8 }"
@@ -54,7 +54,7 @@ def test_three_arguments_are_enough_alone() -> None:
     assert chosen.base == chosen.hidden == Path("/models/resnet")
     assert chosen.model == "resnet"
     assert chosen.subscription == "projects/my-project/subscriptions/uploads"
-    assert chosen.locations == ()
+    assert chosen.source.locations == ()
     assert chosen.policy.follow_newest
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_poller.places import learn
-from model_poller.sources.gcs import Location
+from model_poller.sources.uri import Location
 from model_poller.status import VersionReason
 from model_poller.versions import MAX_VERSION, StoredVersion, discover, parse_number
 from tests.unit.poller.doubles import MemorySource, below, model, zipped

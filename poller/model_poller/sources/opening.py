@@ -1,0 +1,53 @@
+"""From settings to a source; a store's module is imported only when it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from model_poller.credentials import Credentials
+from model_poller.errors import InvalidSettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from model_poller.sources import Source
+    from model_poller.sources.uri import Location
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """How the stored versions are reached."""
+
+    locations: tuple[Location, ...] = ()
+    """Empty: learnt from notifications, which only ``gs://`` offers."""
+    endpoint: str | None = None
+    """A URL instead of the provider's own."""
+    anonymous: bool = False
+    region: str | None = None
+    path_style: bool = False
+    azure_account: str | None = None
+    mount: Path | None = None
+    """Where the claim of ``pvc://`` is mounted."""
+    credentials: Credentials = field(default_factory=Credentials)
+
+
+def open_source(chosen: SourceSettings) -> Source:
+    """The source that the settings name.
+
+    Raises:
+        InvalidSettingsError: no credentials are found, or something is missing.
+    """
+    scheme = chosen.locations[0].scheme if chosen.locations else "gs"
+    match scheme:
+        case "gs":
+            from model_poller.sources.gcs import GcsSource
+
+            return GcsSource(
+                chosen.locations,
+                endpoint=chosen.endpoint,
+                anonymous=chosen.anonymous,
+                credentials=chosen.credentials,
+            )
+        case _:
+            raise InvalidSettingsError(f"{scheme}:// is not supported")
