@@ -71,7 +71,7 @@ def test_storage_uris_are_read(uri: str, location: Location) -> None:
     assert location.uri == uri.rstrip("/")
 
 
-@pytest.mark.parametrize("uri", ["s3://b/x", "gs:/b/x", "gs://", "gs://B/x", "/models", ""])
+@pytest.mark.parametrize("uri", ["ftp://b/x", "gs:/b/x", "gs://", "gs://B/x", "/models", ""])
 def test_what_is_no_storage_uri_is_refused_with_the_form_of_one(uri: str) -> None:
     with pytest.raises(InvalidSettingsError, match="gs://BUCKET/FOLDER"):
         parse_uri(uri)
