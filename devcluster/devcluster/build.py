@@ -145,13 +145,33 @@ _ALL = (
         required="github.com/fsouza/fake-gcs-server",
     ),
     Tool("pubsub-server", "bucket", "./pubsub-server"),
+    Tool(
+        "helm",
+        "helm",
+        "helm.sh/helm/v4/cmd/helm",
+        required="helm.sh/helm/v4",
+        linker="-X helm.sh/helm/v4/internal/version.version={version}",
+    ),
+    # It checks rules; where Prometheus would find its targets is none of its business here.
+    Tool(
+        "promtool",
+        "promtool",
+        "github.com/prometheus/prometheus/cmd/promtool",
+        required="github.com/prometheus/prometheus",
+        linker="-X github.com/prometheus/common/version.Version={version}",
+        tags="remove_all_sd",
+    ),
 )
 #: Every program, in the order in which they are built.
 TOOLS = {tool.name: tool for tool in _ALL}
 #: What an API server alone needs.
 API_TOOLS = ("etcd", "kubectl", "kube-apiserver")
+#: What runs in pods of the development bucket.
+BUCKET_TOOLS = ("fake-gcs-server", "pubsub-server")
+#: What tests check the chart and the alert rules with.
+CHECK_TOOLS = ("helm", "promtool")
 #: What a node needs.
-NODE_TOOLS = tuple(name for name in TOOLS if name not in {"fake-gcs-server", "pubsub-server"})
+NODE_TOOLS = tuple(name for name in TOOLS if name not in {*BUCKET_TOOLS, *CHECK_TOOLS})
 
 
 def find(name: str) -> Tool:
