@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class ConditionType(StrEnum):
-    """The conditions of an InferenceModel. The last two are abnormal when True (kstatus)."""
+    """The conditions of an InferenceModel. The last three are abnormal when True."""
 
     READY = "Ready"
     """All wanted replicas serve, and which version each of them serves is known."""
@@ -14,6 +14,8 @@ class ConditionType(StrEnum):
     """The bucket can be listed and holds a version."""
     MODEL_LOADED = "ModelLoaded"
     """The wanted version answers on every ready replica."""
+    VERSION_SKEW = "VersionSkew"
+    """Clients get answers of more than one version."""
     RECONCILING = "Reconciling"
     """Something is still on its way to what is wanted."""
     STALLED = "Stalled"
@@ -68,6 +70,11 @@ class Reason(StrEnum):
     LOAD_FAILED = "LoadFailed"
     LOAD_TIMEOUT = "LoadTimeout"
     CHANGED_AFTER_PUBLISH = "ChangedAfterPublish"
+
+    # VersionSkew
+    SAME_VERSION = "SameVersion"
+    VERSIONS_DIFFER = "VersionsDiffer"
+    NOT_SERVING = "NotServing"
 
     # Reconciling
     SETTLED = "Settled"

@@ -303,7 +303,7 @@ def _has_source(pod: Pod, model: InferenceModel) -> bool:
 
 
 def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _json(value: status.Status) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from inferencemodel_operator import names, verdicts, versions
+from inferencemodel_operator import history, names, verdicts, versions
 from inferencemodel_operator.conditions import ConditionType, Reason
 from inferencemodel_operator.verdicts import Verdict
 from model_poller.status import VersionState
@@ -49,7 +49,7 @@ def compute(model: InferenceModel, seen: Observed, previous: Mapping[str, Any], 
         model: the resource.
         seen: what was observed.
         previous: the live status, for what outlives an observation.
-        now: the time (RFC 3339) of transitions that this call finds.
+        now: the time of transitions that this call finds (RFC 3339, UTC, any precision).
     """
     before = previous.get("model") or {}
     active = active_version(seen, before.get("activeVersion"))
@@ -61,6 +61,7 @@ def compute(model: InferenceModel, seen: Observed, previous: Mapping[str, Any], 
         ConditionType.READY: verdicts.ready(wanted, seen, active),
         ConditionType.SOURCE_READY: verdicts.source_ready(model, seen),
         ConditionType.MODEL_LOADED: verdicts.model_loaded(model, seen, active),
+        ConditionType.VERSION_SKEW: verdicts.version_skew(seen),
         ConditionType.RECONCILING: verdicts.reconciling(model, seen, active, stalled),
         ConditionType.STALLED: stalled,
     }
@@ -81,6 +82,14 @@ def compute(model: InferenceModel, seen: Observed, previous: Mapping[str, Any], 
                 "transitionStatus": _transition(model, seen, active),
                 "versions": _versions(seen, active),
                 "quarantined": _quarantined(seen),
+                "history": history.carry_on(
+                    before.get("history") or (),
+                    target=seen.record.target,
+                    active=active,
+                    quarantined=seen.record.quarantined,
+                    now=now,
+                ),
+                "lastFailureInfo": history.last_failure(before, seen, now),
             }
         ),
     }
@@ -173,6 +182,8 @@ def _conditions(
     now: str,
 ) -> list[Status]:
     before = {c["type"]: c for c in previous.get("conditions") or ()}
+    # metav1.Time has whole seconds.
+    moment = f"{now[:19]}Z"
     conditions = []
     for kind in ConditionType:
         old = before.get(kind)
@@ -187,7 +198,7 @@ def _conditions(
                 "type": kind.value,
                 "status": verdict.status,
                 "observedGeneration": generation,
-                "lastTransitionTime": old["lastTransitionTime"] if same and old else now,
+                "lastTransitionTime": old["lastTransitionTime"] if same and old else moment,
                 "reason": verdict.reason.value,
                 "message": verdict.message,
             }

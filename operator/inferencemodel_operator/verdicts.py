@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -200,6 +201,32 @@ def _on_its_way(
     if any(version.state in (*fetched, VersionState.RETIRED) for version in told):
         return Verdict("False", Reason.LOADING, f"version {target} is being loaded")
     return Verdict("False", Reason.FETCHING, f"version {target} is being fetched")
+
+
+def version_skew(seen: Observed) -> Verdict:
+    """Whether the pods that get requests answer with different versions."""
+    served = Counter(pod.active for pod in seen.ready if not pod.unknown)
+    told = ", ".join(
+        f"{count} with {'none' if version is None else f'version {version}'}"
+        for version, count in sorted(
+            served.items(), key=lambda item: (item[0] is not None, item[0] or 0)
+        )
+    )
+    if len(served) > 1:
+        return Verdict(
+            "True",
+            Reason.VERSIONS_DIFFER,
+            f"ready replicas answer: {told}; it passes with the version change, see ModelLoaded",
+        )
+    if seen.unknown:
+        return Verdict(
+            "Unknown",
+            Reason.POLLER_UNREACHABLE,
+            f"these pods can't be asked: {_pods(seen.unknown)}; see Ready",
+        )
+    if not served:
+        return Verdict("False", Reason.NOT_SERVING, "no replica is ready")
+    return Verdict("False", Reason.SAME_VERSION, f"ready replicas answer: {told}")
 
 
 def reconciling(

@@ -94,6 +94,7 @@ def test_all_is_well() -> None:
         "Ready": ("True", "Serving"),
         "SourceReady": ("True", "Listed"),
         "ModelLoaded": ("True", "Loaded"),
+        "VersionSkew": ("False", "SameVersion"),
         "Reconciling": ("False", "Settled"),
         "Stalled": ("False", "NotStalled"),
     }
@@ -110,6 +111,15 @@ def test_all_is_well() -> None:
         "latestVersion": 1,
         "transitionStatus": "UpToDate",
         "versions": [{"version": 1, "state": "Available", "replicas": 2}],
+        "history": [
+            {
+                "version": 1,
+                "startTime": NOW,
+                "activeTime": NOW,
+                "duration": "0.0s",
+                "result": "Active",
+            }
+        ],
     }
 
 
@@ -130,6 +140,7 @@ def test_only_a_flip_of_its_status_moves_a_conditions_time() -> None:
         "Ready": NOW,
         "SourceReady": NOW,
         "ModelLoaded": LATER,
+        "VersionSkew": LATER,
         "Reconciling": LATER,
         "Stalled": NOW,
     }
@@ -321,6 +332,30 @@ def test_a_quarantined_version_that_has_a_good_successor_blocks_nothing() -> Non
     found = compute(observed(pod(1, TWO), pod(2, TWO), target=2, quarantined=(failed,)))
     assert found["model"]["transitionStatus"] == "UpToDate"
     assert condition(found, "ModelLoaded") == ("True", "Loaded")
+
+
+def test_the_last_failure_is_told_with_its_pod_and_stays_when_it_is_overcome() -> None:
+    failed = QuarantinedVersion(version=2, fingerprint="f", reason="LoadFailed", message="no graph")
+    seen = observed(pod(1, ONE), pod(2, told({1: A, 2: Q}, target=1)), quarantined=(failed,))
+
+    first = compute(seen)
+    later = compute(seen, first, LATER)
+    healed = compute(observed(pod(1, TWO), pod(2, TWO), target=2), later, LATER)
+
+    info = {"version": 2, "reason": "LoadFailed", "message": "no graph", "time": NOW}
+    assert first["model"]["lastFailureInfo"] == {**info, "pod": "pod-2"}
+    assert later["model"]["lastFailureInfo"] == first["model"]["lastFailureInfo"]
+    assert healed["model"]["lastFailureInfo"] == first["model"]["lastFailureInfo"]
+
+
+def test_replicas_that_answer_with_different_versions_are_told_with_how_many() -> None:
+    mixed = compute(observed(pod(1, ONE), pod(2, TWO), pod(3, TWO), target=2))
+    assert condition(mixed, "VersionSkew") == ("True", "VersionsDiffer")
+    assert "1 with version 1, 2 with version 2" in message(mixed, "VersionSkew")
+
+    unknown = compute(observed(pod(1, ONE), pod(2, None)))
+    assert condition(unknown, "VersionSkew") == ("Unknown", "PollerUnreachable")
+    assert condition(compute(observed()), "VersionSkew") == ("False", "NotServing")
 
 
 def test_two_failed_uploads_of_one_number_are_told_once() -> None:
