@@ -161,6 +161,14 @@ _ALL = (
         linker="-X github.com/prometheus/common/version.Version={version}",
         tags="remove_all_sd",
     ),
+    # How Flux judges an object, and the Lua in which Argo CD is told how to.
+    Tool("kstatus", "gitops", "./kstatus"),
+    Tool(
+        "glua",
+        "gitops",
+        "github.com/yuin/gopher-lua/cmd/glua",
+        required="github.com/yuin/gopher-lua",
+    ),
 )
 #: Every program, in the order in which they are built.
 TOOLS = {tool.name: tool for tool in _ALL}
@@ -168,8 +176,8 @@ TOOLS = {tool.name: tool for tool in _ALL}
 API_TOOLS = ("etcd", "kubectl", "kube-apiserver")
 #: What runs in pods of the development bucket.
 BUCKET_TOOLS = ("fake-gcs-server", "pubsub-server")
-#: What tests check the chart and the alert rules with.
-CHECK_TOOLS = ("helm", "promtool")
+#: What tests check the chart, the alert rules and the status with.
+CHECK_TOOLS = ("helm", "promtool", "kstatus", "glua")
 #: What a node needs.
 NODE_TOOLS = tuple(name for name in TOOLS if name not in {*BUCKET_TOOLS, *CHECK_TOOLS})
 

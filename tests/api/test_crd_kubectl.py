@@ -57,6 +57,29 @@ STATUS: Object = {
             {"version": 2, "state": "Available", "replicas": 3},
         ],
         "quarantined": [{"version": 3, "reason": "LoadFailed", "message": "no such op: Foo"}],
+        "history": [
+            {
+                "version": 3,
+                "startTime": TRANSITION,
+                "endTime": TRANSITION,
+                "result": "Failed",
+                "reason": "LoadFailed",
+            },
+            {
+                "version": 2,
+                "startTime": TRANSITION,
+                "activeTime": TRANSITION,
+                "duration": "2.8s",
+                "result": "Active",
+            },
+        ],
+        "lastFailureInfo": {
+            "version": 3,
+            "reason": "LoadFailed",
+            "message": "no such op: Foo",
+            "time": TRANSITION,
+            "pod": "imagenet-0",
+        },
     },
 }
 """Every field of the status."""
@@ -76,6 +99,8 @@ def namespace(api_server: Api) -> Iterator[str]:
                 }
             ),
         )
+        # Not settled, to all who follow kstatus, before the operator has answered.
+        assert read(api_server, name)["status"] == {"observedGeneration": -1}
         write_status(api_server, name, STATUS)
         yield name
 
