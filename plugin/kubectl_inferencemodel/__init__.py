@@ -1,0 +1,1 @@
+"""kubectl inferencemodel: InferenceModels for people and for pipelines."""

@@ -1,0 +1,159 @@
+"""What the commands print: tables for people. Pure: values in, rich's renderables out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from kubectl_inferencemodel.explanation import Explanation
+    from kubectl_inferencemodel.predictions import Label
+    from kubectl_inferencemodel.resource import InferenceModel
+
+_NONE: Final = "-"
+_STYLES: Final = {
+    "True": "green",
+    "False": "red",
+    "UpToDate": "green",
+    "InProgress": "yellow",
+    "Pending": "yellow",
+    "BlockedByFailedLoad": "red",
+    "Unknown": "red",
+    "Available": "green",
+    "Quarantined": "red",
+    "Active": "green",
+    "Failed": "red",
+}
+_BAR: Final = 20
+
+
+def models(found: Sequence[InferenceModel], now: datetime, *, namespaces: bool) -> Table:
+    """One line an InferenceModel: its versions, each with the replicas that answer with it."""
+    table = _table("NAME", "VERSION", "TARGET", "READY", "REPLICAS", "STATUS", "ANSWERING", "AGE")
+    if namespaces:
+        table = _table("NAMESPACE", *(column.header for column in table.columns))
+    for model in found:
+        of = model.status.model
+        ready = model.condition("Ready")
+        _add(
+            table,
+            *([model.metadata.namespace] if namespaces else []),
+            model.metadata.name,
+            _number(of.active_version),
+            _number(of.target_version),
+            _styled(ready.status if ready else _NONE),
+            model.status.replica_summary or _NONE,
+            _styled(of.transition_status or _NONE),
+            answering(model),
+            age(model.metadata.creation_timestamp, now),
+        )
+    return table
+
+
+def answering(model: InferenceModel) -> str:
+    """Which version answers on how many replicas: ``v3 x2, v2 x1``."""
+    served = [f"v{v.version} x{v.replicas}" for v in model.status.model.versions if v.replicas]
+    return ", ".join(served) or _NONE
+
+
+def versions(model: InferenceModel) -> RenderableType:
+    """Every version that is known, and how the last changes went."""
+    of = model.status.model
+    table = _table("VERSION", "STATE", "REPLICAS", "")
+    for known in of.versions:
+        roles = [
+            role
+            for role, version in (
+                ("active", of.active_version),
+                ("target", of.target_version),
+                ("pinned", model.spec.model.version),
+                ("newest", of.latest_version),
+            )
+            if version == known.version
+        ]
+        failed = model.quarantine_of(known.version)
+        note = ", ".join(roles)
+        if failed is not None:
+            note = f"{failed.reason}: {failed.message}"
+        _add(table, str(known.version), _styled(known.state), str(known.replicas), note)
+    listed = {known.version for known in of.versions}
+    for failed in of.quarantined:
+        if failed.version not in listed:
+            note = f"{failed.reason}: {failed.message}"
+            _add(table, str(failed.version), _styled("Quarantined"), "0", note)
+    if not of.history:
+        return table
+    past = _table("VERSION", "RESULT", "FROM", "TOOK", "")
+    for change in of.history:
+        _add(
+            past,
+            str(change.version),
+            _styled(change.result or _NONE),
+            _moment(change.start_time),
+            _NONE if change.duration_seconds is None else f"{change.duration_seconds:.1f} s",
+            f"{change.reason} {change.message}".strip(),
+        )
+    return Group(table, "", "The last changes:", past)
+
+
+def explanation(found: Explanation) -> RenderableType:
+    """The summary, and below it what is in the way."""
+    summary = Text(found.summary, style="green" if found.settled else "yellow")
+    if not found.findings:
+        return summary
+    table = _table("ABOUT", "REASON", "IN WORDS")
+    for finding in found.findings:
+        _add(table, finding.about, finding.reason or _NONE, finding.message)
+    return Group(summary, "", table)
+
+
+def labels(found: Sequence[Label]) -> Table:
+    """Labels with their probabilities, each with a bar."""
+    table = _table("PROBABILITY", "LABEL", "")
+    for label in found:
+        bar = "█" * round(max(0.0, min(label.probability, 1.0)) * _BAR)
+        _add(table, f"{label.probability:.3f}", label.label, Text(bar, style="cyan"))
+    return table
+
+
+def age(since: datetime | None, now: datetime) -> str:
+    """A time span as kubectl shows it: the largest unit only."""
+    if since is None:
+        return _NONE
+    span = max(now - since, timedelta())
+    for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60)):
+        if span.total_seconds() >= seconds:
+            return f"{int(span.total_seconds() // seconds)}{unit}"
+    return f"{int(span.total_seconds())}s"
+
+
+def _moment(time: datetime | None) -> str:
+    return _NONE if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
+
+
+def _number(version: int | None) -> str:
+    return _NONE if version is None else str(version)
+
+
+def _styled(word: str) -> Text:
+    return Text(word, style=_STYLES.get(word, ""))
+
+
+def _add(table: Table, *cells: str | Text) -> None:
+    # As texts, for a message may hold what rich would take for its markup.
+    table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
+
+
+def _table(*headers: object) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for header in headers:
+        table.add_column(str(header), overflow="fold")
+    return table

@@ -1,0 +1,223 @@
+"""InferenceModels and their pods as the API server gives them, typed as far as they are shown.
+
+Readers of another release: what is unknown is ignored, what is missing has a default.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003  # msgspec reads the annotations
+from typing import Any
+
+import msgspec
+
+
+class Metadata(msgspec.Struct, frozen=True, rename="camel"):
+    """What every object has."""
+
+    name: str
+    namespace: str = ""
+    generation: int = 0
+    creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
+    annotations: dict[str, str] = {}
+
+
+class ModelSpec(msgspec.Struct, frozen=True, rename="camel"):
+    """``spec.model``."""
+
+    storage_uri: str
+    name: str = ""
+    version: int | None = None
+    min_version: int | None = None
+
+
+class Spec(msgspec.Struct, frozen=True, rename="camel"):
+    """``spec``."""
+
+    model: ModelSpec
+    replicas: int = 1
+    suspend: bool = False
+    autoscaling: dict[str, Any] | None = None
+
+
+class Condition(msgspec.Struct, frozen=True, rename="camel"):
+    """One of ``status.conditions``."""
+
+    type: str
+    status: str
+    reason: str
+    message: str = ""
+
+
+class Version(msgspec.Struct, frozen=True, rename="camel"):
+    """One of ``status.model.versions``."""
+
+    version: int
+    state: str
+    replicas: int = 0
+
+
+class Quarantined(msgspec.Struct, frozen=True, rename="camel"):
+    """One of ``status.model.quarantined``."""
+
+    version: int
+    reason: str
+    message: str = ""
+
+
+class Change(msgspec.Struct, frozen=True, rename="camel"):
+    """One of ``status.model.history``: a version that became active, or was to."""
+
+    version: int
+    start_time: datetime | None = None
+    active_time: datetime | None = None
+    duration_seconds: float | None = None
+    result: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+class ModelStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """``status.model``."""
+
+    active_version: int | None = None
+    target_version: int | None = None
+    latest_version: int | None = None
+    transition_status: str = ""
+    versions: tuple[Version, ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
+    history: tuple[Change, ...] = ()
+
+
+class Status(msgspec.Struct, frozen=True, rename="camel"):
+    """``status``."""
+
+    observed_generation: int = 0
+    conditions: tuple[Condition, ...] = ()
+    url: str = ""
+    replicas: int = 0
+    ready_replicas: int = 0
+    replica_summary: str = ""
+    model: ModelStatus = ModelStatus()
+
+
+class InferenceModel(msgspec.Struct, frozen=True, rename="camel"):
+    """The resource."""
+
+    metadata: Metadata
+    spec: Spec
+    status: Status = Status()
+
+    @property
+    def served_name(self) -> str:
+        """The name under which the model server serves the model."""
+        return self.spec.model.name or self.metadata.name
+
+    @property
+    def judged(self) -> bool:
+        """Whether the status answers the present spec."""
+        return self.status.observed_generation >= self.metadata.generation > 0
+
+    def condition(self, kind: str) -> Condition | None:
+        """One condition, None while the operator has not told it."""
+        return next((c for c in self.status.conditions if c.type == kind), None)
+
+    def is_true(self, kind: str) -> bool:
+        """Whether a condition is there and True."""
+        found = self.condition(kind)
+        return found is not None and found.status == "True"
+
+    def state_of(self, version: int) -> Version | None:
+        """What the status tells about one version."""
+        return next((v for v in self.status.model.versions if v.version == version), None)
+
+    def quarantine_of(self, version: int | None) -> Quarantined | None:
+        """Why a version is not tried again, None when it is not quarantined."""
+        return next((q for q in self.status.model.quarantined if q.version == version), None)
+
+
+class InferenceModels(msgspec.Struct, frozen=True):
+    """A list of the resource."""
+
+    items: tuple[InferenceModel, ...]
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """Why a container does not run yet."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class Terminated(msgspec.Struct, frozen=True, rename="camel"):
+    """How a container ended."""
+
+    reason: str = ""
+    exit_code: int = 0
+
+
+class ContainerState(msgspec.Struct, frozen=True):
+    """What a container does now, or did last."""
+
+    waiting: Waiting | None = None
+    terminated: Terminated | None = None
+
+
+class Container(msgspec.Struct, frozen=True, rename="camel"):
+    """One of a pod's ``containerStatuses``."""
+
+    name: str
+    restart_count: int = 0
+    state: ContainerState = ContainerState()
+    last_state: ContainerState = ContainerState()
+
+
+class PodCondition(msgspec.Struct, frozen=True):
+    """One of a pod's conditions."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+
+
+class PodStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """A pod's ``status``."""
+
+    phase: str = ""
+    conditions: tuple[PodCondition, ...] = ()
+    init_container_statuses: tuple[Container, ...] = ()
+    container_statuses: tuple[Container, ...] = ()
+
+
+class Pod(msgspec.Struct, frozen=True):
+    """One replica."""
+
+    metadata: Metadata
+    status: PodStatus = PodStatus()
+
+    @property
+    def terminating(self) -> bool:
+        """Whether it drains and goes."""
+        return self.metadata.deletion_timestamp is not None
+
+    @property
+    def containers(self) -> tuple[Container, ...]:
+        """What is known of its containers, the poller's first."""
+        return self.status.init_container_statuses + self.status.container_statuses
+
+    def condition(self, kind: str) -> PodCondition | None:
+        """One condition, None while it is not there."""
+        return next((c for c in self.status.conditions if c.type == kind), None)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it gets requests."""
+        found = self.condition("Ready")
+        return found is not None and found.status == "True"
+
+
+class Pods(msgspec.Struct, frozen=True):
+    """A list of pods."""
+
+    items: tuple[Pod, ...]

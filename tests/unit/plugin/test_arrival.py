@@ -1,0 +1,88 @@
+"""When ``wait`` ends, and how."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kubectl_inferencemodel.arrival import Outcome, look
+from tests.unit.plugin.views import arriving, model
+
+if TYPE_CHECKING:
+    from kubectl_inferencemodel.resource import InferenceModel
+
+GOING = {"Reconciling": ("True", "ChangingVersion", "0 of 3 replicas have it")}
+
+
+def test_a_version_has_arrived_when_it_is_active_and_all_wanted_replicas_are_ready() -> None:
+    seen = look(model(), 2)
+    assert seen.outcome is Outcome.ARRIVED
+    assert seen.message == "version 2 answers on 3/3 replicas"
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (model(generation=3), "has not yet looked"),
+        (model(**arriving(3, "Fetching")), "version 3, which is being fetched"),
+        (
+            model(
+                conditions={"Ready": ("False", "ReplicasNotReady", "2/3 are ready")},
+                status={"replicaSummary": "2/3"},
+                activeVersion=3,
+                targetVersion=3,
+            ),
+            "replicas: 2/3; 2/3 are ready",
+        ),
+        (
+            model(conditions={"SourceReady": ("False", "AccessDenied", "give it objectViewer")}),
+            "AccessDenied: give it objectViewer",
+        ),
+    ],
+)
+def test_it_says_what_is_missing_while_it_waits(seen: InferenceModel, words: str) -> None:
+    arrival = look(seen, 3)
+    assert arrival.outcome is Outcome.WAITING
+    assert words in arrival.message
+
+
+@pytest.mark.parametrize(
+    ("differences", "words"),
+    [
+        (
+            {"quarantined": [{"version": 3, "reason": "LoadFailed", "message": "no op Foo"}]},
+            "quarantined: LoadFailed: no op Foo",
+        ),
+        ({"spec": {"model": {"version": 2}}}, "version 2 is pinned"),
+        ({"spec": {"model": {"minVersion": 4}}}, "below spec.model.minVersion"),
+        (arriving(5, "Fetching"), "version 5 is newer"),
+        ({"spec": {"suspend": True}}, "suspended"),
+        (
+            {"conditions": {"Stalled": ("True", "NameConflict", "Service imagenet is another's")}},
+            "NameConflict: Service imagenet is another's",
+        ),
+    ],
+)
+def test_it_ends_at_once_when_waiting_does_not_help(
+    differences: dict[str, Any], words: str
+) -> None:
+    arrival = look(model(**differences), 3)
+    assert arrival.outcome is Outcome.HOPELESS
+    assert words in arrival.message
+
+
+def test_nothing_is_hopeless_before_the_operator_has_seen_the_change() -> None:
+    assert look(model(generation=3, **arriving(5, "Fetching")), 3).outcome is Outcome.WAITING
+
+
+def test_without_a_number_whatever_is_wanted_is_waited_for() -> None:
+    assert look(model(), None).outcome is Outcome.ARRIVED
+    assert (
+        look(model(conditions=GOING, **arriving(3, "Loading")), None).message
+        == "version 3, which is being loaded by the model server"
+    )
+    stalled = model(conditions={"Stalled": ("True", "Refused", "quota")})
+    assert look(stalled, None).outcome is Outcome.HOPELESS
+    empty = model(conditions=GOING, activeVersion=None, targetVersion=None)
+    assert look(empty, None).message == "there is no version to serve yet"

@@ -1,0 +1,167 @@
+"""``why``: what is waited for, in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubectl_inferencemodel.explanation import explain
+from tests.unit.plugin.views import FINE, arriving, model, pod
+
+
+def test_a_settled_resource_says_so_and_finds_nothing() -> None:
+    found = explain(model(), [pod("a", ready=True)])
+    assert found.settled
+    assert found.summary == "Version 2 answers on 3/3 replicas, and that is all that is wanted."
+    assert found.findings == ()
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("Incomplete", "version 3, which is not complete in the bucket"),
+        ("Fetching", "version 3, which is being fetched"),
+        ("Loading", "version 3, which is being loaded by the model server"),
+        ("Available", "version 3, which answers on 1 of 3 replicas"),
+        ("Melting", "version 3, which is Melting"),
+    ],
+)
+def test_it_waits_for_a_version_and_says_how_far_it_is(state: str, words: str) -> None:
+    replicas = 1 if state == "Available" else 0
+    found = explain(
+        model(
+            conditions={"Reconciling": ("True", "ChangingVersion", "0 of 3 replicas have it")},
+            **arriving(3, state, replicas),
+        ),
+        [],
+    )
+    assert not found.settled
+    assert found.summary == f"Version 2 answers on 3/3 replicas; it waits for {words}."
+    assert [(f.about, f.message) for f in found.findings] == [
+        ("Reconciling", "0 of 3 replicas have it")
+    ]
+
+
+def test_a_version_that_no_replica_knows_is_said_to_be_unknown() -> None:
+    found = explain(model(targetVersion=9), [])
+    assert "it waits for" not in found.summary  # every condition says that it is settled
+    waiting = model(
+        conditions={"Reconciling": ("True", "ChangingVersion", "waits")}, targetVersion=9
+    )
+    assert "version 9, which no replica knows yet" in explain(waiting, []).summary
+
+
+def test_the_condition_that_a_person_must_act_on_comes_first_and_nothing_is_said_twice() -> None:
+    found = explain(
+        model(
+            conditions={
+                "Ready": ("False", "PodsRefused", "quota pods is used up; raise it"),
+                "Stalled": ("True", "Refused", "the Deployment is refused"),
+                "ModelLoaded": ("Unknown", "NoTarget", "quota pods is used up; raise it"),
+                "Reconciling": ("True", "Applying", "the Deployment is refused"),
+            }
+        ),
+        [],
+    )
+    assert [(f.about, f.reason) for f in found.findings] == [
+        ("Stalled", "Refused"),
+        ("Ready", "PodsRefused"),
+    ]
+
+
+def test_a_source_that_works_but_has_no_notifications_is_told_although_it_is_settled() -> None:
+    found = explain(
+        model(conditions={"SourceReady": ("True", "NotificationsDown", "no subscription s")}), []
+    )
+    assert found.settled
+    assert [(f.about, f.reason) for f in found.findings] == [("SourceReady", "NotificationsDown")]
+
+
+def test_skew_between_replicas_is_told_while_it_lasts() -> None:
+    skewed = explain(model(conditions={"VersionSkew": ("True", "Skewed", "1 of 3 serve 1")}), [])
+    even = explain(model(conditions={"VersionSkew": ("False", "NoSkew", "all the same")}), [])
+    assert [f.about for f in skewed.findings] == ["VersionSkew"]
+    assert even.findings == ()
+
+
+def test_a_newer_version_that_is_not_wanted_is_explained_by_the_pin_or_the_minimum() -> None:
+    pinned = explain(model(spec={"model": {"version": 2}}, latestVersion=5), [])
+    too_low = explain(
+        model(
+            spec={"model": {"minVersion": 9}},
+            activeVersion=None,
+            targetVersion=None,
+            latestVersion=5,
+        ),
+        [],
+    )
+    assert "spec.model.version is 2" in pinned.findings[0].message
+    assert "below spec.model.minVersion, 9" in too_low.findings[0].message
+
+
+def test_a_quarantined_version_is_told_with_its_reason() -> None:
+    failed = {"version": 3, "reason": "LoadFailed", "message": "no such op: Foo"}
+    found = explain(model(quarantined=[failed], latestVersion=3), [])
+    assert [(f.about, f.reason, f.message) for f in found.findings] == [
+        ("version 3", "LoadFailed", "no such op: Foo")
+    ]
+
+
+def test_a_resource_that_nobody_has_looked_at_points_to_the_operator() -> None:
+    found = explain(model(status={"conditions": []}), [])
+    assert not found.settled
+    assert "app.kubernetes.io/name=inferencemodel-operator" in found.summary
+
+
+def test_a_change_that_the_operator_has_not_seen_is_no_settled_state() -> None:
+    found = explain(model(generation=3), [])
+    assert not found.settled
+    assert "has not yet looked at the last change" in found.summary
+
+
+def test_a_suspended_resource_says_so() -> None:
+    assert "suspended" in explain(model(spec={"suspend": True}), []).summary
+
+
+def test_each_pod_that_is_not_ready_says_why() -> None:
+    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+    killed = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+    pods = [
+        pod("served", ready=True),
+        pod("leaving", ready=True, leaving=True),
+        pod("pulling", poller={"state": waiting}),
+        pod("killed", server={"restartCount": 4, "lastState": killed}),
+        pod(
+            "homeless",
+            conditions=[
+                {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "Unschedulable",
+                    "message": "0/3 nodes: insufficient memory",
+                }
+            ],
+        ),
+        pod("held", server={"state": {"waiting": {"reason": "PodInitializing"}}}),
+        pod("starting", poller={"state": {"waiting": {"reason": "ContainerCreating"}}}),
+        pod("loading"),
+    ]
+    conditions = {**FINE, "Ready": ("False", "ReplicasNotReady", "1/3 are ready")}
+    found = explain(model(conditions=conditions), pods)
+    told = {f.about: (f.reason, f.message) for f in found.findings}
+    assert told.pop("Ready") == ("ReplicasNotReady", "1/3 are ready")
+    assert told == {
+        "pod leaving": ("Terminating", "finishes the requests that it has, and goes"),
+        "pod pulling": ("ImagePullBackOff", "container poller: no such image"),
+        "pod killed": (
+            "OOMKilled",
+            "container model-server ended with 137 and was restarted 4 times; "
+            "see kubectl logs killed -c model-server --previous",
+        ),
+        "pod homeless": ("Unschedulable", "0/3 nodes: insufficient memory"),
+        "pod held": (
+            "NotReady",
+            "its model server starts as soon as a version is on its disk",
+        ),
+        "pod starting": ("NotReady", "is being started"),
+        "pod loading": ("NotReady", "its model server does not yet serve imagenet"),
+    }
