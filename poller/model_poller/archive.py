@@ -1,61 +1,28 @@
-"""Unpacking archives from outside: everything is judged before a byte is written."""
+"""Unpacking archives from outside, while they arrive."""
 
 from __future__ import annotations
 
-import gzip
-import lzma
-import stat
-import tarfile
-import zipfile
 import zlib
-from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Literal, Protocol
+from typing import IO, TYPE_CHECKING
 
-from model_poller.errors import BrokenVersionError, StoppedError
-from model_poller.paths import Names
+from model_poller.compression import gunzip, plain, unzstd
+from model_poller.errors import BrokenVersionError
 from model_poller.status import VersionReason
+from model_poller.unpacking import DamagedError, Limits, Room, Tree
+from model_poller.untar import untar
+from model_poller.unzip import unzip
 from model_poller.versions import parse_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from typing import Self
 
-_COPY_BYTES = 1 << 20
-_ENCRYPTED = 0x1
-_FREE_RATIO_BYTES = 64 << 20
-"""Below this expanded size the ratio is not looked at: small text compresses very well."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much an archive may hold."""
-
-    entries: int = 100_000
-    expanded_bytes: int = 256 << 30
-    ratio: int = 200
-    """Expanded bytes per stored byte; deflate can't do better than about 1000."""
-
-
-class Room(Protocol):
-    """Asks for free disk before bytes are written."""
-
-    def __call__(self, needed: int, /) -> None:
-        """Raise InsufficientDiskError when ``needed`` bytes aren't free."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    archive: Path
-    into: Path
-    origin: str
-    room: Room
-    stopped: Callable[[], bool]
-    limits: Limits
+__all__ = ["Limits", "Room", "find_model", "unpack"]
 
 
 def unpack(
-    archive: Path,
+    bundle: IO[bytes],
+    size: int,
     into: Path,
     *,
     origin: str,
@@ -63,32 +30,37 @@ def unpack(
     stopped: Callable[[], bool],
     limits: Limits,
 ) -> None:
-    """Unpack a zip or tar archive into a new folder.
+    """Unpack an archive of ``size`` bytes into a new folder.
 
-    ``origin`` names the archive in messages; its ending tells the format.
+    ``origin`` names the archive in messages; its ending tells the format. A read of ``bundle`` may
+    wait for bytes that are still on their way: a zip archive's last 64 KiB are read first, then its
+    directory, then the entries in the order of their offsets; any other from its first byte to its
+    last. Each file's own checksum is compared where the format has one.
 
     Raises:
         BrokenVersionError: damaged, unsafe or too large; ``into`` may hold a part of it.
-        InsufficientDiskError: zip: before the first byte is written; tar: as it goes.
+        InsufficientDiskError: before the first byte is written where the format tells how many
+            come; else before the file that does not fit.
         StoppedError
+        Whatever reading ``bundle`` raises.
     """
-    into.mkdir()
-    job = _Job(archive, into, origin, room, stopped, limits)
+    tree = Tree(into, size, origin=origin, room=room, stopped=stopped, limits=limits)
+
+    def announce(expanded: int) -> None:
+        tree.check_size(expanded)
+        room(expanded)
+
     try:
         if origin.endswith(".zip"):
-            _unzip(job)
+            unzip(bundle, size, tree)
+        elif origin.endswith((".zst", ".tzst")):
+            untar(unzstd(bundle, announce), tree)
+        elif origin.endswith((".gz", ".tgz")):
+            untar(gunzip(bundle), tree)
         else:
-            _untar(job)
-    except (
-        EOFError,
-        NotImplementedError,
-        ValueError,
-        gzip.BadGzipFile,
-        lzma.LZMAError,
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+            announce(size)
+            untar(plain(bundle), tree)
+    except (DamagedError, zlib.error) as error:
         raise BrokenVersionError(
             VersionReason.BAD_ARCHIVE,
             f"{origin} is damaged or is no such archive ({error}); upload it anew",
@@ -120,120 +92,3 @@ def find_model(tree: Path, version: int, origin: str) -> Path:
         f"{origin} holds {held}; it should hold the folder {version} with saved_model.pb in it, or"
         " saved_model.pb and its folders themselves",
     )
-
-
-def _too_large(origin: str, what: str) -> BrokenVersionError:
-    return BrokenVersionError(
-        VersionReason.ARCHIVE_TOO_LARGE,
-        f"{origin} {what}; nothing of it was taken. If it is a real model, upload it as a folder.",
-    )
-
-
-def _check_size(job: _Job, expanded: int, stored: int) -> None:
-    if expanded > job.limits.expanded_bytes:
-        raise _too_large(job.origin, f"expands to more than {job.limits.expanded_bytes} bytes")
-    if expanded > _FREE_RATIO_BYTES and expanded > job.limits.ratio * stored:
-        raise _too_large(job.origin, f"expands to more than {job.limits.ratio} times its size")
-
-
-def _unsafe(origin: str, name: str, what: str) -> BrokenVersionError:
-    return BrokenVersionError(
-        VersionReason.UNSAFE_ARCHIVE,
-        f"{origin}: {name[:200]!r} is {what}; nothing of it was taken. Archives may hold plain"
-        " files and folders only.",
-    )
-
-
-def _is_noise(name: str) -> bool:
-    """What macOS adds to every archive it makes."""
-    return name.startswith("__MACOSX/") or name.rpartition("/")[2] in (".DS_Store", "__MACOSX")
-
-
-def _copy(source: IO[bytes], target: Path, size: int, stopped: Callable[[], bool]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("xb", buffering=0) as file:
-        left = size
-        while left:
-            if stopped():
-                raise StoppedError("unpacking was given up")
-            chunk = source.read(min(_COPY_BYTES, left))
-            if not chunk:
-                raise EOFError(f"{target.name} is cut: {left} bytes are missing")
-            left -= len(chunk)
-            file.write(chunk)
-        if source.read(1):
-            raise EOFError(f"{target.name} is longer than it says")
-
-
-def _unzip(job: _Job) -> None:
-    with zipfile.ZipFile(job.archive) as bundle:
-        infos = bundle.infolist()
-        if len(infos) > job.limits.entries:
-            raise _too_large(job.origin, f"has more than {job.limits.entries} entries")
-        names = Names(job.origin)
-        files: dict[str, zipfile.ZipInfo] = {}
-        for info in infos:
-            # zipfile cuts a name at a NUL byte, so the name as it is stored is judged.
-            name = info.orig_filename.removeprefix("./")
-            if _is_noise(name):
-                continue
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise _unsafe(job.origin, name, "a link or a device")
-            if info.flag_bits & _ENCRYPTED:
-                raise _unsafe(job.origin, name, "encrypted")
-            if name.endswith("/"):
-                names.add_folder(name.rstrip("/"))
-            else:
-                names.add_file(name)
-                files[name] = info
-        stored = job.archive.stat().st_size
-        if any(not 0 <= info.header_offset < stored for info in infos):
-            raise zipfile.BadZipFile("an entry lies outside of it")
-        if sum(info.compress_size for info in infos) > stored:
-            raise _unsafe(job.origin, infos[0].filename, "stored in the same bytes as another")
-        expanded = sum(info.file_size for info in files.values())
-        _check_size(job, expanded, stored)
-        job.room(expanded)
-        for name, info in files.items():
-            with bundle.open(info) as source:
-                _copy(source, job.into / name, info.file_size, job.stopped)
-
-
-class _StrictHeader(tarfile.TarInfo):
-    """tarfile takes a damaged header or a missing end mark for the end; here both are errors."""
-
-    @classmethod
-    def fromtarfile(cls, bundle: tarfile.TarFile) -> Self:
-        try:
-            return super().fromtarfile(bundle)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"{error} at byte {bundle.offset}") from error
-
-
-def _untar(job: _Job) -> None:
-    stored = job.archive.stat().st_size
-    mode: Literal["r:", "r:gz"] = "r:" if job.origin.endswith(".tar") else "r:gz"
-    with tarfile.open(job.archive, mode, tarinfo=_StrictHeader) as bundle:
-        names = Names(job.origin)
-        expanded = 0
-        for entries, member in enumerate(bundle, 1):
-            if entries > job.limits.entries:
-                raise _too_large(job.origin, f"has more than {job.limits.entries} entries")
-            name = member.name.removeprefix("./")
-            if _is_noise(name) or name == ".":
-                continue
-            if member.isdir():
-                names.add_folder(name)
-                continue
-            source = bundle.extractfile(member) if member.isreg() else None
-            if source is None or member.issparse():
-                raise _unsafe(job.origin, name, "a link, a device or a sparse file")
-            names.add_file(name)
-            expanded += member.size
-            _check_size(job, expanded, stored)
-            job.room(member.size)
-            with source:
-                _copy(source, job.into / name, member.size, job.stopped)

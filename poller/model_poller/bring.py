@@ -86,9 +86,10 @@ def _bring_archive(
     with _step("download"):
         download(source, {bundle: stored.objects[0]}, stopped=stopped, progress=progress)
     try:
-        with _step("unpack"):
+        with _step("unpack"), bundle.open("rb") as packed:
             archive.unpack(
-                bundle,
+                packed,
+                stored.size,
                 tree,
                 origin=origin,
                 room=store.require,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from model_poller.errors import BrokenVersionError
 from model_poller.status import VersionReason
 
 MAX_DEPTH = 32
+"""A SavedModel's files are at most three folders deep."""
 MAX_COMPONENT_BYTES = 255
+"""What Linux's file systems take (NAME_MAX)."""
 MAX_PATH_BYTES = 1024
+"""Leaves most of Linux's 4096 (PATH_MAX) to the folder above."""
 
 
 class Names:
@@ -29,11 +34,14 @@ class Names:
         """
         self._refuse_if(_fault(name), name)
         while name:
-            folded = name.casefold()
+            folded = _folded(name)
             if folded in self._files:
                 self._refuse_if("is a file and a folder at once", name)
+            known = folded in self._folders
             if (twin := self._folders.setdefault(folded, name)) != name:
-                self._refuse_if(f"differs only by case from {twin!r}", name)
+                self._refuse_if(_likeness(name, twin), name)
+            if known:
+                return
             name = name.rpartition("/")[0]
 
     def add_file(self, name: str) -> None:
@@ -43,12 +51,9 @@ class Names:
             BrokenVersionError: reason UnsafeArchive, with the name and what is wrong with it.
         """
         self._refuse_if(_fault(name), name)
-        folded = name.casefold()
+        folded = _folded(name)
         if (twin := self._files.get(folded)) is not None:
-            same = twin == name
-            self._refuse_if(
-                "is there twice" if same else f"differs only by case from {twin!r}", name
-            )
+            self._refuse_if(_likeness(name, twin), name)
         if folded in self._folders:
             self._refuse_if("is a file and a folder at once", name)
         if parent := name.rpartition("/")[0]:
@@ -62,6 +67,22 @@ class Names:
                 f"{self._origin}: the name {name[:200]!r} {fault}; nothing of it was taken. Upload"
                 " it anew with plain relative names.",
             )
+
+
+def _folded(name: str) -> str:
+    """What names share that some file systems take for one (Unicode 3.13, D145)."""
+    if name.isascii():
+        return name.lower()
+    folded = unicodedata.normalize("NFD", name).casefold()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", folded))
+
+
+def _likeness(name: str, twin: str) -> str:
+    if name == twin:
+        return "is there twice"
+    if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", twin):
+        return f"differs from {twin!r} only by how its accents are encoded"
+    return f"differs only by case from {twin!r}"
 
 
 def _fault(name: str) -> str | None:

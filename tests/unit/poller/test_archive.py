@@ -36,7 +36,16 @@ def run(tmp_path: Path, content: bytes, name: str, free: int = ROOM) -> Path:
         if needed > free:
             raise InsufficientDiskError("full", needed)
 
-    unpack(archive, tree, origin=f"gs://b/{name}", room=room, stopped=lambda: False, limits=SMALL)
+    with archive.open("rb") as bundle:
+        unpack(
+            bundle,
+            len(content),
+            tree,
+            origin=f"gs://b/{name}",
+            room=room,
+            stopped=lambda: False,
+            limits=SMALL,
+        )
     return tree
 
 
@@ -109,7 +118,7 @@ def zip_of_names(*names: str) -> bytes:
         warnings.simplefilter("ignore", UserWarning)
         with zipfile.ZipFile(buffer, "w") as bundle:
             for name in names:
-                bundle.writestr(zipfile.ZipInfo(name), b"x")
+                bundle.writestr(zipfile.ZipInfo(name), b"" if name.endswith("/") else b"x")
     return buffer.getvalue()
 
 
@@ -132,7 +141,7 @@ def overlapping_zip() -> bytes:
     second = directory.index(b"PK\x01\x02", 4)
     directory[second + 42 : second + 46] = struct.pack("<I", 0)
     for entry in (0, second):
-        directory[entry + 20 : entry + 24] = struct.pack("<I", len(plain))
+        directory[entry + 20 : entry + 28] = struct.pack("<II", len(plain), len(plain))
     return plain[:start] + bytes(directory)
 
 
@@ -253,10 +262,11 @@ def test_an_archive_that_does_not_fit_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_unpacking_stops_when_it_is_told(tmp_path: Path) -> None:
-    (tmp_path / "archive").write_bytes(zipped(model()))
+    content = zipped(model())
     with pytest.raises(StoppedError):
         unpack(
-            tmp_path / "archive",
+            io.BytesIO(content),
+            len(content),
             tmp_path / "tree",
             origin="gs://b/1.zip",
             room=lambda _: None,
