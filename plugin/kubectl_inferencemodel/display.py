@@ -98,10 +98,16 @@ def versions(model: InferenceModel) -> RenderableType:
             str(change.version),
             _styled(change.result or _NONE),
             _moment(change.start_time),
-            _NONE if change.duration_seconds is None else f"{change.duration_seconds:.1f} s",
-            f"{change.reason} {change.message}".strip(),
+            change.duration or _NONE,
+            change.reason,
         )
-    return Group(table, "", "The last changes:", past)
+    shown: list[RenderableType] = [table, "", "The last changes:", past]
+    last = of.last_failure_info
+    if last is not None:
+        where = f" on {last.pod}" if last.pod else ""
+        words = f"version {last.version}{where}, {_moment(last.time)}: {last.reason}"
+        shown += ["", Text(f"The last failure: {words}: {last.message}")]
+    return Group(*shown)
 
 
 def explanation(found: Explanation) -> RenderableType:

@@ -70,11 +70,20 @@ class Change(msgspec.Struct, frozen=True, rename="camel"):
 
     version: int
     start_time: datetime | None = None
-    active_time: datetime | None = None
-    duration_seconds: float | None = None
+    duration: str = ""
+    """From the decision to the last replica, as Go writes it: ``2.8s``."""
     result: str = ""
     reason: str = ""
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """``status.model.lastFailureInfo``."""
+
+    version: int
+    reason: str = ""
     message: str = ""
+    time: datetime | None = None
+    pod: str = ""
 
 
 class ModelStatus(msgspec.Struct, frozen=True, rename="camel"):
@@ -87,6 +96,7 @@ class ModelStatus(msgspec.Struct, frozen=True, rename="camel"):
     versions: tuple[Version, ...] = ()
     quarantined: tuple[Quarantined, ...] = ()
     history: tuple[Change, ...] = ()
+    last_failure_info: Failure | None = None
 
 
 class Status(msgspec.Struct, frozen=True, rename="camel"):

@@ -65,17 +65,28 @@ def test_versions_show_their_roles_their_failures_and_the_last_changes() -> None
                     {
                         "version": 2,
                         "startTime": "2026-01-01T10:00:00Z",
-                        "durationSeconds": 2.94,
+                        "duration": "2.9s",
                         "result": "Active",
                     }
                 ],
+                lastFailureInfo={
+                    "version": 3,
+                    "reason": "LoadFailed",
+                    "message": "no such op: [Foo]",
+                    "time": "2026-01-01T11:00:00Z",
+                    "pod": "imagenet-a",
+                },
             )
         )
     )
     text = "\n".join(shown)
     assert "2         Available     3          active, target" in text
     assert "3         Quarantined   0          LoadFailed: no such op: [Foo]" in text
-    assert "2         Active   2026-01-01 10:00:00Z   2.9 s" in text
+    assert "2         Active   2026-01-01 10:00:00Z   2.9s" in text
+    assert shown[-1] == (
+        "The last failure: version 3 on imagenet-a, 2026-01-01 11:00:00Z: "
+        "LoadFailed: no such op: [Foo]"
+    )
 
 
 def test_an_explanation_puts_its_summary_before_its_findings() -> None:
