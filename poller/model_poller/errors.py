@@ -6,6 +6,7 @@
     │   ├── ObjectChangedError      a stored object was replaced or deleted while it was read
     │   ├── InsufficientDiskError   the model volume has no room for the version
     │   ├── CorruptDownloadError    the bytes that came are not the bytes that are stored
+    │   ├── WarmupUnavailableError  the warm-up requests that every version is to get can't be read
     │   ├── IncompleteVersionError  parts of a version are missing; the upload may still go on
     │   └── StoppedError            the poller gave up the work itself
     └── PermanentError            stays until somebody changes something
@@ -66,6 +67,10 @@ class IncompleteVersionError(TransientError):
     def __init__(self, reason: VersionReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class WarmupUnavailableError(TransientError):
+    """The warm-up requests that every version is to get can't be read; versions wait for them."""
 
 
 class StoppedError(TransientError):

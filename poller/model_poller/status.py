@@ -59,6 +59,14 @@ class VersionReason(StrEnum):
     MISSING_SAVED_MODEL = "MissingSavedModel"
     MISSING_VARIABLES = "MissingVariables"
     MISSING_ASSETS = "MissingAssets"
+    MISSING_MARKER = "MissingMarker"
+    """The file that ends an upload is not there yet."""
+    MISSING_MANIFEST = "MissingManifest"
+    """SHA256SUMS or its signature is required and not there."""
+    MANIFEST_MISMATCH = "ManifestMismatch"
+    """The files are not those that SHA256SUMS lists."""
+    SIGNATURE_MISMATCH = "SignatureMismatch"
+    """SHA256SUMS is not signed with the configured key, or was signed for another version."""
     UNSTABLE_LISTING = "UnstableListing"
     DUPLICATE_VERSION = "DuplicateVersion"
     """Two folders or archives of one number, such as ``1/`` and ``0001.zip``."""
@@ -70,6 +78,8 @@ class VersionReason(StrEnum):
     FETCH_FAILED = "FetchFailed"
     LOAD_FAILED = "LoadFailed"
     LOAD_TIMEOUT = "LoadTimeout"
+    WARMUP_UNAVAILABLE = "WarmupUnavailable"
+    """The configured warm-up requests can't be read; versions wait for them."""
     CHANGED_AFTER_PUBLISH = "ChangedAfterPublish"
 
 
