@@ -21,7 +21,7 @@ MAX_VERSION = 2**63 - 1
 """TF Serving reads version numbers as int64."""
 
 _DIGITS = re.compile(r"[0-9]+")
-_ARCHIVE = re.compile(r"([0-9]+)(\.zip|\.tar|\.tar\.gz|\.tgz)")
+_ARCHIVE = re.compile(r"([0-9]+)(\.zip|\.tar|\.tar\.gz|\.tgz|\.tar\.zst|\.tzst)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +83,14 @@ def fingerprint(objects: Iterable[StoredObject]) -> str:
 
 
 def discover(
-    objects: Iterable[StoredObject], settled: Mapping[int, str]
+    objects: Iterable[StoredObject], settled: Mapping[int, str], *, marker: str | None = None
 ) -> dict[int, StoredVersion]:
     """Group a listing into versions.
 
     ``settled`` are the fingerprints that an earlier look has seen: a folder counts as complete
-    only when its listing did not change between two looks. An archive is one object, which a store
-    shows whole or not at all.
+    only when its listing did not change between two looks; or, where uploads end with a file named
+    ``marker``, when that is there. An archive is one object, which a store shows whole or not at
+    all.
     """
     groups: dict[int, dict[str, list[StoredObject]]] = defaultdict(lambda: defaultdict(list))
     for stored in objects:
@@ -98,11 +99,17 @@ def discover(
             continue
         top, number = parsed
         groups[number][stored.url.removesuffix(stored.path) + top].append(stored)
-    return {number: _version(number, group, settled) for number, group in groups.items()}
+    return {
+        number: _version(number, group, settled.get(number), marker)
+        for number, group in groups.items()
+    }
 
 
 def _version(
-    number: int, group: Mapping[str, list[StoredObject]], settled: Mapping[int, str]
+    number: int,
+    group: Mapping[str, list[StoredObject]],
+    settled: str | None,
+    marker: str | None,
 ) -> StoredVersion:
     members = tuple(stored for top in sorted(group) for stored in group[top])
     identity = fingerprint(members)
@@ -116,15 +123,22 @@ def _version(
             f"version {number} is there more than once: {places}; remove all but one",
         )
     elif not is_archive:
+        folder = next(iter(group))
+        names = {stored.path.partition("/")[2] for stored in members}
         try:
-            integrity.check_names({stored.path.partition("/")[2] for stored in members})
+            integrity.check_names(names)
         except IncompleteVersionError as error:
-            verdict = Verdict(error.reason, f"{next(iter(group))}: {error}")
+            verdict = Verdict(error.reason, f"{folder}: {error}")
         else:
-            if settled.get(number) != identity:
+            if marker and marker not in names:
+                verdict = Verdict(
+                    VersionReason.MISSING_MARKER,
+                    f"{folder}: its marker {marker} is missing; upload it when all else is there",
+                )
+            elif not marker and settled != identity:
                 verdict = Verdict(
                     VersionReason.UNSTABLE_LISTING,
-                    f"{next(iter(group))}: its objects changed since the last look; it is taken"
-                    " once two looks show the same",
+                    f"{folder}: its objects changed since the last look; it is taken once two looks"
+                    " show the same",
                 )
     return StoredVersion(number, members, is_archive, identity, verdict)

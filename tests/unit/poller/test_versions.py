@@ -13,10 +13,12 @@ from model_poller.versions import MAX_VERSION, StoredVersion, discover, parse_nu
 from tests.unit.poller.doubles import MemorySource, below, model, zipped
 
 
-def found(source: MemorySource, *, settled: bool = True) -> dict[int, StoredVersion]:
+def found(
+    source: MemorySource, *, settled: bool = True, marker: str | None = None
+) -> dict[int, StoredVersion]:
     first = discover(source.list(), {})
     known = {version: stored.fingerprint for version, stored in first.items()}
-    return discover(source.list(), known if settled else {})
+    return discover(source.list(), known if settled else {}, marker=marker)
 
 
 @pytest.mark.parametrize(
@@ -42,11 +44,15 @@ def test_numbers_are_read_as_the_model_server_reads_them(text: str, number: int 
     assert parse_number(text) == number
 
 
-@pytest.mark.parametrize("name", ["1.zip", "0001.zip", "1.tar", "1.tar.gz", "1.tgz"])
-def test_an_archive_is_complete_at_the_first_look(name: str) -> None:
+@pytest.mark.parametrize("number", ["1", "0001", str(MAX_VERSION)])
+@pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz", "tgz", "tar.zst", "tzst"])
+@pytest.mark.parametrize("marker", [None, "_SUCCESS"])
+def test_an_archive_is_complete_at_the_first_look(
+    number: str, ending: str, marker: str | None
+) -> None:
     source = MemorySource()
-    source.put(name, zipped(model()))
-    version = found(source, settled=False)[1]
+    source.put(f"{number}.{ending}", zipped(model()))
+    version = found(source, settled=False, marker=marker)[int(number)]
     assert version.incomplete is None
     assert version.is_archive
 
@@ -58,6 +64,51 @@ def test_a_folder_is_complete_at_the_second_look_that_shows_the_same() -> None:
     assert verdict is not None
     assert verdict.reason is VersionReason.UNSTABLE_LISTING
     assert found(source)[1].incomplete is None
+
+
+def test_a_folder_with_its_marker_is_complete_at_the_first_look_and_without_it_never() -> None:
+    source = MemorySource()
+    source.put_all(below("0001", model()))
+    verdict = found(source, marker="_SUCCESS")[1].incomplete
+    assert verdict is not None
+    assert verdict.reason is VersionReason.MISSING_MARKER
+    assert "imagenet/0001: its marker _SUCCESS is missing" in verdict.message
+    source.put("0001/_SUCCESS", b"")
+    assert found(source, settled=False, marker="_SUCCESS")[1].incomplete is None
+
+
+def test_a_marker_does_not_make_a_folder_whole() -> None:
+    source = MemorySource()
+    source.put_all(below("1", model()))
+    source.put("1/_SUCCESS", b"")
+    source.delete("1/variables/variables.index")
+    verdict = found(source, marker="_SUCCESS")[1].incomplete
+    assert verdict is not None
+    assert verdict.reason is VersionReason.MISSING_VARIABLES
+
+
+@pytest.mark.parametrize(
+    "pair", [("0001.zip", "1.zip"), ("1.zip", "1.tar.gz"), ("01.tzst", "1.tar.zst")]
+)
+def test_two_archives_of_one_version_are_not_chosen_between(pair: tuple[str, str]) -> None:
+    source = MemorySource()
+    for name in pair:
+        source.put(name, zipped(model()))
+    source.put("2.zip", zipped(model()))
+    versions = found(source)
+    verdict = versions[1].incomplete
+    assert verdict is not None
+    assert verdict.reason is VersionReason.DUPLICATE_VERSION
+    assert all(name in verdict.message for name in pair)
+    assert versions[2].incomplete is None
+
+
+def test_two_folders_of_one_version_are_not_chosen_between() -> None:
+    source = MemorySource()
+    source.put_all({**below("0001", model()), **below("1", model())})
+    verdict = found(source)[1].incomplete
+    assert verdict is not None
+    assert verdict.reason is VersionReason.DUPLICATE_VERSION
 
 
 def test_a_folder_that_lacks_a_shard_names_it() -> None:
@@ -82,7 +133,17 @@ def test_two_forms_of_one_version_are_not_chosen_between() -> None:
 
 def test_what_is_no_version_is_left_alone() -> None:
     source = MemorySource()
-    for name in ("readme.md", "v2/saved_model.pb", "1.zip.tmp", "2", "tmp/3.zip", "4/", "5.txt"):
+    for name in (
+        "readme.md",
+        "v2/saved_model.pb",
+        f"{MAX_VERSION + 1}.zip",
+        "1.ZIP",
+        "1.zip.tmp",
+        "2",
+        "tmp/3.zip",
+        "4/",
+        "5.txt",
+    ):
         source.put(name, b"x")
     assert discover(source.list(), {}) == {}
 
@@ -94,6 +155,31 @@ def test_the_order_of_a_listing_changes_nothing(order: list[str]) -> None:
     reference = found(source)
     source.objects = {name: source.objects[name] for name in order}
     assert found(source)[1].fingerprint == reference[1].fingerprint
+
+
+@given(
+    paths=st.lists(
+        st.one_of(
+            st.text(max_size=30),
+            st.from_regex(r"[0-9]{1,25}(/.{0,9}|\.zip|\.tar\.zst)?", fullmatch=True),
+        ),
+        max_size=8,
+        unique=True,
+    ),
+    marker=st.none() | st.text(min_size=1, max_size=5),
+)
+def test_any_listing_is_grouped_without_losing_or_doubling_an_object(
+    paths: list[str], marker: str | None
+) -> None:
+    source = MemorySource()
+    for path in paths:
+        source.put(path, b"x")
+    versions = discover(source.list(), {}, marker=marker)
+    grouped = [stored.path for version in versions.values() for stored in version.objects]
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) <= set(paths)
+    assert all(0 <= number <= MAX_VERSION for number in versions)
+    assert all(version.incomplete or version.is_archive for version in versions.values())
 
 
 def test_an_overwritten_object_changes_the_fingerprint() -> None:
