@@ -1,0 +1,114 @@
+"""Alerts and board ask for what operator and poller really export."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from inferencemodel_operator.metrics import Metrics
+from model_poller.metrics import METRICS
+from tests.support.rendering import MANIFESTS, run
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from tests.support.rendering import Programs
+
+pytestmark = pytest.mark.api
+
+MONITORING = MANIFESTS / "components" / "monitoring"
+BOARD = json.loads((MONITORING / "dashboard.json").read_text())
+ALERTS = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["spec"]
+RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+TESTS = Path(__file__).with_name("alerts.test.yaml")
+
+ADDED_BY_SCRAPING = {"namespace", "pod", "inferencemodel", "le"}
+_METRIC = re.compile(r"\b((?:inferencemodel_operator|model_poller)_\w+)(?:\{([^}]*)\})?")
+_LABEL = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)")
+_GROUPING = re.compile(r"\b(?:by|on)\s*\(([^)]*)\)")
+
+
+def exported(registry: CollectorRegistry) -> dict[str, set[str]]:
+    """Every series that a program exports, with the labels that it sets itself."""
+    found: dict[str, set[str]] = {}
+    for name, collector in registry._names_to_collectors.items():
+        found[name] = set(getattr(collector, "_labelnames", ()))
+    return found
+
+
+EXPORTED = {**exported(Metrics().registry), **exported(METRICS.registry)}
+
+
+def board_queries() -> list[str]:
+    return [target["expr"] for panel in BOARD["panels"] for target in panel.get("targets", [])]
+
+
+def used(query: str) -> dict[str, set[str]]:
+    """The metrics that a query asks for, each with the labels of its selector."""
+    return {name: set(_LABEL.findall(labels)) for name, labels in _METRIC.findall(query)}
+
+
+def grouped(query: str) -> set[str]:
+    """The labels that a query groups or joins by."""
+    return {label.strip() for group in _GROUPING.findall(query) for label in group.split(",")}
+
+
+@pytest.mark.parametrize("query", [*board_queries(), *(rule["expr"] for rule in RULES)])
+def test_a_query_asks_for_metrics_and_labels_that_are_exported(query: str) -> None:
+    asked = used(query)
+    assert asked
+    for name, labels in asked.items():
+        assert name in EXPORTED
+        assert labels <= EXPORTED[name] | ADDED_BY_SCRAPING
+    known = set().union(*(EXPORTED[name] for name in asked)) | ADDED_BY_SCRAPING
+    assert grouped(query) <= known
+
+
+def test_prometheus_takes_the_alerts_and_they_fire_when_they_should(
+    programs: Programs, tmp_path: Path
+) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(yaml.safe_dump(ALERTS))
+    run(programs.promtool, "check", "rules", "--lint=all", "--lint-fatal", rules)
+    tests = tmp_path / "tests.yaml"
+    tests.write_text(TESTS.read_text())
+    run(programs.promtool, "test", "rules", tests)
+
+
+def test_every_alert_is_tested_says_what_to_do_and_fires_in_some_test() -> None:
+    tests = TESTS.read_text()
+    for rule in RULES:
+        # Of the series ALERTS, which Prometheus itself writes, or of promtool's own form.
+        labels = f'alertname="{rule["alert"]}",alertstate="firing",'
+        assert labels in tests or f"alertname: {rule['alert']}\n" in tests
+    for rule in RULES:
+        assert rule["annotations"]["summary"].endswith(".")
+        assert rule["annotations"]["description"]
+
+
+def test_monitors_select_ports_that_are_there(programs: Programs) -> None:
+    service, pods = yaml.safe_load_all((MONITORING / "monitors.yaml").read_text())
+    objects = programs.kustomize(MANIFESTS / "base")
+    served = objects["Service", "inferencemodel-system", "inferencemodel-operator"]
+    assert {e["port"] for e in service["spec"]["endpoints"]} <= {
+        port["name"] for port in served["spec"]["ports"]
+    }
+    wanted = service["spec"]["selector"]["matchLabels"].items()
+    assert wanted <= served["metadata"]["labels"].items()
+    assert [e["port"] for e in pods["spec"]["podMetricsEndpoints"]] == ["poller", "http"]
+
+
+def test_panels_do_not_overlap_and_have_distinct_ids() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in BOARD["panels"]:
+        at = panel["gridPos"]
+        place = {(at["x"] + i, at["y"] + j) for i in range(at["w"]) for j in range(at["h"])}
+        assert not place & taken, panel["title"]
+        taken |= place
+    ids = [panel["id"] for panel in BOARD["panels"]]
+    assert len(ids) == len(set(ids))
