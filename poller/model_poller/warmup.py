@@ -1,0 +1,213 @@
+"""Warm-up requests that a user gives once, for versions that bring none of their own.
+
+TF Serving replays ``assets.extra/tf_serving_warmup_requests`` before it serves a version, and fails
+the load of one whose file is not a TFRecord of at most 1000 records. That would quarantine every
+version for the fault of one file beside them, so the file is checked before it is put into one.
+
+While the file can't be had, versions wait and what is served stays: a version that is served cold
+answers its first requests late, which is what the file was given against.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import google_crc32c
+
+from model_poller.errors import (
+    InsufficientDiskError,
+    InvalidSettingsError,
+    PollerError,
+    StoppedError,
+    WarmupUnavailableError,
+)
+from model_poller.fetch import download
+from model_poller.sources.opening import SourceSettings, open_source
+from model_poller.sources.uri import Location, parse_uri
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+    from typing import BinaryIO
+
+    from model_poller.sources import Source
+    from model_poller.unpacking import Room
+
+FOLDER = "assets.extra"
+FILE = "tf_serving_warmup_requests"
+MAX_BYTES = 100 << 20
+"""The file is copied into every version, and replayed at every load."""
+MAX_RECORDS = 1000
+"""TF Serving's kMaxNumRecords (servables/tensorflow/saved_model_warmup_util.h)."""
+_READ_BYTES = 1 << 20
+_HEADER = struct.Struct("<QL")
+_CHECKSUM = struct.Struct("<L")
+
+
+def locate(text: str, settings: SourceSettings) -> Path | Location:
+    """Read where the file is: a path, or a storage URI of one file.
+
+    Raises:
+        InvalidSettingsError
+    """
+    if "://" not in text:
+        return Path(text)
+    location = parse_uri(text)
+    if not location.prefix:
+        raise InvalidSettingsError(f"{text!r} names no file; write the URI of the file itself")
+    if location.scheme == "file":
+        return Path("/", location.prefix)
+    if location.scheme == "pvc":
+        claims = [own.bucket for own in settings.locations if own.scheme == "pvc"]
+        if not settings.mount or location.bucket not in claims:
+            raise InvalidSettingsError(
+                f"{text!r} lies on a claim that is not mounted here; put the file beside the"
+                " versions, or give another URI"
+            )
+        return settings.mount / location.prefix
+    return location
+
+
+class WarmupRequests:
+    """The file that versions get; it is read anew for each."""
+
+    def __init__(
+        self,
+        where: Path | Location,
+        settings: SourceSettings,
+        opener: Callable[[SourceSettings], Source] = open_source,
+    ) -> None:
+        self._where = where
+        self._settings = settings
+        self._opener = opener
+
+    def put(self, model: Path, *, room: Room, stopped: threading.Event) -> None:
+        """Put the file into a version that is not published yet; its own file wins.
+
+        Raises:
+            WarmupUnavailableError: the file can't be read, or is not what TF Serving takes.
+            InsufficientDiskError, StoppedError, OSError
+        """
+        target = model / FOLDER / FILE
+        if target.exists():
+            return
+        target.parent.mkdir(exist_ok=True)
+        if isinstance(self._where, Location):
+            self._fetch(self._where, target, room, stopped)
+        else:
+            self._copy(self._where, target, room)
+        try:
+            check(target)
+        except ValueError as error:
+            raise self._unavailable(f"{error}; write it with tf.io.TFRecordWriter") from error
+
+    def _copy(self, path: Path, target: Path, room: Room) -> None:
+        try:
+            with path.open("rb") as source:
+                size = path.stat().st_size
+                self._check_size(size)
+                room(size)
+                with target.open("xb") as copy:
+                    shutil.copyfileobj(source, copy, _READ_BYTES)
+        except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+            raise self._unavailable(error.strerror) from error
+
+    def _fetch(
+        self, location: Location, target: Path, room: Room, stopped: threading.Event
+    ) -> None:
+        folder, _, name = location.prefix.rpartition("/")
+        parent = replace(location, prefix=folder)
+        own = self._settings
+        if own.locations and own.locations[0].scheme == location.scheme:
+            chosen = replace(own, locations=(parent,))
+        else:
+            # An endpoint or a region is that of the versions' own store.
+            chosen = SourceSettings(locations=(parent,), credentials=own.credentials)
+        try:
+            source = self._opener(chosen)
+            try:
+                stored = next((s for s in source.list() if s.path == name), None)
+                if stored is None:
+                    raise self._unavailable("there is no such file")
+                self._check_size(stored.size)
+                room(stored.size)
+                download(source, {target: stored}, stopped=stopped, progress=lambda _: None)
+            finally:
+                source.close()
+        except (StoppedError, InsufficientDiskError, WarmupUnavailableError):
+            raise
+        except PollerError as error:
+            raise self._unavailable(str(error)) from error
+
+    def _check_size(self, size: int) -> None:
+        if size > MAX_BYTES:
+            raise self._unavailable(f"it has {size} bytes, more than {MAX_BYTES}")
+
+    def _unavailable(self, why: str | None) -> WarmupUnavailableError:
+        where = self._where.uri if isinstance(self._where, Location) else self._where
+        return WarmupUnavailableError(
+            f"the warm-up requests {where} can't be used ({why}); new versions wait for them, what"
+            " is served stays: correct the file, or configure none"
+        )
+
+
+def check(path: Path) -> None:
+    """See whether a file is a TFRecord that TF Serving replays.
+
+    A record is its length, a masked CRC-32C of that, the content, and a masked CRC-32C of it
+    (https://www.tensorflow.org/tutorials/load_data/tfrecord, "TFRecords format details").
+
+    Raises:
+        ValueError: it is not; the message says where.
+    """
+    records = 0
+    left = path.stat().st_size
+    with path.open("rb") as file:
+        while left:
+            records += 1
+            header = file.read(_HEADER.size)
+            left -= len(header) + _CHECKSUM.size
+            if len(header) < _HEADER.size:
+                raise ValueError(f"record {records} is cut")
+            length, told = _HEADER.unpack(header)
+            if told != _masked(google_crc32c.value(header[:8])):
+                raise ValueError(f"record {records} does not begin like one of a TFRecord")
+            if length > left:
+                raise ValueError(f"record {records} is cut")
+            left -= length
+            if _CHECKSUM.pack(_masked(_checksum(file, length))) != file.read(_CHECKSUM.size):
+                raise ValueError(f"the checksum of record {records} is wrong")
+    if not 1 <= records <= MAX_RECORDS:
+        raise ValueError(f"it has {records} records; it should have from 1 to {MAX_RECORDS}")
+
+
+def overlay(folder: Path, into: Path) -> None:
+    """Make a folder that shows a version's files by links, with an ``assets.extra`` of its own.
+
+    For a version that lies on a mounted volume and is not written to.
+    """
+    into.mkdir()
+    for entry in folder.iterdir():
+        if entry.name == FOLDER:
+            (into / FOLDER).mkdir()
+            for extra in entry.iterdir():
+                (into / FOLDER / extra.name).symlink_to(extra)
+        else:
+            (into / entry.name).symlink_to(entry)
+
+
+def _checksum(file: BinaryIO, length: int) -> int:
+    checksum = 0
+    while length:
+        piece = file.read(min(_READ_BYTES, length))
+        length -= len(piece)
+        checksum = google_crc32c.extend(checksum, piece)
+    return checksum
+
+
+def _masked(checksum: int) -> int:
+    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
