@@ -49,5 +49,16 @@ def open_source(chosen: SourceSettings) -> Source:
                 anonymous=chosen.anonymous,
                 credentials=chosen.credentials,
             )
+        case "s3":
+            from model_poller.sources.s3 import S3Source
+
+            return S3Source(
+                chosen.locations[0],
+                endpoint=chosen.endpoint,
+                region=chosen.region,
+                path_style=chosen.path_style,
+                anonymous=chosen.anonymous,
+                credentials=chosen.credentials,
+            )
         case _:
             raise InvalidSettingsError(f"{scheme}:// is not supported")

@@ -1,0 +1,140 @@
+"""Small requests to a store: listings, questions about an object, tokens, uploads."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import random
+import ssl
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import certifi
+
+from model_poller.errors import UnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+TIMEOUT_SECONDS = 10.0
+_LIMIT_BYTES = 64 << 20
+"""Far above the longest page of a listing."""
+_ATTEMPTS = 3
+_FIRST_DELAY_SECONDS = 0.3
+_LONGEST_DELAY_SECONDS = 5.0
+"""A server that asks for more patience gets it from the next look."""
+_BUSY = frozenset({429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server said, whatever the status."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By names in lower case."""
+    body: bytes
+
+    def header(self, name: str) -> str:
+        """The value of a header, its name in any case; empty without one."""
+        return self.headers.get(name.lower(), "")
+
+
+class HttpCalls:
+    """Connections to one server, shared by threads and kept open between requests."""
+
+    def __init__(self, endpoint: str, timeout: float = TIMEOUT_SECONDS) -> None:
+        """``timeout`` is in seconds, for connecting and for each read."""
+        parts = urlsplit(endpoint)
+        self._host, self._port = parts.hostname or "", parts.port
+        self._timeout = timeout
+        self._tls = None
+        if parts.scheme == "https":
+            bundle = os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
+            self._tls = ssl.create_default_context(cafile=bundle)
+        self._idle: list[http.client.HTTPConnection] = []
+        self._lock = threading.Lock()
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        headers: Callable[[], Mapping[str, str]],
+        body: bytes = b"",
+    ) -> Answer:
+        """Send a request that does no harm twice; faults that pass by are tried again.
+
+        ``headers`` is asked for every try, as signatures grow old.
+
+        Raises:
+            UnreachableError: the server did not answer.
+        """
+        for attempt in range(_ATTEMPTS):
+            last = attempt == _ATTEMPTS - 1
+            delay = _FIRST_DELAY_SECONDS * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311
+            try:
+                answer = self.send(method, target, headers(), body, kept=attempt == 0)
+            except UnreachableError:
+                if last:
+                    raise
+            else:
+                if last or answer.status not in _BUSY:
+                    return answer
+                with suppress(ValueError):
+                    delay = max(delay, float(answer.header("Retry-After") or 0))
+            time.sleep(min(delay, _LONGEST_DELAY_SECONDS))
+        raise AssertionError
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | IO[bytes] = b"",
+        *,
+        kept: bool = False,
+    ) -> Answer:
+        """Send a request once, on a kept connection only where losing it does no harm.
+
+        A file as ``body`` is read from where it stands, and needs a Content-Length.
+
+        Raises:
+            UnreachableError: the server did not answer.
+        """
+        connection = self._take() if kept else self._connect()
+        try:
+            connection.request(method, target, body=body or None, headers=dict(headers))
+            response = connection.getresponse()
+            content = response.read(_LIMIT_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise UnreachableError(f"{self._host} does not answer ({error})") from error
+        if response.isclosed() and not response.will_close:
+            with self._lock:
+                self._idle.append(connection)
+        else:
+            connection.close()
+        told = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status, told, content)
+
+    def close(self) -> None:
+        """Close the kept connections."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _take(self) -> http.client.HTTPConnection:
+        with self._lock:
+            return self._idle.pop() if self._idle else self._connect()
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._tls:
+            return http.client.HTTPSConnection(
+                self._host, self._port, timeout=self._timeout, context=self._tls
+            )
+        return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)

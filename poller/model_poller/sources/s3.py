@@ -1,0 +1,219 @@
+"""``s3://``: Amazon S3 and what speaks its API."""
+
+from __future__ import annotations
+
+import base64
+import re
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote_plus, urlencode, urlsplit
+
+from model_poller.aws import AwsIdentity, domain, told_permission, told_principal
+from model_poller.errors import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    ObjectChangedError,
+    PollerError,
+    UnreachableError,
+)
+from model_poller.metrics import METRICS
+from model_poller.sources import StoredObject
+from model_poller.sources.http_calls import Answer, HttpCalls
+from model_poller.sources.http_ranges import HttpRanges, RefusedError
+from model_poller.sources.xml_answers import parse_xml, text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from model_poller.credentials import Credentials
+    from model_poller.sources import ByteRange
+    from model_poller.sources.uri import Location
+
+_NO_KEYS = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefresh"}
+)
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+class S3Source:
+    """Versions in one folder of a bucket."""
+
+    mount = None
+
+    def __init__(
+        self,
+        location: Location,
+        *,
+        endpoint: str | None,
+        region: str | None,
+        path_style: bool,
+        anonymous: bool,
+        credentials: Credentials,
+    ) -> None:
+        """``endpoint`` replaces Amazon's own; ``path_style`` names the bucket in the path."""
+        self._location = location
+        self._identity = AwsIdentity(credentials, region, anonymous=anonymous)
+        told = credentials.get("AWS_ENDPOINT_URL_S3") or credentials.get("AWS_ENDPOINT_URL")
+        self._endpoint = (endpoint or told or "").rstrip("/")
+        # No certificate fits a host name whose bucket has dots.
+        self._path_style = path_style or (not endpoint and bool(told)) or "." in location.bucket
+        self._connect()
+
+    def _connect(self) -> None:
+        region, bucket = self._identity.region, self._location.bucket
+        parts = urlsplit(self._endpoint or f"https://s3.{region}.{domain(region)}")
+        host = parts.netloc if self._path_style else f"{bucket}.{parts.netloc}"
+        self._origin = f"{parts.scheme}://{host}"
+        self._root = f"{parts.path}/{bucket}" if self._path_style else parts.path
+        self._calls = HttpCalls(self._origin)
+        self._ranges = HttpRanges(self._origin)
+
+    @property
+    def uri(self) -> str:
+        """As the user wrote it."""
+        return self._location.uri
+
+    @property
+    def locations(self) -> tuple[Location, ...]:
+        """Where it looks."""
+        return (self._location,)
+
+    def add(self, location: Location) -> bool:  # noqa: ARG002
+        """Not done: it looks into one place only."""
+        return False
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._calls.close()
+        self._ranges.close()
+
+    def list(self) -> list[StoredObject]:
+        """See `Source.list`; checksums are told by `describe`."""
+        prefix = f"{self._location.prefix}/" if self._location.prefix else ""
+        found: list[StoredObject] = []
+        query = {"encoding-type": "url", "list-type": "2", "prefix": prefix}
+        while True:
+            METRICS.source_requests.labels("list").inc()
+            answer = self._ask("GET", "/", query)
+            page = parse_xml(answer.body) if answer.status == 200 else None
+            if page is None:
+                raise self._refused(answer, "s3:ListBucket", self.uri)
+            for entry in page.iter("Contents"):
+                name = unquote_plus(text(entry, "Key"))
+                found.append(
+                    StoredObject(
+                        url=f"s3://{self._location.bucket}/{name}",
+                        bucket=self._location.bucket,
+                        name=name,
+                        path=name.removeprefix(prefix),
+                        size=int(text(entry, "Size")),
+                        crc32c=None,
+                        generation=text(entry, "ETag").strip('"'),
+                    )
+                )
+            if text(page, "IsTruncated") != "true":
+                return found
+            query["continuation-token"] = text(page, "NextContinuationToken")
+
+    def describe(self, stored: StoredObject) -> StoredObject:
+        """See `Source.describe`."""
+        METRICS.source_requests.labels("head").inc()
+        headers = {"If-Match": f'"{stored.generation}"', "x-amz-checksum-mode": "ENABLED"}
+        answer = self._ask("HEAD", _path(stored), headers=headers)
+        if answer.status != 200:
+            raise self._refused(answer, "s3:GetObject", stored.url)
+        crc32c = answer.header("x-amz-checksum-crc32c")
+        # A composite checksum, of a multipart upload, is not one of the bytes.
+        whole = answer.header("x-amz-checksum-type") != "COMPOSITE" and "-" not in crc32c
+        # https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html: what an ETag is.
+        plain = answer.header("x-amz-server-side-encryption") in ("", "AES256")
+        customer = answer.header("x-amz-server-side-encryption-customer-algorithm")
+        is_md5 = plain and not customer and _MD5.fullmatch(stored.generation)
+        return replace(
+            stored,
+            crc32c=int.from_bytes(base64.b64decode(crc32c), "big") if crc32c and whole else None,
+            md5=bytes.fromhex(stored.generation) if is_md5 else None,
+        )
+
+    @contextmanager
+    def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
+        """See `Source.open_range`."""
+        METRICS.source_requests.labels("get").inc()
+        target = self._root + _path(stored)
+        wanted = {"If-Match": f'"{stored.generation}"'}
+        headers = self._identity.sign("s3", "GET", self._origin + target, wanted)
+        try:
+            with self._ranges.get(target, headers, start, length) as body:
+                yield body
+        except RefusedError as refusal:
+            answer = Answer(refusal.status, {}, refusal.body.encode())
+            raise self._refused(answer, "s3:GetObject", stored.url) from refusal
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        target = self._root + path
+        if query:
+            target += f"?{urlencode(sorted(query.items()), quote_via=quote, safe='')}"
+        answer = self._calls.ask(
+            method,
+            target,
+            lambda: self._identity.sign("s3", method, self._origin + target, headers or {}),
+        )
+        region = _told_region(answer) if answer.status in (301, 400) else ""
+        if region not in ("", self._identity.region):
+            # Nobody has to know where a bucket is: S3 tells.
+            self._identity.region = region
+            self.close()
+            self._connect()
+            return self._ask(method, path, query, headers)
+        return answer
+
+    def _refused(self, answer: Answer, permission: str, where: str) -> PollerError:
+        status = answer.status
+        told = parse_xml(answer.body)
+        code = text(told, "Code") if told is not None else ""
+        message = text(told, "Message") if told is not None else ""
+        if code == "NoSuchBucket" or (status == 404 and permission == "s3:ListBucket"):
+            return BucketNotFoundError(
+                f"the bucket {self._location.bucket} does not exist; create it or correct the"
+                f" storage URI {self.uri}"
+            )
+        if status in (404, 412, 416):
+            return ObjectChangedError(
+                f"{where} was replaced or deleted while it was read; the next look shows what is"
+                " there now"
+            )
+        if code in _NO_KEYS:
+            who = self._identity.principal
+            self._identity.forget()
+            return AccessDeniedError(
+                f"{who} is refused at {where} ({code}: {message}); renew the keys"
+            )
+        if status in (401, 403):
+            who = told_principal(message) or self._identity.principal
+            lacks = told_permission(message) or permission
+            detail = f" ({code}: {message})" if code not in ("", "AccessDenied") else ""
+            return AccessDeniedError(
+                f"{who} lacks {lacks} on {where}{detail}; allow it in a policy of the caller or"
+                " of the bucket"
+            )
+        return UnreachableError(
+            f"reading {where} was answered {status} {code}".rstrip() + "; it is tried again"
+        )
+
+
+def _told_region(answer: Answer) -> str:
+    if region := answer.header("x-amz-bucket-region"):
+        return region
+    told = parse_xml(answer.body)
+    return text(told, "Region") if told is not None else ""
+
+
+def _path(stored: StoredObject) -> str:
+    return f"/{quote(stored.name, safe='/~')}"

@@ -1,0 +1,25 @@
+"""Answers in XML, as S3, STS and Azure give them."""
+
+from __future__ import annotations
+
+# Python's expat refuses what grows while it is read, and external parts are never loaded.
+import xml.etree.ElementTree as ET
+from typing import TypeAlias
+
+Element: TypeAlias = ET.Element
+
+
+def parse_xml(body: bytes) -> Element | None:
+    """The root of a document, with all names freed of their namespace; None where it is none."""
+    try:
+        root = ET.fromstring(body)  # noqa: S314
+    except ET.ParseError:
+        return None
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    return root
+
+
+def text(element: Element, path: str) -> str:
+    """What stands in the first element of a path, at any depth below; empty without one."""
+    return (element.findtext(f".//{path}") or "").strip()
