@@ -34,7 +34,7 @@ from awscrt.auth import (
 from awscrt.http import HttpHeaders, HttpRequest
 
 from model_poller.errors import AccessDeniedError, UnreachableError
-from model_poller.sources.http_calls import Answer, HttpCalls
+from model_poller.sources.http_calls import Answer, HttpCalls, require_printable
 from model_poller.sources.xml_answers import parse_xml, text
 
 if TYPE_CHECKING:
@@ -135,7 +135,9 @@ class AwsIdentity:
             else AwsSignedBodyHeaderType.NONE,
         )
         aws_sign_request(request, config).result(_SIGN_SECONDS)
-        return {name: value for name, value in request.headers if name.lower() != "host"}
+        signed = {name: value for name, value in request.headers if name.lower() != "host"}
+        require_printable(signed, keys.principal)
+        return signed
 
     def keys(self) -> Keys:
         """What to sign with now.
@@ -269,7 +271,7 @@ def _ask(method: str, url: str, headers: dict[str, str], body: bytes = b"") -> A
     calls = HttpCalls(url)
     target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     try:
-        answer = calls.ask(method, target, lambda: headers, body)
+        answer = calls.ask(method, lambda: (target, headers), body)
     finally:
         calls.close()
     if answer.status == 429 or answer.status >= 500:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import certifi
 
-from model_poller.errors import UnreachableError
+from model_poller.errors import AccessDeniedError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -62,13 +62,12 @@ class HttpCalls:
     def ask(
         self,
         method: str,
-        target: str,
-        headers: Callable[[], Mapping[str, str]],
+        prepare: Callable[[], tuple[str, Mapping[str, str]]],
         body: bytes = b"",
     ) -> Answer:
         """Send a request that does no harm twice; faults that pass by are tried again.
 
-        ``headers`` is asked for every try, as signatures grow old.
+        ``prepare`` gives target and headers of every try, as signatures grow old.
 
         Raises:
             UnreachableError: the server did not answer.
@@ -76,8 +75,9 @@ class HttpCalls:
         for attempt in range(_ATTEMPTS):
             last = attempt == _ATTEMPTS - 1
             delay = _FIRST_DELAY_SECONDS * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311
+            target, headers = prepare()
             try:
-                answer = self.send(method, target, headers(), body, kept=attempt == 0)
+                answer = self.send(method, target, headers, body, kept=attempt == 0)
             except UnreachableError:
                 if last:
                     raise
@@ -138,3 +138,15 @@ class HttpCalls:
                 self._host, self._port, timeout=self._timeout, context=self._tls
             )
         return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+
+
+def require_printable(headers: Mapping[str, str], principal: str) -> None:
+    """Refuse what ``http.client`` would refuse with the secret in its message.
+
+    Raises:
+        AccessDeniedError
+    """
+    if not all(value.isascii() and value.isprintable() for value in headers.values()):
+        raise AccessDeniedError(
+            f"the credentials of {principal} hold characters that can't be sent; write them anew"
+        )

@@ -60,5 +60,15 @@ def open_source(chosen: SourceSettings) -> Source:
                 anonymous=chosen.anonymous,
                 credentials=chosen.credentials,
             )
+        case "az":
+            from model_poller.sources.az import AzureSource
+
+            return AzureSource(
+                chosen.locations[0],
+                endpoint=chosen.endpoint,
+                account=chosen.azure_account,
+                anonymous=chosen.anonymous,
+                credentials=chosen.credentials,
+            )
         case _:
             raise InvalidSettingsError(f"{scheme}:// is not supported")

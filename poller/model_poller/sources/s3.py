@@ -162,8 +162,10 @@ class S3Source:
             target += f"?{urlencode(sorted(query.items()), quote_via=quote, safe='')}"
         answer = self._calls.ask(
             method,
-            target,
-            lambda: self._identity.sign("s3", method, self._origin + target, headers or {}),
+            lambda: (
+                target,
+                self._identity.sign("s3", method, self._origin + target, headers or {}),
+            ),
         )
         region = _told_region(answer) if answer.status in (301, 400) else ""
         if region not in ("", self._identity.region):

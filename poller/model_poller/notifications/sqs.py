@@ -1,0 +1,207 @@
+"""Amazon SQS by long polling: event notifications of a bucket, however they came into the queue.
+
+Straight from S3, by way of an SNS topic, or by way of EventBridge. Formats:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html,
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html,
+https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import re
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_plus, urlsplit
+
+from model_poller.aws import AwsIdentity, told_permission, told_principal
+from model_poller.errors import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    InvalidSettingsError,
+    PollerError,
+    UnreachableError,
+)
+from model_poller.metrics import METRICS
+from model_poller.sources.http_calls import HttpCalls
+from model_poller.status import NotificationsStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from model_poller.credentials import Credentials
+
+_WAIT_SECONDS = 20
+"""The longest that SQS offers."""
+_BATCH = 10
+"""The most that SQS hands out at once."""
+_TIMEOUT_SECONDS = _WAIT_SECONDS + 10.0
+_LAST_RETRY_SECONDS = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class Queue:
+    """Listens to one queue until it is stopped, through every failure."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        credentials: Credentials,
+        region: str | None,
+        on_object: Callable[[str, str], None],
+        on_connect: Callable[[], None],
+        report: Callable[[NotificationsStatus], None],
+    ) -> None:
+        """``url`` names the queue; ``region`` counts where the URL does not tell one.
+
+        ``on_object`` gets bucket and name of an object that changed, before the message is
+        deleted; ``on_connect`` is called when messages may have been missed. All callbacks come
+        on this queue's own thread.
+
+        Raises:
+            InvalidSettingsError: this is not a queue's URL.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.count("/") < 2:
+            raise InvalidSettingsError(
+                f"{url!r} is no queue; write https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"
+            )
+        self._url = url
+        self._origin = f"{parts.scheme}://{parts.netloc}"
+        told = re.match(r"sqs\.([a-z0-9-]+)\.amazonaws\.com", parts.hostname)
+        self._identity = AwsIdentity(credentials, told[1] if told else region, anonymous=False)
+        self._calls = HttpCalls(self._origin, _TIMEOUT_SECONDS)
+        self._on_object = on_object
+        self._on_connect = on_connect
+        self._report = report
+        self._told: NotificationsStatus | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="queue", daemon=True)
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Listen no more; what is under way ends by itself."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopped.is_set():
+            try:
+                # The first question is answered at once, and so tells whether there is a queue.
+                self._poll(_WAIT_SECONDS if self._told and self._told.connected else 0)
+            except (PollerError, OSError) as error:
+                self._tell(NotificationsStatus(connected=False, message=str(error)))
+                failures += 1
+                delay = min(0.5 * 2.0**failures, _LAST_RETRY_SECONDS)
+                self._stopped.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311
+                continue
+            failures = 0
+            if self._tell(NotificationsStatus(connected=True)):
+                self._on_connect()
+        self._calls.close()
+
+    def _poll(self, wait: int) -> None:
+        told = self._call(
+            "ReceiveMessage",
+            MaxNumberOfMessages=_BATCH,
+            WaitTimeSeconds=wait,
+            MessageSystemAttributeNames=["SentTimestamp"],
+        )
+        messages = told.get("Messages") or []
+        for message in messages:
+            self._take(message)
+        if messages:
+            self._call(
+                "DeleteMessageBatch",
+                Entries=[
+                    {"Id": str(i), "ReceiptHandle": message["ReceiptHandle"]}
+                    for i, message in enumerate(messages)
+                ],
+            )
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if sent := (message.get("Attributes") or {}).get("SentTimestamp"):
+            METRICS.notification_lag.observe(max(0.0, time.time() - int(sent) / 1000))
+        changed = list(changed_objects(message.get("Body") or ""))
+        METRICS.notifications.labels("object" if changed else "unknown").inc()
+        for bucket, name in changed:
+            self._on_object(bucket, name)
+
+    def _call(self, action: str, **arguments: Any) -> dict[str, Any]:
+        body = json.dumps({"QueueUrl": self._url, **arguments}).encode()
+        headers = {
+            "Content-Type": "application/x-amz-json-1.0",
+            "X-Amz-Target": f"AmazonSQS.{action}",
+        }
+        answer = self._calls.send(
+            "POST",
+            "/",
+            self._identity.sign("sqs", "POST", f"{self._origin}/", headers, payload=body),
+            body,
+            kept=True,
+        )
+        try:
+            told = json.loads(answer.body or b"{}")
+        except ValueError:
+            told = {}
+        if answer.status == 200 and isinstance(told, dict):
+            return told
+        code = (
+            answer.header("x-amzn-query-error").partition(";")[0]
+            or str(told.get("__type", "")).rpartition("#")[2]
+        )
+        raise self._refused(action, answer.status, code, str(told.get("message") or ""))
+
+    def _refused(self, action: str, status: int, code: str, message: str) -> PollerError:
+        if code.endswith(("QueueDoesNotExist", "NonExistentQueue")):
+            return BucketNotFoundError(
+                f"the queue {self._url} does not exist; create it or correct its URL"
+            )
+        if status in (400, 401, 403):
+            who = told_principal(message) or self._identity.principal
+            lacks = told_permission(message) or f"sqs:{action}"
+            self._identity.forget()
+            return AccessDeniedError(
+                f"{who} lacks {lacks} on the queue {self._url} ({code}: {message}); allow"
+                " sqs:ReceiveMessage and sqs:DeleteMessage"
+            )
+        return UnreachableError(f"the queue {self._url} answered {status} {code}".rstrip())
+
+    def _tell(self, status: NotificationsStatus) -> bool:
+        if status == self._told:
+            return False
+        self._told = status
+        if status.connected:
+            _log.info("listening to %s", self._url)
+        else:
+            _log.warning("%s; versions are found by looking meanwhile", status.message)
+        self._report(status)
+        return True
+
+
+def changed_objects(body: str) -> Iterator[tuple[str, str]]:
+    """Bucket and name of each object that a message tells of; none in a message of other things."""
+    try:
+        event = json.loads(body)
+        if isinstance(event.get("Message"), str) and event.get("Type") == "Notification":
+            event = json.loads(event["Message"])
+        if "detail" in event:
+            detail = event["detail"]
+            changed = [(detail["bucket"]["name"], detail["object"]["key"])]
+        else:
+            changed = [
+                # S3 encodes names as in a form, EventBridge leaves them as they are.
+                (record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"]))
+                for record in event["Records"]
+            ]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return
+    yield from changed

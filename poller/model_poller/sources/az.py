@@ -1,0 +1,171 @@
+"""``az://``: Azure Blob Storage and what speaks its API."""
+
+from __future__ import annotations
+
+import base64
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlencode, urlsplit
+
+from model_poller.azure import AzureIdentity
+from model_poller.errors import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    ObjectChangedError,
+    PollerError,
+    UnreachableError,
+)
+from model_poller.metrics import METRICS
+from model_poller.sources import StoredObject
+from model_poller.sources.http_calls import HttpCalls
+from model_poller.sources.http_ranges import HttpRanges, RefusedError
+from model_poller.sources.xml_answers import parse_xml, text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from xml.etree.ElementTree import Element
+
+    from model_poller.credentials import Credentials
+    from model_poller.sources import ByteRange
+    from model_poller.sources.uri import Location
+
+
+class AzureSource:
+    """Versions in one folder of a container."""
+
+    mount = None
+
+    def __init__(
+        self,
+        location: Location,
+        *,
+        endpoint: str | None,
+        account: str | None,
+        anonymous: bool,
+        credentials: Credentials,
+    ) -> None:
+        """``endpoint`` replaces the account's own; an emulator's has the account in its path.
+
+        Raises:
+            InvalidSettingsError: neither an endpoint nor an account is named.
+        """
+        self._location = location
+        self._identity = AzureIdentity(credentials, account, anonymous=anonymous)
+        parts = urlsplit((endpoint or self._identity.endpoint).rstrip("/"))
+        self._origin = f"{parts.scheme}://{parts.netloc}"
+        self._root = f"{parts.path}/{location.bucket}"
+        self._calls = HttpCalls(self._origin)
+        self._ranges = HttpRanges(self._origin)
+
+    @property
+    def uri(self) -> str:
+        """As the user wrote it."""
+        return self._location.uri
+
+    @property
+    def locations(self) -> tuple[Location, ...]:
+        """Where it looks."""
+        return (self._location,)
+
+    def add(self, location: Location) -> bool:  # noqa: ARG002
+        """Not done: it looks into one place only."""
+        return False
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._calls.close()
+        self._ranges.close()
+
+    def list(self) -> list[StoredObject]:
+        """See `Source.list`."""
+        prefix = f"{self._location.prefix}/" if self._location.prefix else ""
+        found: list[StoredObject] = []
+        marker = ""
+        while True:
+            METRICS.source_requests.labels("list").inc()
+            query = {"restype": "container", "comp": "list", "include": "metadata"}
+            query |= {"prefix": prefix} if prefix else {}
+            query |= {"marker": marker} if marker else {}
+            url = f"{self._origin}{self._root}?{urlencode(query, quote_via=quote)}"
+            answer = self._calls.ask("GET", partial(self._identity.prove, "GET", url, {}))
+            page = parse_xml(answer.body) if answer.status == 200 else None
+            if page is None:
+                raise self._refused(answer.status, answer.body, "list", self.uri)
+            for blob in page.iter("Blob"):
+                # With a hierarchical namespace, folders are listed as if they were blobs.
+                if text(blob, "hdi_isfolder").lower() == "true":
+                    continue
+                name = _name(blob)
+                md5 = text(blob, "Content-MD5")
+                found.append(
+                    StoredObject(
+                        url=f"az://{self._location.bucket}/{name}",
+                        bucket=self._location.bucket,
+                        name=name,
+                        path=name.removeprefix(prefix),
+                        size=int(text(blob, "Content-Length")),
+                        crc32c=None,
+                        generation=text(blob, "Etag").strip('"'),
+                        md5=base64.b64decode(md5) if md5 else None,
+                    )
+                )
+            marker = text(page, "NextMarker")
+            if not marker:
+                return found
+
+    def describe(self, stored: StoredObject) -> StoredObject:
+        """See `Source.describe`: a listing tells all."""
+        return stored
+
+    @contextmanager
+    def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
+        """See `Source.open_range`."""
+        METRICS.source_requests.labels("get").inc()
+        wanted = {
+            "If-Match": f'"{stored.generation}"',
+            # Part of what a shared key signs.
+            "Range": f"bytes={start}-{start + length - 1}",
+        }
+        url = f"{self._origin}{self._root}/{quote(stored.name, safe='/~')}"
+        target, headers = self._identity.prove("GET", url, wanted)
+        try:
+            with self._ranges.get(target, headers, start, length) as body:
+                yield body
+        except RefusedError as refusal:
+            raise self._refused(
+                refusal.status, refusal.body.encode(), "read", stored.url
+            ) from refusal
+
+    def _refused(self, status: int, body: bytes, wanted: str, where: str) -> PollerError:
+        told = parse_xml(body)
+        code = text(told, "Code") if told is not None else ""
+        if code == "ContainerNotFound" or (status == 404 and wanted == "list"):
+            return BucketNotFoundError(
+                f"the container {self._location.bucket} does not exist, or is not public to an"
+                f" anonymous caller; create it or correct the storage URI {self.uri}"
+            )
+        if status in (404, 412, 416):
+            return ObjectChangedError(
+                f"{where} was replaced or deleted while it was read; the next look shows what is"
+                " there now"
+            )
+        if status in (401, 403) or code == "PublicAccessNotPermitted":
+            who = self._identity.principal
+            self._identity.forget()
+            return AccessDeniedError(
+                f"{who} may not {wanted} {where} ({code or status}); grant Storage Blob Data Reader"
+                " on the container, or the permissions r and l to a shared access signature"
+            )
+        return UnreachableError(
+            f"reading {where} was answered {status} {code}".rstrip() + "; it is tried again"
+        )
+
+
+def _name(blob: Element) -> str:
+    name = blob.find("Name")
+    if name is None:
+        return ""
+    told = name.text or ""
+    # Names that XML can't hold come encoded.
+    return unquote(told) if name.get("Encoded") == "true" else told
