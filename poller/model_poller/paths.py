@@ -64,7 +64,7 @@ class Names:
         if fault:
             raise BrokenVersionError(
                 VersionReason.UNSAFE_ARCHIVE,
-                f"{self._origin}: the name {name[:200]!r} {fault}; nothing of it was taken. Upload"
+                f"{self._origin}: the name {name[:200]!a} {fault}; nothing of it was taken. Upload"
                 " it anew with plain relative names.",
             )
 
@@ -81,8 +81,8 @@ def _likeness(name: str, twin: str) -> str:
     if name == twin:
         return "is there twice"
     if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", twin):
-        return f"differs from {twin!r} only by how its accents are encoded"
-    return f"differs only by case from {twin!r}"
+        return f"differs from {twin[:200]!a} only by how its accents are encoded"
+    return f"differs only by case from {twin[:200]!a}"
 
 
 def _fault(name: str) -> str | None:

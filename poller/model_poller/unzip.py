@@ -64,7 +64,7 @@ def unzip(bundle: IO[bytes], size: int, tree: Tree) -> None:
     """
     entries, end = _directory(bundle, size, tree)
     names = [_admit(entry, tree) for entry in entries]
-    limits = [*(entry.offset for entry in entries[1:]), end]
+    limits = [*(entry.offset for entry in entries), end][1:]
     for entry, limit in zip(entries, limits, strict=True):
         _check_overlap(entry, entry.offset + _LOCAL.size + len(entry.name), limit, tree)
     expanded = sum(entry.expanded for entry in entries)
