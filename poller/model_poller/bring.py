@@ -3,134 +3,238 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
+import shutil
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from model_poller import archive, integrity
+from model_poller import archive, integrity, manifest, warmup
 from model_poller.core import fetch_size
-from model_poller.errors import BrokenVersionError, IncompleteVersionError, InsufficientDiskError
-from model_poller.fetch import download
+from model_poller.errors import (
+    BrokenVersionError,
+    IncompleteVersionError,
+    InsufficientDiskError,
+    StoppedError,
+    UnreachableError,
+    WarmupUnavailableError,
+)
+from model_poller.fetch import Download, FetchLimits, download
+from model_poller.journal import Journal
 from model_poller.metrics import METRICS
 from model_poller.paths import Names
 from model_poller.store import Record
+from model_poller.unpacking import Limits
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from model_poller.signature import PublicKey
     from model_poller.sources import Source
     from model_poller.store import Store
     from model_poller.versions import StoredVersion
+    from model_poller.warmup import WarmupRequests
 
 _log = logging.getLogger(__name__)
 
+_RESUMABLE = (UnreachableError, StoppedError, WarmupUnavailableError)
+"""After these, what is on the disk already is worth keeping for the next try."""
 
-def bring(
-    source: Source,
-    store: Store,
-    stored: StoredVersion,
-    *,
-    stopped: threading.Event,
-    progress: Callable[[int], None],
-    limits: archive.Limits,
-) -> None:
-    """Fetch, check and keep one version; afterwards it is complete on the volume.
 
-    Raises:
-        BrokenVersionError: these objects will never do.
-        IncompleteVersionError: a folder lacks a file.
-        InsufficientDiskError, CorruptDownloadError, ObjectChangedError, AccessDeniedError,
-        UnreachableError, StoppedError, OSError
-    """
-    begin = time.monotonic()
-    store.require(fetch_size(stored))
-    staged = store.stage(stored.version)
-    try:
-        model = (_bring_archive if stored.is_archive else _bring_folder)(
-            source, store, stored, staged, stopped, progress, limits
-        )
-        with _step("sync"):
-            store.adopt(model, Record(stored.version, stored.fingerprint))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What a version has to come with, and what it gets."""
+
+    manifest: bool = False
+    """Whether it needs a SHA256SUMS; one that is there is always checked."""
+    public_key: PublicKey | None = None
+    """Which has to have signed it."""
+    marker: str | None = None
+    """The file that ends an upload, which the manifest can't list."""
+    warmup: WarmupRequests | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bringer:
+    """Brings versions from a source to a store, one at a time."""
+
+    source: Source
+    store: Store
+    demands: Demands = field(default_factory=Demands)
+    fetch_limits: FetchLimits = field(default_factory=FetchLimits)
+    archive_limits: Limits = field(default_factory=Limits)
+
+    def bring(
+        self,
+        stored: StoredVersion,
+        *,
+        stopped: threading.Event,
+        progress: Callable[[int], None],
+    ) -> None:
+        """Fetch, check and keep one version; afterwards it is complete on the volume.
+
+        After a failure that heals, the next call for the same objects goes on where this one ended,
+        in this process or another. ``progress`` is told how many bytes came, from any thread.
+
+        Raises:
+            BrokenVersionError: these objects will never do.
+            IncompleteVersionError: a folder lacks a file.
+            InsufficientDiskError, CorruptDownloadError, ObjectChangedError, AccessDeniedError,
+            UnreachableError, StoppedError, WarmupUnavailableError, OSError
+        """
+        begin = time.monotonic()
+        staged = self.store.stage(stored.version, stored.fingerprint)
+        try:
+            _Visit(self, stored, staged, stopped, progress).run()
+        except _RESUMABLE:
+            self.store.leave(staged)
             raise
-        raise InsufficientDiskError(
-            f"the model volume became full while version {stored.version} was written; it is"
-            " tried again when there is room: enlarge the volume or retain fewer versions",
-            fetch_size(stored),
-        ) from error
-    finally:
-        store.discard(staged)
-    _log.info(
-        "fetched version %d: %d bytes in %.2f s",
-        stored.version,
-        stored.size,
-        time.monotonic() - begin,
-    )
+        except BaseException as error:
+            self.store.discard(staged)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise InsufficientDiskError(
+                    f"the model volume became full while version {stored.version} was written; it"
+                    " is tried again when there is room: enlarge the volume or retain fewer"
+                    " versions",
+                    fetch_size(stored),
+                ) from error
+            raise
+        self.store.discard(staged)
+        _log.info(
+            "fetched version %d: %d bytes in %.2f s",
+            stored.version,
+            stored.size,
+            time.monotonic() - begin,
+        )
 
 
-def _bring_archive(
-    source: Source,
-    store: Store,
-    stored: StoredVersion,
-    staged: Path,
-    stopped: threading.Event,
-    progress: Callable[[int], None],
-    limits: archive.Limits,
-) -> Path:
-    bundle, tree = staged / "archive", staged / "tree"
-    origin = stored.objects[0].url
-    with _step("download"):
-        download(source, {bundle: stored.objects[0]}, stopped=stopped, progress=progress)
-    try:
-        with _step("unpack"), bundle.open("rb") as packed:
-            archive.unpack(
-                packed,
-                stored.size,
-                tree,
-                origin=origin,
-                room=store.require,
-                stopped=stopped.is_set,
-                limits=limits,
-            )
-    except InsufficientDiskError as error:
-        raise InsufficientDiskError(str(error), error.needed + stored.size) from error
-    bundle.unlink()
-    model = archive.find_model(tree, stored.version, origin)
-    try:
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """One call of `Bringer.bring`."""
+
+    kit: Bringer
+    stored: StoredVersion
+    staged: Path
+    stopped: threading.Event
+    progress: Callable[[int], None]
+
+    def run(self) -> None:
+        store, stored = self.kit.store, self.stored
+        record = Record(stored.version, stored.fingerprint)
+        mount = self.kit.source.mount
+        if mount and not stored.is_archive:
+            self._link(mount / stored.folder, record)
+            return
+        model = self._archive() if stored.is_archive else self._folder()
+        if self.kit.demands.warmup:
+            self.kit.demands.warmup.put(model, room=store.require, stopped=self.stopped)
+        with _step("sync"):
+            store.adopt(model, record)
+
+    def _link(self, folder: Path, record: Record) -> None:
         with _step("verify"):
-            integrity.check_folder(model, may_grow=False)
-    except IncompleteVersionError as error:
-        # An archive is uploaded whole: what it lacks will not come later.
-        raise BrokenVersionError(error.reason, f"{origin}: {error}") from error
-    return model
+            self._check(folder, may_grow=True)
+        if not self.kit.demands.warmup:
+            self.kit.store.adopt_link(folder, record)
+            return
+        shown = self.staged / "tree"
+        shutil.rmtree(shown, ignore_errors=True)
+        warmup.overlay(folder, shown)
+        self.kit.demands.warmup.put(shown, room=self.kit.store.require, stopped=self.stopped)
+        self.kit.store.adopt(shown, record)
 
+    def _archive(self) -> Path:
+        stored, store = self.stored, self.kit.store
+        bundle, tree = self.staged / "archive", self.staged / "tree"
+        # Unpacking is faster than knowing how far it came.
+        shutil.rmtree(tree, ignore_errors=True)
+        there = bundle.stat().st_blocks * 512 if bundle.exists() else 0
+        store.require(fetch_size(stored) - there)
+        origin = stored.objects[0].url
+        with (
+            Journal(self.staged) as journal,
+            Download(
+                self.kit.source,
+                {bundle: stored.objects[0]},
+                stopped=self.stopped,
+                progress=self.progress,
+                limits=self.kit.fetch_limits,
+                journal=journal,
+                tail_first=origin.endswith(".zip"),
+            ) as running,
+        ):
+            try:
+                with _step("unpack"), io.BufferedReader(running.arriving(bundle)) as arriving:
+                    archive.unpack(
+                        arriving,
+                        stored.size,
+                        tree,
+                        origin=origin,
+                        room=store.require,
+                        stopped=self.stopped.is_set,
+                        limits=self.kit.archive_limits,
+                    )
+            except BrokenVersionError:
+                # Only if the bytes are the stored ones is it the version's fault.
+                running.finish()
+                raise
+            except InsufficientDiskError as error:
+                raise InsufficientDiskError(str(error), error.needed + stored.size) from error
+            with _step("download"):
+                running.finish()
+        model = archive.find_model(tree, stored.version, origin)
+        try:
+            with _step("verify"):
+                self._check(model, may_grow=False)
+        except IncompleteVersionError as error:
+            # An archive is uploaded whole: what it lacks will not come later.
+            raise BrokenVersionError(error.reason, f"{origin}: {error}") from error
+        return model
 
-def _bring_folder(
-    source: Source,
-    store: Store,  # noqa: ARG001
-    stored: StoredVersion,
-    staged: Path,
-    stopped: threading.Event,
-    progress: Callable[[int], None],
-    limits: archive.Limits,  # noqa: ARG001
-) -> Path:
-    model = staged / "tree"
-    model.mkdir()
-    names = Names(stored.folder)
-    targets = {}
-    for member in stored.objects:
-        name = member.path.partition("/")[2]
-        names.add_file(name)
-        targets[model / name] = member
-    with _step("download"):
-        download(source, targets, stopped=stopped, progress=progress)
-    with _step("verify"):
-        integrity.check_folder(model, may_grow=True)
-    return model
+    def _folder(self) -> Path:
+        stored = self.stored
+        model = self.staged / "tree"
+        there = sum(file.stat().st_blocks * 512 for file in model.rglob("*") if file.is_file())
+        self.kit.store.require(fetch_size(stored) - there)
+        names = Names(stored.folder)
+        targets = {}
+        for member in stored.objects:
+            name = member.path.partition("/")[2]
+            names.add_file(name)
+            targets[model / name] = member
+        for path in model.rglob("*"):
+            if path.is_file() and path not in targets:
+                # What an earlier try added, perhaps not to its end.
+                path.unlink()
+        with _step("download"), Journal(self.staged) as journal:
+            download(
+                self.kit.source,
+                targets,
+                stopped=self.stopped,
+                progress=self.progress,
+                limits=self.kit.fetch_limits,
+                journal=journal,
+            )
+        with _step("verify"):
+            self._check(model, may_grow=True)
+        return model
+
+    def _check(self, model: Path, *, may_grow: bool) -> None:
+        demands = self.kit.demands
+        integrity.check_folder(model, may_grow=may_grow)
+        manifest.check(
+            model,
+            version=self.stored.version,
+            required=demands.manifest,
+            key=demands.public_key,
+            marker=demands.marker,
+            may_grow=may_grow,
+            stopped=self.stopped.is_set,
+        )
 
 
 @contextmanager

@@ -39,7 +39,14 @@ class TransientError(PollerError):
 
 
 class UnreachableError(TransientError):
-    """The store did not answer, or not with an answer to build on."""
+    """The store did not answer, or not with an answer to build on.
+
+    ``retry_after`` is how many seconds the store asked to be left alone.
+    """
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class ObjectChangedError(TransientError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import random
 import threading
@@ -19,15 +21,22 @@ from model_poller.metrics import METRICS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+    from typing import Self
 
+    from model_poller.journal import Journal
     from model_poller.sources import Source, StoredObject
 
 PART_BYTES = 16 << 20
 """Sizes from 8 to 32 MiB are equally fast on loopback; larger parts cost more when repeated."""
 WORKERS = 4
+"""Ranges read at once, unless told otherwise: more gain nothing on one machine's network."""
+SMALL_BYTES = 1 << 20
+SMALL_WORKERS = 16
+"""For objects that are small on the average: the time goes into waiting for answers."""
 _BUFFER_BYTES = 1 << 20
 _ATTEMPTS = 5
 _FIRST_DELAY_SECONDS = 0.2
+_LONGEST_DELAY_SECONDS = 30.0
 _PART_SECONDS = 300.0
 """A part that takes longer, for all that bytes still trickle in, is asked for anew."""
 
@@ -36,26 +45,29 @@ _PART_SECONDS = 300.0
 class FetchLimits:
     """How much of the network a fetch may take."""
 
-    parallelism: int = WORKERS
-    """Ranges read at once."""
+    parallelism: int | None = None
+    """Ranges read at once; None: as many as are worth it."""
     bandwidth: float | None = None
     """Bytes a second over all ranges; None: no limit."""
 
 
 @dataclass(slots=True)
-class _Part:
+class _Target:
+    """An object on its way to a file."""
+
     stored: StoredObject
-    target: Path
-    start: int
-    length: int
+    path: Path
+    missing: int
+    """Parts to go."""
+    sums: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Checksum and length of the parts that are there, by where they start."""
 
 
 @dataclass(slots=True)
-class _Sums:
-    """The checksums of an object's parts, until all are there."""
-
-    missing: int
-    by_start: dict[int, tuple[int, int]] = field(default_factory=dict)
+class _Part:
+    target: _Target
+    start: int
+    length: int
 
 
 def download(
@@ -64,91 +76,183 @@ def download(
     *,
     stopped: threading.Event,
     progress: Callable[[int], None],
+    limits: FetchLimits = FetchLimits(),
+    journal: Journal | None = None,
 ) -> None:
-    """Write each object to its path; the paths must not exist, their folders are made.
-
-    ``progress`` is called from several threads with the number of bytes just written, negative
-    where a part has to be read again.
+    """Write each object to its path; the folders are made. See `Download`.
 
     Raises:
         StoppedError: ``stopped`` was set.
         CorruptDownloadError, ObjectChangedError, AccessDeniedError, UnreachableError, OSError
     """
-    _Download(source, targets, stopped, progress).run()
+    arguments = {"stopped": stopped, "progress": progress, "limits": limits, "journal": journal}
+    with Download(source, targets, **arguments) as running:  # type: ignore[arg-type]
+        running.finish()
 
 
-class _Download:
+class Download:
+    """Objects on their way to files. Leaving the context ends the work, whether done or not.
+
+    ``progress`` is called from several threads with the number of bytes just written, negative
+    where a part has to be read again. ``tail_first`` asks for each object's end before the rest.
+    """
+
     def __init__(
         self,
         source: Source,
         targets: Mapping[Path, StoredObject],
+        *,
         stopped: threading.Event,
         progress: Callable[[int], None],
+        limits: FetchLimits,
+        journal: Journal | None,
+        tail_first: bool = False,
     ) -> None:
         self._source = source
         self._stopped = stopped
         self._progress = progress
-        self._lock = threading.Lock()
+        self._journal = journal
+        self._throttle = _Throttle(limits.bandwidth) if limits.bandwidth else None
+        self._changed = threading.Condition()
         self._failure: BaseException | None = None
-        self._halt = threading.Event()
+        self._halted = False
+        self._targets: dict[Path, _Target] = {}
         self._parts: deque[_Part] = deque()
-        self._sums: dict[Path, _Sums] = {}
-        for target, stored in targets.items():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.touch(exist_ok=False)
-            starts = range(0, stored.size, PART_BYTES)
-            self._sums[target] = _Sums(len(starts))
-            self._parts.extend(
-                _Part(stored, target, start, min(PART_BYTES, stored.size - start))
-                for start in starts
-            )
-
-    def run(self) -> None:
-        workers = [
+        for path, stored in targets.items():
+            starts = range(0, max(stored.size, 1), PART_BYTES)
+            target = self._targets[path] = _Target(stored, path, len(starts))
+            parts = [_Part(target, at, min(PART_BYTES, stored.size - at)) for at in starts]
+            if tail_first:
+                parts.insert(0, parts.pop())
+            self._parts.extend(parts)
+        for folder in {path.parent for path in targets}:
+            folder.mkdir(parents=True, exist_ok=True)
+        largest = max((part.length for part in self._parts), default=0)
+        self._buffer_bytes = max(1, min(_BUFFER_BYTES, largest))
+        self._workers = [
             threading.Thread(target=self._work, name=f"download-{i}", daemon=True)
-            for i in range(min(WORKERS, len(self._parts)))
+            for i in range(min(limits.parallelism or self._worth(), len(self._parts)))
         ]
-        for worker in workers:
+
+    def _worth(self) -> int:
+        average = sum(part.length for part in self._parts) / max(len(self._parts), 1)
+        return SMALL_WORKERS if average < SMALL_BYTES else WORKERS
+
+    def __enter__(self) -> Self:
+        for worker in self._workers:
             worker.start()
-        for worker in workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._halted = True
+            self._changed.notify_all()
+        for worker in self._workers:
+            worker.join()
+
+    def finish(self) -> None:
+        """Wait until all is there and checked.
+
+        Raises:
+            As `download`.
+        """
+        for worker in self._workers:
             worker.join()
         if self._failure:
             raise self._failure
 
+    def arriving(self, path: Path) -> ArrivingFile:
+        """Read one of the files while it is written."""
+        return ArrivingFile(self, self._targets[path])
+
+    def wait_for(self, target: _Target, offset: int) -> int:
+        """Wait for the part at ``offset``, before all others; returns where it ends.
+
+        Raises:
+            As `download`.
+        """
+        start = offset - offset % PART_BYTES
+        with self._changed:
+            if start not in target.sums:
+                for part in self._parts:
+                    if part.target is target and part.start == start:
+                        self._parts.remove(part)
+                        self._parts.appendleft(part)
+                        break
+            # The workers' own deadlines end this wait.
+            while start not in target.sums:
+                if self._failure:
+                    raise self._failure
+                if self._halted:
+                    raise StoppedError(f"fetching {target.stored.url} was given up")
+                self._changed.wait()
+            return start + target.sums[start][1]
+
     def _work(self) -> None:
-        buffer = memoryview(bytearray(_BUFFER_BYTES))
+        buffer = memoryview(bytearray(self._buffer_bytes))
         try:
-            while not self._halt.is_set():
-                try:
+            while not self._halted:
+                with self._changed:
+                    if not self._parts:
+                        return
                     part = self._parts.popleft()
-                except IndexError:
-                    return
-                self._finish(part, self._fetch_patiently(part, buffer))
-        except BaseException as error:  # noqa: BLE001 - raised again by `run`
-            with self._lock:
+                checksum = self._recall(part, buffer)
+                if checksum is None:
+                    checksum = self._fetch_patiently(part, buffer)
+                self._finish(part, checksum)
+        except BaseException as error:  # noqa: BLE001 - raised again by `finish`
+            with self._changed:
                 self._failure = self._failure or error
-            self._halt.set()
+                self._halted = True
+                self._changed.notify_all()
+
+    def _recall(self, part: _Part, buffer: memoryview) -> int | None:
+        """The checksum of a part that an earlier run wrote, if its bytes are really there."""
+        known = self._journal and self._journal.recall(part.target.path, part.start, part.length)
+        if not known:
+            return None
+        checksum = done = 0
+        try:
+            file = os.open(part.target.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            while done < part.length:
+                count = os.preadv(file, [buffer[: part.length - done]], part.start + done)
+                if not count:
+                    return None
+                checksum = google_crc32c.extend(checksum, bytes(buffer[:count]))
+                done += count
+        finally:
+            os.close(file)
+        if checksum != known.crc32c:
+            return None
+        self._progress(part.length)
+        return checksum
 
     def _fetch_patiently(self, part: _Part, buffer: memoryview) -> int:
         for attempt in range(_ATTEMPTS):
             try:
                 return self._fetch(part, buffer)
-            except UnreachableError:
+            except UnreachableError as error:
                 if attempt == _ATTEMPTS - 1:
                     raise
-                delay = _FIRST_DELAY_SECONDS * 2**attempt
-                self._stopped.wait(delay * random.uniform(0.5, 1.5))  # noqa: S311
+                delay = _FIRST_DELAY_SECONDS * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311
+                delay = min(max(delay, error.retry_after), _LONGEST_DELAY_SECONDS)
+                self._stopped.wait(delay)
         raise AssertionError
 
     def _fetch(self, part: _Part, buffer: memoryview) -> int:
-        stored = part.stored
+        stored = part.target.stored
         checksum = done = 0
         deadline = time.monotonic() + _PART_SECONDS
-        file = os.open(part.target, os.O_WRONLY | os.O_CLOEXEC)
+        file = os.open(part.target.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
+            if not part.length:
+                return 0
             with self._source.open_range(stored, part.start, part.length) as body:
                 while done < part.length:
-                    if self._stopped.is_set() or self._halt.is_set():
+                    if self._stopped.is_set() or self._halted:
                         raise StoppedError(f"fetching {stored.url} was given up")
                     if time.monotonic() > deadline:
                         raise UnreachableError(
@@ -161,28 +265,134 @@ class _Download:
                     done += len(chunk)
                     self._progress(len(chunk))
                     METRICS.fetched_bytes.inc(len(chunk))
+                    if self._throttle:
+                        self._stopped.wait(self._throttle.delay(len(chunk)))
         except PollerError:
             self._progress(-done)
             raise
         finally:
             os.close(file)
+        if self._journal:
+            self._journal.note(part.target.path, part.start, part.length, checksum)
         return checksum
 
     def _finish(self, part: _Part, checksum: int) -> None:
-        with self._lock:
-            sums = self._sums[part.target]
-            sums.by_start[part.start] = checksum, part.length
-            sums.missing -= 1
-            if sums.missing or part.stored.crc32c is None:
+        target = part.target
+        with self._changed:
+            target.sums[part.start] = checksum, part.length
+            target.missing -= 1
+            self._changed.notify_all()
+            if target.missing:
                 return
+        _check(self._source.describe(target.stored), target)
+
+
+def _check(stored: StoredObject, target: _Target) -> None:
+    """Compare a whole file with what the store says of the object.
+
+    Raises:
+        CorruptDownloadError
+    """
+    if stored.crc32c is not None:
         whole = 0
-        for _, (piece, length) in sorted(sums.by_start.items()):
+        for _, (piece, length) in sorted(target.sums.items()):
             whole = combine(whole, piece, length)
-        if whole != part.stored.crc32c:
-            raise CorruptDownloadError(
-                f"{part.stored.url}: the bytes that came have crc32c {whole:08x}, the store says"
-                f" {part.stored.crc32c:08x}; it is fetched again"
-            )
+        found, told, kind = f"{whole:08x}", f"{stored.crc32c:08x}", "crc32c"
+    elif stored.md5 is not None:
+        with target.path.open("rb") as file:
+            found = hashlib.file_digest(file, _md5).hexdigest()
+        told, kind = stored.md5.hex(), "MD5"
+    else:
+        return
+    if found != told:
+        raise CorruptDownloadError(
+            f"{stored.url}: the bytes that came have {kind} {found}, the store says {told}; it is"
+            " fetched again"
+        )
+
+
+def _md5() -> hashlib._Hash:
+    return hashlib.md5(usedforsecurity=False)
+
+
+class ArrivingFile(io.RawIOBase):
+    """A file that is still being downloaded: a read waits until its bytes are there.
+
+    Reads raise what the download raises. Nothing is checked but that the bytes arrived: the whole
+    is compared with the store's checksum at the download's end.
+    """
+
+    def __init__(self, running: Download, target: _Target) -> None:
+        super().__init__()
+        self._running = running
+        self._target = target
+        self._position = 0
+        self._there = range(0)
+        """What is known to be there around the position."""
+        self._file: int | None = None
+
+    def readable(self) -> bool:
+        """See `io.IOBase.readable`."""
+        return True
+
+    def seekable(self) -> bool:
+        """See `io.IOBase.seekable`."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """See `io.IOBase.seek`."""
+        origin = {
+            os.SEEK_SET: 0,
+            os.SEEK_CUR: self._position,
+            os.SEEK_END: self._target.stored.size,
+        }
+        position = origin[whence] + offset
+        if position < 0:
+            raise ValueError(f"negative position {position}")
+        self._position = position
+        return position
+
+    def tell(self) -> int:
+        """See `io.IOBase.tell`."""
+        return self._position
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Fill a part of ``buffer``; 0 at the file's end."""
+        view = memoryview(buffer).cast("B")
+        if self._position >= self._target.stored.size or not view:
+            return 0
+        if self._position not in self._there:
+            end = self._running.wait_for(self._target, self._position)
+            self._there = range(self._position, end)
+        if self._file is None:
+            self._file = os.open(self._target.path, os.O_RDONLY | os.O_CLOEXEC)
+        wanted = view[: self._there.stop - self._position]
+        count = os.preadv(self._file, [wanted], self._position)
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        """See `io.IOBase.close`."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        super().close()
+
+
+class _Throttle:
+    """Spreads bytes over time, for all who share it."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._lock = threading.Lock()
+        self._free_at = time.monotonic()
+
+    def delay(self, count: int) -> float:
+        """Seconds to wait after ``count`` bytes."""
+        with self._lock:
+            now = time.monotonic()
+            self._free_at = max(self._free_at, now) + count / self._rate
+            return self._free_at - now
 
 
 def _write(file: int, data: memoryview, offset: int) -> None:

@@ -42,8 +42,12 @@ class Listener(Protocol):
 class Looker:
     """Lists the source every ``interval`` seconds, and keeps what tells whether it settled."""
 
-    def __init__(self, source: Source, interval: float, report: Listener) -> None:
+    def __init__(
+        self, source: Source, interval: float, report: Listener, *, marker: str | None = None
+    ) -> None:
+        """``marker`` is the file whose presence makes a folder version complete."""
         self._source = source
+        self._marker = marker
         self._interval = interval
         self._report = report
         self._asked = threading.Event()
@@ -85,7 +89,7 @@ class Looker:
             for version, (identity, since) in self._first_seen.items()
             if begin - since >= SETTLE_SECONDS
         }
-        found = discover(objects, settled)
+        found = discover(objects, settled, marker=self._marker)
         known = self._first_seen
         self._first_seen = {
             version: known[version]

@@ -7,18 +7,20 @@ import os
 import signal
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from model_poller import logs, places, settings
 from model_poller.api import Api, Health
+from model_poller.bring import Bringer, Demands
 from model_poller.errors import EXIT_USAGE, InvalidSettingsError
 from model_poller.looking import Looker
-from model_poller.notifications.pubsub import Subscription
 from model_poller.poller import Poller
 from model_poller.server import ModelServer, ServerWatch, write_configuration
+from model_poller.signature import PublicKey
 from model_poller.sources.opening import open_source
 from model_poller.store import Store
 from model_poller.target import TargetWatch
+from model_poller.warmup import WarmupRequests, locate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +28,15 @@ if TYPE_CHECKING:
     from model_poller.settings import Settings
 
 _log = logging.getLogger(__name__)
+
+
+class _Part(Protocol):
+    """Something with threads of its own."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
@@ -78,12 +89,11 @@ def run(chosen: Settings) -> None:
     poller = Poller(
         chosen.model,
         chosen.policy,
-        store,
-        source,
+        Bringer(source, store, _demands(chosen), chosen.fetch),
         look_now=lambda: looker.look_now(),
         hurry=lambda fast: watch.hurry(fast),
     )
-    looker = Looker(source, chosen.poll_interval, poller.on_look)
+    looker = Looker(source, chosen.poll_interval, poller.on_look, marker=chosen.complete_marker)
     server = ModelServer(chosen.server_address, chosen.model)
     watch = ServerWatch(server.status, poller.on_served)
     health = Health(alive=poller.is_alive, started=poller.has_published, ready=poller.is_ready)
@@ -99,17 +109,28 @@ def run(chosen: Settings) -> None:
         if any(place.holds(bucket, name) for place in source.locations):
             looker.look_now()
 
-    parts: list[Looker | ServerWatch | Api | TargetWatch | Subscription] = [looker, watch, api]
+    parts: list[_Part] = [looker, watch, api]
     if chosen.target_file:
         parts.append(TargetWatch(chosen.target_file, chosen.target_fallback, poller.on_target))
+    hearing: dict[str, Any] = {
+        "on_object": on_object,
+        "on_connect": looker.look_now,
+        "report": poller.on_notifications,
+    }
     if chosen.subscription:
+        # Imported only when asked for: a poller pays memory for what it uses.
+        from model_poller.notifications.pubsub import Subscription
+
+        parts.append(Subscription(chosen.subscription, chosen.pubsub_endpoint, **hearing))
+    if chosen.sqs_queue_url:
+        from model_poller.notifications.sqs import Queue
+
         parts.append(
-            Subscription(
-                chosen.subscription,
-                chosen.pubsub_endpoint,
-                on_object=on_object,
-                on_connect=looker.look_now,
-                report=poller.on_notifications,
+            Queue(
+                chosen.sqs_queue_url,
+                credentials=chosen.source.credentials,
+                region=chosen.source.region,
+                **hearing,
             )
         )
     for part in (poller, *parts):
@@ -120,3 +141,13 @@ def run(chosen: Settings) -> None:
     # Threads that don't end at once are daemons, whose work is safe to lose at any point.
     for part in (poller, *parts):
         part.stop()
+
+
+def _demands(chosen: Settings) -> Demands:
+    key, requests = chosen.manifest_public_key, chosen.warmup_requests
+    return Demands(
+        manifest=chosen.require_manifest,
+        public_key=PublicKey.parse(key) if key else None,
+        marker=chosen.complete_marker,
+        warmup=WarmupRequests(locate(requests, chosen.source), chosen.source) if requests else None,
+    )

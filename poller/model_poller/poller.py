@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from model_poller import core, report
-from model_poller.archive import Limits
 from model_poller.board import Board
-from model_poller.bring import bring
 from model_poller.errors import (
     BrokenVersionError,
     CorruptDownloadError,
@@ -21,6 +19,7 @@ from model_poller.errors import (
     InsufficientDiskError,
     PollerError,
     StoppedError,
+    WarmupUnavailableError,
 )
 from model_poller.metrics import METRICS
 from model_poller.status import (
@@ -36,10 +35,9 @@ from model_poller.versions import Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from model_poller.bring import Bringer
     from model_poller.core import Action, Observed, Policy
     from model_poller.server import Served
-    from model_poller.sources import Source
-    from model_poller.store import Store
     from model_poller.versions import StoredVersion
 
 TICK_SECONDS = 1.0
@@ -102,8 +100,7 @@ class Poller:
         self,
         model: str,
         policy: Policy,
-        store: Store,
-        source: Source,
+        bringer: Bringer,
         *,
         look_now: Callable[[], None],
         hurry: Callable[[bool], None],
@@ -116,15 +113,15 @@ class Poller:
         """
         self._model = model
         self._policy = policy
-        self._store = store
-        self._source = source
+        self._bringer = bringer
+        self._store = bringer.store
         self._look_now = look_now
         self._hurry = hurry
         self._clock = clock
         self._spawn = spawn
         self._wake = threading.Event()
         self._stopping = threading.Event()
-        self._inbox = _Inbox(source=SourceStatus(uri=source.uri))
+        self._inbox = _Inbox(source=SourceStatus(uri=bringer.source.uri))
         self._job: _Job | None = None
         self._finished: queue.SimpleQueue[tuple[_Job, Exception | None]] = queue.SimpleQueue()
         self._publications: dict[int, core.Publication] | None = None
@@ -332,14 +329,7 @@ class Poller:
     def _fetch(self, job: _Job) -> None:
         failure: Exception | None = None
         try:
-            bring(
-                self._source,
-                self._store,
-                job.stored,
-                stopped=job.stopped,
-                progress=job.progress,
-                limits=Limits(),
-            )
+            self._bringer.bring(job.stored, stopped=job.stopped, progress=job.progress)
         except Exception as error:  # noqa: BLE001 - whatever it is, the loop has to hear of it
             failure = error
         self._finished.put((job, failure))
@@ -378,6 +368,8 @@ class Poller:
             case InsufficientDiskError():
                 reason, needed = VersionReason.INSUFFICIENT_DISK, failure.needed
                 delay = min(delay, _LAST_DISK_RETRY_SECONDS)
+            case WarmupUnavailableError():
+                reason = VersionReason.WARMUP_UNAVAILABLE
             case PollerError() | OSError():
                 pass
             case _:

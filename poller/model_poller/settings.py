@@ -108,7 +108,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         raise InvalidSettingsError(
             "--num-versions has to be at least 1, --retain-versions not less"
         )
-    if not 1 <= given.parallelism <= MAX_PARALLELISM or given.max_bandwidth < 0:
+    if not 1 <= (given.parallelism or 1) <= MAX_PARALLELISM or given.max_bandwidth < 0:
         raise InvalidSettingsError(
             f"--parallelism has to be from 1 to {MAX_PARALLELISM}, --max-bandwidth not negative"
         )
@@ -241,7 +241,10 @@ def _parser() -> argparse.ArgumentParser:
 
     fetch = parser.add_argument_group("fetching")
     fetch.add_argument(
-        "--parallelism", type=int, default=4, metavar="N", help="ranges read at once (4)"
+        "--parallelism",
+        type=int,
+        metavar="N",
+        help="ranges read at once (4, and more for small files)",
     )
     fetch.add_argument(
         "--max-bandwidth",

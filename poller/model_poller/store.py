@@ -1,7 +1,7 @@
 """The layout of the model volume, and the only code that changes it.
 
     BASE/15/                    served: complete, verified, canonical number
-    HIDDEN/.staging/…           being fetched, or on its way out; emptied at every start
+    HIDDEN/.staging/…           being fetched, or on its way out; at a start, all but one fetch goes
     HIDDEN/.retained/14/        complete, not served
     HIDDEN/.quarantine/16.json  what failed, why, and which stored objects it was
     HIDDEN/.records/15.json     which stored objects a version on disk came from
@@ -9,6 +9,8 @@
 All of it lies on one mount, so a version changes its place by one rename: whenever the poller is
 killed, each version is in exactly one place, whole. HIDDEN may be BASE itself: TF Serving reads
 only names that are numbers.
+
+A version that lies on a mounted volume is a symbolic link here; what it points to is never touched.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -31,6 +34,8 @@ from model_poller.versions import MAX_VERSION, parse_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_UNFINISHED = re.compile(r"[0-9]+-[0-9a-f]+")
 
 RESERVE_BYTES = 32 << 20
 """Left free beyond what a version needs: the volume is shared with logs and other versions."""
@@ -79,6 +84,7 @@ class Store:
         self._retained = hidden / ".retained"
         self._quarantine = hidden / ".quarantine"
         self._records = hidden / ".records"
+        self._unfinished = 0
 
     def lock(self) -> None:
         """Keep other pollers away from this volume for as long as this process lives.
@@ -97,7 +103,6 @@ class Store:
         Raises:
             OSError: the volume can't be written, or isn't one mount.
         """
-        shutil.rmtree(self._staging, ignore_errors=True)
         for folder in (
             self.base,
             self._staging,
@@ -106,11 +111,22 @@ class Store:
             self._records,
         ):
             folder.mkdir(parents=True, exist_ok=True)
+        resumable = [path for path in self._staging.iterdir() if _UNFINISHED.fullmatch(path.name)]
+        newest = max(resumable, key=lambda path: path.stat().st_mtime, default=None)
+        for path in self._staging.iterdir():
+            if path != newest:
+                _delete(path)
+        self._unfinished = _occupied(newest) if newest else 0
         # Two mounts of one volume look alike until something is moved between them.
         probe = self._staging / ".probe"
         probe.mkdir()
         probe = probe.rename(self.base / ".probe")
         probe.rmdir()
+        for parent in (self.base, self._retained):
+            for entry in parent.iterdir():
+                if entry.is_symlink() and not entry.exists():
+                    # What it pointed to is gone, so nothing could be loaded from it.
+                    entry.unlink()
         complete = self.scan().complete
         for record in self._records.iterdir():
             if parse_number(record.stem) not in complete:
@@ -129,9 +145,22 @@ class Store:
             },
         )
 
-    def stage(self, version: int) -> Path:
-        """A new folder to build a version in."""
-        return Path(tempfile.mkdtemp(prefix=f"{version}.", dir=self._staging))
+    def stage(self, version: int, fingerprint: str) -> Path:
+        """The folder to build a version in, with what an earlier try for it has left there.
+
+        What is left of other tries goes.
+        """
+        staged = self._staging / f"{version}-{fingerprint}"
+        for path in self._staging.iterdir():
+            if _UNFINISHED.fullmatch(path.name) and path != staged:
+                _delete(path)
+        self._unfinished = 0
+        staged.mkdir(exist_ok=True)
+        return staged
+
+    def leave(self, staged: Path) -> None:
+        """Keep a folder of `stage` for another try."""
+        self._unfinished = _occupied(staged)
 
     def discard(self, staged: Path) -> None:
         """Remove a folder of `stage`."""
@@ -139,11 +168,16 @@ class Store:
 
     def adopt(self, model: Path, record: Record) -> None:
         """Make a staged SavedModel durable and move it to the complete ones."""
-        # mkdtemp makes its folder private; the model server runs as another user.
-        model.chmod(0o755)
         self._write(self._records / f"{record.version}.json", record)
         _sync_file_system(self._staging)
         model.rename(self._retained / str(record.version))
+
+    def adopt_link(self, folder: Path, record: Record) -> None:
+        """Take a SavedModel on a mounted volume for one of the complete ones, by a link."""
+        link = self._staging / f"link.{record.version}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder)
+        self.adopt(link, record)
 
     def publish(self, version: int) -> None:
         """Let the model server see a complete version."""
@@ -152,7 +186,7 @@ class Store:
     def retire(self, version: int) -> None:
         """Take a version out of the model server's sight, and keep it."""
         source, target = self._published_path(version), self._retained / str(version)
-        if target.exists():
+        if os.path.lexists(target):
             # A second folder of this number, such as 0001 beside 1, that somebody else made.
             self._throw_away(target)
         source.rename(target)
@@ -166,7 +200,7 @@ class Store:
         """Note that a version failed, and remove what is there of it."""
         self._write(self._quarantine / f"{entry.version}.json", entry)
         for path in (self._published_path(entry.version), self._retained / str(entry.version)):
-            if path.exists():
+            if os.path.lexists(path):
                 self._throw_away(path)
         (self._records / f"{entry.version}.json").unlink(missing_ok=True)
 
@@ -180,9 +214,12 @@ class Store:
         self._write(self._records / f"{record.version}.json", proven)
 
     def space(self) -> tuple[int, int]:
-        """Free and total bytes of the volume."""
+        """Free and total bytes of the volume.
+
+        What an unfinished fetch has left counts as free: the next one goes on from it or clears it.
+        """
         usage = shutil.disk_usage(self._hidden)
-        return usage.free, usage.total
+        return usage.free + self._unfinished, usage.total
 
     def require(self, needed: int) -> None:
         """Ask for room.
@@ -201,7 +238,7 @@ class Store:
 
     def _published_path(self, version: int) -> Path:
         canonical = self.base / str(version)
-        if canonical.exists():
+        if os.path.lexists(canonical):
             return canonical
         for path in self.base.iterdir():
             if parse_number(path.name) == version:
@@ -209,7 +246,12 @@ class Store:
         return canonical
 
     def _folders(self, parent: Path) -> dict[int, Record]:
-        numbers = {parse_number(entry.name) for entry in os.scandir(parent) if entry.is_dir()}
+        # A link whose end is gone meanwhile may still be what the model server has in memory.
+        numbers = {
+            parse_number(entry.name)
+            for entry in os.scandir(parent)
+            if entry.is_dir() or (entry.is_symlink() and parent == self.base)
+        }
         return {
             number: _read(self._records / f"{number}.json", Record) or Record(number)
             for number in numbers
@@ -234,6 +276,22 @@ def write_atomically(path: Path, content: bytes) -> None:
     scratch = path.with_name(f".{path.name}.new")
     scratch.write_bytes(content)
     scratch.rename(path)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _occupied(folder: Path) -> int:
+    """Bytes on the volume below a folder; 0 when it is gone."""
+    return sum(
+        (Path(parent) / name).lstat().st_blocks * 512
+        for parent, _, names in os.walk(folder)
+        for name in names
+    )
 
 
 _T = TypeVar("_T", Record, Quarantined)

@@ -96,14 +96,18 @@ class WarmupRequests:
         if target.exists():
             return
         target.parent.mkdir(exist_ok=True)
-        if isinstance(self._where, Location):
-            self._fetch(self._where, target, room, stopped)
-        else:
-            self._copy(self._where, target, room)
         try:
+            if isinstance(self._where, Location):
+                self._fetch(self._where, target, room, stopped)
+            else:
+                self._copy(self._where, target, room)
             check(target)
-        except ValueError as error:
-            raise self._unavailable(f"{error}; write it with tf.io.TFRecordWriter") from error
+        except BaseException as error:
+            target.unlink(missing_ok=True)
+            if isinstance(error, ValueError):
+                why = f"{error}; write it with tf.io.TFRecordWriter"
+                raise self._unavailable(why) from error
+            raise
 
     def _copy(self, path: Path, target: Path, room: Room) -> None:
         try:

@@ -71,6 +71,14 @@ class Source(Protocol):
             BucketNotFoundError, AccessDeniedError, UnreachableError
         """
 
+    def describe(self, stored: StoredObject) -> StoredObject:
+        """The same object with the checksums that only a call of its own tells, if any.
+
+        Raises:
+            ObjectChangedError: this generation is gone.
+            AccessDeniedError, UnreachableError
+        """
+
     def open_range(
         self, stored: StoredObject, start: int, length: int
     ) -> AbstractContextManager[ByteRange]:

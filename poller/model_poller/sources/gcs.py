@@ -172,6 +172,10 @@ class GcsSource:
                 f"listing {location.uri} failed ({_first_line(error)}); it is tried again"
             ) from error
 
+    def describe(self, stored: StoredObject) -> StoredObject:
+        """See `Source.describe`: the listing has told all."""
+        return stored
+
     @contextmanager
     def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
         """See `Source.open_range`."""
@@ -198,7 +202,7 @@ class GcsSource:
             if refusal.status in (401, 403):
                 raise self._denied("storage.objects.get", stored.url, refusal.body) from refusal
             raise UnreachableError(
-                f"reading {stored.url} was answered {refusal.status}"
+                f"reading {stored.url} was answered {refusal.status}", refusal.retry_after
             ) from refusal
 
     def _no_token(self, where: str, error: GoogleAuthError) -> PollerError:

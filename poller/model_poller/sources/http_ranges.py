@@ -26,12 +26,16 @@ TIMEOUT_SECONDS = 30.0
 
 
 class RefusedError(Exception):
-    """The server answered with another status than 206 or 200."""
+    """The server answered with another status than 206 or 200.
 
-    def __init__(self, status: int, body: str) -> None:
+    ``retry_after`` is how many seconds it asked to be left alone.
+    """
+
+    def __init__(self, status: int, body: str, retry_after: float = 0.0) -> None:
         super().__init__(status, body)
         self.status = status
         self.body = body
+        self.retry_after = retry_after
 
 
 class _Range:
@@ -100,7 +104,11 @@ class HttpRanges:
             if response.status != 206 and not (
                 response.status == 200 and start == 0 and response.length == length
             ):
-                raise RefusedError(response.status, response.read(2000).decode(errors="replace"))
+                raise RefusedError(
+                    response.status,
+                    response.read(2000).decode(errors="replace"),
+                    _seconds(response.getheader("Retry-After")),
+                )
             body = _Range(response, length)
             yield body
         except (OSError, http.client.HTTPException) as error:
@@ -128,3 +136,8 @@ class HttpRanges:
                 self._host, self._port, timeout=TIMEOUT_SECONDS, context=self._tls
             )
         return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
+
+
+def _seconds(retry_after: str | None) -> float:
+    # The other form, a date, is no store's.
+    return float(retry_after) if retry_after and retry_after.isdecimal() else 0.0

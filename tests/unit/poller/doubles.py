@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from model_poller.sources.uri import Location
+
 
 def field(number: int, content: bytes) -> bytes:
     """One length-delimited protobuf field."""
@@ -91,11 +93,15 @@ class MemorySource:
     """A bucket in memory."""
 
     uri = "gs://models/imagenet"
+    locations = ()
+    mount: Path | None = None
 
     def __init__(self) -> None:
         self.objects: dict[str, tuple[bytes, int]] = {}
         self.error: PollerError | None = None
         self.range_errors: list[PollerError] = []
+        self._left: int | None = None
+        self._after: PollerError | None = None
         self.corrupt = 0
         """So many of the next ranges come damaged."""
         self.requests: list[tuple[str, int, int]] = []
@@ -112,6 +118,19 @@ class MemorySource:
 
     def delete(self, path: str) -> None:
         del self.objects[path]
+
+    def fail_after(self, ranges: int | None, error: PollerError | None = None) -> None:
+        """Answer so many more ranges, then none; None: answer all."""
+        self._left, self._after = ranges, error
+
+    def add(self, location: Location) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+    def describe(self, stored: StoredObject) -> StoredObject:
+        return stored
 
     def list(self) -> list[StoredObject]:
         if self.error:
@@ -133,6 +152,10 @@ class MemorySource:
     def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[_Bytes]:
         with self._lock:
             self.requests.append((stored.path, start, length))
+            if self._left is not None:
+                self._left -= 1
+                if self._left < 0 and self._after:
+                    raise self._after
             if self.range_errors:
                 raise self.range_errors.pop(0)
             content, generation = self.objects.get(stored.path, (b"", 0))

@@ -177,12 +177,12 @@ def test_a_refused_read_names_object_and_permission(
 def test_connections_are_kept_between_reads(
     server: GcsServer, source: GcsSource, tmp_path: Path
 ) -> None:
-    for number in range(20):
+    for number in range(60):
         server.put(f"imagenet/{number}.zip", b"abc")
     download(source, tmp_path)
-    assert server.calls.count("get") == 20
+    assert server.calls.count("get") == 60
     of_the_listing = 1
-    assert server.connections <= fetch.WORKERS + of_the_listing
+    assert server.connections <= fetch.SMALL_WORKERS + of_the_listing
 
 
 def test_missing_credentials_are_told_with_the_ways_to_give_them(

@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def adopt(store: Store, version: int, fingerprint: str = "f") -> None:
-    staged = store.stage(version)
+    staged = store.stage(version, fingerprint)
     tree = staged / "tree"
     for name, content in model().items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def test_a_published_version_can_not_be_overwritten(store: Store) -> None:
 
 
 def test_a_start_clears_away_what_was_half_done(store: Store, tmp_path: Path) -> None:
-    (store.stage(3) / "part").write_bytes(b"x")
+    (tmp_path / ".staging" / "trash.abc").mkdir()
     (tmp_path / ".records" / "3.json").write_bytes(b"{}")
     adopt(store, 1)
     store.prepare()

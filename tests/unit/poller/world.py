@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from model_poller.bring import Bringer
 from model_poller.core import Policy
 from model_poller.looking import Looker
 from model_poller.poller import Poller
@@ -46,8 +47,7 @@ class World:
         self.poller = Poller(
             "imagenet",
             self.policy,
-            self.store,
-            self.source,
+            Bringer(self.source, self.store),
             look_now=lambda: None,
             hurry=lambda _: None,
             clock=self.clock,
