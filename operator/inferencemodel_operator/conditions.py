@@ -59,6 +59,10 @@ class Reason(StrEnum):
     MISSING_SAVED_MODEL = "MissingSavedModel"
     MISSING_VARIABLES = "MissingVariables"
     MISSING_ASSETS = "MissingAssets"
+    MISSING_MARKER = "MissingMarker"
+    MISSING_MANIFEST = "MissingManifest"
+    MANIFEST_MISMATCH = "ManifestMismatch"
+    SIGNATURE_MISMATCH = "SignatureMismatch"
     UNSTABLE_LISTING = "UnstableListing"
     DUPLICATE_VERSION = "DuplicateVersion"
     CHECKSUM_MISMATCH = "ChecksumMismatch"
@@ -69,6 +73,7 @@ class Reason(StrEnum):
     FETCH_FAILED = "FetchFailed"
     LOAD_FAILED = "LoadFailed"
     LOAD_TIMEOUT = "LoadTimeout"
+    WARMUP_UNAVAILABLE = "WarmupUnavailable"
     CHANGED_AFTER_PUBLISH = "ChangedAfterPublish"
 
     # VersionSkew
