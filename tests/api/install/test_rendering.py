@@ -69,6 +69,20 @@ def test_for_one_namespace_the_chart_installs_what_the_overlay_installs(
     same(programs.chart(f"namespaces={{{SYSTEM}}}", "crds.install=false"), expected)
 
 
+def test_in_another_namespace_the_roles_are_those_of_the_operator_there(
+    programs: Programs, tmp_path: Path
+) -> None:
+    from_here = "../" * len(tmp_path.parts[1:])
+    for base in ("base", "overlays/namespace-only"):
+        there = overlay(
+            tmp_path,
+            resources=[from_here + str(MANIFESTS / base).lstrip("/")],
+            namespace="vision",
+        )
+        subjects = [s for o in programs.kustomize(there).values() for s in o.get("subjects", [])]
+        assert [s["namespace"] for s in subjects] == ["vision", "vision"]
+
+
 def test_both_install_the_same_monitoring(programs: Programs, tmp_path: Path) -> None:
     from_here = "../" * len(tmp_path.parts[1:])
     together = overlay(
