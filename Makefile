@@ -95,4 +95,6 @@ lock: ## Pin the newest versions of every dependency (needs uv)
 	$(LOCK) --upgrade --extra poller -o requirements/poller.lock
 	$(LOCK) --upgrade --extra devserver -o requirements/devserver.lock
 	$(LOCK) --upgrade --extra plugin -o requirements/plugin.lock
+	uv pip compile --quiet --group stores --generate-hashes --no-header --no-annotate --universal \
+	  --python-version 3.11 --upgrade -o requirements/stores.lock
 	$(LOCK) --upgrade --extra operator --extra poller --extra devserver --extra plugin --extra dev -o requirements/dev.lock

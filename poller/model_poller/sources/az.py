@@ -18,7 +18,7 @@ from model_poller.errors import (
 )
 from model_poller.metrics import METRICS
 from model_poller.sources import StoredObject
-from model_poller.sources.http_calls import HttpCalls
+from model_poller.sources.http_calls import Answer, HttpCalls, as_answer
 from model_poller.sources.http_ranges import HttpRanges, RefusedError
 from model_poller.sources.xml_answers import parse_xml, text
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from model_poller.credentials import Credentials
     from model_poller.sources import ByteRange
     from model_poller.sources.uri import Location
+
+PAGE = 5000
+"""Blobs in an answer; the most that Azure gives."""
 
 
 class AzureSource:
@@ -85,16 +88,16 @@ class AzureSource:
         while True:
             METRICS.source_requests.labels("list").inc()
             query = {"restype": "container", "comp": "list", "include": "metadata"}
+            query |= {"maxresults": str(PAGE)}
             query |= {"prefix": prefix} if prefix else {}
             query |= {"marker": marker} if marker else {}
             url = f"{self._origin}{self._root}?{urlencode(query, quote_via=quote)}"
             answer = self._calls.ask("GET", partial(self._identity.prove, "GET", url, {}))
             page = parse_xml(answer.body) if answer.status == 200 else None
             if page is None:
-                raise self._refused(answer.status, answer.body, "list", self.uri)
+                raise self._refused(answer, "list", self.uri)
             for blob in page.iter("Blob"):
-                # With a hierarchical namespace, folders are listed as if they were blobs.
-                if text(blob, "hdi_isfolder").lower() == "true":
+                if _is_folder(blob):
                     continue
                 name = _name(blob)
                 md5 = text(blob, "Content-MD5")
@@ -133,12 +136,10 @@ class AzureSource:
             with self._ranges.get(target, headers, start, length) as body:
                 yield body
         except RefusedError as refusal:
-            raise self._refused(
-                refusal.status, refusal.body.encode(), "read", stored.url
-            ) from refusal
+            raise self._refused(as_answer(refusal), "read", stored.url) from refusal
 
-    def _refused(self, status: int, body: bytes, wanted: str, where: str) -> PollerError:
-        told = parse_xml(body)
+    def _refused(self, answer: Answer, wanted: str, where: str) -> PollerError:
+        status, told = answer.status, parse_xml(answer.body)
         code = text(told, "Code") if told is not None else ""
         if code == "ContainerNotFound" or (status == 404 and wanted == "list"):
             return BucketNotFoundError(
@@ -158,8 +159,17 @@ class AzureSource:
                 " on the container, or the permissions r and l to a shared access signature"
             )
         return UnreachableError(
-            f"reading {where} was answered {status} {code}".rstrip() + "; it is tried again"
+            f"reading {where} was answered {status} {code}".rstrip() + "; it is tried again",
+            answer.retry_after,
         )
+
+
+def _is_folder(blob: Element) -> bool:
+    # With a hierarchical namespace, folders are listed as if they were blobs.
+    return any(
+        element.tag.lower() == "hdi_isfolder" and (element.text or "").lower() == "true"
+        for element in blob.iter()
+    )
 
 
 def _name(blob: Element) -> str:

@@ -8,7 +8,6 @@ import random
 import ssl
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -19,6 +18,8 @@ from model_poller.errors import AccessDeniedError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from model_poller.sources.http_ranges import RefusedError
 
 TIMEOUT_SECONDS = 10.0
 _LIMIT_BYTES = 64 << 20
@@ -42,6 +43,18 @@ class Answer:
     def header(self, name: str) -> str:
         """The value of a header, its name in any case; empty without one."""
         return self.headers.get(name.lower(), "")
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds that the server asked to be left alone."""
+        told = self.header("Retry-After")
+        return float(told) if told.isdecimal() else 0.0
+
+
+def as_answer(refusal: RefusedError) -> Answer:
+    """A refused range in the form of other answers."""
+    told = {"retry-after": f"{refusal.retry_after:.0f}"}
+    return Answer(refusal.status, told, refusal.body.encode())
 
 
 class HttpCalls:
@@ -84,8 +97,7 @@ class HttpCalls:
             else:
                 if last or answer.status not in _BUSY:
                     return answer
-                with suppress(ValueError):
-                    delay = max(delay, float(answer.header("Retry-After") or 0))
+                delay = max(delay, answer.retry_after)
             time.sleep(min(delay, _LONGEST_DELAY_SECONDS))
         raise AssertionError
 

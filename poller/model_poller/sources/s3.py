@@ -19,7 +19,7 @@ from model_poller.errors import (
 )
 from model_poller.metrics import METRICS
 from model_poller.sources import StoredObject
-from model_poller.sources.http_calls import Answer, HttpCalls
+from model_poller.sources.http_calls import Answer, HttpCalls, as_answer
 from model_poller.sources.http_ranges import HttpRanges, RefusedError
 from model_poller.sources.xml_answers import parse_xml, text
 
@@ -147,8 +147,7 @@ class S3Source:
             with self._ranges.get(target, headers, start, length) as body:
                 yield body
         except RefusedError as refusal:
-            answer = Answer(refusal.status, {}, refusal.body.encode())
-            raise self._refused(answer, "s3:GetObject", stored.url) from refusal
+            raise self._refused(as_answer(refusal), "s3:GetObject", stored.url) from refusal
 
     def _ask(
         self,
@@ -206,7 +205,8 @@ class S3Source:
                 " of the bucket"
             )
         return UnreachableError(
-            f"reading {where} was answered {status} {code}".rstrip() + "; it is tried again"
+            f"reading {where} was answered {status} {code}".rstrip() + "; it is tried again",
+            answer.retry_after,
         )
 
 
