@@ -13,6 +13,7 @@
         ├── BucketNotFoundError
         ├── AccessDeniedError
         ├── BrokenVersionError      the stored objects of a version can't be served as they are
+        ├── VersionExistsError      something is stored already where a version was to be published
         └── InvalidSettingsError
 
 A message names the object, what was wrong, and what to do about it.
@@ -102,6 +103,10 @@ class BrokenVersionError(PermanentError):
     def __init__(self, reason: VersionReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class VersionExistsError(PermanentError):
+    """Something is stored already where a version was to be published."""
 
 
 class InvalidSettingsError(PermanentError):

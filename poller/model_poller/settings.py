@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_poller.core import Policy
-from model_poller.credentials import Credentials
 from model_poller.errors import InvalidSettingsError
 from model_poller.fetch import FetchLimits
-from model_poller.sources.opening import SourceSettings
+from model_poller.sources import options
 from model_poller.sources.uri import parse_uri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from model_poller.sources.opening import SourceSettings
 
 MAX_PARALLELISM = 32
 
@@ -149,24 +150,11 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
 
 
 def _source(given: argparse.Namespace, environment: Mapping[str, str]) -> SourceSettings:
-    locations = (parse_uri(given.storage_uri),) if given.storage_uri else ()
-    scheme = locations[0].scheme if locations else "gs"
-    endpoint = given.endpoint
-    if not endpoint and scheme == "gs":
-        endpoint = environment.get("STORAGE_EMULATOR_HOST")
-    if scheme == "pvc" and not given.source_dir:
+    location = parse_uri(given.storage_uri) if given.storage_uri else None
+    if location and location.scheme == "pvc" and not given.source_dir:
         raise InvalidSettingsError("pvc:// needs --source-dir: the folder where it is mounted")
-    return SourceSettings(
-        locations=locations,
-        endpoint=endpoint,
-        anonymous=given.anonymous,
-        region=given.region,
-        path_style=given.path_style or endpoint is not None,
-        azure_account=given.azure_account,
-        mount=Path(given.source_dir) if given.source_dir else None,
-        credentials=Credentials(
-            environment, Path(given.credentials_dir) if given.credentials_dir else None
-        ),
+    return options.source_settings(
+        given, location, environment, mount=Path(given.source_dir) if given.source_dir else None
     )
 
 
@@ -191,27 +179,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the folder with the versions: gs://BUCKET/FOLDER, s3://BUCKET/FOLDER,"
         " az://CONTAINER/FOLDER, https://HOST/FOLDER/, file:///FOLDER, pvc://CLAIM/FOLDER",
     )
-    source.add_argument(
-        "--endpoint",
-        metavar="URL",
-        help="instead of the provider's own (for gs: STORAGE_EMULATOR_HOST)",
-    )
-    source.add_argument("--anonymous", action="store_true", help="ask without credentials")
-    source.add_argument(
-        "--credentials-dir",
-        metavar="DIR",
-        help="a mounted Secret: files named like the environment variables that they stand for,"
-        " or key.json for gs",
-    )
-    source.add_argument("--region", metavar="REGION", help="of s3 (AWS_REGION)")
-    source.add_argument(
-        "--path-style",
-        action="store_true",
-        help="s3: the bucket in the path, not in the host's name; always so with --endpoint",
-    )
-    source.add_argument(
-        "--azure-account", metavar="NAME", help="of az (AZURE_STORAGE_ACCOUNT_NAME)"
-    )
+    options.add_options(source)
     source.add_argument(
         "--source-dir", metavar="DIR", help="pvc: where the claim is mounted, in both containers"
     )

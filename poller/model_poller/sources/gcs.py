@@ -77,16 +77,7 @@ class GcsSource:
         self._locations = tuple(sorted(locations))
         self._lock = threading.Lock()
         self._ranges = HttpRanges(endpoint or PUBLIC_ENDPOINT)
-        try:
-            self._credentials: Any = (
-                AnonymousCredentials() if anonymous else _find_credentials(credentials)
-            )
-        except DefaultCredentialsError as error:
-            raise InvalidSettingsError(
-                f"no Google credentials found ({_first_line(error)}); set"
-                " GOOGLE_APPLICATION_CREDENTIALS to a key file, run with a service account that"
-                " has an identity, or ask with --anonymous for a public bucket"
-            ) from error
+        self._credentials = find_credentials(credentials, SCOPE, anonymous=anonymous)
         # Else the library looks up the bucket beside every listing, for traces that nobody reads.
         os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
         self._client = storage.Client(
@@ -222,10 +213,24 @@ class GcsSource:
         )
 
 
-def _find_credentials(credentials: Credentials) -> Any:
-    if key := credentials.file("key.json"):
-        return google.auth.load_credentials_from_file(str(key), scopes=[SCOPE])[0]
-    return google.auth.default(scopes=[SCOPE])[0]
+def find_credentials(credentials: Credentials, scope: str, *, anonymous: bool) -> Any:
+    """Google's own chain, after a key file of the given ones.
+
+    Raises:
+        InvalidSettingsError: there are none.
+    """
+    if anonymous:
+        return AnonymousCredentials()
+    try:
+        if key := credentials.file("key.json"):
+            return google.auth.load_credentials_from_file(str(key), scopes=[scope])[0]
+        return google.auth.default(scopes=[scope])[0]
+    except DefaultCredentialsError as error:
+        raise InvalidSettingsError(
+            f"no Google credentials found ({_first_line(error)}); set"
+            " GOOGLE_APPLICATION_CREDENTIALS to a key file, run with a service account that"
+            " has an identity, or ask with --anonymous for a public bucket"
+        ) from error
 
 
 def _crc32c(encoded: str | None) -> int | None:
