@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from inferencemodel_operator import names
-from inferencemodel_operator.cluster import CHILDREN, INGRESSES
+from inferencemodel_operator.cluster import CHILDREN
 from inferencemodel_operator.errors import (
+    ConflictError,
     NameConflictError,
+    NotOfferedError,
     PermanentError,
     RefusedError,
     TransientError,
@@ -24,8 +26,9 @@ from inferencemodel_operator.observe import objects
 if TYPE_CHECKING:
     from inferencemodel_operator.cache import Cache
     from inferencemodel_operator.children.manifest import Manifest
-    from inferencemodel_operator.cluster import Cluster
+    from inferencemodel_operator.cluster import Cluster, Object, Resource
     from inferencemodel_operator.observe.objects import Child, Key, Model
+    from inferencemodel_operator.observe.offers import Offers
 
 RECHECK_SECONDS: Final = 60.0
 """How soon something that only a person can change is looked at again."""
@@ -65,14 +68,22 @@ class _Held(msgspec.Struct, frozen=True):
     until: float
 
 
-class Applier:
-    """Applies children one by one; remembers only what spares requests."""
+class _Memory(msgspec.Struct):
+    """What spares requests and comparisons for one InferenceModel, by kind and name of a child."""
 
-    def __init__(self, cluster: Cluster, cache: Cache) -> None:
+    held: dict[tuple[str, str], _Held] = {}
+    settled: dict[tuple[str, str], tuple[str, bytes]] = {}
+    """The hash of what was wanted, and the content that was found to be it."""
+
+
+class Applier:
+    """Applies children one by one; remembers only what spares requests and work."""
+
+    def __init__(self, cluster: Cluster, cache: Cache, offers: Offers) -> None:
         self._cluster = cluster
         self._cache = cache
-        self._held: dict[tuple[str, str, str], _Held] = {}
-        self._accepted: dict[str, tuple[str, bytes]] = {}
+        self._offers = offers
+        self._memories: dict[Key, _Memory] = {}
 
     async def ensure(self, owner: Model, wanted: Manifest) -> bool:
         """Bring one child to what is wanted.
@@ -82,70 +93,88 @@ class Applier:
 
         Raises:
             NameConflictError: an object of that name belongs to somebody else.
+            NotOfferedError: the API server doesn't know the kind.
             RefusedError: the API server refuses the child as it is.
             TransientError: it may work later.
         """
         resource = CHILDREN[wanted["kind"]]
-        metadata = wanted["metadata"]
-        namespace, name = metadata["namespace"], metadata["name"]
-        wanted_hash = metadata["annotations"][names.DESIRED_HASH_ANNOTATION]
-        child = (resource.kind, namespace, name)
-        held = self._held.get(child)
+        namespace, name = owner.key[0], wanted["metadata"]["name"]
+        if resource not in self._offers:
+            whole_name = f"{namespace}/{name}"
+            raise NotOfferedError(resource.kind, whole_name, resource.crd, resource.api_version)
+        memory = self._memories.setdefault(owner.key, _Memory())
+        child = (resource.kind, name)
+        wanted_hash = wanted["metadata"]["annotations"][names.DESIRED_HASH_ANNOTATION]
+        held = memory.held.get(child)
         if held is not None and held.wanted_hash == wanted_hash and time.monotonic() < held.until:
             raise held.problem
-        live = self._cache.child(*child)
         try:
-            if live is None:
-                found = await self._cluster.get(resource, namespace, name)
-                live = None if found is None else objects.child(resource.kind, found)
-            if live is not None:
-                _check_owner(owner, live)
-                if self._settled(live, wanted, wanted_hash):
-                    self._held.pop(child, None)
-                    return False
-            answer = await self._cluster.apply(resource, wanted, uid=live.uid if live else None)
+            answer = await self._write(owner, resource, wanted, memory.settled.get(child))
         except (NameConflictError, RefusedError) as problem:
             # A change of what is watched is told; of anything else, only asking again tells.
-            if isinstance(problem, RefusedError) or self._cache.child(*child) is None:
+            watched = self._cache.child(resource.kind, namespace, name) is not None
+            if isinstance(problem, RefusedError) or not watched:
                 until = time.monotonic() + RECHECK_SECONDS * 0.9
-                self._held[child] = _Held(wanted_hash, problem, until)
+                memory.held[child] = _Held(wanted_hash, problem, until)
             raise
-        self._held.pop(child, None)
-        self._cache.put(resource, answer)
-        applied = objects.child(resource.kind, answer)
-        if not covers(applied.content_object(), wanted):
-            # An admission webhook may change what was asked for: that is then how it is.
-            self._accepted[applied.uid] = (wanted_hash, applied.content)
-        return True
+        memory.held.pop(child, None)
+        if answer is not None:
+            self._cache.put(resource, answer)
+        live = self._cache.child(resource.kind, namespace, name)
+        if live is not None:
+            # After a write without another look: an admission webhook may have changed what was
+            # asked for, and that is then how it is.
+            memory.settled[child] = (wanted_hash, live.content)
+        return answer is not None
 
-    async def remove(self, owner: Model, kind: str, name: str) -> bool:
+    async def _write(
+        self,
+        owner: Model,
+        resource: Resource,
+        wanted: Manifest,
+        settled: tuple[str, bytes] | None,
+    ) -> Object | None:
+        """The child as the API server made it; None when it was as wanted already."""
+        namespace, name = owner.key[0], wanted["metadata"]["name"]
+        live = self._cache.child(resource.kind, namespace, name)
+        if live is None:
+            try:
+                return await self._cluster.apply(resource, wanted, uid=None)
+            except ConflictError:
+                found = await self._cluster.get(resource, namespace, name)
+                if found is None:
+                    raise
+                live = objects.child(resource.kind, found)
+        _check_owner(owner, live)
+        if _is_settled(live, wanted, settled):
+            return None
+        deployment = live.deployment
+        if deployment and deployment.holds_replicas and "replicas" not in wanted["spec"]:
+            await self._cluster.hold_replicas(
+                resource, namespace, name, uid=live.uid, replicas=deployment.replicas
+            )
+        return await self._cluster.apply(resource, wanted, uid=live.uid)
+
+    async def remove(self, owner: Model, child: Child) -> bool:
         """Delete a child that is no longer wanted; only when it is the owner's own."""
-        live = self._cache.child(kind, owner.key[0], name)
-        if live is None or live.owner_uid != owner.uid or live.terminating:
+        if child.owner_uid != owner.uid or child.terminating:
             return False
-        await self._cluster.delete(CHILDREN[kind], live.namespace, live.name, uid=live.uid)
+        resource = CHILDREN[child.kind]
+        await self._cluster.delete(resource, child.namespace, child.name, uid=child.uid)
         return True
 
     def forget(self, key: Key) -> None:
         """Drop what is remembered for an InferenceModel that is gone."""
-        namespace, name = key
-        for kind, child in (
-            ("Deployment", names.deployment(name)),
-            ("Service", names.service(name)),
-            ("Service", names.headless_service(name)),
-            (INGRESSES.kind, names.ingress(name)),
-            ("ConfigMap", names.versions_config_map(name)),
-        ):
-            self._held.pop((kind, namespace, child), None)
+        self._memories.pop(key, None)
 
-    def _settled(self, live: Child, wanted: Manifest, wanted_hash: str) -> bool:
-        if self._accepted.get(live.uid) == (wanted_hash, live.content):
-            return True
-        content = live.content_object()
-        annotations = content["metadata"].get("annotations") or {}
-        return annotations.get(names.DESIRED_HASH_ANNOTATION) == wanted_hash and covers(
-            content, wanted
-        )
+
+def _is_settled(live: Child, wanted: Manifest, settled: tuple[str, bytes] | None) -> bool:
+    wanted_hash = wanted["metadata"]["annotations"][names.DESIRED_HASH_ANNOTATION]
+    if settled == (wanted_hash, live.content):
+        return True
+    content = live.content_object()
+    annotations = content["metadata"].get("annotations") or {}
+    return annotations.get(names.DESIRED_HASH_ANNOTATION) == wanted_hash and covers(content, wanted)
 
 
 def _check_owner(owner: Model, live: Child) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
 
 from inferencemodel_operator.cluster import MODELS, PODS, Resource
 from inferencemodel_operator.observe import objects
@@ -28,6 +30,9 @@ GONE_SECONDS: Final = 300.0
 
 _NEVER: Final = (-1, 0.0)
 
+N = TypeVar("N")
+T = TypeVar("T")
+
 
 class Cache:
     """The newest known view of every watched object. Not safe for threads; needs none."""
@@ -35,6 +40,7 @@ class Cache:
     def __init__(self) -> None:
         self._entries: dict[str, dict[ObjectName, Entry]] = defaultdict(dict)
         self._pods: dict[Key, dict[str, Pod]] = defaultdict(dict)
+        self._children: dict[Key, dict[tuple[str, str], Child]] = defaultdict(dict)
         self._gone: dict[str, tuple[int, float]] = {}
         self.reports: dict[str, Report] = {}
         """What pollers told, by the pod's uid."""
@@ -53,6 +59,10 @@ class Cache:
         found = self._entries[kind].get((namespace, name))
         return found if isinstance(found, Child) else None
 
+    def children(self, key: Key) -> list[Child]:
+        """All children that name an InferenceModel, whether it owns them or not."""
+        return list(self._children.get(key, {}).values())
+
     def pods(self, key: Key) -> list[Pod]:
         """The pods of one InferenceModel, by name."""
         pods = self._pods.get(key, {})
@@ -62,8 +72,9 @@ class Cache:
         """Take in one view of an object.
 
         Returns:
-            The entry when it is news; None when the same or a newer one was there already, or
-            when the object is none of the operator's business.
+            The entry when it is news; None when the same or a newer one was there already, when
+            only something that nobody looks at has changed, or when the object is none of the
+            operator's business.
         """
         entry = _entry(resource, obj)
         if entry is None or entry.resource_version <= self._gone.get(entry.uid, _NEVER)[0]:
@@ -73,12 +84,18 @@ class Cache:
         known = entries.get(name)
         if known is not None and known.resource_version >= entry.resource_version:
             return None
-        if known is not None and known.uid != entry.uid:
+        if known is not None and (known.uid, known.key) != (entry.uid, entry.key):
             self._forget(resource.kind, known)
+            known = None
         entries[name] = entry
         if isinstance(entry, Pod):
             self._pods[entry.key][entry.name] = entry
-        return entry
+        elif isinstance(entry, Child) and entry.key is not None:
+            self._children[entry.key][entry.kind, entry.name] = entry
+        if known is None:
+            return entry
+        same = msgspec.structs.replace(entry, resource_version=known.resource_version)
+        return None if same == known else entry
 
     def remove(self, resource: Resource, obj: Mapping[str, Any]) -> Entry | None:
         """Take in that an object is gone or lost its label, and return what was known of it."""
@@ -122,10 +139,17 @@ class Cache:
     def _forget(self, kind: str, entry: Entry) -> None:
         self._entries[kind].pop(_name(entry), None)
         if isinstance(entry, Pod):
-            self._pods[entry.key].pop(entry.name, None)
-            if not self._pods[entry.key]:
-                del self._pods[entry.key]
+            _discard(self._pods, entry.key, entry.name)
             self.reports.pop(entry.uid, None)
+        elif isinstance(entry, Child) and entry.key is not None:
+            _discard(self._children, entry.key, (entry.kind, entry.name))
+
+
+def _discard(groups: dict[Key, dict[N, T]], key: Key, name: N) -> None:
+    group = groups.get(key, {})
+    group.pop(name, None)
+    if not group:
+        groups.pop(key, None)
 
 
 def _entry(resource: Resource, obj: Mapping[str, Any]) -> Entry | None:

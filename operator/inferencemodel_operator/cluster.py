@@ -12,7 +12,12 @@ import aiohttp
 import orjson
 
 from inferencemodel_operator import names
-from inferencemodel_operator.errors import ApiUnavailableError, RefusedError, TransientError
+from inferencemodel_operator.errors import (
+    ApiUnavailableError,
+    ConflictError,
+    RefusedError,
+    TransientError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -26,10 +31,15 @@ Object = dict[str, Any]
 """An object as the API server gives it."""
 
 USER_AGENT: Final = "inferencemodel-operator"
+HANDOVER_MANAGER: Final = f"{names.FIELD_MANAGER}-handover"
+"""Holds the replicas of a Deployment from the moment that the operator lets go of them."""
 CONNECTIONS: Final = 64
 """The most connections for requests; watches come on top."""
 REQUEST_TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
 PAGE_SIZE: Final = 100
+NO_VERSION: Final = "1"
+"""A resourceVersion that no object has: etcd's first write makes revision 2. An apply that names
+it can create an object, and conflicts with any that exists."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,13 @@ class Resource:
     api_version: str
     kind: str
     plural: str
+    optional: bool = False
+    """Whether it comes with a CRD that a cluster need not have."""
+
+    @property
+    def crd(self) -> str:
+        """Name of the CRD that brings it."""
+        return f"{self.plural}.{self.api_version.partition('/')[0]}"
 
     def path(self, namespace: str | None, name: str | None = None) -> str:
         """The URL path of an object, of a namespace's objects, or of all (None)."""
@@ -55,11 +72,42 @@ DEPLOYMENTS: Final = Resource("apps/v1", "Deployment", "deployments")
 SERVICES: Final = Resource("v1", "Service", "services")
 INGRESSES: Final = Resource("networking.k8s.io/v1", "Ingress", "ingresses")
 CONFIG_MAPS: Final = Resource("v1", "ConfigMap", "configmaps")
+AUTOSCALERS: Final = Resource(
+    "autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"
+)
+DISRUPTION_BUDGETS: Final = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+NETWORK_POLICIES: Final = Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
+HTTP_ROUTES: Final = Resource(
+    "gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes", optional=True
+)
+GRPC_ROUTES: Final = Resource(
+    "gateway.networking.k8s.io/v1", "GRPCRoute", "grpcroutes", optional=True
+)
+SCALED_OBJECTS: Final = Resource("keda.sh/v1alpha1", "ScaledObject", "scaledobjects", optional=True)
 PODS: Final = Resource("v1", "Pod", "pods")
 EVENTS: Final = Resource("events.k8s.io/v1", "Event", "events")
 
-CHILDREN: Final = {r.kind: r for r in (CONFIG_MAPS, SERVICES, DEPLOYMENTS, INGRESSES)}
-WATCHED: Final = (MODELS, *CHILDREN.values(), PODS)
+OPTIONAL: Final = (HTTP_ROUTES, GRPC_ROUTES, SCALED_OBJECTS)
+"""Watched only while the API server offers them."""
+CHILDREN: Final = {
+    resource.kind: resource
+    for resource in (
+        CONFIG_MAPS,
+        SERVICES,
+        DEPLOYMENTS,
+        INGRESSES,
+        AUTOSCALERS,
+        DISRUPTION_BUDGETS,
+        NETWORK_POLICIES,
+        *OPTIONAL,
+    )
+}
+WATCHED: Final = (
+    MODELS,
+    *(resource for resource in CHILDREN.values() if not resource.optional),
+    PODS,
+)
+"""Watched always."""
 
 
 def selector(resource: Resource) -> str | None:
@@ -116,20 +164,49 @@ class Cluster:
         Args:
             resource: the object's kind.
             wanted: all fields that the operator wants to own.
-            uid: of the object that is meant; the server refuses to touch another. None creates.
+            uid: of the object that is meant; the server refuses to touch another. None creates,
+                and an object of that name, whoever's it is, stays untouched.
             subresource: such as ``status``.
 
         Returns:
             The object as it is now.
+
+        Raises:
+            ConflictError: there is another object, or one already.
         """
-        metadata = wanted["metadata"]
-        body = wanted if uid is None else {**wanted, "metadata": {**metadata, "uid": uid}}
+        precondition = {"resourceVersion": NO_VERSION} if uid is None else {"uid": uid}
+        metadata = {**wanted["metadata"], **precondition}
         path = resource.path(metadata["namespace"], metadata["name"])
         return await self._json(
             "PATCH",
             f"{path}/{subresource}" if subresource else path,
             query={"fieldManager": names.FIELD_MANAGER, "force": "true"},
-            body=body,
+            body={**wanted, "metadata": metadata},
+            content_type="application/apply-patch+yaml",
+        )
+
+    async def hold_replicas(
+        self, resource: Resource, namespace: str, name: str, *, uid: str, replicas: int
+    ) -> Object:
+        """Make another field manager than the operator a co-owner of the live replicas.
+
+        An applied field goes back to its default when the last who applied it leaves it out, so
+        the operator may leave ``replicas`` out only while somebody else holds them ("Transferring
+        ownership" in Kubernetes' documentation of server-side apply).
+
+        Raises:
+            ConflictError: the live number is another one by now.
+        """
+        return await self._json(
+            "PATCH",
+            resource.path(namespace, name),
+            query={"fieldManager": HANDOVER_MANAGER},
+            body={
+                "apiVersion": resource.api_version,
+                "kind": resource.kind,
+                "metadata": {"namespace": namespace, "name": name, "uid": uid},
+                "spec": {"replicas": replicas},
+            },
             content_type="application/apply-patch+yaml",
         )
 
@@ -209,9 +286,9 @@ def _error(
     status = response.status
     if status == HTTPStatus.NOT_FOUND:
         return _NotFoundError(f"{method} {path}: {message}")
-    if status == HTTPStatus.CONFLICT or (
-        status == HTTPStatus.FORBIDDEN and "is being terminated" in message
-    ):
+    if status == HTTPStatus.CONFLICT:
+        return ConflictError(f"{method} {path}: {message}; looking again")
+    if status == HTTPStatus.FORBIDDEN and "is being terminated" in message:
         return TransientError(f"{method} {path}: {message}; looking again")
     if status in (HTTPStatus.FORBIDDEN, HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
         kind = str((body or {}).get("kind") or path.rsplit("/", 2)[-2])

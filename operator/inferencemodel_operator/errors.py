@@ -5,9 +5,11 @@ OperatorError
 │   ├── InvalidModelError       the InferenceModel can't be understood
 │   ├── InvalidRecordError      the versions ConfigMap can't be understood
 │   ├── NameConflictError       an object of a child's name belongs to somebody else
+│   ├── NotOfferedError         the API server doesn't know a child's kind
 │   └── RefusedError            the API server refuses a child as it is (quota, admission, schema)
 └── TransientError              heals by waiting: retried with backoff and jitter
     ├── ApiUnavailableError     the API server can't be asked, or asks to come later
+    ├── ConflictError           the object is not, or no longer, the one that was meant
     └── PollerUnavailableError  a pod's poller can't be asked
 
 Every message names the object, what is wrong with it, and what to do.
@@ -71,6 +73,22 @@ class RefusedError(PermanentError):
         super().__init__(f"{kind} {name} was refused by the API server: {problem}; {fix}")
         self.kind = kind
         self.name = name
+
+
+class NotOfferedError(PermanentError):
+    """A child of a kind that the API server doesn't know."""
+
+    def __init__(self, kind: str, name: str, crd: str, api_version: str) -> None:
+        super().__init__(
+            f"{kind} {name} can't be created: this cluster has no {kind} ({api_version}); install "
+            f"the CRD {crd}, or take out of the InferenceModel what asks for the {kind}"
+        )
+        self.kind = kind
+        self.name = name
+
+
+class ConflictError(TransientError):
+    """The object is not, or no longer, the one that was meant."""
 
 
 class ApiUnavailableError(TransientError):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 import kopf
+from kopf._cogs.structs.references import Insights
 
 from inferencemodel_operator import cluster, health, logs, names
 from inferencemodel_operator.access import Access
@@ -26,6 +27,7 @@ from inferencemodel_operator.logs import about
 from inferencemodel_operator.metrics import Metrics
 from inferencemodel_operator.observe import pollers, watches
 from inferencemodel_operator.observe.feed import Feed
+from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.observe.pollers import Pollers
 from inferencemodel_operator.observe.watches import Watches
 from inferencemodel_operator.queue import WorkQueue
@@ -73,7 +75,7 @@ async def run(options: Options) -> None:
     cache = Cache()
     queue: WorkQueue[Key] = WorkQueue()
     async with AsyncExitStack() as stack:
-        pool = await stack.enter_async_context(cluster.connect(access, watches=len(watching)))
+        pool = await stack.enter_async_context(cluster.connect(access, watches=watching.most))
         requests = await stack.enter_async_context(cluster.session(pool, metrics, access))
         api = Cluster(access, requests)
         proxied = options.poller_access == "proxy" or (
@@ -87,8 +89,9 @@ async def run(options: Options) -> None:
             queue.add,
             metrics,
         )
-        feed = Feed(api, cache, queue, polling, watching, options.namespaces)
-        applier = Applier(api, cache)
+        offers = Offers(api)
+        feed = Feed(api, cache, queue, polling, watching, offers, options.namespaces)
+        applier = Applier(api, cache, offers)
         reconciler = Reconciler(api, cache, queue, applier, options.settings)
 
         def refresh() -> None:
@@ -106,7 +109,13 @@ async def run(options: Options) -> None:
             health.serve(options.http_port, watching, feed, metrics, refresh)
         )
         await _wait_for_crd(api)
-        tasks = [asyncio.create_task(feed.run(), name="feed")]
+        await _ask_offers(offers)
+        watching.expect(offers.optional)
+        insights = Insights()
+        tasks = [
+            asyncio.create_task(feed.run(), name="feed"),
+            asyncio.create_task(feed.follow_offers(insights), name="offers"),
+        ]
         tasks += [
             asyncio.create_task(_work(queue, feed, reconciler, metrics), name=f"worker {n}")
             for n in range(WORKERS)
@@ -135,6 +144,7 @@ async def run(options: Options) -> None:
         await kopf.operator(
             registry=handlers,
             settings=watches.settings(),
+            insights=insights,
             clusterwide=not options.namespaces,
             namespaces=options.namespaces,
             stop_flag=ended,
@@ -169,6 +179,17 @@ async def _wait_for_crd(api: Cluster) -> None:
             logger.warning("waiting: %s", problem)
         told = True
         await asyncio.sleep(CRD_RETRY_SECONDS)
+
+
+async def _ask_offers(offers: Offers) -> None:
+    while True:
+        try:
+            await offers.refresh()
+        except OperatorError as error:
+            logger.warning("waiting: %s", error)
+            await asyncio.sleep(CRD_RETRY_SECONDS)
+        else:
+            return
 
 
 async def _work(

@@ -45,6 +45,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
 
     pods: tuple[PodView, ...]
     record: VersionsRecord
+    wanted: int
+    """How many pods are wanted, by the spec or by an autoscaler."""
     deployment: DeploymentStatus | None = None
     deployment_generation: int = 0
     problems: tuple[OperatorError, ...] = ()

@@ -17,7 +17,6 @@ from inferencemodel_operator.cluster import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     EVENTS,
-    INGRESSES,
     MODELS,
     PODS,
 )
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from inferencemodel_operator.cache import Cache
     from inferencemodel_operator.children.manifest import Manifest
     from inferencemodel_operator.cluster import Cluster
-    from inferencemodel_operator.observe.objects import Key, Model, Pod
+    from inferencemodel_operator.observe.objects import Child, Deployment, Key, Model, Pod
     from inferencemodel_operator.queue import WorkQueue
     from inferencemodel_operator.settings import Settings
     from inferencemodel_operator.spec import InferenceModel
@@ -104,10 +103,13 @@ class Reconciler:
             await self._report_invalid(model, memory)
             return
         record, problems = self._remembered(model)
-        if not problems and not model.model.spec.suspend:
+        active = not problems and not model.model.spec.suspend
+        if active:
             record = self._decide(model, model.model, record, memory)
-            problems = await self._apply(model, model.model, record)
-        await self._report(model, model.model, record, problems, memory)
+        wanted = children(model.model, record, self._settings)
+        if active:
+            problems = await self._apply(model, model.model, record, wanted)
+        await self._report(model, model.model, record, wanted, problems, memory)
         transient = next((p for p in problems if isinstance(p, TransientError)), None)
         if transient is not None:
             raise transient
@@ -152,10 +154,14 @@ class Reconciler:
         return decided
 
     async def _apply(
-        self, model: Model, typed: InferenceModel, record: VersionsRecord
+        self,
+        model: Model,
+        typed: InferenceModel,
+        record: VersionsRecord,
+        wanted: tuple[Manifest, ...],
     ) -> list[OperatorError]:
         """Write what differs: the pods' annotations first, for they are what pollers wait for."""
-        wanted = children(typed, record, self._settings)
+        kept = {(child["kind"], child["metadata"]["name"]) for child in wanted}
         work = [
             *(
                 self._annotate(pod, record.target)
@@ -163,9 +169,12 @@ class Reconciler:
                 if _has_source(pod, typed)
             ),
             *(self._ensure(model, child) for child in wanted),
+            *(
+                self._remove(model, child)
+                for child in self._cache.children(model.key)
+                if (child.kind, child.name) not in kept
+            ),
         ]
-        if all(child["kind"] != INGRESSES.kind for child in wanted):
-            work.append(self._remove_ingress(model))
         outcomes = await asyncio.gather(*work, return_exceptions=True)
         problems = []
         for outcome in outcomes:
@@ -194,16 +203,16 @@ class Reconciler:
                 "applied %s %s", child["kind"], child["metadata"]["name"], extra=about(model.key)
             )
 
-    async def _remove_ingress(self, model: Model) -> None:
-        name = names.ingress(model.key[1])
-        if await self._applier.remove(model, INGRESSES.kind, name):
-            logger.info("deleted Ingress %s", name, extra=about(model.key))
+    async def _remove(self, model: Model, child: Child) -> None:
+        if await self._applier.remove(model, child):
+            logger.info("deleted %s %s", child.kind, child.name, extra=about(model.key))
 
     async def _report(
         self,
         model: Model,
         typed: InferenceModel,
         record: VersionsRecord,
+        wanted: tuple[Manifest, ...],
         problems: list[OperatorError],
         memory: _Memory,
     ) -> None:
@@ -212,13 +221,15 @@ class Reconciler:
             # A first answer is due within seconds, and reconciles again: nothing is judged before.
             return
         namespace, name = model.key
-        deployment = self._cache.child(DEPLOYMENTS.kind, namespace, names.deployment(name))
-        owned = deployment is not None and deployment.owner_uid == model.uid
+        child = self._cache.child(DEPLOYMENTS.kind, namespace, names.deployment(name))
+        owned = child if child is not None and child.owner_uid == model.uid else None
+        deployment = owned.deployment if owned else None
         seen = Observed(
             pods=tuple(self._view(pod) for pod in pods),
+            wanted=_replicas(wanted, deployment),
             record=record,
-            deployment=deployment.deployment if deployment and owned else None,
-            deployment_generation=deployment.generation if deployment and owned else 0,
+            deployment=deployment.status if deployment else None,
+            deployment_generation=owned.generation if owned else 0,
             problems=tuple(problems),
         )
         await self._write(model, status.compute(typed, seen, self._live(model), _now()), memory)
@@ -300,6 +311,15 @@ def _has_source(pod: Pod, model: InferenceModel) -> bool:
     tell nor are told what to serve, until the Deployment has replaced them.
     """
     return pod.storage_uri in (None, model.spec.model.storage_uri)
+
+
+def _replicas(wanted: tuple[Manifest, ...], live: Deployment | None) -> int:
+    """How many pods are wanted: by the spec, or else by whoever scales the Deployment."""
+    for child in wanted:
+        if child["kind"] == DEPLOYMENTS.kind and "replicas" in child["spec"]:
+            replicas: int = child["spec"]["replicas"]
+            return replicas
+    return live.replicas if live else 1
 
 
 def _now() -> str:

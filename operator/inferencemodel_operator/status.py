@@ -54,11 +54,10 @@ def compute(model: InferenceModel, seen: Observed, previous: Mapping[str, Any], 
     before = previous.get("model") or {}
     active = active_version(seen, before.get("activeVersion"))
     latest = versions.latest(seen.reports)
-    wanted = model.spec.replicas
     ready = len(seen.ready)
     stalled = verdicts.stalled(seen)
     judged = {
-        ConditionType.READY: verdicts.ready(wanted, seen, active),
+        ConditionType.READY: verdicts.ready(seen, active),
         ConditionType.SOURCE_READY: verdicts.source_ready(model, seen),
         ConditionType.MODEL_LOADED: verdicts.model_loaded(model, seen, active),
         ConditionType.VERSION_SKEW: verdicts.version_skew(seen),
@@ -72,7 +71,7 @@ def compute(model: InferenceModel, seen: Observed, previous: Mapping[str, Any], 
         "replicas": len(seen.pods),
         "readyReplicas": ready,
         "selector": names.selector_text(model.name),
-        "replicaSummary": f"{ready}/{wanted}",
+        "replicaSummary": f"{ready}/{seen.wanted}",
         "model": _present(
             {
                 "name": model.model_name,

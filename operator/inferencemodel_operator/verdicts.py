@@ -35,9 +35,9 @@ class Verdict(msgspec.Struct, frozen=True):
     message: str
 
 
-def ready(wanted: int, seen: Observed, active: int | None) -> Verdict:
+def ready(seen: Observed, active: int | None) -> Verdict:
     """Whether all wanted replicas get requests, and it is known what they answer with."""
-    count = len(seen.ready)
+    count, wanted = len(seen.ready), seen.wanted
     if wanted == 0 and count == 0:
         return Verdict(
             "False", Reason.SCALED_TO_ZERO, "spec.replicas is 0, so nothing serves; raise it"
@@ -242,11 +242,11 @@ def reconciling(
     for problem in seen.problems:
         if isinstance(problem, TransientError):
             return Verdict("True", Reason.APPLYING, "not all children could be applied; retrying")
-    if not _rolled_out(model.spec.replicas, seen):
+    if not _rolled_out(seen):
         return Verdict(
             "True", Reason.ROLLING_OUT, "the Deployment is on its way to the wanted pods"
         )
-    if not seen.on_target and model.spec.replicas > 0:
+    if not seen.on_target and seen.wanted > 0:
         target = seen.record.target
         if target is None:
             return Verdict("True", Reason.CHANGING_VERSION, "waiting for a first version")
@@ -262,8 +262,8 @@ def blocked(stalled: Verdict) -> Verdict:
     return Verdict("False", Reason.BLOCKED, f"see Stalled: {stalled.reason}")
 
 
-def _rolled_out(wanted: int, seen: Observed) -> bool:
-    deployment = seen.deployment
+def _rolled_out(seen: Observed) -> bool:
+    deployment, wanted = seen.deployment, seen.wanted
     return (
         deployment is not None
         and deployment.observed_generation >= seen.deployment_generation

@@ -49,6 +49,7 @@ def observed(report: Any, *, ready: bool = True, target: int = 1, **more: Any) -
     quarantined = more.pop("quarantined", ())
     return Observed(
         pods=(PodView(name="pod", ready=ready, report=report),),
+        wanted=1,
         record=VersionsRecord(target=target, quarantined=quarantined),
         deployment=ROLLED_OUT,
         deployment_generation=1,

@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from inferencemodel_operator.cluster import MODELS, WATCHED
-from inferencemodel_operator.errors import OperatorError
+from inferencemodel_operator.errors import OperatorError, RefusedError
+from inferencemodel_operator.observe import watches
 from inferencemodel_operator.observe.objects import Pod
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from kopf._cogs.structs.references import Insights
+
     from inferencemodel_operator.cache import Cache, Entry
     from inferencemodel_operator.cluster import Cluster, Resource
     from inferencemodel_operator.observe.objects import Key
+    from inferencemodel_operator.observe.offers import Offers
     from inferencemodel_operator.observe.pollers import Pollers
     from inferencemodel_operator.observe.watches import Watches
     from inferencemodel_operator.queue import WorkQueue
@@ -28,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 RELIST_SECONDS: Final = 600.0
 RETRY_SECONDS: Final = 5.0
+OFFER_SECONDS: Final = 10.0
+"""How soon a CRD that is installed, or taken away, is noticed."""
 
 
 class Feed:
@@ -40,6 +46,7 @@ class Feed:
         queue: WorkQueue[Key],
         pollers: Pollers,
         watches: Watches,
+        offers: Offers,
         namespaces: Collection[str],
     ) -> None:
         self._cluster = cluster
@@ -47,6 +54,7 @@ class Feed:
         self._queue = queue
         self._pollers = pollers
         self._watches = watches
+        self._offers = offers
         self._namespaces = tuple(namespaces) or (None,)
         self.complete = asyncio.Event()
         """Set once the cache holds all that there is; nothing is judged before."""
@@ -69,6 +77,8 @@ class Feed:
             try:
                 for resource in WATCHED:
                     await self._list(resource)
+                for resource in self._offers.optional:
+                    await self._list_optional(resource)
             except OperatorError as error:
                 logger.warning("listing failed, trying again: %s", error)
                 await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311
@@ -87,6 +97,34 @@ class Feed:
                     await self._watches.relist.wait()
             except TimeoutError:
                 continue
+
+    async def follow_offers(self, insights: Insights) -> None:
+        """Have the optional kinds watched as their CRDs come and go."""
+        while True:
+            await asyncio.sleep(OFFER_SECONDS * random.uniform(0.9, 1.1))  # noqa: S311
+            before = self._offers.optional
+            try:
+                if not await self._offers.refresh():
+                    continue
+            except OperatorError as error:
+                logger.debug("optional kinds can't be asked for: %s", error)
+                continue
+            now = self._offers.optional
+            logger.info("optional kinds: %s", ", ".join(sorted(r.crd for r in now)) or "none")
+            for resource in before - now:
+                for gone in self._cache.prune(resource, self._cache.snapshot(resource), set()):
+                    self._gone(gone)
+            self._watches.expect(now)
+            await watches.follow(insights, now)
+            for model in self._cache.models():
+                self._queue.add(model.key)
+
+    async def _list_optional(self, resource: Resource) -> None:
+        try:
+            await self._list(resource)
+        except RefusedError as error:
+            # Who has a child of this kind is told so by its condition; the others need none.
+            logger.warning("%s is not watched: %s", resource.kind, error)
 
     async def _list(self, resource: Resource) -> None:
         before = self._cache.snapshot(resource)

@@ -10,6 +10,7 @@ import msgspec
 import orjson
 
 from inferencemodel_operator import names, spec
+from inferencemodel_operator.cluster import DEPLOYMENTS
 from inferencemodel_operator.errors import InvalidModelError
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ class _Owner(_Wire, frozen=True):
     controller: bool = False
 
 
+class _FieldManager(_Wire, frozen=True):
+    manager: str = ""
+    operation: str = ""
+    fields_v1: dict[str, Any] = msgspec.field(default={}, name="fieldsV1")
+
+
 class _Meta(_Wire, frozen=True):
     name: str
     namespace: str
@@ -41,6 +48,17 @@ class _Meta(_Wire, frozen=True):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     owner_references: tuple[_Owner, ...] = ()
+    managed_fields: tuple[_FieldManager, ...] = ()
+
+    @property
+    def holds_replicas(self) -> bool:
+        """Whether the operator has applied ``spec.replicas``."""
+        return any(
+            entry.manager == names.FIELD_MANAGER
+            and entry.operation == "Apply"
+            and "f:replicas" in entry.fields_v1.get("f:spec", ())
+            for entry in self.managed_fields
+        )
 
 
 class _Condition(_Wire, frozen=True):
@@ -116,9 +134,28 @@ class DeploymentStatus(_Wire, frozen=True):
         return next((c for c in self.conditions if c.type == kind), None)
 
 
+class Deployment(msgspec.Struct, frozen=True):
+    """What is looked at of a Deployment alone."""
+
+    status: DeploymentStatus
+    replicas: int
+    """How many pods are wanted, whoever wants them."""
+    holds_replicas: bool
+    """Whether the operator is among those who do."""
+
+
+class _DeploymentSpec(_Wire, frozen=True):
+    replicas: int = 1
+
+
+class _Deployment(_Wire, frozen=True):
+    metadata: _Meta
+    spec: _DeploymentSpec = _DeploymentSpec()
+    status: DeploymentStatus = DeploymentStatus()
+
+
 class _Child(_Wire, frozen=True):
     metadata: _Meta
-    status: DeploymentStatus = DeploymentStatus()
 
 
 class Trouble(StrEnum):
@@ -176,7 +213,8 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
     """Of the controller owner, when that is an InferenceModel."""
     content: bytes
     """The object's JSON without status and field managers, as compact as it gets."""
-    deployment: DeploymentStatus
+    deployment: Deployment | None
+    """Of a Deployment alone."""
 
     def content_object(self) -> dict[str, Any]:
         """The content, decoded."""
@@ -226,9 +264,14 @@ def model(obj: Mapping[str, Any]) -> Model:
 
 
 def child(kind: str, obj: Mapping[str, Any]) -> Child:
-    """Read a Deployment, Service, Ingress or ConfigMap."""
-    wire = msgspec.convert(obj, _Child)
-    meta = wire.metadata
+    """Read an object of one of the kinds that children have."""
+    deployment = None
+    if kind == DEPLOYMENTS.kind:
+        wire = msgspec.convert(obj, _Deployment)
+        meta = wire.metadata
+        deployment = Deployment(wire.status, wire.spec.replicas, meta.holds_replicas)
+    else:
+        meta = msgspec.convert(obj, _Child).metadata
     owner = next((o for o in meta.owner_references if o.controller and o.kind == names.KIND), None)
     name = owner.name if owner else meta.labels.get(names.MODEL_LABEL)
     kept = {field: value for field, value in obj.items() if field != "status"}
@@ -248,7 +291,7 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
         terminating=meta.deletion_timestamp is not None,
         owner_uid=owner.uid if owner else None,
         content=orjson.dumps(kept, option=orjson.OPT_SORT_KEYS),
-        deployment=wire.status,
+        deployment=deployment,
     )
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+import aiohttp
 import kopf
 
-from inferencemodel_operator.cluster import WATCHED, Resource, selector
+from inferencemodel_operator.cluster import OPTIONAL, WATCHED, Resource, selector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from aiohttp import ClientRequest, ClientResponse
     from aiohttp.client_middlewares import ClientHandlerType
+    from kopf._cogs.structs.references import Insights
 
 SERVER_SECONDS: Final = 240
 """After so long the API server ends a watch and kopf opens the next: a regular sign of life."""
@@ -35,36 +38,63 @@ class Watches:
             namespaces: the namespaces that are served.
             server: the API server's URL, which may have a path of its own.
         """
-        prefix = urlsplit(server).path.rstrip("/")
-        self._paths = {
-            prefix + resource.path(namespace): resource
-            for resource in WATCHED
-            for namespace in (namespaces or (None,))
-        }
-        self._alive = dict.fromkeys(self._paths, time.monotonic())
-        self._closed = set(self._paths)
+        self._prefix = urlsplit(server).path.rstrip("/")
+        self._namespaces = tuple(namespaces) or (None,)
+        self._optional = set(self._paths_of(OPTIONAL))
+        self._paths: dict[str, Resource] = {}
+        self._alive: dict[str, float] = {}
+        self._closed: set[str] = set()
         self.relist = asyncio.Event()
         """Set once all watches are open after one of them had to list anew: deletions in the gap
         are told by nobody, so a listing has to find them."""
+        self.expect(())
 
-    def __len__(self) -> int:
-        return len(self._paths)
+    def expect(self, optional: Collection[Resource]) -> None:
+        """Expect these watches beside those that there are always."""
+        expected = self._paths_of((*WATCHED, *optional))
+        new = expected.keys() - self._paths.keys()
+        self._paths = expected
+        self._alive = {path: self._alive.get(path, time.monotonic()) for path in expected}
+        self._closed = (self._closed | new) & expected.keys()
+
+    @property
+    def most(self) -> int:
+        """The most watches that there can be at once."""
+        return (len(WATCHED) + len(OPTIONAL)) * len(self._namespaces)
 
     async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
         """Send a request of kopf's and learn from it."""
         path = request.url.path
-        if path not in self._paths or request.method != "GET":
+        optional = path in self._optional
+        if request.method != "GET" or not (optional or path in self._paths):
             return await send(request)
-        self._alive[path] = time.monotonic()
+        if path in self._paths:
+            self._alive[path] = time.monotonic()
         watching = request.url.query.get("watch") == "true"
-        if not watching:
+        if not watching and path in self._paths:
             self._closed.add(path)
         response = await send(request)
-        if watching and response.ok and path in self._closed:
+        refused = optional and response.status in (HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN)
+        if refused or (watching and response.ok):
+            self._opened(path)
+        if refused:
+            # For kopf that would be the end of the whole operator; of this it tries on.
+            response.release()
+            raise aiohttp.ClientConnectionError(f"{path} can't be watched: {response.status}")
+        return response
+
+    def _opened(self, path: str) -> None:
+        if path in self._closed:
             self._closed.discard(path)
             if not self._closed:
                 self.relist.set()
-        return response
+
+    def _paths_of(self, resources: Iterable[Resource]) -> dict[str, Resource]:
+        return {
+            self._prefix + resource.path(namespace): resource
+            for resource in resources
+            for namespace in self._namespaces
+        }
 
     def ages(self) -> Iterator[tuple[Resource, float]]:
         """Seconds since each watch last gave a sign of life."""
@@ -136,7 +166,7 @@ def settings() -> kopf.OperatorSettings:
     # A kopf worker for each object holds its last event for as long as it idles.
     chosen.queueing.idle_timeout = 0.1
     chosen.queueing.exit_timeout = 0.2
-    for resource in WATCHED:
+    for resource in (*WATCHED, *OPTIONAL):
         labels = selector(resource)
         if labels is not None:
             group, _, version = resource.api_version.rpartition("/")
@@ -153,7 +183,7 @@ def registry(
         seen: gets the kind, the event's type (None while listing) and the object.
     """
     handlers = kopf.OperatorRegistry()
-    for resource in WATCHED:
+    for resource in (*WATCHED, *OPTIONAL):
         group, _, version = resource.api_version.rpartition("/")
 
         async def handle(
@@ -171,3 +201,28 @@ def registry(
             registry=handlers,
         )(handle)
     return handlers
+
+
+async def follow(insights: Insights, optional: Collection[Resource]) -> None:
+    """Have kopf watch just these of the optional kinds, from now on.
+
+    kopf would follow the CRDs of a cluster itself, but needs the right to watch them all for it.
+    """
+    await insights.ready_resources.wait()
+    async with insights.revised:
+        insights.watched_resources.difference_update(map(_kopf_resource, OPTIONAL))
+        insights.watched_resources.update(map(_kopf_resource, optional))
+        insights.revised.notify_all()
+
+
+def _kopf_resource(resource: Resource) -> kopf.Resource:
+    group, _, version = resource.api_version.rpartition("/")
+    return kopf.Resource(
+        group=group,
+        version=version,
+        plural=resource.plural,
+        kind=resource.kind,
+        namespaced=True,
+        preferred=True,
+        verbs=frozenset({"list", "watch"}),
+    )

@@ -11,9 +11,16 @@ from inferencemodel_operator import apply, names
 from inferencemodel_operator.apply import Applier, covers
 from inferencemodel_operator.cache import Cache
 from inferencemodel_operator.children import children
-from inferencemodel_operator.cluster import CHILDREN, Cluster, Resource
-from inferencemodel_operator.errors import NameConflictError, RefusedError, TransientError
+from inferencemodel_operator.cluster import CHILDREN, HTTP_ROUTES, Cluster, Resource
+from inferencemodel_operator.errors import (
+    ConflictError,
+    NameConflictError,
+    NotOfferedError,
+    RefusedError,
+    TransientError,
+)
 from inferencemodel_operator.observe import objects
+from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.record import VersionsRecord
 from inferencemodel_operator.settings import Settings
 from inferencemodel_operator.spec import decode
@@ -41,6 +48,7 @@ class Server(Cluster):
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.requests: list[str] = []
         self.refuse = refuse
+        self.offered: set[Resource] = set()
         self.mutate: Any = lambda obj: obj
         self.version = 100
 
@@ -53,6 +61,8 @@ class Server(Cluster):
     ) -> Any:
         name = wanted["metadata"]["name"]
         self.requests.append(f"apply {resource.kind}")
+        if uid is None and (resource.kind, name) in self.objects:
+            raise ConflictError("there is one")
         if self.refuse:
             raise RefusedError(resource.kind, name, "no", "change it")
         self.version += 1
@@ -60,6 +70,14 @@ class Server(Cluster):
         made["metadata"] |= {"uid": uid or f"uid-{name}", "resourceVersion": str(self.version)}
         self.objects[resource.kind, name] = made
         return made
+
+    async def offers(self, resource: Resource) -> bool:
+        return resource in self.offered
+
+    async def hold_replicas(
+        self, resource: Resource, namespace: str, name: str, *, uid: str, replicas: int
+    ) -> Any:
+        self.requests.append(f"hold {replicas}")
 
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
         self.requests.append(f"delete {resource.kind}")
@@ -86,14 +104,14 @@ def cache() -> Cache:
     return Cache()
 
 
-async def test_what_is_not_there_is_looked_for_and_created_once(cache: Cache) -> None:
+async def test_what_is_not_there_is_created_with_one_request(cache: Cache) -> None:
     server = Server()
-    applier = Applier(server, cache)
+    applier = Applier(server, cache, Offers(server))
 
     assert await applier.ensure(MODEL, service())
     assert not await applier.ensure(MODEL, service())
 
-    assert server.requests == ["get Service", "apply Service"]
+    assert server.requests == ["apply Service"]
 
 
 async def test_what_is_as_wanted_costs_no_request(cache: Cache) -> None:
@@ -101,7 +119,7 @@ async def test_what_is_as_wanted_costs_no_request(cache: Cache) -> None:
     made = live(server, cache, service())
     made["spec"]["clusterIP"] = "10.0.0.1"
 
-    assert not await Applier(server, cache).ensure(MODEL, service())
+    assert not await Applier(server, cache, Offers(server)).ensure(MODEL, service())
     assert server.requests == []
 
 
@@ -109,7 +127,7 @@ async def test_another_wish_is_applied(cache: Cache) -> None:
     server = Server()
     live(server, cache, service())
 
-    assert await Applier(server, cache).ensure(MODEL, service(httpPort=80))
+    assert await Applier(server, cache, Offers(server)).ensure(MODEL, service(httpPort=80))
     assert server.requests == ["apply Service"]
     assert server.objects["Service", "m"]["metadata"]["uid"] == "live"
 
@@ -120,7 +138,7 @@ async def test_what_somebody_changed_is_applied_again(cache: Cache) -> None:
     drifted["spec"]["ports"][0]["port"] = 1234
     live(server, cache, drifted)
 
-    assert await Applier(server, cache).ensure(MODEL, service())
+    assert await Applier(server, cache, Offers(server)).ensure(MODEL, service())
 
 
 async def test_what_the_api_server_makes_of_a_wish_is_not_fought(cache: Cache) -> None:
@@ -131,7 +149,7 @@ async def test_what_the_api_server_makes_of_a_wish_is_not_fought(cache: Cache) -
         return obj
 
     server.mutate = webhook
-    applier = Applier(server, cache)
+    applier = Applier(server, cache, Offers(server))
 
     assert await applier.ensure(MODEL, service())
     assert not await applier.ensure(MODEL, service())
@@ -168,15 +186,17 @@ async def test_what_is_somebody_elses_is_told_and_not_touched(
     cache: Cache, owners: list[Any], watched: bool
 ) -> None:
     server = Server()
-    live(server, cache if watched else Cache(), service(), ownerReferences=owners)
-    applier = Applier(server, cache)
+    seen = cache if watched else Cache()
+    theirs = copy.deepcopy(live(server, seen, service(), ownerReferences=owners))
+    applier = Applier(server, cache, Offers(server))
 
     for _ in range(3):
         with pytest.raises(NameConflictError, match="Service vision/m exists"):
             await applier.ensure(MODEL, service())
 
-    assert not [request for request in server.requests if not request.startswith("get")]
-    assert len(server.requests) <= 1, "it is not looked at again with every event"
+    assert server.objects["Service", "m"] == theirs
+    expected = [] if watched else ["apply Service", "get Service"]
+    assert server.requests == expected, "it is not looked at again with every event"
 
 
 async def test_a_conflict_is_looked_at_again_after_a_while(
@@ -184,7 +204,7 @@ async def test_a_conflict_is_looked_at_again_after_a_while(
 ) -> None:
     server = Server()
     live(server, Cache(), service(), ownerReferences=[])
-    applier = Applier(server, cache)
+    applier = Applier(server, cache, Offers(server))
     monkeypatch.setattr(apply, "RECHECK_SECONDS", 0.0)
     with pytest.raises(NameConflictError):
         await applier.ensure(MODEL, service())
@@ -201,7 +221,7 @@ async def test_the_remains_of_a_deleted_namesake_are_waited_for(cache: Cache) ->
     live(server, cache, wanted, ownerReferences=[owner])
 
     with pytest.raises(TransientError, match="garbage collector"):
-        await Applier(server, cache).ensure(MODEL, wanted)
+        await Applier(server, cache, Offers(server)).ensure(MODEL, wanted)
     assert server.requests == []
 
 
@@ -210,12 +230,12 @@ async def test_a_child_that_is_being_deleted_is_waited_for(cache: Cache) -> None
     live(server, cache, service(), deletionTimestamp="2026-01-01T00:00:00Z")
 
     with pytest.raises(TransientError, match="is being deleted"):
-        await Applier(server, cache).ensure(MODEL, service())
+        await Applier(server, cache, Offers(server)).ensure(MODEL, service())
 
 
 async def test_a_refused_wish_is_held_until_it_changes(cache: Cache) -> None:
     server = Server(refuse=True)
-    applier = Applier(server, cache)
+    applier = Applier(server, cache, Offers(server))
     for _ in range(3):
         with pytest.raises(RefusedError):
             await applier.ensure(MODEL, service())
@@ -227,14 +247,62 @@ async def test_a_refused_wish_is_held_until_it_changes(cache: Cache) -> None:
 
 async def test_only_an_own_child_is_removed(cache: Cache) -> None:
     server = Server()
-    applier = Applier(server, cache)
-    assert not await applier.remove(MODEL, "Service", "m")
+    applier = Applier(server, cache, Offers(server))
     live(server, cache, service(), ownerReferences=[])
-    assert not await applier.remove(MODEL, "Service", "m")
+    (theirs,) = cache.children(MODEL.key)
+    assert not await applier.remove(MODEL, theirs)
 
     live(server, cache, service(), resourceVersion="8")
-    assert await applier.remove(MODEL, "Service", "m")
+    (own,) = cache.children(MODEL.key)
+    assert await applier.remove(MODEL, own)
     assert server.requests == ["delete Service"]
+
+
+async def test_a_child_of_a_kind_that_is_not_offered_names_the_crd(cache: Cache) -> None:
+    server = Server()
+    offers = Offers(server)
+    route = {**service(), "kind": "HTTPRoute", "apiVersion": "gateway.networking.k8s.io/v1"}
+    with pytest.raises(
+        NotOfferedError, match=r"install the CRD httproutes\.gateway\.networking\.k8s\.io"
+    ):
+        await Applier(server, cache, offers).ensure(MODEL, route)
+    assert server.requests == []
+
+    server.offered = {HTTP_ROUTES}
+    assert await offers.refresh()
+    assert not await offers.refresh()
+    assert await Applier(server, cache, offers).ensure(MODEL, route)
+
+
+def deployment(**spec: Any) -> Manifest:
+    typed = decode(OWNER)
+    made = children(typed, VersionsRecord(), Settings())
+    wanted = next(child for child in made if child["kind"] == "Deployment")
+    wanted["spec"] = {**wanted["spec"], **spec}
+    wanted["metadata"]["annotations"][names.DESIRED_HASH_ANNOTATION] = str(spec)
+    return wanted
+
+
+async def test_replicas_are_held_by_somebody_before_the_operator_lets_go_of_them(
+    cache: Cache,
+) -> None:
+    server = Server()
+    fields = {"manager": names.FIELD_MANAGER, "operation": "Apply"}
+    fields["fieldsV1"] = {"f:spec": {"f:replicas": {}}}  # type: ignore[assignment]
+    live(server, cache, deployment(replicas=3), managedFields=[fields])
+    scaled = deployment()
+    del scaled["spec"]["replicas"]
+    applier = Applier(server, cache, Offers(server))
+
+    assert await applier.ensure(MODEL, scaled)
+    assert server.requests == ["hold 3", "apply Deployment"]
+
+    server.requests.clear()
+    later = copy.deepcopy(scaled)
+    later["spec"]["minReadySeconds"] = 9
+    later["metadata"]["annotations"][names.DESIRED_HASH_ANNOTATION] = "later"
+    assert await applier.ensure(MODEL, later)
+    assert server.requests == ["apply Deployment"]
 
 
 @pytest.mark.parametrize(

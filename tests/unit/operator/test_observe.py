@@ -12,12 +12,23 @@ import pytest
 from yarl import URL
 
 from inferencemodel_operator.cache import Cache
-from inferencemodel_operator.cluster import DEPLOYMENTS, MODELS, PODS, WATCHED, Cluster, Resource
+from inferencemodel_operator.cluster import (
+    DEPLOYMENTS,
+    HTTP_ROUTES,
+    MODELS,
+    PODS,
+    SCALED_OBJECTS,
+    SERVICES,
+    WATCHED,
+    Cluster,
+    Resource,
+)
 from inferencemodel_operator.errors import ApiUnavailableError
 from inferencemodel_operator.metrics import Metrics, classify
 from inferencemodel_operator.observe import objects, pollers, watches
 from inferencemodel_operator.observe.feed import Feed
 from inferencemodel_operator.observe.objects import Pod, Trouble
+from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.observe.pollers import Pollers
 from inferencemodel_operator.observe.reports import Unreachable
 from inferencemodel_operator.observe.watches import Watches
@@ -59,10 +70,32 @@ def test_of_two_views_the_newer_stays() -> None:
     assert cache.put(DEPLOYMENTS, obj("m", 9)) is not None
     assert cache.put(DEPLOYMENTS, obj("m", 8)) is None
     assert cache.put(DEPLOYMENTS, obj("m", 9)) is None
-    assert cache.put(DEPLOYMENTS, obj("m", 10)) is not None
+    assert cache.put(DEPLOYMENTS, obj("m", 10, spec={"paused": True})) is not None
     found = cache.child("Deployment", "vision", "m")
     assert found is not None
     assert found.resource_version == 10
+
+
+def test_what_nobody_looks_at_is_no_news() -> None:
+    cache = Cache()
+    cache.put(DEPLOYMENTS, obj("m", 1, spec={"replicas": 2}))
+    assert cache.put(DEPLOYMENTS, obj("m", 2, spec={"replicas": 2})) is None
+    assert cache.put(DEPLOYMENTS, obj("m", 3, spec={"replicas": 3})) is not None
+
+
+def test_children_are_found_by_their_inferencemodel() -> None:
+    cache = Cache()
+    for kind in (DEPLOYMENTS, SERVICES):
+        cache.put(kind, obj("m", 1))
+    assert {child.kind for child in cache.children(("vision", "m"))} == {"Deployment", "Service"}
+
+    moved = obj("m", 2)
+    moved["metadata"]["labels"]["inferencemodel.dev/name"] = "another"
+    cache.put(SERVICES, moved)
+    assert [child.kind for child in cache.children(("vision", "m"))] == ["Deployment"]
+    assert [child.kind for child in cache.children(("vision", "another"))] == ["Service"]
+    cache.remove(DEPLOYMENTS, obj("m", 3))
+    assert cache.children(("vision", "m")) == []
 
 
 def test_what_is_deleted_is_not_brought_back_by_a_late_view() -> None:
@@ -111,7 +144,8 @@ def test_a_child_is_kept_without_what_nobody_looks_at() -> None:
     assert b"much text" not in kept.content
     assert b"status" not in kept.content
     assert kept.content_object()["spec"] == {"replicas": 1}
-    assert kept.deployment.replicas == 1
+    assert kept.deployment is not None
+    assert (kept.deployment.replicas, kept.deployment.status.replicas) == (1, 1)
 
 
 def test_an_object_of_another_release_is_kept_with_its_problem() -> None:
@@ -233,7 +267,10 @@ class Harness:
         self.pollers = Pollers(
             session, pollers.direct, self.cache.reports, self.queue.add, Metrics()
         )
-        self.feed = Feed(self.server, self.cache, self.queue, self.pollers, self.watches, ())
+        self.feed = Feed(
+            *(self.server, self.cache, self.queue, self.pollers, self.watches),
+            *(Offers(self.server), ()),
+        )
 
     async def queued(self) -> set[Key]:
         keys = set()
@@ -342,7 +379,12 @@ async def test_one_odd_object_does_not_stop_the_others(
 
 
 class Answer:
-    ok = True
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.ok = status == 200
+
+    def release(self) -> None:
+        return
 
 
 class Request:
@@ -352,9 +394,9 @@ class Request:
         self.url = URL(f"https://api{path}").with_query(query)
 
 
-async def asked(watching: Watches, path: str, *, watch: bool) -> None:
+async def asked(watching: Watches, path: str, *, watch: bool, status: int = 200) -> None:
     async def send(_: Any) -> Any:
-        return Answer()
+        return Answer(status)
 
     query = {"watch": "true"} if watch else {}
     await watching(Request(path, **query), send)  # type: ignore[arg-type]
@@ -377,6 +419,25 @@ async def test_a_listing_is_due_when_all_watches_are_open_and_after_each_gap() -
     assert not watching.relist.is_set()
     await asked(watching, paths[0], watch=True)
     assert watching.relist.is_set()
+
+
+async def test_a_kind_that_comes_later_is_listed_and_one_that_is_refused_holds_nothing_up() -> None:
+    watching = Watches(())
+    for resource in WATCHED:
+        await asked(watching, resource.path(None), watch=True)
+    watching.relist.clear()
+    watching.expect((HTTP_ROUTES, SCALED_OBJECTS))
+
+    await asked(watching, HTTP_ROUTES.path(None), watch=True)
+    assert not watching.relist.is_set()
+    with pytest.raises(aiohttp.ClientConnectionError, match="can't be watched"):
+        await asked(watching, SCALED_OBJECTS.path(None), watch=False, status=403)
+    assert watching.relist.is_set()
+
+    watching.expect(())
+    assert "httproutes" not in {resource.plural for resource, _ in watching.ages()}
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await asked(watching, HTTP_ROUTES.path(None), watch=True, status=404)
 
 
 async def test_an_api_server_below_a_path_of_its_own_is_recognised() -> None:

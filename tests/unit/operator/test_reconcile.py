@@ -13,6 +13,7 @@ from inferencemodel_operator.apply import Applier
 from inferencemodel_operator.cache import Cache
 from inferencemodel_operator.cluster import EVENTS, MODELS, PODS, Cluster, Resource
 from inferencemodel_operator.errors import ApiUnavailableError, RefusedError
+from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.queue import WorkQueue
 from inferencemodel_operator.reconcile import Reconciler
 from inferencemodel_operator.settings import Settings
@@ -108,7 +109,7 @@ class World:
     def __init__(self) -> None:
         self.server, self.cache = Server(), Cache()
         self.queue: WorkQueue[Key] = WorkQueue()
-        applier = Applier(self.server, self.cache)
+        applier = Applier(self.server, self.cache, Offers(self.server))
         self.reconciler = Reconciler(
             self.server, self.cache, self.queue, applier, Settings(poller_image="p:1")
         )

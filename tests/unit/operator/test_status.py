@@ -62,6 +62,7 @@ def observed(*pods: PodView, target: int | None = 1, **more: Any) -> Observed:
     quarantined = more.pop("quarantined", ())
     return Observed(
         pods=pods,
+        wanted=more.pop("wanted", 2),
         record=VersionsRecord(target=target, quarantined=quarantined),
         deployment=more.pop("deployment", ROLLED_OUT),
         deployment_generation=1,
@@ -202,7 +203,7 @@ def test_a_poller_that_cannot_ask_its_server_leaves_its_pod_unknown() -> None:
 
 
 def test_an_unknown_pod_that_gets_no_requests_yet_changes_nothing() -> None:
-    found = compute(observed(pod(1, ONE), pod(2, None, ready=False)), replicas=1)
+    found = compute(observed(pod(1, ONE), pod(2, None, ready=False), wanted=1))
     assert condition(found, "Ready") == ("True", "Serving")
     assert found["model"]["activeVersion"] == 1
 
@@ -250,7 +251,7 @@ def test_pods_that_have_not_begun_are_told_with_where_to_look() -> None:
 
 
 def test_scaled_to_zero_is_told() -> None:
-    found = compute(observed(), replicas=0)
+    found = compute(observed(wanted=0))
     assert condition(found, "Ready") == ("False", "ScaledToZero")
     assert found["replicaSummary"] == "0/0"
 
