@@ -31,3 +31,8 @@ def _shift(byte_count: int) -> int:
 def combine(first: int, second: int, second_length: int) -> int:
     """The checksum of two pieces joined, from that of each and the second one's bytes."""
     return _multiply(_shift(second_length), first) ^ second
+
+
+def masked(checksum: int) -> int:
+    """As TensorFlow stores a checksum beside what it is of (tensorflow/core/lib/hash/crc32c.h)."""
+    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF

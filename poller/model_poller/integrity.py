@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import mmap
 import re
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from model_poller.errors import IncompleteVersionError
 from model_poller.status import VersionReason
+from model_poller.variables import MAX_INDEX_BYTES, shard_sizes
+from model_poller.wire import fields
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
     from pathlib import Path
 
 GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
@@ -26,6 +28,10 @@ _META_GRAPHS = 2
 _SAVER_DEF = 3
 _ASSET_FILE_DEF = 6
 _ASSET_FILENAME = 2
+
+_LINE_BYTES = 64 << 10
+_TEXT_BLOCK = re.compile(rb"  (\w+)\s*:?\s*\{")
+_TEXT_FILENAME = re.compile(rb'    filename:\s*"([^"]+)"')
 
 
 def check_names(names: Collection[str]) -> None:
@@ -94,7 +100,9 @@ def check_folder(folder: Path, *, may_grow: bool) -> None:
             f"{_INDEX} is missing and the graph restores variables; upload it, or remove the"
             " version",
         )
-    for asset in assets:
+    if needs_variables:
+        _check_shards(folder, may_grow=may_grow)
+    for asset in sorted(assets):
         if f"assets/{asset}" not in names:
             raise IncompleteVersionError(
                 VersionReason.MISSING_ASSETS,
@@ -103,71 +111,70 @@ def check_folder(folder: Path, *, may_grow: bool) -> None:
             )
 
 
-def _demands(folder: Path) -> tuple[bool, list[str]]:
+def _check_shards(folder: Path, *, may_grow: bool) -> None:
+    path = folder / _INDEX
+    if path.stat().st_size > MAX_INDEX_BYTES:
+        return
+    try:
+        sizes = shard_sizes(path.read_bytes())
+    except ValueError as error:
+        if not may_grow:
+            return
+        raise IncompleteVersionError(
+            VersionReason.MISSING_VARIABLES,
+            f"{_INDEX} can't be read ({error}); upload it whole, or remove the version",
+        ) from error
+    for shard, least in enumerate(sizes):
+        name = f"variables/variables.data-{shard:05d}-of-{len(sizes):05d}"
+        held = (folder / name).stat().st_size if (folder / name).is_file() else None
+        if held is None or held < least:
+            lack = "is missing" if held is None else f"has {held} of {least} bytes"
+            raise IncompleteVersionError(
+                VersionReason.MISSING_VARIABLES,
+                f"{name} {lack}, by what {_INDEX} says; upload it whole, or remove the version",
+            )
+
+
+def _demands(folder: Path) -> tuple[bool, set[str]]:
     graph = folder / GRAPH_FILES[0]
     if not graph.exists():
-        text = (folder / GRAPH_FILES[1]).read_text(errors="replace")
-        blocks = re.findall(r"\basset_file_def\s*:?\s*\{(.*?)\n  \}", text, re.DOTALL)
-        names = [m[1] for block in blocks if (m := re.search(r'\bfilename:\s*"([^"]+)"', block))]
-        return bool(re.search(r"^\s*saver_def\s*:?\s*\{", text, re.MULTILINE)), names
+        with (folder / GRAPH_FILES[1]).open("rb") as file:
+            return _parse_text(file)
     # An empty file can't be mapped, which is a ValueError too.
     with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return _parse(data)
 
 
-def _parse(data: mmap.mmap) -> tuple[bool, list[str]]:
-    needs_variables, graphs = False, 0
-    assets: list[str] = []
-    for number, start, end in _fields(data, 0, len(data)):
-        if number != _META_GRAPHS:
-            continue
-        graphs += 1
-        for inner, inner_start, inner_end in _fields(data, start, end):
-            if inner == _SAVER_DEF:
-                needs_variables = True
-            elif inner == _ASSET_FILE_DEF:
-                assets += [
-                    data[a:b].decode()
-                    for n, a, b in _fields(data, inner_start, inner_end)
-                    if n == _ASSET_FILENAME and b > a
-                ]
-    if not graphs:
-        raise ValueError("it holds no graph")
+def _parse_text(file: IO[bytes]) -> tuple[bool, set[str]]:
+    """A graph as TensorFlow prints it: one field a line, each block indented by two."""
+    needs_variables, in_asset = False, False
+    assets = set()
+    while line := file.readline(_LINE_BYTES):
+        if match := _TEXT_BLOCK.match(line):
+            needs_variables |= match[1] == b"saver_def"
+            in_asset = match[1] == b"asset_file_def"
+        elif line.startswith(b"  }"):
+            in_asset = False
+        elif in_asset and (match := _TEXT_FILENAME.match(line)):
+            # What isn't ASCII is printed as the octal digits of its bytes.
+            assets.add(match[1].decode("unicode_escape").encode("latin-1").decode())
     return needs_variables, assets
 
 
-def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The length-delimited fields of one protobuf message: number, first byte, end.
-
-    Steps over the contents, so that a graph of any size costs a few reads.
-    """
-    position = start
-    while position < end:
-        tag, position = _varint(data, position, end)
-        number, wire_type = tag >> 3, tag & 7
-        if wire_type == 0:
-            _, position = _varint(data, position, end)
+def _parse(data: mmap.mmap) -> tuple[bool, set[str]]:
+    needs_variables, graphs = False, 0
+    assets = set()
+    for number, graph in fields(data, 0, len(data)):
+        if number != _META_GRAPHS or isinstance(graph, int):
             continue
-        if wire_type == 2:
-            length, position = _varint(data, position, end)
-        elif wire_type in (1, 5):
-            length = 8 if wire_type == 1 else 4
-        else:
-            raise ValueError(f"wire type {wire_type} at byte {position}")
-        if position + length > end:
-            raise ValueError(f"it ends at byte {end} inside a field")
-        if wire_type == 2:
-            yield number, position, position + length
-        position += length
-
-
-def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while position < end and shift < 70:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-    raise ValueError(f"a number at byte {position} has no end")
+        graphs += 1
+        for inner, content in fields(data, graph.start, graph.stop):
+            needs_variables |= inner == _SAVER_DEF
+            if inner != _ASSET_FILE_DEF or isinstance(content, int):
+                continue
+            for field, name in fields(data, content.start, content.stop):
+                if field == _ASSET_FILENAME and isinstance(name, range):
+                    assets.add(data[name.start : min(name.stop, name.start + _LINE_BYTES)].decode())
+    if not graphs:
+        raise ValueError("it holds no graph")
+    return needs_variables, assets - {""}

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import google_crc32c
 
+from model_poller.crc32c import masked
 from model_poller.errors import (
     InsufficientDiskError,
     InvalidSettingsError,
@@ -178,12 +179,12 @@ def check(path: Path) -> None:
             if len(header) < _HEADER.size:
                 raise ValueError(f"record {records} is cut")
             length, told = _HEADER.unpack(header)
-            if told != _masked(google_crc32c.value(header[:8])):
+            if told != masked(google_crc32c.value(header[:8])):
                 raise ValueError(f"record {records} does not begin like one of a TFRecord")
             if length > left:
                 raise ValueError(f"record {records} is cut")
             left -= length
-            if _CHECKSUM.pack(_masked(_checksum(file, length))) != file.read(_CHECKSUM.size):
+            if _CHECKSUM.pack(masked(_checksum(file, length))) != file.read(_CHECKSUM.size):
                 raise ValueError(f"the checksum of record {records} is wrong")
     if not 1 <= records <= MAX_RECORDS:
         raise ValueError(f"it has {records} records; it should have from 1 to {MAX_RECORDS}")
@@ -211,7 +212,3 @@ def _checksum(file: BinaryIO, length: int) -> int:
         length -= len(piece)
         checksum = google_crc32c.extend(checksum, piece)
     return checksum
-
-
-def _masked(checksum: int) -> int:
-    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF

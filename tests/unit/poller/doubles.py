@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import tarfile
 import threading
 import zipfile
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import google_crc32c
 
+from model_poller.crc32c import masked
 from model_poller.errors import ObjectChangedError, PollerError
 from model_poller.sources import StoredObject
 from model_poller.status import ServedVersion
 from model_poller.versions import parse_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from model_poller.sources.uri import Location
@@ -44,11 +46,41 @@ def graph(*, saver: bool = True, assets: tuple[str, ...] = ()) -> bytes:
     return b"\x08\x01" + field(2, meta)
 
 
+def variables_index(sizes: Sequence[int]) -> bytes:
+    """The index of a checkpoint with one tensor in each shard."""
+
+    def number(value: int) -> bytes:
+        digits = bytearray()
+        while value >= 0x80:
+            digits.append(value & 0x7F | 0x80)
+            value >>= 7
+        return bytes([*digits, value])
+
+    def block(entries: Mapping[bytes, bytes]) -> bytes:
+        content = b"".join(
+            b"\0" + number(len(key)) + number(len(value)) + key + value
+            for key, value in entries.items()
+        )
+        content += struct.pack("<LL", 0, 1) + b"\0"
+        return content + struct.pack("<L", masked(google_crc32c.value(content)))
+
+    header = b"\x08" + number(len(sizes)) + b"\x1a\x02\x08\x01"
+    tensors = {
+        b"v%05d" % shard: b"\x08\x01\x18" + number(shard) + b"\x28" + number(size)
+        for shard, size in enumerate(sizes)
+    }
+    data = block({b"": header, **tensors})
+    listing = block({b"v": b"\0" + number(len(data) - 5)})
+    footer = b"\0\0" + number(len(data)) + number(len(listing) - 5)
+    magic = struct.pack("<Q", 0xDB4775248B80FB57)
+    return data + listing + footer.ljust(40, b"\0") + magic
+
+
 def model(content: bytes = b"weights", *, shards: int = 1) -> dict[str, bytes]:
     """The files of a whole SavedModel."""
     return {
         "saved_model.pb": graph(),
-        "variables/variables.index": b"index",
+        "variables/variables.index": variables_index([len(content) + 1] * shards),
         **{
             f"variables/variables.data-{i:05d}-of-{shards:05d}": content + bytes([i])
             for i in range(shards)
