@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 SETTLE_SECONDS = 1.0
 """A folder's listing has to stay the same for so long."""
+MOUNTED_SETTLE_SECONDS = 5.0
+"""The same where files are seen while they are written, and a network file system's clients keep
+what they saw for some seconds."""
 _GAP_SECONDS = 0.2
 """Between two looks: an upload of thousands of files brings as many notifications."""
 
@@ -48,6 +51,8 @@ class Looker:
         """``marker`` is the file whose presence makes a folder version complete."""
         self._source = source
         self._marker = marker
+        self._growing = source.mount is not None
+        self._settle = MOUNTED_SETTLE_SECONDS if self._growing else SETTLE_SECONDS
         self._interval = interval
         self._report = report
         self._asked = threading.Event()
@@ -87,9 +92,9 @@ class Looker:
         settled = {
             version: identity
             for version, (identity, since) in self._first_seen.items()
-            if begin - since >= SETTLE_SECONDS
+            if begin - since >= self._settle
         }
-        found = discover(objects, settled, marker=self._marker)
+        found = discover(objects, settled, marker=self._marker, growing=self._growing)
         known = self._first_seen
         self._first_seen = {
             version: known[version]
@@ -110,7 +115,7 @@ class Looker:
             SourceStatus(uri=uri, state=SourceState.READY, reason=reason, message=message), found
         )
         waits = [
-            self._first_seen[version][1] + SETTLE_SECONDS - begin
+            self._first_seen[version][1] + self._settle - begin
             for version, stored in found.items()
             if stored.incomplete and stored.incomplete.reason is VersionReason.UNSTABLE_LISTING
         ]

@@ -9,17 +9,18 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from model_poller import logs, places, settings
+from model_poller import logs, once, places, settings
 from model_poller.api import Api, Health
 from model_poller.bring import Bringer, Demands
-from model_poller.errors import EXIT_USAGE, InvalidSettingsError
+from model_poller.errors import InvalidSettingsError
 from model_poller.looking import Looker
+from model_poller.once import ExitCode
 from model_poller.poller import Poller
 from model_poller.server import ModelServer, ServerWatch, write_configuration
 from model_poller.signature import PublicKey
 from model_poller.sources.opening import open_source
 from model_poller.store import Store
-from model_poller.target import TargetWatch
+from model_poller.target import TargetWatch, read_target
 from model_poller.warmup import WarmupRequests, locate
 
 if TYPE_CHECKING:
@@ -42,54 +43,39 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the poller until SIGTERM or SIGINT; returns the exit code."""
+    """Run the poller; returns the exit code, see `once.ExitCode`."""
     try:
         chosen = settings.parse(sys.argv[1:] if arguments is None else arguments, os.environ)
         logs.set_up(chosen.log_format)
-        run(chosen)
+        return run(chosen)
     except InvalidSettingsError as error:
         sys.stderr.write(f"model_poller: {error}\n")
-        return EXIT_USAGE
-    return 0
+        return ExitCode.USAGE
 
 
-def run(chosen: Settings) -> None:
-    """Run the poller until SIGTERM or SIGINT.
+def run(chosen: Settings) -> ExitCode:
+    """Run the poller until SIGTERM or SIGINT, or until ``--once`` is done.
 
     Raises:
         InvalidSettingsError: no credentials, a port that is taken, a volume that can't be written.
     """
+    if chosen.once:
+        # Whoever waits for it can end it at any point: what is half done is done again.
+        return _run_once(chosen)
     # Blocked before the first thread starts, so that only sigwait gets them: a handler would run
     # in the middle of whatever its thread does, with that one's locks held.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     # gRPC's core writes lines of its own to stderr; what matters of them comes as an error too.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # What is fetched has to be readable by the model server's user.
-    os.umask(0o022)
-    store = Store(chosen.base, chosen.hidden)
     memory = chosen.hidden / ".locations.json"
     located = bool(chosen.source.locations)
     source = open_source(
         chosen.source if located else replace(chosen.source, locations=tuple(places.recall(memory)))
     )
-    try:
-        store.lock()
-        store.prepare()
-        if chosen.server_config_dir:
-            write_configuration(
-                chosen.server_config_dir, chosen.model, chosen.base, chosen.batching_parameters
-            )
-    except BlockingIOError as error:
-        raise InvalidSettingsError(
-            f"another poller works on {chosen.hidden}; one volume takes one poller"
-        ) from error
-    except OSError as error:
-        raise InvalidSettingsError(f"the model volume can't be used: {error}") from error
-
     poller = Poller(
         chosen.model,
         chosen.policy,
-        Bringer(source, store, _demands(chosen), chosen.fetch),
+        Bringer(source, _prepare_volume(chosen), _demands(chosen), chosen.fetch),
         look_now=lambda: looker.look_now(),
         hurry=lambda fast: watch.hurry(fast),
     )
@@ -141,6 +127,49 @@ def run(chosen: Settings) -> None:
     # Threads that don't end at once are daemons, whose work is safe to lose at any point.
     for part in (poller, *parts):
         part.stop()
+    return ExitCode.PUBLISHED
+
+
+def _run_once(chosen: Settings) -> ExitCode:
+    source = open_source(chosen.source)
+    wanted = read_target(chosen.target_file, chosen.target_fallback)
+    poller = Poller(
+        chosen.model,
+        replace(chosen.policy, follow_newest=wanted is None),
+        Bringer(source, _prepare_volume(chosen), _demands(chosen), chosen.fetch),
+        look_now=lambda: looker.look_now(),
+        hurry=lambda _: None,
+    )
+    looker = Looker(source, chosen.poll_interval, poller.on_look, marker=chosen.complete_marker)
+    if wanted is not None:
+        poller.on_target(wanted)
+    poller.start()
+    looker.start()
+    try:
+        return once.wait(poller.board, wanted, chosen.timeout)
+    finally:
+        looker.stop()
+        poller.stop()
+
+
+def _prepare_volume(chosen: Settings) -> Store:
+    # What is fetched has to be readable by the model server's user.
+    os.umask(0o022)
+    store = Store(chosen.base, chosen.hidden)
+    try:
+        store.lock()
+        store.prepare()
+        if chosen.server_config_dir:
+            write_configuration(
+                chosen.server_config_dir, chosen.model, chosen.base, chosen.batching_parameters
+            )
+    except BlockingIOError as error:
+        raise InvalidSettingsError(
+            f"another poller works on {chosen.hidden}; one volume takes one poller"
+        ) from error
+    except OSError as error:
+        raise InvalidSettingsError(f"the model volume can't be used: {error}") from error
+    return store
 
 
 def _demands(chosen: Settings) -> Demands:

@@ -105,6 +105,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         raise InvalidSettingsError(
             "give --storage-uri, or a subscription that tells where versions are"
         )
+    if given.once and not given.storage_uri:
+        raise InvalidSettingsError("--once needs --storage-uri: nobody tells it where to look")
     if given.num_versions < 1 or given.retain_versions < given.num_versions:
         raise InvalidSettingsError(
             "--num-versions has to be at least 1, --retain-versions not less"

@@ -20,6 +20,19 @@ WATCH_SECONDS = 0.08
 _log = logging.getLogger(__name__)
 
 
+def read_target(file: Path | None, fallback: str) -> int | None:
+    """The target as it is now; None while there is none."""
+    return parse_number(_read(file, fallback))
+
+
+def _read(file: Path | None, fallback: str) -> str:
+    try:
+        text = file.read_text().strip() if file else ""
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    return text or fallback.strip()
+
+
 class TargetWatch:
     """Reads the target from a file, and from ``fallback`` while the file is empty or missing."""
 
@@ -43,11 +56,7 @@ class TargetWatch:
 
     def look(self) -> None:
         """Read once."""
-        try:
-            text = self._file.read_text().strip()
-        except (OSError, UnicodeDecodeError):
-            text = ""
-        text = text or self._fallback.strip()
+        text = _read(self._file, self._fallback)
         if text == self._last:
             return
         self._last = text

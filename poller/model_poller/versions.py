@@ -83,14 +83,18 @@ def fingerprint(objects: Iterable[StoredObject]) -> str:
 
 
 def discover(
-    objects: Iterable[StoredObject], settled: Mapping[int, str], *, marker: str | None = None
+    objects: Iterable[StoredObject],
+    settled: Mapping[int, str],
+    *,
+    marker: str | None = None,
+    growing: bool = False,
 ) -> dict[int, StoredVersion]:
     """Group a listing into versions.
 
     ``settled`` are the fingerprints that an earlier look has seen: a folder counts as complete
     only when its listing did not change between two looks; or, where uploads end with a file named
     ``marker``, when that is there. An archive is one object, which a store shows whole or not at
-    all.
+    all; a file system shows it while it is written (``growing``), so there it has to settle too.
     """
     groups: dict[int, dict[str, list[StoredObject]]] = defaultdict(lambda: defaultdict(list))
     for stored in objects:
@@ -100,7 +104,7 @@ def discover(
         top, number = parsed
         groups[number][stored.url.removesuffix(stored.path) + top].append(stored)
     return {
-        number: _version(number, group, settled.get(number), marker)
+        number: _version(number, group, settled.get(number), marker, growing)
         for number, group in groups.items()
     }
 
@@ -110,6 +114,7 @@ def _version(
     group: Mapping[str, list[StoredObject]],
     settled: str | None,
     marker: str | None,
+    growing: bool,
 ) -> StoredVersion:
     members = tuple(stored for top in sorted(group) for stored in group[top])
     identity = fingerprint(members)
@@ -122,7 +127,10 @@ def _version(
             VersionReason.DUPLICATE_VERSION,
             f"version {number} is there more than once: {places}; remove all but one",
         )
-    elif not is_archive:
+    elif is_archive:
+        if growing and settled != identity:
+            verdict = _unstable(first)
+    else:
         folder = next(iter(group))
         names = {stored.path.partition("/")[2] for stored in members}
         try:
@@ -136,9 +144,13 @@ def _version(
                     f"{folder}: its marker {marker} is missing; upload it when all else is there",
                 )
             elif not marker and settled != identity:
-                verdict = Verdict(
-                    VersionReason.UNSTABLE_LISTING,
-                    f"{folder}: its objects changed since the last look; it is taken once two looks"
-                    " show the same",
-                )
+                verdict = _unstable(folder)
     return StoredVersion(number, members, is_archive, identity, verdict)
+
+
+def _unstable(what: str) -> Verdict:
+    return Verdict(
+        VersionReason.UNSTABLE_LISTING,
+        f"{what}: its objects changed since the last look; it is taken once two looks show the"
+        " same",
+    )

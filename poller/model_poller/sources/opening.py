@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_poller.credentials import Credentials
 from model_poller.errors import InvalidSettingsError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from model_poller.sources import Source
     from model_poller.sources.uri import Location
 
@@ -70,5 +69,10 @@ def open_source(chosen: SourceSettings) -> Source:
                 anonymous=chosen.anonymous,
                 credentials=chosen.credentials,
             )
+        case "file" | "pvc":
+            from model_poller.sources.local import LocalSource
+
+            location = chosen.locations[0]
+            return LocalSource(location, (chosen.mount or Path("/")) / location.prefix)
         case _:
             raise InvalidSettingsError(f"{scheme}:// is not supported")

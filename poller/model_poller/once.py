@@ -1,0 +1,95 @@
+"""``--once``: publish one version, then end; for init containers and pipelines."""
+
+from __future__ import annotations
+
+import logging
+import time
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from model_poller.errors import EXIT_USAGE
+from model_poller.status import SourceReason, SourceState, VersionState
+
+if TYPE_CHECKING:
+    from model_poller.board import Board
+    from model_poller.status import PollerStatus
+
+_log = logging.getLogger(__name__)
+
+_HERE = frozenset({VersionState.PUBLISHED, VersionState.AVAILABLE})
+_COMING = frozenset({VersionState.DISCOVERED, VersionState.FETCHING, VersionState.FETCHED})
+_WAIT_SECONDS = 60.0
+
+
+class ExitCode(IntEnum):
+    """How the program ends."""
+
+    PUBLISHED = 0
+    """The version is in the base path; without ``--once``: it was told to end."""
+    USAGE = EXIT_USAGE
+    """The command line, the environment or the volume asks for something that can't be."""
+    NO_VERSION = 3
+    """There was no version to publish by the timeout."""
+    REFUSED = 4
+    """The store refuses access, or there is no such bucket."""
+    UNREACHABLE = 5
+    """The store did not answer by the timeout."""
+    TIMEOUT = 6
+    """The version was still on its way at the timeout."""
+    BROKEN = 7
+    """No version can be served as it is stored."""
+
+
+def outcome(status: PollerStatus, wanted: int | None) -> ExitCode | None:
+    """How it ended; None while it goes on.
+
+    ``wanted`` is the version to publish; without it, the newest that can be.
+    """
+    source = status.source
+    versions = {version.version: version for version in status.versions}
+    if wanted is not None:
+        if wanted in versions and versions[wanted].state in _HERE:
+            return ExitCode.PUBLISHED
+        candidates = [versions[wanted]] if wanted in versions else []
+    else:
+        candidates = [version for version in status.versions if version.in_source]
+    if source.reason in (SourceReason.ACCESS_DENIED, SourceReason.BUCKET_NOT_FOUND):
+        return ExitCode.REFUSED
+    if source.state is not SourceState.READY or not candidates:
+        return None
+    best = [v for v in candidates if v.state is not VersionState.QUARANTINED]
+    if not best:
+        return ExitCode.BROKEN
+    # A version that is incomplete may be under way, but does not hold up an older one.
+    good = [v for v in best if v.state is not VersionState.INCOMPLETE]
+    if good and max(good, key=lambda v: v.version).state in _HERE:
+        return ExitCode.PUBLISHED
+    return None
+
+
+def at_timeout(status: PollerStatus, wanted: int | None) -> ExitCode:
+    """How it ends when the time is over."""
+    if status.source.state is not SourceState.READY:
+        return ExitCode.UNREACHABLE
+    waited_for = [v for v in status.versions if wanted is None or v.version == wanted]
+    if any(version.state in _COMING for version in waited_for):
+        return ExitCode.TIMEOUT
+    return ExitCode.NO_VERSION
+
+
+def wait(board: Board, wanted: int | None, timeout: float | None) -> ExitCode:
+    """Follow the poller's status until it has published, can't, or ``timeout`` seconds are over."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    status = board.read()
+    while (ended := outcome(status, wanted)) is None:
+        left = _WAIT_SECONDS if deadline is None else deadline - time.monotonic()
+        if left <= 0:
+            ended = at_timeout(status, wanted)
+            break
+        status = board.read(status.revision, min(left, _WAIT_SECONDS))
+    what = "the newest version" if wanted is None else f"version {wanted}"
+    told = [status.source.message]
+    told += [v.message for v in status.versions if v.message and wanted in (None, v.version)]
+    log = _log.info if ended is ExitCode.PUBLISHED else _log.error
+    log("%s: %s (%s)", what, ended.name.lower().replace("_", " "), "; ".join(filter(None, told)))
+    return ended

@@ -1,0 +1,154 @@
+"""``--once``: one version, then an end whose code says how it went."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from model_poller.errors import InvalidSettingsError
+from model_poller.once import ExitCode, at_timeout, outcome
+from model_poller.settings import parse
+from model_poller.status import (
+    PollerStatus,
+    SourceReason,
+    SourceState,
+    SourceStatus,
+    VersionState,
+    VersionStatus,
+)
+from tests.unit.poller.doubles import model, zipped
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LISTED = SourceStatus(uri="gs://b", state=SourceState.READY, reason=SourceReason.LISTED)
+
+
+def status(source: SourceStatus = LISTED, /, **versions: VersionState) -> PollerStatus:
+    return PollerStatus(
+        revision="r",
+        model="m",
+        source=source,
+        versions=tuple(
+            VersionStatus(version=int(name[1:]), state=state, in_source=True)
+            for name, state in versions.items()
+        ),
+    )
+
+
+def failed(reason: SourceReason) -> SourceStatus:
+    return SourceStatus(uri="gs://b", state=SourceState.FAILED, reason=reason)
+
+
+S = VersionState
+
+
+@pytest.mark.parametrize(
+    ("seen", "wanted", "expected"),
+    [
+        (status(SourceStatus(uri="gs://b")), None, None),
+        (status(v1=S.FETCHING), None, None),
+        (status(v1=S.PUBLISHED), None, ExitCode.PUBLISHED),
+        (status(v2=S.FETCHING, v1=S.PUBLISHED), None, None),
+        (status(v2=S.INCOMPLETE, v1=S.PUBLISHED), None, ExitCode.PUBLISHED),
+        (status(v2=S.QUARANTINED, v1=S.PUBLISHED), None, ExitCode.PUBLISHED),
+        (status(v2=S.QUARANTINED, v1=S.QUARANTINED), None, ExitCode.BROKEN),
+        (status(v2=S.QUARANTINED, v1=S.PUBLISHED), 2, ExitCode.BROKEN),
+        (status(v2=S.PUBLISHED, v1=S.RETIRED), 1, None),
+        (status(v1=S.PUBLISHED), 1, ExitCode.PUBLISHED),
+        (status(), None, None),
+        (status(failed(SourceReason.ACCESS_DENIED)), None, ExitCode.REFUSED),
+        (status(failed(SourceReason.BUCKET_NOT_FOUND)), None, ExitCode.REFUSED),
+        (status(failed(SourceReason.UNREACHABLE)), None, None),
+        # What is there already needs no store.
+        (status(failed(SourceReason.ACCESS_DENIED), v3=S.PUBLISHED), 3, ExitCode.PUBLISHED),
+    ],
+)
+def test_it_ends_when_nothing_more_will_come(
+    seen: PollerStatus, wanted: int | None, expected: ExitCode | None
+) -> None:
+    assert outcome(seen, wanted) is expected
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (status(failed(SourceReason.UNREACHABLE)), ExitCode.UNREACHABLE),
+        (status(), ExitCode.NO_VERSION),
+        (status(v1=S.INCOMPLETE), ExitCode.NO_VERSION),
+        (status(v1=S.FETCHING), ExitCode.TIMEOUT),
+    ],
+)
+def test_a_timeout_tells_what_was_waited_for(seen: PollerStatus, expected: ExitCode) -> None:
+    assert at_timeout(seen, None) is expected
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "model_poller", "--once", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Path:
+    folder = tmp_path / "bucket"
+    folder.mkdir()
+    for number in (1, 2):
+        for name, content in model().items():
+            path = folder / str(number) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    return folder
+
+
+def test_the_newest_version_is_published(bucket: Path, tmp_path: Path) -> None:
+    base = tmp_path / "models" / "imagenet"
+    ended = run(f"--storage-uri=file://{bucket}", SAVE_DIR=str(base))
+    assert ended.returncode == ExitCode.PUBLISHED, ended.stderr
+    assert (base / "2" / "saved_model.pb").read_bytes() == model()["saved_model.pb"]
+    assert "the newest version: published" in ended.stderr
+
+
+def test_a_target_is_published_instead(bucket: Path, tmp_path: Path) -> None:
+    base = tmp_path / "models" / "imagenet"
+    uri = f"--storage-uri=file://{bucket}"
+    ended = run(uri, SAVE_DIR=str(base), TARGET_VERSION="1")
+    assert ended.returncode == ExitCode.PUBLISHED, ended.stderr
+    assert [entry.name for entry in base.iterdir() if entry.name.isdigit()] == ["1"]
+
+
+def test_a_broken_version_is_no_success(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "bucket" / "1.zip").write_bytes(zipped({"1/notes.txt": b""}))
+    base = tmp_path / "models" / "imagenet"
+    ended = run(f"--storage-uri=file://{tmp_path}/bucket", SAVE_DIR=str(base))
+    assert ended.returncode == ExitCode.BROKEN
+    assert "MissingSavedModel" in ended.stderr
+
+
+def test_an_empty_source_is_waited_for_until_the_timeout(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    uri = f"--storage-uri=file://{tmp_path}/bucket"
+    ended = run(uri, "--timeout=1", SAVE_DIR=str(tmp_path / "models"))
+    assert ended.returncode == ExitCode.NO_VERSION
+    assert "no version" in ended.stderr
+
+
+def test_a_source_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    ended = run(f"--storage-uri=file://{tmp_path}/nowhere", SAVE_DIR=str(tmp_path / "models"))
+    assert ended.returncode == ExitCode.REFUSED
+    assert "does not exist" in ended.stderr
+
+
+def test_it_has_to_be_told_where_to_look() -> None:
+    with pytest.raises(InvalidSettingsError, match="--once needs --storage-uri"):
+        parse(["--once", "p", "s", "/models/m"], {})
