@@ -58,6 +58,11 @@ class Operator:
 
     def start(self) -> None:
         """Start it, and wait until it has listed everything."""
+        self.launch()
+        eventually(self._ready, what="the operator to be ready", within=30, every=0.05)
+
+    def launch(self) -> None:
+        """Start it, whatever becomes of it."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -71,7 +76,6 @@ class Operator:
                 env={**os.environ, "PYTHONPATH": f"{ROOT}/operator:{ROOT}/poller"},
                 stderr=log,
             )
-        eventually(self._ready, what="the operator to be ready", within=30, every=0.05)
 
     def stop(self) -> int:
         """End it by SIGTERM; its exit code."""
