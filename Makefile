@@ -28,11 +28,15 @@ demo-down: $(STAMP) ## Take the demo away, leaving nothing behind
 test: lint unit api e2e ## Run every test: linters, types, unit, API server, whole cluster
 
 .PHONY: lint
-lint: $(STAMP) ## Check style and types
+lint: $(STAMP) docs ## Check style, types and the docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy -p demo -p bench -p tests
+
+.PHONY: docs
+docs: $(STAMP) ## Build the site of docs/ into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 .PHONY: format
 format: $(STAMP) ## Rewrite the sources in the project's format

@@ -1,0 +1,130 @@
+"""Pages of the site that are made of other files: every field of the CRD, and the examples."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from mkdocs.structure.files import File
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[1]
+CRD = ROOT / "crds" / "inferencemodel.yaml"
+EXAMPLES = ROOT / "examples"
+_OUTSIDE = re.compile(r"\]\(\.\./examples/([^)#]*)\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages; mkdocs calls it."""
+    for name, content in (("reference.md", reference()), ("examples.md", examples())):
+        files.append(File.generated(config, name, content=content))
+    return files
+
+
+def on_page_markdown(
+    markdown: str,
+    page: Page,  # noqa: ARG001  # mkdocs gives it by name
+    config: MkDocsConfig,  # noqa: ARG001
+    files: Files,  # noqa: ARG001
+) -> str:
+    """Let links into the repository's examples lead to their page; mkdocs calls it."""
+    return _OUTSIDE.sub(lambda found: f"](examples.md{_anchor(found[1])})", markdown)
+
+
+def reference() -> str:
+    """Every field of the CRD, as its own descriptions tell."""
+    crd = yaml.safe_load(CRD.read_text())
+    version = crd["spec"]["versions"][0]
+    schema = version["schema"]["openAPIV3Schema"]
+    lines = [
+        "# Every field",
+        "",
+        f"Of `{crd['spec']['group']}/{version['name']}`, made from the CRD itself; "
+        "[InferenceModel](inferencemodel.md) explains how they work together. "
+        "`kubectl explain inferencemodel.spec` prints the same.",
+    ]
+    for part in ("spec", "status"):
+        lines += ["", f"## {part}", "", "| field | type | meaning |", "|---|---|---|"]
+        for path, field, required in _fields(part, schema["properties"][part]):
+            lines.append(f"| `{path}` | {_type(field, required=required)} | {_meaning(field)} |")
+    lines += ["", "## Rules", "", "What the API server refuses, in its own words:", ""]
+    for path, message in _rules("", schema):
+        lines.append(f"- `{path or 'the resource'}`: {message}")
+    return "\n".join([*lines, ""])
+
+
+def examples() -> str:
+    """Every file of examples/, whole."""
+    lines = [
+        "# Examples",
+        "",
+        "From the repository's folder `examples/`. Tests apply each resource to a real API server.",
+    ]
+    for path in sorted(EXAMPLES.rglob("*")):
+        if path.is_file():
+            name = path.relative_to(EXAMPLES).as_posix()
+            language = {".yaml": "yaml", ".yml": "yaml", ".sh": "bash"}.get(path.suffix, "text")
+            fence = "`" * 4
+            lines += ["", f"## {name}", "", f"{fence}{language}", path.read_text().rstrip(), fence]
+    return "\n".join([*lines, ""])
+
+
+def _anchor(name: str) -> str:
+    """The anchor of an example's heading, as the toc extension makes it."""
+    slug = re.sub(r"[^\w\s-]", "", name.strip("/")).strip().lower()
+    return f"#{slug}" if slug else ""
+
+
+def _fields(path: str, schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    needed = schema.get("required", [])
+    for name, field in schema.get("properties", {}).items():
+        whole = f"{path}.{name}"
+        yield whole, field, name in needed
+        if field.get("type") == "array":
+            yield from _fields(f"{whole}[]", field["items"])
+        else:
+            yield from _fields(whole, field)
+
+
+def _type(field: dict[str, Any], *, required: bool) -> str:
+    kind = str(field.get("type", "integer or string"))
+    if "enum" in field:
+        kind = ", ".join(f"`{value}`" for value in field["enum"])
+    elif kind == "array":
+        kind = f"list of {field['items'].get('type', 'integer or string')}s"
+    elif "additionalProperties" in field:
+        kind = "map"
+    limits = [
+        f"{word} {field[key]}"
+        for key, word in (("minimum", "at least"), ("maximum", "at most"))
+        if key in field and abs(field[key]) < 2**31 - 1
+    ]
+    default = field.get("default")
+    shown = [f"default `{_yaml(default)}`"] if default is not None else []
+    return ", ".join([kind, *limits, *shown, *(["required"] if required else [])])
+
+
+def _yaml(value: object) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+
+
+def _meaning(field: dict[str, Any]) -> str:
+    return " ".join(str(field.get("description", "")).split()).replace("|", "\\|")
+
+
+def _rules(path: str, schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for rule in schema.get("x-kubernetes-validations", []):
+        yield path, " ".join(rule["message"].split())
+    for name, field in schema.get("properties", {}).items():
+        whole = f"{path}.{name}" if path else name
+        yield from _rules(whole, field)
+        if field.get("type") == "array":
+            yield from _rules(f"{whole}[]", field["items"])
