@@ -12,6 +12,7 @@
     └── PermanentError            stays until somebody changes something
         ├── BucketNotFoundError
         ├── AccessDeniedError
+        ├── InvalidSourceError      what the store shows can't be read as versions
         ├── BrokenVersionError      the stored objects of a version can't be served as they are
         ├── VersionExistsError      something is stored already where a version was to be published
         └── InvalidSettingsError
@@ -95,6 +96,10 @@ class BucketNotFoundError(PermanentError):
 
 class AccessDeniedError(PermanentError):
     """The store knows or wants to know who asks, and refuses."""
+
+
+class InvalidSourceError(PermanentError):
+    """What the store shows can't be read as versions."""
 
 
 class BrokenVersionError(PermanentError):

@@ -57,6 +57,7 @@ class _Target:
 
     stored: StoredObject
     path: Path
+    part_bytes: int
     missing: int
     """Parts to go."""
     sums: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -119,9 +120,10 @@ class Download:
         self._targets: dict[Path, _Target] = {}
         self._parts: deque[_Part] = deque()
         for path, stored in targets.items():
-            starts = range(0, max(stored.size, 1), PART_BYTES)
-            target = self._targets[path] = _Target(stored, path, len(starts))
-            parts = [_Part(target, at, min(PART_BYTES, stored.size - at)) for at in starts]
+            part_bytes = PART_BYTES if stored.in_ranges else max(stored.size, 1)
+            starts = range(0, max(stored.size, 1), part_bytes)
+            target = self._targets[path] = _Target(stored, path, part_bytes, len(starts))
+            parts = [_Part(target, at, min(part_bytes, stored.size - at)) for at in starts]
             if tail_first:
                 parts.insert(0, parts.pop())
             self._parts.extend(parts)
@@ -171,7 +173,7 @@ class Download:
         Raises:
             As `download`.
         """
-        start = offset - offset % PART_BYTES
+        start = offset - offset % target.part_bytes
         with self._changed:
             if start not in target.sums:
                 for part in self._parts:

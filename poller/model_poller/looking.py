@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from model_poller.errors import (
     AccessDeniedError,
     BucketNotFoundError,
+    InvalidSourceError,
     PollerError,
     UnreachableError,
 )
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 
 SETTLE_SECONDS = 1.0
 """A folder's listing has to stay the same for so long."""
-MOUNTED_SETTLE_SECONDS = 5.0
-"""The same where files are seen while they are written, and a network file system's clients keep
-what they saw for some seconds."""
+GROWING_SETTLE_SECONDS = 5.0
+"""The same where files are seen while they are written: times have whole seconds there, and a
+network file system's clients keep what they saw for some of them."""
 _GAP_SECONDS = 0.2
 """Between two looks: an upload of thousands of files brings as many notifications."""
 
@@ -51,8 +52,8 @@ class Looker:
         """``marker`` is the file whose presence makes a folder version complete."""
         self._source = source
         self._marker = marker
-        self._growing = source.mount is not None
-        self._settle = MOUNTED_SETTLE_SECONDS if self._growing else SETTLE_SECONDS
+        self._growing = source.growing
+        self._settle = GROWING_SETTLE_SECONDS if self._growing else SETTLE_SECONDS
         self._interval = interval
         self._report = report
         self._asked = threading.Event()
@@ -126,6 +127,8 @@ class Looker:
             reason = SourceReason.BUCKET_NOT_FOUND
         elif isinstance(error, AccessDeniedError):
             reason = SourceReason.ACCESS_DENIED
+        elif isinstance(error, InvalidSourceError):
+            reason = SourceReason.INVALID_SOURCE
         else:
             reason = SourceReason.UNREACHABLE
         METRICS.failures.labels(reason.value).inc()

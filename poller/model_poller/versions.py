@@ -21,7 +21,8 @@ MAX_VERSION = 2**63 - 1
 """TF Serving reads version numbers as int64."""
 
 _DIGITS = re.compile(r"[0-9]+")
-_ARCHIVE = re.compile(r"([0-9]+)(\.zip|\.tar|\.tar\.gz|\.tgz|\.tar\.zst|\.tzst)")
+ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst")
+_ARCHIVE = re.compile(rf"([0-9]+)({'|'.join(map(re.escape, ARCHIVE_ENDINGS))})")
 
 
 @dataclass(frozen=True, slots=True)

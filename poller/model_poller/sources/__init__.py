@@ -30,6 +30,8 @@ class StoredObject:
     """Differs after every overwrite: a generation, an ETag, or a file's time of change."""
     md5: bytes | None = None
     """None where the store keeps none, or keeps a better one."""
+    in_ranges: bool = True
+    """Whether any range of it can be asked for, or only the whole."""
 
 
 class ByteRange(Protocol):
@@ -57,6 +59,10 @@ class Source(Protocol):
         Folder versions are published by a symbolic link to ``mount / folder``; nothing is copied.
         None: everything has to be fetched.
         """
+
+    @property
+    def growing(self) -> bool:
+        """Whether an object is shown while it is still written, as on a file system."""
 
     def add(self, location: Location) -> bool:
         """Look into this place too from now on; whether it is new."""

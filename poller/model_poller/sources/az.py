@@ -32,12 +32,19 @@ if TYPE_CHECKING:
 
 PAGE = 5000
 """Blobs in an answer; the most that Azure gives."""
+_READER = "Storage Blob Data Reader on the container, or the permissions r and l"
+_GRANTS = {
+    "list": _READER,
+    "read": _READER,
+    "write": "Storage Blob Data Contributor on the container, or the permission c",
+}
 
 
 class AzureSource:
     """Versions in one folder of a container."""
 
     mount = None
+    growing = False
 
     def __init__(
         self,
@@ -130,13 +137,17 @@ class AzureSource:
             # Part of what a shared key signs.
             "Range": f"bytes={start}-{start + length - 1}",
         }
-        url = f"{self._origin}{self._root}/{quote(stored.name, safe='/~')}"
+        url = f"{self._origin}{self.target(stored.name)}"
         target, headers = self._identity.prove("GET", url, wanted)
         try:
             with self._ranges.get(target, headers, start, length) as body:
                 yield body
         except RefusedError as refusal:
             raise self._refused(as_answer(refusal), "read", stored.url) from refusal
+
+    def target(self, name: str) -> str:
+        """The path by which the server knows a blob."""
+        return f"{self._root}/{quote(name, safe='/~')}"
 
     def _refused(self, answer: Answer, wanted: str, where: str) -> PollerError:
         status, told = answer.status, parse_xml(answer.body)
@@ -155,11 +166,11 @@ class AzureSource:
             who = self._identity.principal
             self._identity.forget()
             return AccessDeniedError(
-                f"{who} may not {wanted} {where} ({code or status}); grant Storage Blob Data Reader"
-                " on the container, or the permissions r and l to a shared access signature"
+                f"{who} may not {wanted} {where} ({code or status}); grant {_GRANTS[wanted]} to a"
+                " shared access signature"
             )
         return UnreachableError(
-            f"reading {where} was answered {status} {code}".rstrip() + "; it is tried again",
+            f"asking for {where} was answered {status} {code}".rstrip() + "; it is tried again",
             answer.retry_after,
         )
 

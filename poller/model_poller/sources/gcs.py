@@ -60,6 +60,7 @@ class GcsSource:
     """Versions in one or more places of Google Cloud Storage."""
 
     mount = None
+    growing = False
 
     def __init__(
         self,

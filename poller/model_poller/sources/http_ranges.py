@@ -28,14 +28,18 @@ TIMEOUT_SECONDS = 30.0
 class RefusedError(Exception):
     """The server answered with another status than 206 or 200.
 
-    ``retry_after`` is how many seconds it asked to be left alone.
+    ``retry_after`` is how many seconds it asked to be left alone, ``elsewhere`` where it redirects
+    to.
     """
 
-    def __init__(self, status: int, body: str, retry_after: float = 0.0) -> None:
+    def __init__(
+        self, status: int, body: str, retry_after: float = 0.0, elsewhere: str = ""
+    ) -> None:
         super().__init__(status, body)
         self.status = status
         self.body = body
         self.retry_after = retry_after
+        self.elsewhere = elsewhere
 
 
 class _Range:
@@ -108,6 +112,7 @@ class HttpRanges:
                     response.status,
                     response.read(2000).decode(errors="replace"),
                     _seconds(response.getheader("Retry-After")),
+                    response.getheader("Location") or "",
                 )
             body = _Range(response, length)
             yield body

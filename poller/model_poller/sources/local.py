@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 class LocalSource:
     """Versions in one folder of a file system that the model server sees too."""
 
+    growing = True
+
     def __init__(self, location: Location, mount: Path) -> None:
         """``mount`` is the folder that ``location`` means, here and in the model server."""
         self._location = location

@@ -74,5 +74,12 @@ def open_source(chosen: SourceSettings) -> Source:
 
             location = chosen.locations[0]
             return LocalSource(location, (chosen.mount or Path("/")) / location.prefix)
+        case "http" | "https":
+            from model_poller.sources.http import HttpSource
+
+            return HttpSource(
+                chosen.locations[0],
+                credentials=Credentials() if chosen.anonymous else chosen.credentials,
+            )
         case _:
             raise InvalidSettingsError(f"{scheme}:// is not supported")

@@ -40,6 +40,7 @@ class S3Source:
     """Versions in one folder of a bucket."""
 
     mount = None
+    growing = False
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class S3Source:
         query = {"encoding-type": "url", "list-type": "2", "prefix": prefix}
         while True:
             METRICS.source_requests.labels("list").inc()
-            answer = self._ask("GET", "/", query)
+            answer = self._ask("GET", self.target(""), query)
             page = parse_xml(answer.body) if answer.status == 200 else None
             if page is None:
                 raise self._refused(answer, "s3:ListBucket", self.uri)
@@ -120,7 +121,7 @@ class S3Source:
         """See `Source.describe`."""
         METRICS.source_requests.labels("head").inc()
         headers = {"If-Match": f'"{stored.generation}"', "x-amz-checksum-mode": "ENABLED"}
-        answer = self._ask("HEAD", _path(stored), headers=headers)
+        answer = self._ask("HEAD", self.target(stored.name), headers=headers)
         if answer.status != 200:
             raise self._refused(answer, "s3:GetObject", stored.url)
         crc32c = answer.header("x-amz-checksum-crc32c")
@@ -140,7 +141,7 @@ class S3Source:
     def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
         """See `Source.open_range`."""
         METRICS.source_requests.labels("get").inc()
-        target = self._root + _path(stored)
+        target = self.target(stored.name)
         wanted = {"If-Match": f'"{stored.generation}"'}
         headers = self._identity.sign("s3", "GET", self._origin + target, wanted)
         try:
@@ -149,14 +150,17 @@ class S3Source:
         except RefusedError as refusal:
             raise self._refused(as_answer(refusal), "s3:GetObject", stored.url) from refusal
 
+    def target(self, name: str) -> str:
+        """The path by which the bucket's server knows an object; of the bucket, for no name."""
+        return f"{self._root}/{quote(name, safe='/~')}"
+
     def _ask(
         self,
         method: str,
-        path: str,
+        target: str,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        target = self._root + path
         if query:
             target += f"?{urlencode(sorted(query.items()), quote_via=quote, safe='')}"
         answer = self._calls.ask(
@@ -205,7 +209,7 @@ class S3Source:
                 " of the bucket"
             )
         return UnreachableError(
-            f"reading {where} was answered {status} {code}".rstrip() + "; it is tried again",
+            f"asking for {where} was answered {status} {code}".rstrip() + "; it is tried again",
             answer.retry_after,
         )
 
@@ -215,7 +219,3 @@ def _told_region(answer: Answer) -> str:
         return region
     told = parse_xml(answer.body)
     return text(told, "Region") if told is not None else ""
-
-
-def _path(stored: StoredObject) -> str:
-    return f"/{quote(stored.name, safe='/~')}"

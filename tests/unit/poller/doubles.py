@@ -127,6 +127,7 @@ class MemorySource:
     uri = "gs://models/imagenet"
     locations = ()
     mount: Path | None = None
+    growing = False
 
     def __init__(self) -> None:
         self.objects: dict[str, tuple[bytes, int]] = {}

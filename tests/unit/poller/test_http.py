@@ -1,0 +1,316 @@
+"""Versions on plain web servers: real ones, of the standard library."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.server
+import json
+import re
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from model_poller.bring import Bringer
+from model_poller.credentials import Credentials
+from model_poller.errors import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    InvalidSourceError,
+    ObjectChangedError,
+    UnreachableError,
+)
+from model_poller.sources.http import HttpSource
+from model_poller.sources.uri import parse_uri
+from model_poller.store import Store
+from model_poller.versions import discover
+from tests.unit.poller.doubles import model, zipped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from model_poller.sources import StoredObject
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """The standard library's index and files; with more of a server's habits where asked for."""
+
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_HEAD(self) -> None:
+        if not self._answered():
+            super().do_HEAD()
+
+    def do_GET(self) -> None:
+        if not self._answered():
+            super().do_GET()
+
+    def _answered(self) -> bool:
+        self.server.seen.append((self.command, self.path, dict(self.headers)))
+        custom = self.server.answers.get(self.path)
+        if custom:
+            custom(self)
+            return True
+        path = Path(self.translate_path(self.path))
+        if not self.server.ranges or not path.is_file():
+            return False
+        content = path.read_bytes()
+        tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+        if self.headers.get("If-Match") not in (None, tag):
+            self.reply(412)
+            return True
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        told = {"ETag": tag, "Accept-Ranges": "bytes"}
+        if wanted:
+            self.reply(206, content[int(wanted[1]) : int(wanted[2]) + 1], **told)
+        else:
+            self.reply(200, content, **told)
+        return True
+
+    def reply(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """A web server of one folder."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        def handler(*arguments: object) -> Handler:
+            return Handler(*arguments, directory=str(folder))  # type: ignore[arg-type]
+
+        super().__init__(("127.0.0.1", 0), handler)  # type: ignore[arg-type]
+        self.folder = folder
+        self.ranges = True
+        self.answers: dict[str, Callable[[Handler], None]] = {}
+        self.seen: list[tuple[str, str, dict[str, str]]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def write(self, files: dict[str, bytes]) -> None:
+        for name, content in files.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+
+def serve(folder: Path) -> Iterator[Server]:
+    folder.mkdir()
+    with Server(folder) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    yield from serve(tmp_path / "served")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Server]:
+    yield from serve(tmp_path / "elsewhere")
+
+
+_OPENED: list[HttpSource] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed_at_the_end() -> Iterator[None]:
+    yield
+    while _OPENED:
+        _OPENED.pop().close()
+
+
+def source(server: Server, path: str = "/models", **credentials: str) -> HttpSource:
+    location = parse_uri(f"{server.url}{path}")
+    _OPENED.append(HttpSource(location, credentials=Credentials(credentials)))
+    return _OPENED[-1]
+
+
+def read(found: HttpSource, stored: StoredObject, start: int, length: int) -> bytes:
+    buffer = memoryview(bytearray(length))
+    done = 0
+    with found.open_range(stored, start, length) as body:
+        while done < length:
+            done += body.readinto(buffer[done:])
+    return bytes(buffer)
+
+
+FILES = {f"models/0001/{name}": content for name, content in model().items()}
+
+
+def test_the_index_of_a_folder_shows_its_versions(server: Server) -> None:
+    server.write({**FILES, "models/2.zip": b"zip", "models/notes.txt": b"", "models/logs/a": b""})
+    found = {stored.path: stored.size for stored in source(server).list()}
+    assert found == {
+        **{name.removeprefix("models/"): len(content) for name, content in FILES.items()},
+        "2.zip": 3,
+    }
+    asked = [path for method, path, _ in server.seen if method == "GET"]
+    assert asked == ["/models/", "/models/0001/", "/models/0001/variables/"]
+
+
+def test_links_that_lead_elsewhere_are_not_followed(server: Server) -> None:
+    server.write({"models/1.zip": b"zip"})
+    page = (
+        b'<a href="../">up</a><a href="?C=M;O=A">by time</a><a href="/secret/2.zip">x</a>'
+        b'<a href="//elsewhere/3.zip">y</a><a href="1.zip">1</a><a href="1.zip">again</a>'
+    )
+    server.answers["/models/"] = lambda handler: handler.reply(200, page, Content_Type="text/html")
+    assert [stored.path for stored in source(server).list()] == ["1.zip"]
+
+
+def test_a_list_in_json_needs_no_further_calls(server: Server) -> None:
+    server.write(FILES)
+    listed = [
+        {"name": name.removeprefix("models/"), "size": len(content), "mtime": "now"}
+        for name, content in FILES.items()
+    ]
+    server.write({"models/index.json": json.dumps(listed).encode()})
+    found = source(server, "/models/index.json")
+    assert {stored.path for stored in found.list()} == {entry["name"] for entry in listed}
+    assert len(server.seen) == 1
+    (graph,) = [stored for stored in found.list() if stored.path.endswith("saved_model.pb")]
+    assert read(found, graph, 3, 5) == FILES["models/0001/saved_model.pb"][3:8]
+
+
+def test_the_json_of_nginx_is_read(server: Server) -> None:
+    folder = [{"name": "1", "type": "directory", "mtime": "Mon, 23 Nov 2026 10:00:00 GMT"}]
+    files = [{"name": "saved_model.pb", "type": "file", "mtime": "Mon", "size": 7}]
+    for path, entries in (("/models/", folder), ("/models/1/", files)):
+        body = json.dumps(entries).encode()
+        server.answers[path] = lambda handler, body=body: handler.reply(  # type: ignore[misc]
+            200, body, Content_Type="application/json"
+        )
+    (stored,) = source(server).list()
+    assert (stored.path, stored.size, stored.generation) == ("1/saved_model.pb", 7, "Mon-7")
+
+
+def test_one_archive_with_a_number_is_that_version(server: Server) -> None:
+    server.write({"models/7.tar.gz": b"packed"})
+    (stored,) = source(server, "/models/7.tar.gz").list()
+    assert (stored.path, stored.size, stored.in_ranges) == ("7.tar.gz", 6, True)
+
+
+def test_one_archive_that_is_replaced_in_place_is_numbered_by_its_time(server: Server) -> None:
+    server.answers["/model.zip"] = lambda handler: handler.reply(
+        200, b"zip", Last_Modified="Thu, 01 Jan 1970 00:02:03 GMT"
+    )
+    (stored,) = source(server, "/model.zip").list()
+    assert stored.path == "123.zip"
+
+    server.answers["/model.zip"] = lambda handler: handler.reply(200, b"zip")
+    with pytest.raises(InvalidSourceError, match="no Last-Modified"):
+        source(server, "/model.zip").list()
+
+
+def test_ranges_are_those_of_the_listed_file(server: Server) -> None:
+    server.write({"models/1.zip": b"0123456789"})
+    found = source(server)
+    (stored,) = found.list()
+    assert read(found, stored, 3, 4) == b"3456"
+    server.write({"models/1.zip": b"9876543210"})
+    with pytest.raises(ObjectChangedError):
+        read(found, stored, 3, 4)
+
+
+def test_a_server_without_ranges_is_asked_for_the_whole(server: Server, tmp_path: Path) -> None:
+    server.ranges = False
+    files = {"1/" + name: content for name, content in model(b"w" * 20_000_000).items()}
+    server.write({"models/1.zip": zipped(files)})
+    found = source(server)
+    (stored,) = found.list()
+    assert not stored.in_ranges
+
+    store = Store(tmp_path / "base" / "m", tmp_path / "base")
+    store.prepare()
+    (version,) = discover(found.list(), {}).values()
+    Bringer(found, store).bring(version, stopped=threading.Event(), progress=lambda _: None)
+    assert store.scan().complete == {1}
+
+
+def test_redirects_are_followed_and_credentials_stay_at_home(
+    server: Server, elsewhere: Server
+) -> None:
+    elsewhere.write({"real/1.zip": b"0123456789"})
+    for path in ("/models/", "/models/1.zip"):
+        target = f"{elsewhere.url}{path.replace('models', 'real')}"
+        server.answers[path] = lambda handler, target=target: handler.reply(  # type: ignore[misc]
+            302, Location=target
+        )
+    server.answers["/models/"] = lambda handler: handler.reply(
+        200, b'<a href="1.zip">1</a>', Content_Type="text/html"
+    )
+    found = source(server, HTTP_BEARER_TOKEN="secret")
+    (stored,) = found.list()
+    assert read(found, stored, 2, 3) == b"234"
+    assert all(headers["Authorization"] == "Bearer secret" for _, _, headers in server.seen)
+    assert elsewhere.seen
+    assert not any("Authorization" in headers for _, _, headers in elsewhere.seen)
+
+
+def test_endless_redirects_end(server: Server) -> None:
+    server.answers["/models/"] = lambda handler: handler.reply(302, Location="/models/")
+    with pytest.raises(UnreachableError, match="redirects more than"):
+        source(server).list()
+
+
+def test_a_name_and_a_password_are_sent(server: Server) -> None:
+    server.write({"models/1.zip": b"zip"})
+    source(server, HTTP_USERNAME="reader", HTTP_PASSWORD="pass").list()
+    expected = base64.b64encode(b"reader:pass").decode()
+    assert {headers["Authorization"] for _, _, headers in server.seen} == {f"Basic {expected}"}
+
+
+def test_a_refusal_names_who_asked_and_no_secret(server: Server) -> None:
+    server.answers["/models/"] = lambda handler: handler.reply(403)
+    with pytest.raises(AccessDeniedError, match="reader may not read") as caught:
+        source(server, HTTP_USERNAME="reader", HTTP_PASSWORD="pass").list()
+    assert "pass" not in str(caught.value).replace("HTTP_PASSWORD", "")
+    with pytest.raises(AccessDeniedError, match="an anonymous caller"):
+        source(server).list()
+
+
+def test_what_is_not_there_is_told(server: Server) -> None:
+    with pytest.raises(BucketNotFoundError, match="there is nothing at"):
+        source(server, "/nowhere").list()
+
+
+def test_a_broken_list_is_told(server: Server) -> None:
+    server.write({"models/index.json": b'{"versions": 1}'})
+    with pytest.raises(InvalidSourceError, match="no list of files"):
+        source(server, "/models/index.json").list()
+
+
+def test_a_busy_server_is_asked_again_a_few_times(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model_poller.sources.http_calls._FIRST_DELAY_SECONDS", 0.001)
+    server.answers["/models/"] = lambda handler: handler.reply(503)
+    with pytest.raises(UnreachableError, match="answered 503"):
+        source(server).list()
+    assert len(server.seen) == 3
+
+
+def test_secrets_in_a_uri_are_refused() -> None:
+    from model_poller.errors import InvalidSettingsError
+
+    with pytest.raises(InvalidSettingsError, match="takes no query"):
+        parse_uri("https://host/models?token=secret")
+    with pytest.raises(InvalidSettingsError, match="no storage URI"):
+        parse_uri("https://user:secret@host/models")
