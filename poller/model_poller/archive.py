@@ -33,7 +33,7 @@ def unpack(
     """Unpack an archive of ``size`` bytes into a new folder.
 
     ``origin`` names the archive in messages; its ending tells the format. A read of ``bundle`` may
-    wait for bytes that are still on their way: a zip archive's last 64 KiB are read first, then its
+    wait for bytes that are still on their way: a zip archive's last 75 KiB are read first, then its
     directory, then the entries in the order of their offsets; any other from its first byte to its
     last. Each file's own checksum is compared where the format has one.
 

@@ -48,7 +48,8 @@ def gunzip(bundle: IO[bytes]) -> Iterator[bytes]:
             data = member.unconsumed_tail
             yield piece
         data = member.unused_data or bundle.read(_READ_BYTES)
-        if not data:
+        if data[:1] in (b"", b"\0"):
+            yield from _padding(data, bundle)
             return
 
 
@@ -68,7 +69,7 @@ def unzstd(bundle: IO[bytes], announce: Callable[[int], None]) -> Iterator[bytes
 
     decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
     magic = read_exactly(bundle, 4)
-    while magic:
+    while magic[:1].strip(b"\0"):
         if magic == _ZSTD_MAGIC:
             try:
                 yield from _frame(bundle, decompressor, announce)
@@ -79,6 +80,7 @@ def unzstd(bundle: IO[bytes], announce: Callable[[int], None]) -> Iterator[bytes
         else:
             raise DamagedError("it holds something else than zstd frames")
         magic = bundle.read(4)
+    yield from _padding(magic, bundle)
 
 
 def _frame(
@@ -110,6 +112,15 @@ def _frame(
         yield frame.decompress(head + read_exactly(bundle, 1 if kind == _ZSTD_RUN else size))
     if parameters.has_checksum:
         yield frame.decompress(read_exactly(bundle, 4))
+
+
+def _padding(piece: bytes, bundle: IO[bytes]) -> Iterator[bytes]:
+    """Go to the end of the zeros with which tar fills up what it writes into a pipe."""
+    while piece:
+        if piece.strip(b"\0"):
+            raise DamagedError("there is something else behind its end")
+        yield b""
+        piece = bundle.read(_READ_BYTES)
 
 
 def _skip(bundle: IO[bytes], size: int) -> Iterator[bytes]:

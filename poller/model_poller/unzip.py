@@ -32,7 +32,8 @@ _END_64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR_64 = struct.Struct("<4sLQL")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
-_COMMENT_BYTES = 0xFFFF
+_TAIL_BYTES = _LOCATOR_64.size + _END.size + 0xFFFF + 10240
+"""With the longest comment, and a block that is filled up."""
 _FULL_16 = 0xFFFF
 _FULL_32 = 0xFFFFFFFF
 _END_MOST = (_FULL_16, _FULL_16, _FULL_16, _FULL_16, _FULL_32, _FULL_32)
@@ -83,15 +84,17 @@ def _check_overlap(entry: _Entry, start: int, limit: int, tree: Tree) -> None:
 
 def _directory(bundle: IO[bytes], size: int, tree: Tree) -> tuple[list[_Entry], int]:
     """All entries by their offset, and where the directory begins."""
-    tail_start = max(0, size - _END.size - _COMMENT_BYTES - _LOCATOR_64.size)
+    tail_start = max(0, size - _TAIL_BYTES)
     bundle.seek(tail_start)
     tail = read_exactly(bundle, size - tail_start)
     at = len(tail)
-    # The signature may stand in the comment too; the record that ends with the file counts.
+    # The signature may stand in the comment too; the record that ends with the file counts, or with
+    # the zeros with which bsdtar fills up what it writes into a pipe.
     while (at := tail.rfind(b"PK\x05\x06", 0, at + 3)) >= 0:
         if len(tail) - at >= _END.size:
             end = _END.unpack_from(tail, at)
-            if at + _END.size + end[-1] == len(tail):
+            rest = tail[at + _END.size :]
+            if len(rest) >= end[-1] and not rest[end[-1] :].strip(b"\0"):
                 break
     else:
         raise DamagedError("its end is missing")

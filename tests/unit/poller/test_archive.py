@@ -104,6 +104,11 @@ def in_members(content: bytes, pack: Callable[[bytes], bytes]) -> bytes:
     )
 
 
+def blocks(content: bytes) -> bytes:
+    """As bsdtar, which is macOS's tar, writes it into a pipe."""
+    return content + bytes(-len(content) % 10240)
+
+
 def skipped() -> bytes:
     return b"\x5a\x2a\x4d\x18" + struct.pack("<L", 5) + b"words"
 
@@ -196,6 +201,17 @@ GOOD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "zst with parts to skip": (
         "1.tar.zst",
         lambda: skipped() + in_members(tarred(FILES, "w"), zst) + skipped(),
+    ),
+    "zip in blocks": ("1.zip", lambda: blocks(zipped(FILES))),
+    "zip with a comment in blocks": (
+        "1.zip",
+        lambda: blocks(zip_of(*map(Entry, FILES, FILES.values()), comment=b"x" * 50_000)),
+    ),
+    "tar.gz in blocks": ("1.tar.gz", lambda: blocks(tarred(FILES))),
+    "tar.zst in blocks": ("1.tar.zst", lambda: blocks(zst(tarred(FILES, "w")))),
+    "tar.zst in blocks with few bytes in the last": (
+        "1.tar.zst",
+        lambda: zst(tarred(FILES, "w")) + bytes(1),
     ),
     "zst without a size or a checksum": (
         "1.tar.zst",

@@ -280,6 +280,7 @@ ZIPS: dict[str, tuple[Callable[[], bytes], VersionReason]] = {
     "bytes before it": (lambda: zip_of(Entry("1/a"), before=b"#!/bin/sh\n")[10:], BAD),
     "a program before it": (lambda: b"#!/bin/sh\n" + names("1/a"), BAD),
     "bytes behind it": (lambda: names("1/a") + b"more", BAD),
+    "zeros and more behind it": (lambda: names("1/a") + bytes(9) + b"a", BAD),
     "bytes between directory and end": (lambda: zip_of(Entry("1/a"), between=b"junk"), BAD),
     "a comment longer than it says": (lambda: zip_of(Entry("1/a"), comment=b"a", after=b"b"), BAD),
     "two archives in one": (lambda: names("1/a") + names("1/b"), BAD),
@@ -438,7 +439,14 @@ PACKED_TARS: dict[str, tuple[str, Callable[[], bytes], VersionReason]] = {
     "gz: wrong checksum": ("gz", lambda: damaged(gzip.compress(TAR), gzip.compress(TAR)[-8:]), BAD),
     "gz: wrong size": ("gz", lambda: gzip.compress(TAR)[:-4] + b"\1\0\0\0", BAD),
     "gz: bytes behind it": ("gz", lambda: gzip.compress(TAR) + b"more", BAD),
-    "gz: zeros behind it": ("gz", lambda: gzip.compress(TAR) + bytes(9), BAD),
+    "gz: zeros and more behind it": ("gz", lambda: gzip.compress(TAR) + bytes(9) + b"a", BAD),
+    "gz: a member behind zeros": (
+        "gz",
+        lambda: gzip.compress(TAR) + bytes(9) + gzip.compress(b""),
+        BAD,
+    ),
+    "zst: zeros and more behind it": ("zst", lambda: zst(TAR) + bytes(9) + b"a", BAD),
+    "zst: a frame behind zeros": ("zst", lambda: zst(TAR) + bytes(4) + zst(b""), BAD),
     "gz: a second archive in a second member": (
         "gz",
         lambda: gzip.compress(TAR) + gzip.compress(TAR),
