@@ -96,7 +96,7 @@ class S3Source:
         query = {"encoding-type": "url", "list-type": "2", "prefix": prefix}
         while True:
             METRICS.source_requests.labels("list").inc()
-            answer = self._ask("GET", self.target(""), query)
+            answer = self._ask("GET", "", query)
             page = parse_xml(answer.body) if answer.status == 200 else None
             if page is None:
                 raise self._refused(answer, "s3:ListBucket", self.uri)
@@ -121,7 +121,7 @@ class S3Source:
         """See `Source.describe`."""
         METRICS.source_requests.labels("head").inc()
         headers = {"If-Match": f'"{stored.generation}"', "x-amz-checksum-mode": "ENABLED"}
-        answer = self._ask("HEAD", self.target(stored.name), headers=headers)
+        answer = self._ask("HEAD", stored.name, headers=headers)
         if answer.status != 200:
             raise self._refused(answer, "s3:GetObject", stored.url)
         crc32c = answer.header("x-amz-checksum-crc32c")
@@ -157,10 +157,11 @@ class S3Source:
     def _ask(
         self,
         method: str,
-        target: str,
+        name: str,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
+        target = self.target(name)
         if query:
             target += f"?{urlencode(sorted(query.items()), quote_via=quote, safe='')}"
         answer = self._calls.ask(
@@ -176,7 +177,7 @@ class S3Source:
             self._identity.region = region
             self.close()
             self._connect()
-            return self._ask(method, path, query, headers)
+            return self._ask(method, name, query, headers)
         return answer
 
     def _refused(self, answer: Answer, permission: str, where: str) -> PollerError:
