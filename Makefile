@@ -59,6 +59,11 @@ api: $(STAMP) programs ## Run the tests on a real API server (no node)
 e2e: $(STAMP) programs ## Run the tests on a whole cluster
 	$(BIN)/pytest tests/e2e
 
+.PHONY: schema
+schema: $(STAMP) ## Write the schema of a poller's /status into docs/
+	$(BIN)/python -c 'import json, msgspec; from model_poller.status import PollerStatus; \
+	  print(json.dumps(msgspec.json.schema(PollerStatus), indent=2))' > docs/poller-status.schema.json
+
 # -- The embedded cluster -------------------------------------------------------------------
 
 .PHONY: cluster-up

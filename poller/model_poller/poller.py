@@ -70,12 +70,19 @@ class _Job:
         with self.lock:
             self.bytes_done += count
 
-    def __str__(self) -> str:
+    @property
+    def seconds_left(self) -> int | None:
+        """At the rate so far; None before anything came."""
+        if self.bytes_done <= 0:
+            return None
         rate = self.bytes_done / max(time.monotonic() - self.begin, 0.001)
-        left = (self.stored.size - self.bytes_done) / rate if rate else float("inf")
+        return round(max(self.stored.size - self.bytes_done, 0) / rate)
+
+    def __str__(self) -> str:
+        left = self.seconds_left
         return (
             f"fetching version {self.stored.version}: {self.bytes_done} of {self.stored.size}"
-            f" bytes, {left:.0f} s left"
+            f" bytes, {'?' if left is None else left} s left"
         )
 
 
@@ -406,6 +413,7 @@ class Poller:
             source=source,
             notifications=notifications,
             bytes_done=self._job.bytes_done if self._job else 0,
+            seconds_left=self._job.seconds_left if self._job else None,
             total_bytes=total,
         )
         if self.board.post(status):

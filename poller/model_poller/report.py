@@ -39,6 +39,7 @@ def build(
     source: SourceStatus,
     notifications: NotificationsStatus | None,
     bytes_done: int,
+    seconds_left: int | None,
     total_bytes: int,
 ) -> PollerStatus:
     """The whole answer of ``GET /status``, but for its revision."""
@@ -54,7 +55,7 @@ def build(
         target=target,
         source=msgspec.structs.replace(source, notifications=notifications),
         versions=tuple(
-            _version(seen, version, bytes_done)
+            _version(seen, version, bytes_done, seconds_left)
             for version in sorted(here.union(elsewhere), reverse=True)
         ),
         server_reachable=seen.served is not None,
@@ -63,7 +64,9 @@ def build(
     )
 
 
-def _version(seen: Observed, version: int, bytes_done: int) -> VersionStatus:
+def _version(
+    seen: Observed, version: int, bytes_done: int, seconds_left: int | None
+) -> VersionStatus:
     stored = (seen.found or {}).get(version)
     record = seen.disk.published.get(version) or seen.disk.retained.get(version)
     entry = seen.disk.quarantined.get(version)
@@ -89,6 +92,7 @@ def _version(seen: Observed, version: int, bytes_done: int) -> VersionStatus:
         in_source=stored is not None,
         fingerprint=known.fingerprint if known else "",
         bytes_done=done,
+        seconds_left=seconds_left if state is VersionState.FETCHING else None,
         bytes_total=total,
         reason=verdict.reason if verdict else None,
         message=verdict.message if verdict else "",

@@ -8,8 +8,12 @@ so that pollers and operators of neighbouring releases understand each other.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
+
+SCHEMA_VERSION: Final = 1
+"""Raised when a field changes its meaning or goes away; not when one is added."""
 
 
 class VersionState(StrEnum):
@@ -31,6 +35,11 @@ class VersionState(StrEnum):
     QUARANTINED = "Quarantined"
     """Failed in a way that the same objects will not heal; not tried again until they change."""
 
+    @classmethod
+    def _missing_(cls, _value: object) -> VersionState:
+        # Of a newer release: nothing is built on a state that can't be judged.
+        return cls.INCOMPLETE
+
 
 class SourceState(StrEnum):
     """What the last look into the bucket gave."""
@@ -39,6 +48,10 @@ class SourceState(StrEnum):
     """Not looked yet."""
     READY = "Ready"
     FAILED = "Failed"
+
+    @classmethod
+    def _missing_(cls, _value: object) -> SourceState:
+        return cls.PENDING
 
 
 class SourceReason(StrEnum):
@@ -51,6 +64,12 @@ class SourceReason(StrEnum):
     ACCESS_DENIED = "AccessDenied"
     UNREACHABLE = "Unreachable"
     INVALID_SOURCE = "InvalidSource"
+    OTHER = "Other"
+    """One that only a newer release knows."""
+
+    @classmethod
+    def _missing_(cls, _value: object) -> SourceReason:
+        return cls.OTHER
 
 
 class VersionReason(StrEnum):
@@ -81,6 +100,12 @@ class VersionReason(StrEnum):
     WARMUP_UNAVAILABLE = "WarmupUnavailable"
     """The configured warm-up requests can't be read; versions wait for them."""
     CHANGED_AFTER_PUBLISH = "ChangedAfterPublish"
+    OTHER = "Other"
+    """One that only a newer release knows."""
+
+    @classmethod
+    def _missing_(cls, _value: object) -> VersionReason:
+        return cls.OTHER
 
 
 class _Message(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
@@ -99,6 +124,8 @@ class VersionStatus(_Message, frozen=True, kw_only=True):
     bytes_done: int = 0
     bytes_total: int = 0
     """Bytes to fetch from the store; 0 while unknown."""
+    seconds_left: int | None = None
+    """Until the fetch ends, at the rate so far; None when no fetch runs or nothing came yet."""
     reason: VersionReason | None = None
     message: str = ""
 
@@ -138,9 +165,10 @@ class DiskStatus(_Message, frozen=True, kw_only=True):
     total_bytes: int
 
 
-class PollerStatus(_Message, frozen=True, kw_only=True):
+class PollerStatus(_Message, frozen=True, kw_only=True, omit_defaults=False):
     """The whole answer of ``GET /status``."""
 
+    schema_version: int = SCHEMA_VERSION
     revision: str
     """Opaque; differs whenever anything below but ``disk`` differs, and after a restart."""
     model: str

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import http.client
+import json
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from model_poller.api import Api, Health
 from model_poller.board import Board
-from model_poller.status import DiskStatus, PollerStatus, SourceStatus, decode
+from model_poller.status import (
+    DiskStatus,
+    PollerStatus,
+    SourceReason,
+    SourceStatus,
+    VersionReason,
+    VersionState,
+    decode,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SCHEMA = Path(__file__).parents[3] / "docs" / "poller-status.schema.json"
 FIRST = PollerStatus(revision="", model="imagenet", source=SourceStatus(uri="gs://models/imagenet"))
 
 
@@ -160,3 +172,23 @@ def test_a_connection_can_be_used_again(pod: Pod) -> None:
 def test_a_port_that_is_taken_is_an_error(pod: Pod) -> None:
     with pytest.raises(OSError, match="in use"):
         Api(pod.api.port, pod.board, Health(bool, bool, bool))
+
+
+def test_the_schema_in_the_docs_is_that_of_the_types() -> None:
+    schema = json.loads(json.dumps(msgspec.json.schema(PollerStatus)))
+    assert json.loads(SCHEMA.read_text()) == schema, "run make schema"
+
+
+def test_what_only_a_newer_release_knows_is_read_as_nothing_to_build_on() -> None:
+    body = {
+        "schemaVersion": 1,
+        "revision": "r",
+        "model": "m",
+        "source": {"uri": "gs://b", "state": "Ready", "reason": "FromTheFuture"},
+        "versions": [{"version": 1, "state": "Teleported", "reason": "Novel", "extra": 1}],
+        "more": {},
+    }
+    found = decode(json.dumps(body).encode())
+    assert found.source.reason is SourceReason.OTHER
+    assert found.versions[0].state is VersionState.INCOMPLETE
+    assert found.versions[0].reason is VersionReason.OTHER
