@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from typing import TYPE_CHECKING
 
+from model_poller.notices import FolderNotices
 from model_poller.versions import parse_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-WATCH_SECONDS = 0.08
-"""The kubelet swaps the file by a symbolic link, so it is another one after every change."""
+RELOOK_SECONDS = 5.0
+LOOK_SECONDS = 0.1
+"""Where the kernel has no notices to give: each user has so many, and pods share a user."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,19 +68,20 @@ class TargetWatch:
             self._report(target)
 
     def _run(self) -> None:
-        before = None
-        while not self._stopped:
-            # Half the cost of an Event's wait, twelve times a second for the pod's whole life.
-            time.sleep(WATCH_SECONDS)
-            # Nearly always nothing happened, and a stat is the cheapest way to know.
-            now = self._identity()
-            if now != before:
-                before = now
-                self.look()
-
-    def _identity(self) -> tuple[int, int, int] | None:
         try:
-            found = os.stat(self._file)  # noqa: PTH116 (a Path's own costs twice as much)
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns, found.st_size
+            notices = FolderNotices(self._file.parent)
+        except OSError as error:
+            _log.warning("no notices of changes (%s); the target is looked at instead", error)
+            self._look_often()
+            return
+        self.look()
+        while not self._stopped:
+            # A file system that gives no notices still has it looked at now and then.
+            notices.wait(RELOOK_SECONDS)
+            self.look()
+        notices.close()
+
+    def _look_often(self) -> None:
+        while not self._stopped:
+            time.sleep(LOOK_SECONDS)
+            self.look()

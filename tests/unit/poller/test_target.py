@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from model_poller import target
 from model_poller.target import TargetWatch
 from tests.support.waiting import eventually
 
@@ -86,3 +87,32 @@ def test_a_swapped_link_is_noticed_by_itself(volume: Volume) -> None:
     volume.write("2")
     eventually(lambda: targets == [1, 2], what="the new target", within=10, every=0.01)
     watch.stop()
+
+
+@pytest.mark.parametrize("notices", [True, False])
+def test_a_new_target_is_noticed_with_the_kernels_notices_and_without(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch, notices: bool
+) -> None:
+    # Longer than this test waits: what it sees came by a notice.
+    monkeypatch.setattr(target, "RELOOK_SECONDS", 60.0)
+    if not notices:
+
+        def used_up(_: Path) -> None:
+            raise OSError(24, "Too many open files")
+
+        monkeypatch.setattr(target, "FolderNotices", used_up)
+    targets: list[int | None] = []
+    volume.write("1")
+    watch = TargetWatch(volume.file, "", targets.append)
+    watch.start()
+    eventually(lambda: targets == [1], what="the first target", within=10, every=0.01)
+    for number in (2, 3):
+        volume.write(str(number))
+        eventually(
+            lambda number=number: targets[-1] == number,  # type: ignore[misc]
+            what=f"target {number}",
+            within=10,
+            every=0.01,
+        )
+    watch.stop()
+    volume.write("4")
