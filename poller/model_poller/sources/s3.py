@@ -125,8 +125,10 @@ class S3Source:
         if answer.status != 200:
             raise self._refused(answer, "s3:GetObject", stored.url)
         crc32c = answer.header("x-amz-checksum-crc32c")
-        # A composite checksum, of a multipart upload, is not one of the bytes.
-        whole = answer.header("x-amz-checksum-type") != "COMPOSITE" and "-" not in crc32c
+        # Of a multipart upload it can be a checksum of checksums, and then is said not to be whole.
+        whole = (
+            answer.header("x-amz-checksum-type") == "FULL_OBJECT" or "-" not in stored.generation
+        )
         # https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html: what an ETag is.
         plain = answer.header("x-amz-server-side-encryption") in ("", "AES256")
         customer = answer.header("x-amz-server-side-encryption-customer-algorithm")

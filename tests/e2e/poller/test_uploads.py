@@ -104,10 +104,9 @@ def test_large_objects_are_put_in_parts(uploads: Uploads, small_parts: int) -> N
     assert put(uploads, content) == len(content) > 2 * small_parts
     assert read(uploads) == content
     (stored,) = map(uploads.describe, uploads.list())
-    if stored.crc32c is None:
+    # moto calls a checksum of checksums one of the whole object, so only Azure's can be compared.
+    if stored.url.startswith("az"):
         assert stored.md5 == hashlib.md5(content, usedforsecurity=False).digest()
-    else:
-        assert stored.crc32c == google_crc32c.value(content)
 
 
 @pytest.mark.parametrize("parts", [False, True])
