@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 _BLOCK = 512
 _EXTENSION_BYTES = 64 << 10
 """Of a pax header or a long name; one that only tells a path and times has a few hundred."""
+_FREE_PIECES = 100_000
+_PIECE_BYTES = 1024
+"""Less a piece, on the average, is made to keep its reader busy: packers compress 64 KiB and more
+at once."""
 _OCTAL = re.compile(rb" *([0-7]*)[ \0]*")
 _RECORD_LENGTH = re.compile(rb"([1-9][0-9]{0,5}) ")
 _ENTRY_BYTES = 1 << 60
@@ -41,6 +45,7 @@ class Stream:
         self._tree = tree
         self._rest = memoryview(b"")
         self._total = 0
+        self._count = 0
 
     def some(self, limit: int) -> memoryview:
         """From 1 to ``limit`` bytes; none at the end."""
@@ -49,7 +54,10 @@ class Stream:
             if piece is None:
                 break
             self._total += len(piece)
+            self._count += 1
             self._tree.check_size(self._total)
+            if self._count > _FREE_PIECES + self._total // _PIECE_BYTES:
+                raise DamagedError("it consists of too many small parts")
             self._rest = memoryview(piece)
         taken, self._rest = self._rest[:limit], self._rest[limit:]
         return taken
