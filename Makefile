@@ -82,6 +82,10 @@ bench: $(STAMP) ## Measure version change, traffic and operator restart; print r
 	$(BIN)/python -m bench traffic
 	$(BIN)/python -m bench operator-restart
 
+.PHONY: bench-poller
+bench-poller: $(STAMP) ## Measure fetching beside gcloud, kserve-storage and curl; draw the plot
+	$(BIN)/python -m bench poller
+
 # -- Dependencies ---------------------------------------------------------------------------
 
 $(STAMP): requirements/dev.lock pyproject.toml
@@ -106,4 +110,6 @@ lock: ## Pin the newest versions of every dependency (needs uv)
 	$(LOCK) --upgrade --extra plugin -o requirements/plugin.lock
 	uv pip compile --quiet --group stores --generate-hashes --no-header --no-annotate --universal \
 	  --python-version 3.11 --upgrade -o requirements/stores.lock
+	echo kserve-storage | uv pip compile --quiet - --generate-hashes --no-header --no-annotate --universal \
+	  --python-version 3.11 --upgrade -o requirements/kserve-storage.lock
 	$(LOCK) --upgrade --extra operator --extra poller --extra devserver --extra plugin --extra dev -o requirements/dev.lock

@@ -1,11 +1,11 @@
-"""``python -m bench version-change | traffic | operator-restart``."""
+"""``python -m bench version-change | traffic | operator-restart | poller``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from bench import operator_restart, traffic, version_change
+from bench import operator_restart, poller, traffic, version_change
 from demo.errors import DemoError
 from demo.setup import Options
 
@@ -30,6 +30,12 @@ def main() -> int:
     )
     restart.add_argument("--resources", type=int, default=200)
     restart.set_defaults(run=lambda given: operator_restart.run(given.resources))
+    fetch = commands.add_parser(
+        "poller", help="time the fetching of versions beside what else could fetch them"
+    )
+    fetch.add_argument("--rounds", type=int, default=5)
+    fetch.add_argument("--idle", type=float, default=90, help="seconds of an idle poller")
+    fetch.set_defaults(run=lambda given: poller.run(given.rounds, given.idle))
     given = parser.parse_args()
     try:
         given.run(given)

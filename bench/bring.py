@@ -1,0 +1,36 @@
+"""Bring one version the way a running poller does, and say how long it took.
+
+``python -m bench.bring ENDPOINT URI FOLDER MARKER``: looks into the bucket once, then fetches,
+checks, syncs and keeps version 1 in FOLDER, by the poller's own code and limits. The seconds are
+those of a poller that runs already: without the start of Python, which ``--once`` pays.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+from model_poller import versions
+from model_poller.bring import Bringer, Demands
+from model_poller.sources.opening import SourceSettings, open_source
+from model_poller.sources.uri import parse_uri
+from model_poller.store import Store
+
+
+def main(endpoint: str, uri: str, folder: str, marker: str) -> None:
+    """Bring version 1 and print the seconds."""
+    chosen = SourceSettings(locations=(parse_uri(uri),), endpoint=endpoint, anonymous=True)
+    source = open_source(chosen)
+    store = Store(Path(folder, "model"), Path(folder))
+    store.prepare()
+    bringer = Bringer(source, store, Demands(marker=marker))
+    begin = time.monotonic()
+    found = versions.discover(source.list(), {}, marker=marker)
+    bringer.bring(found[1], stopped=threading.Event(), progress=lambda _: None)
+    print(time.monotonic() - begin)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

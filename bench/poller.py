@@ -1,0 +1,273 @@
+"""How fast the poller brings a version, side by side with what else could fetch it.
+
+One storage server on this machine, the same files, every program once in each round. What is
+written goes to a file system in memory, where there is one: a disk's own speed is no program's.
+The poller alone compares checksums with the store's, checks the SavedModel, and syncs.
+"""
+
+from __future__ import annotations
+
+import random
+import shlex
+import shutil
+import sys
+import tarfile
+import tempfile
+import zipfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import zstandard
+
+from bench import kserve, measured, poller_idle, poller_plot, record
+from bench.storage import Storage
+from demo.console import say, table
+from demo.errors import OutcomeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_TREE = Path(__file__).parent.parent
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a mount that everybody has, not a file in it
+_ROOM_BYTES = 4 << 30
+_MARKER = "COMPLETE"
+# A SavedModel with an empty graph: saved_model_schema_version 1, one meta graph.
+_GRAPH = b"\x08\x01\x12\x02\x0a\x00"
+_MB = 1_000_000
+
+BRING = "poller, running"
+ONCE = "poller --once"
+GCLOUD = "gcloud storage cp"
+KSERVE = "kserve-storage"
+CURL = "curl"
+
+_GOALS = {
+    "large": {GCLOUD: 2.0, KSERVE: 5.0, CURL: 1.3},
+    "small": {GCLOUD: 2.0},
+}
+"""How many times as long as the running poller the others have to take."""
+_GOAL_MEMORY_MB = 80.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A version to fetch, stored at ``gs://models/KEY/``."""
+
+    key: str
+    title: str
+    files: Mapping[str, int]
+    """Sizes in bytes by name below the version's folder."""
+    suffix: str = ""
+    """Of the archive that holds them; empty: they are stored as they are."""
+
+
+_LARGE = {f"assets/weights-{i}": size * _MB for i, size in enumerate((400, 400, 200, 7))}
+_SMALL = {f"assets/{i // 100:02}/{i:04}": 4000 for i in range(2000)}
+_PACKED = {f"assets/weights-{i}": 55 * _MB for i in range(4)}
+CASES = (
+    Case("large", "1 GB: 400, 400, 200 and 7 MB, and 2 tiny files", _LARGE),
+    Case("small", "2,000 files of 4 kB", _SMALL),
+    Case("zip", "220 MB in a .zip", _PACKED, ".zip"),
+    Case("zst", "220 MB in a .tar.zst", _PACKED, ".tar.zst"),
+)
+
+
+def run(rounds: int, idle_seconds: float) -> None:
+    """Measure, print, and keep the figures and their plot.
+
+    Raises:
+        OutcomeError: a program failed or fetched something else than what is stored.
+        ClusterError: the storage server does not run.
+    """
+    figures: dict[str, object] = {"rounds": rounds}
+    missed: list[str] = []
+    with ExitStack() as stack:
+        stored = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        place = _MEMORY if _has_room(_MEMORY) else None
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place)))
+        figures["written_to"] = "memory" if place else "disk"
+        storage = stack.enter_context(Storage(stored))
+        say("uploading what is to be fetched")
+        for case in CASES:
+            _upload(case, storage, scratch)
+        for case in CASES:
+            taken = _measure(case, rounds, storage, scratch)
+            figures[case.key] = _report(case, taken, missed)
+        figures["idle"] = poller_idle.run(storage, scratch, idle_seconds)
+    figures["imports"] = poller_idle.imports()
+    path = record.write("poller", figures)
+    say(f"written to {path.relative_to(_TREE)}")
+    say(f"drawn in {poller_plot.draw(figures).relative_to(_TREE)}")
+    for line in missed:
+        say(f"missed: {line}")
+    if missed:
+        raise OutcomeError(f"{len(missed)} figures were not reached")
+
+
+def _has_room(folder: Path) -> bool:
+    return folder.is_dir() and shutil.disk_usage(folder).free > _ROOM_BYTES
+
+
+def _upload(case: Case, storage: Storage, scratch: Path) -> None:
+    source = random.Random(case.key)  # noqa: S311 - filling
+    with tempfile.TemporaryDirectory(dir=scratch) as made:
+        model = Path(made, "model")
+        for name, size in case.files.items():
+            file = model / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # Numbers between 0 and 1, as weights are: they can be packed by about a tenth.
+            block = bytearray(source.randbytes(min(size, _MB)))
+            if case.suffix:
+                block[3::4] = b"\x3e" * len(block[3::4])
+            file.write_bytes((block * (size // len(block) + 1))[:size])
+        (model / "saved_model.pb").write_bytes(_GRAPH)
+        (model / _MARKER).touch()
+        files = sorted(path for path in model.rglob("*") if path.is_file())
+        if case.suffix:
+            bundle = Path(made, f"1{case.suffix}")
+            _pack(model, files, bundle)
+            storage.bucket.upload(bundle, f"{case.key}/{bundle.name}")
+            return
+        for file in files:
+            storage.bucket.upload(file, f"{case.key}/1/{file.relative_to(model)}")
+
+
+def _pack(model: Path, files: Sequence[Path], bundle: Path) -> None:
+    if bundle.suffix == ".zip":
+        with zipfile.ZipFile(bundle, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for file in files:
+                archive.write(file, file.relative_to(model))
+        return
+    packer = zstandard.ZstdCompressor(level=1)
+    with (
+        bundle.open("wb") as written,
+        packer.stream_writer(written) as stream,
+        tarfile.open(fileobj=stream, mode="w|") as archive,
+    ):
+        for file in files:
+            archive.add(file, file.relative_to(model))
+
+
+def _measure(
+    case: Case, rounds: int, storage: Storage, scratch: Path
+) -> dict[str, list[measured.Taken]]:
+    contenders = _contenders(case, storage)
+    taken: dict[str, list[measured.Taken]] = {name: [] for name in contenders}
+    say(f"{case.title}: {', '.join(contenders)}; {rounds} rounds")
+    wanted = sum(case.files.values()) + len(_GRAPH)
+    for _ in range(rounds):
+        for name, fetch in contenders.items():
+            target = scratch / "fetched"
+            target.mkdir()
+            taken[name].append(fetch(target))
+            found = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+            # The poller's own notes are small.
+            if not 0 <= found - wanted < 10_000:
+                raise OutcomeError(f"{name} fetched {found} bytes instead of {wanted}")
+            shutil.rmtree(target)
+    return taken
+
+
+def _contenders(case: Case, storage: Storage) -> dict[str, Callable[[Path], measured.Taken]]:
+    own = {"PYTHONPATH": f"{_TREE}:{_TREE / 'poller'}"}
+    uri = f"gs://models/{case.key}"
+
+    def bring(target: Path) -> measured.Taken:
+        argv = [sys.executable, "-m", "bench.bring", storage.url, uri, str(target), _MARKER]
+        whole = measured.run(argv, own)
+        return measured.Taken(float(whole.output), whole.cpu_seconds, whole.memory_mb, whole.output)
+
+    def once(target: Path) -> measured.Taken:
+        argv = [
+            *(sys.executable, "-m", "model_poller", "--once", "--http-port=0", "--anonymous"),
+            *(f"--endpoint={storage.url}", f"--storage-uri={uri}", f"--complete-marker={_MARKER}"),
+            *("--model-name=model", f"--models-dir={target}"),
+        ]
+        return measured.run(argv, own)
+
+    found: dict[str, Callable[[Path], measured.Taken]] = {BRING: bring, ONCE: once}
+    if case.suffix:
+        url = f"{storage.url}/models/{case.key}/1{case.suffix}"
+        fetch = f"curl --silent --show-error --fail {shlex.quote(url)}"
+        unpack = {
+            ".zip": "{} --output 1.zip && unzip -q 1.zip && rm 1.zip",
+            ".tar.zst": "{} | tar --extract --zstd",
+        }[case.suffix].format(fetch)
+        name = f"{CURL}, unzip" if case.suffix == ".zip" else f"{CURL} | tar --zstd"
+        found[name] = lambda target: measured.run(
+            ["bash", "-o", "pipefail", "-c", f"cd {shlex.quote(str(target))} && {unpack}"], {}
+        )
+        return found
+    if gcloud := shutil.which("gcloud"):
+        found[GCLOUD] = lambda target: measured.run(
+            [gcloud, "storage", "cp", "--recursive", f"{uri}/1", str(target)],
+            {
+                "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"{storage.url}/storage/v1/",
+                "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
+                "CLOUDSDK_CONFIG": str(target.parent / "gcloud"),
+                "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
+                "CLOUDSDK_CORE_PROJECT": "development",
+            },
+        )
+    else:
+        say(f"{GCLOUD} is not installed")
+    python = kserve.python()
+    found[KSERVE] = lambda target: measured.run(
+        [str(python), "-c", kserve.PROGRAM, f"{uri}/1", str(target)],
+        {"STORAGE_EMULATOR_HOST": storage.url, "NO_GCE_CHECK": "true"},
+    )
+    names = [*case.files, "saved_model.pb", _MARKER]
+    lines = "".join(f"{storage.url}/models/{case.key}/1/{name}\n" for name in names)
+
+    def curl(target: Path) -> measured.Taken:
+        listed = target.parent / "urls"
+        listed.write_text(lines)
+        begin = f"{storage.url}/models/{case.key}/"
+        each = (
+            f"while read -r url; do curl --silent --show-error --fail --create-dirs"
+            f' --output {shlex.quote(str(target))}/"${{url#{begin}}}" "$url" || exit 1; done'
+        )
+        return measured.run(["bash", "-c", f"{each} < {shlex.quote(str(listed))}"], {})
+
+    found[CURL] = curl
+    return found
+
+
+def _report(
+    case: Case, taken: Mapping[str, Sequence[measured.Taken]], missed: list[str]
+) -> dict[str, dict[str, object]]:
+    base = median(run.seconds for run in taken[BRING])
+    rows = [("", "SECONDS", "MB/S", "RATIO", "CPU", "PEAK MEMORY")]
+    figures: dict[str, dict[str, object]] = {}
+    for name, runs in taken.items():
+        seconds = [run.seconds for run in runs]
+        wall, memory = median(seconds), max(run.memory_mb for run in runs)
+        cpu = median(run.cpu_seconds for run in runs)
+        rate = sum(case.files.values()) / _MB / wall
+        rows.append(
+            (
+                name,
+                record.summary(seconds),
+                f"{rate:.0f}",
+                f"{wall / base:.2f}",
+                f"{cpu:.2f} s",
+                f"{memory:.0f} MB",
+            )
+        )
+        figures[name] = {
+            "seconds": [round(value, 3) for value in seconds],
+            "median_seconds": round(wall, 3),
+            "ratio": round(wall / base, 2),
+            "cpu_seconds": round(cpu, 2),
+            "peak_memory_mb": round(memory, 1),
+        }
+        goal = _GOALS.get(case.key, {}).get(name, 0.0)
+        if wall / base < goal:
+            missed.append(f"{case.title}: {name} takes {wall / base:.2f} times as long, not {goal}")
+        if name in (BRING, ONCE) and memory > _GOAL_MEMORY_MB:
+            missed.append(f"{case.title}: {name} takes {memory:.0f} MB, not {_GOAL_MEMORY_MB:.0f}")
+    table(rows)
+    return figures
