@@ -33,7 +33,7 @@ WORKERS = 4
 SMALL_BYTES = 1 << 20
 SMALL_WORKERS = 16
 """For objects that are small on the average: the time goes into waiting for answers."""
-_BUFFER_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 19
 _ATTEMPTS = 5
 _FIRST_DELAY_SECONDS = 0.2
 _LONGEST_DELAY_SECONDS = 30.0
