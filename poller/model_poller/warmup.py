@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import shutil
 import struct
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import google_crc32c
 
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO
 
-    from model_poller.sources import Source
+    from model_poller.sources import Source, StoredObject
+    from model_poller.sources.http import HttpSource
     from model_poller.unpacking import Room
 
 FOLDER = "assets.extra"
@@ -124,29 +126,35 @@ class WarmupRequests:
     def _fetch(
         self, location: Location, target: Path, room: Room, stopped: threading.Event
     ) -> None:
-        folder, _, name = location.prefix.rpartition("/")
-        parent = replace(location, prefix=folder)
-        own = self._settings
-        if own.locations and own.locations[0].scheme == location.scheme:
-            chosen = replace(own, locations=(parent,))
-        else:
-            # An endpoint or a region is that of the versions' own store.
-            chosen = SourceSettings(locations=(parent,), credentials=own.credentials)
         try:
-            source = self._opener(chosen)
-            try:
-                stored = next((s for s in source.list() if s.path == name), None)
-                if stored is None:
-                    raise self._unavailable("there is no such file")
-                self._check_size(stored.size)
-                room(stored.size)
-                download(source, {target: stored}, stopped=stopped, progress=lambda _: None)
-            finally:
-                source.close()
+            with closing(self._open(location)) as source:
+                found = self._find(location, source)
+                self._check_size(found.size)
+                room(found.size)
+                download(source, {target: found}, stopped=stopped, progress=lambda _: None)
         except (StoppedError, InsufficientDiskError, WarmupUnavailableError):
             raise
         except PollerError as error:
             raise self._unavailable(str(error)) from error
+
+    def _open(self, location: Location) -> Source:
+        own = self._settings
+        if location.scheme not in ("http", "https"):
+            location = replace(location, prefix=location.prefix.rpartition("/")[0])
+        if own.locations and own.locations[0].scheme == location.scheme:
+            return self._opener(replace(own, locations=(location,)))
+        # An endpoint or a region is that of the versions' own store.
+        return self._opener(SourceSettings(locations=(location,), credentials=own.credentials))
+
+    def _find(self, location: Location, source: Source) -> StoredObject:
+        if location.scheme in ("http", "https"):
+            # The index of a web server is read for versions only.
+            return cast("HttpSource", source).file()
+        name = location.prefix.rpartition("/")[2]
+        for stored in source.list():
+            if stored.path == name:
+                return stored
+        raise self._unavailable("there is no such file")
 
     def _check_size(self, size: int) -> None:
         if size > MAX_BYTES:

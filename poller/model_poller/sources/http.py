@@ -127,6 +127,14 @@ class HttpSource:
             )
         return [self._stored(file) for file in found]
 
+    def file(self) -> StoredObject:
+        """The URI itself, as one file of any name.
+
+        Raises:
+            As `list`.
+        """
+        return self._told(self._ask("HEAD", self.uri), self.uri, self.uri.rpartition("/")[2])
+
     def describe(self, stored: StoredObject) -> StoredObject:
         """See `Source.describe`: a web server keeps no checksums."""
         return stored

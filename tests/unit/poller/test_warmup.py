@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from model_poller.sources.opening import SourceSettings
 from model_poller.sources.uri import Location, parse_uri
 from model_poller.warmup import WarmupRequests, check, locate, overlay
 from tests.unit.poller.doubles import MemorySource, model
+from tests.unit.poller.gcs_server import GcsServer
 
 PLACE = Path("assets.extra/tf_serving_warmup_requests")
 
@@ -132,6 +134,43 @@ def test_another_stores_endpoint_is_not_used_for_it(version: Path) -> None:
     own = SourceSettings((parse_uri("s3://models/imagenet"),), endpoint="http://127.0.0.1:1")
     put(WarmupRequests(parse_uri("gs://m-o/requests"), own, bucket.open), version)
     assert bucket.opened == [SourceSettings((Location("m-o", "", "gs"),))]
+
+
+def test_a_file_comes_from_a_bucket(version: Path) -> None:
+    with GcsServer() as server:
+        server.put("warm/requests", GOOD)
+        own = SourceSettings(
+            (parse_uri("gs://models/imagenet"),), endpoint=server.url, anonymous=True
+        )
+        put(WarmupRequests(parse_uri("gs://models/warm/requests"), own), version)
+    assert (version / PLACE).read_bytes() == GOOD
+
+
+def test_a_file_comes_from_a_web_server_that_shows_no_index(tmp_path: Path, version: Path) -> None:
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given, directory=str(tmp_path))
+
+        def list_directory(self, path: Any) -> None:
+            self.send_error(403)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    (tmp_path / "requests.bin").write_bytes(GOOD)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            uri = f"http://127.0.0.1:{server.server_address[1]}/requests.bin"
+            put(WarmupRequests(parse_uri(uri), SourceSettings()), version)
+            gone = WarmupRequests(parse_uri(f"{uri}.gone"), SourceSettings())
+            (tmp_path / "8").mkdir()
+            assert "there is nothing at" in unavailable(gone, tmp_path / "8")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert (version / PLACE).read_bytes() == GOOD
 
 
 def unavailable(requests: WarmupRequests, version: Path) -> str:
