@@ -39,6 +39,8 @@ _WAIT_SECONDS = 20
 _BATCH = 10
 """The most that SQS hands out at once."""
 _TIMEOUT_SECONDS = _WAIT_SECONDS + 10.0
+_GAP_SECONDS = 1.0
+"""Between two questions to a server that does not wait with its answer, as some stand-ins."""
 _LAST_RETRY_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
@@ -94,9 +96,10 @@ class Queue:
     def _run(self) -> None:
         failures = 0
         while not self._stopped.is_set():
+            begin = time.monotonic()
             try:
                 # The first question is answered at once, and so tells whether there is a queue.
-                self._poll(_WAIT_SECONDS if self._told and self._told.connected else 0)
+                found = self._poll(_WAIT_SECONDS if self._told and self._told.connected else 0)
             except (PollerError, OSError) as error:
                 self._tell(NotificationsStatus(connected=False, message=str(error)))
                 failures += 1
@@ -106,9 +109,11 @@ class Queue:
             failures = 0
             if self._tell(NotificationsStatus(connected=True)):
                 self._on_connect()
+            elif not found and time.monotonic() - begin < _GAP_SECONDS:
+                self._stopped.wait(_GAP_SECONDS)
         self._calls.close()
 
-    def _poll(self, wait: int) -> None:
+    def _poll(self, wait: int) -> int:
         told = self._call(
             "ReceiveMessage",
             MaxNumberOfMessages=_BATCH,
@@ -126,6 +131,7 @@ class Queue:
                     for i, message in enumerate(messages)
                 ],
             )
+        return len(messages)
 
     def _take(self, message: dict[str, Any]) -> None:
         if sent := (message.get("Attributes") or {}).get("SentTimestamp"):
@@ -151,9 +157,10 @@ class Queue:
         try:
             told = json.loads(answer.body or b"{}")
         except ValueError:
-            told = {}
+            told = None
         if answer.status == 200 and isinstance(told, dict):
             return told
+        told = told if isinstance(told, dict) else {}
         code = (
             answer.header("x-amzn-query-error").partition(";")[0]
             or str(told.get("__type", "")).rpartition("#")[2]

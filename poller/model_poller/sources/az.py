@@ -101,7 +101,7 @@ class AzureSource:
             url = f"{self._origin}{self._root}?{urlencode(query, quote_via=quote)}"
             answer = self._calls.ask("GET", partial(self._identity.prove, "GET", url, {}))
             page = parse_xml(answer.body) if answer.status == 200 else None
-            if page is None:
+            if page is None or page.tag != "EnumerationResults":
                 raise self._refused(answer, "list", self.uri)
             for blob in page.iter("Blob"):
                 if _is_folder(blob):
@@ -120,9 +120,12 @@ class AzureSource:
                         md5=base64.b64decode(md5) if md5 else None,
                     )
                 )
-            marker = text(page, "NextMarker")
-            if not marker:
+            following = text(page, "NextMarker")
+            if not following:
                 return found
+            if following == marker:
+                raise UnreachableError(f"the listing of {self.uri} does not go on where it should")
+            marker = following
 
     def describe(self, stored: StoredObject) -> StoredObject:
         """See `Source.describe`: a listing tells all."""

@@ -98,7 +98,7 @@ class S3Source:
             METRICS.source_requests.labels("list").inc()
             answer = self._ask("GET", "", query)
             page = parse_xml(answer.body) if answer.status == 200 else None
-            if page is None:
+            if page is None or page.tag != "ListBucketResult":
                 raise self._refused(answer, "s3:ListBucket", self.uri)
             for entry in page.iter("Contents"):
                 name = unquote_plus(text(entry, "Key"))
@@ -115,7 +115,10 @@ class S3Source:
                 )
             if text(page, "IsTruncated") != "true":
                 return found
-            query["continuation-token"] = text(page, "NextContinuationToken")
+            following = text(page, "NextContinuationToken")
+            if following in ("", query.get("continuation-token")):
+                raise UnreachableError(f"the listing of {self.uri} does not go on where it should")
+            query["continuation-token"] = following
 
     def describe(self, stored: StoredObject) -> StoredObject:
         """See `Source.describe`."""
