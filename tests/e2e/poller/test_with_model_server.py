@@ -41,7 +41,7 @@ def bucket() -> Iterator[GcsServer]:
 class Pod:
     """A poller and a model server on one volume, as in a pod."""
 
-    def __init__(self, root: Path, bucket: GcsServer) -> None:
+    def __init__(self, root: Path, bucket: GcsServer, *more: str) -> None:
         self.root = root
         self.models = root / "models"
         self.target = root / "target"
@@ -60,6 +60,7 @@ class Pod:
             f"--server-config-dir={self.models}/.server",
             f"--server-address=127.0.0.1:{self._ports[0]}",
             f"--target-file={self.target}",
+            *more,
         ]
         self.start_poller()
 
