@@ -132,6 +132,8 @@ class _Visit:
         model = self._archive() if stored.is_archive else self._folder()
         if self.kit.demands.warmup:
             self.kit.demands.warmup.put(model, room=store.require, stopped=self.stopped)
+        # Of no use any more, so the disk needn't write it.
+        (self.staged / "archive").unlink(missing_ok=True)
         with _step("sync"):
             store.adopt(model, record)
 
