@@ -15,6 +15,7 @@
         ├── InvalidSourceError      what the store shows can't be read as versions
         ├── BrokenVersionError      the stored objects of a version can't be served as they are
         ├── VersionExistsError      something is stored already where a version was to be published
+        ├── CorruptUploadError      a store keeps something else than was sent to it
         └── InvalidSettingsError
 
 A message names the object, what was wrong, and what to do about it.
@@ -112,6 +113,10 @@ class BrokenVersionError(PermanentError):
 
 class VersionExistsError(PermanentError):
     """Something is stored already where a version was to be published."""
+
+
+class CorruptUploadError(PermanentError):
+    """A store keeps something else than was sent to it."""
 
 
 class InvalidSettingsError(PermanentError):

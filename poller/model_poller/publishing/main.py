@@ -1,0 +1,218 @@
+"""``model_publish``: check an exported model, store it as a new version, print its number."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import asdict
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model_poller.errors import (
+    EXIT_USAGE,
+    BrokenVersionError,
+    IncompleteVersionError,
+    InvalidSettingsError,
+    PollerError,
+    VersionExistsError,
+)
+from model_poller.publishing import export, packing
+from model_poller.publishing.destination import open_destination
+from model_poller.publishing.publish import FOLDER, Choice, Publisher
+from model_poller.signature import SecretKey
+from model_poller.sources.options import add_options, source_settings
+from model_poller.sources.uri import parse_uri
+from model_poller.versions import parse_number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_PROGRESS_SECONDS = 2.0
+_DESCRIPTION = """\
+Checks an exported SavedModel, stores it as a new version, and prints the version's number.
+
+  version=$(model_publish export/ gs://BUCKET/FOLDER)
+
+The version is never seen half, and nothing that is stored is ever replaced. EXPORT_DIR is the
+folder with saved_model.pb; it is left as it is. Credentials are found as the poller finds them.
+"""
+_CODES = """\
+exit codes:
+  0  published (or, with --dry-run, it could be)
+  2  the command line or the credentials can't be used
+  3  the export is incomplete, or holds what no poller takes; nothing was sent
+  4  the version is there already, and was left as it is
+  5  the store refused, or did not answer; the message says which object is concerned
+"""
+
+
+class ExitCode(IntEnum):
+    """How the command ends."""
+
+    PUBLISHED = 0
+    USAGE = EXIT_USAGE
+    UNFIT = 3
+    EXISTS = 4
+    FAILED = 5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Publish one version; returns the exit code."""
+    given = parser().parse_args(arguments)
+    # Else gRPC's and the store's libraries write lines of their own.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        _publish(given, os.environ)
+    except InvalidSettingsError as error:
+        return _failed(error, ExitCode.USAGE)
+    except (BrokenVersionError, IncompleteVersionError) as error:
+        return _failed(error, ExitCode.UNFIT)
+    except VersionExistsError as error:
+        return _failed(error, ExitCode.EXISTS)
+    except (PollerError, OSError) as error:
+        return _failed(error, ExitCode.FAILED)
+    except KeyboardInterrupt:
+        return 130
+    return ExitCode.PUBLISHED
+
+
+def _publish(given: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    folder = Path(given.export_dir)
+    if not folder.is_dir():
+        raise InvalidSettingsError(f"{folder} is no folder")
+    location = parse_uri(given.uri)
+    if given.format == FOLDER and location.scheme != "file" and not given.marker:
+        raise InvalidSettingsError(
+            "--format=folder needs --marker=NAME, and pollers the same as --complete-marker:"
+            " objects are seen one by one, and the marker comes last"
+        )
+    if given.marker and given.format != FOLDER:
+        raise InvalidSettingsError("--marker is for --format=folder; an archive is seen whole")
+    if given.marker and "/" in given.marker:
+        raise InvalidSettingsError("--marker is a file name; it lies beside saved_model.pb")
+    if given.sign_key and given.no_manifest:
+        raise InvalidSettingsError("--sign-key signs the manifest: leave out --no-manifest")
+    try:
+        key = SecretKey.load(Path(given.sign_key)) if given.sign_key else None
+    except OSError as error:
+        raise InvalidSettingsError(f"the secret key can't be read: {error}") from error
+    proof = export.Proof(manifest=not given.no_manifest, key=key, marker=given.marker)
+    with tempfile.TemporaryDirectory(prefix="model_publish-") as made:
+        staged = Path(made, "staged")
+        _say(f"checking {folder}")
+        export.stage(folder, staged, proof)
+        destination = open_destination(source_settings(given, location, environment))
+        progress = _Progress()
+        try:
+            done = Publisher(
+                destination, location, given.format, proof, progress=progress.add, say=_say
+            ).publish(staged, Path(made), given.version, dry_run=given.dry_run)
+        finally:
+            destination.close()
+    verb = "would be published" if given.dry_run else "published"
+    _say(f"{verb}: {done.uri}, {done.bytes / 1e6:.1f} MB in {done.files} object(s)")
+    if given.output == "json":
+        print(json.dumps({**asdict(done), "dryRun": given.dry_run}))
+    else:
+        print(done.version)
+
+
+class _Progress:
+    """Tells from time to time how much was sent."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sent = 0
+        self._begin = time.monotonic()
+        self._told = self._begin
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self._sent += count
+            now = time.monotonic()
+            if now - self._told < _PROGRESS_SECONDS:
+                return
+            self._told = now
+            rate = self._sent / (now - self._begin)
+        _say(f"{self._sent / 1e6:.1f} MB sent, {rate / 1e6:.1f} MB/s")
+
+
+def _version(text: str) -> int | Choice:
+    if text in (Choice.NEXT.value, Choice.TIMESTAMP.value):
+        return Choice(text)
+    number = parse_number(text)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no version: give a number below 2^63")
+    return number
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        "model_publish",
+        description=_DESCRIPTION,
+        epilog=_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("export_dir", metavar="EXPORT_DIR", help="the folder with saved_model.pb")
+    made.add_argument(
+        "uri",
+        metavar="URI",
+        help="the folder with the versions: gs://BUCKET/FOLDER, s3://BUCKET/FOLDER,"
+        " az://CONTAINER/FOLDER, file:///FOLDER",
+    )
+    version = made.add_argument_group("version")
+    version.add_argument(
+        "--version",
+        type=_version,
+        default=Choice.NEXT,
+        metavar="N|next|timestamp",
+        help="a number; next: one above the highest there (default); timestamp: seconds since 1970",
+    )
+    version.add_argument(
+        "--format",
+        choices=(*packing.FORMATS, FOLDER),
+        default="zip",
+        help="how it is stored (zip); the same files always give the same archive",
+    )
+    version.add_argument(
+        "--marker",
+        metavar="NAME",
+        help="of --format=folder: this file is stored last; pollers take --complete-marker=NAME",
+    )
+    version.add_argument(
+        "--sign-key",
+        metavar="FILE",
+        help="sign the manifest with this secret key of minisign (minisign -G -W)",
+    )
+    version.add_argument(
+        "--no-manifest", action="store_true", help="add no SHA256SUMS of the version's files"
+    )
+    add_options(made.add_argument_group("store"))
+    own = made.add_argument_group("the command itself")
+    own.add_argument("--dry-run", action="store_true", help="do all but the upload")
+    own.add_argument(
+        "-o",
+        "--output",
+        choices=("version", "json"),
+        default="version",
+        help="on stdout: the version's number (default), or an object with version, uri, bytes",
+    )
+    return made
+
+
+def _failed(error: Exception, code: ExitCode) -> ExitCode:
+    _say(str(error))
+    return code
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"model_publish: {text}\n")
+    sys.stderr.flush()

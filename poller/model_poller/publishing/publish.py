@@ -1,0 +1,268 @@
+"""Storing a version so that it is never seen half, and never over another one."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import google_crc32c
+
+from model_poller.errors import (
+    CorruptUploadError,
+    InvalidSettingsError,
+    UnreachableError,
+    VersionExistsError,
+)
+from model_poller.integrity import GRAPH_FILES
+from model_poller.publishing import export, packing
+from model_poller.publishing.destination import TakesFolders
+from model_poller.versions import MAX_VERSION, split_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from model_poller.publishing.destination import Destination
+    from model_poller.publishing.export import Proof
+    from model_poller.sources import StoredObject
+    from model_poller.sources.uri import Location
+
+FOLDER = "folder"
+_RACES = 20
+"""So often another publisher may be faster before it is told as a failure."""
+_ATTEMPTS = 4
+_FIRST_DELAY_SECONDS = 0.5
+_THREADS = 8
+_READ_BYTES = 1 << 20
+
+
+class Choice(Enum):
+    """How a version's number is found."""
+
+    NEXT = "next"
+    TIMESTAMP = "timestamp"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What was stored."""
+
+    version: int
+    uri: str
+    bytes: int
+    files: int
+    """Objects that were stored."""
+
+
+class Publisher:
+    """Publishes one staged version.
+
+    ``progress`` is called from several threads with the number of bytes just sent; ``say`` with
+    what a person may want to know.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        location: Location,
+        form: str,
+        proof: Proof,
+        *,
+        progress: Callable[[int], None],
+        say: Callable[[str], None],
+    ) -> None:
+        """``form`` is one of `packing.FORMATS` or `FOLDER`."""
+        self._destination = destination
+        self._location = location
+        self._form = form
+        self._proof = proof
+        self._progress = progress
+        self._say = say
+
+    def publish(
+        self, staged: Path, scratch: Path, wanted: int | Choice, *, dry_run: bool
+    ) -> Published:
+        """Choose a number and store the version under it.
+
+        ``scratch`` is a folder with room for the archive.
+
+        Raises:
+            VersionExistsError: the wanted version is there, or others were always faster.
+            CorruptUploadError: the store keeps something else than was sent.
+            BrokenVersionError, BucketNotFoundError, AccessDeniedError, UnreachableError, OSError
+        """
+        for _ in range(_RACES):
+            version = self._choose(wanted)
+            if self._proof.key:
+                export.sign(staged, self._proof.key, version)
+            try:
+                files = self._prepare(staged, scratch, version)
+                size = sum(path.stat().st_size for path in files.values())
+                if not dry_run:
+                    self._say(f"storing {self._where(version)}: {size / 1e6:.1f} MB")
+                    self._store(staged, files, version)
+            except VersionExistsError:
+                if wanted is not Choice.NEXT:
+                    raise
+                self._say(f"version {version} was published by somebody else just now")
+                continue
+            return Published(version, self._where(version), size, len(files))
+        raise VersionExistsError(
+            f"{_RACES} versions in a row were published to {self._location.uri} by others first;"
+            " try again later"
+        )
+
+    def _choose(self, wanted: int | Choice) -> int:
+        taken = self._taken()
+        if wanted is Choice.NEXT:
+            version = max(taken, default=0) + 1
+        elif wanted is Choice.TIMESTAMP:
+            version = int(time.time())
+        else:
+            version = wanted
+        if version > MAX_VERSION:
+            raise InvalidSettingsError(
+                f"there is no version above {MAX_VERSION}, which {self._location.uri} holds"
+            )
+        if version in taken:
+            there = " and ".join(sorted(taken[version]))
+            raise VersionExistsError(
+                f"version {version} is there already: {there}; publish under another number"
+            )
+        return version
+
+    def _taken(self) -> dict[int, set[str]]:
+        """Where each version is stored; whole or not, for half of one has its number too."""
+        taken: dict[int, set[str]] = {}
+        for stored in self._destination.list():
+            if parsed := split_path(stored.path):
+                top, number = parsed
+                place = stored.url.removesuffix(stored.path) + top
+                taken.setdefault(number, set()).add(place)
+        return taken
+
+    def _prepare(self, staged: Path, scratch: Path, version: int) -> dict[str, Path]:
+        """The files to store, by their paths below the storage URI, in order."""
+        if self._form != FOLDER:
+            bundle = scratch / f"bundle.{self._form}"
+            # A signature is made for one number, so another one needs another archive.
+            if self._proof.key or not bundle.exists():
+                packing.pack(staged, bundle)
+            return {f"{version}.{self._form}": bundle}
+        # Whoever stores the graph first has the number; the marker says that all is there.
+        order = dict.fromkeys(GRAPH_FILES, 0) | {self._proof.marker: 2}
+        names = sorted(packing.names(staged), key=lambda name: (order.get(name, 1), name))
+        return {f"{version}/{name}": staged / name for name in names}
+
+    def _store(self, staged: Path, files: Mapping[str, Path], version: int) -> None:
+        if self._form == FOLDER and isinstance(self._destination, TakesFolders):
+            self._destination.put_new_folder(
+                self._name(str(version)), staged, progress=self._progress
+            )
+        elif self._form == FOLDER:
+            self._put_files(files)
+        else:
+            ((path, bundle),) = files.items()
+            self._put(path, bundle)
+        self._verify(files, version)
+
+    def _put_files(self, files: Mapping[str, Path]) -> None:
+        first, *rest, last = files
+        # Of two publishers only one may go on, even if both have the same graph.
+        self._put_once(first, files[first])
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for _ in pool.map(lambda path: self._put(path, files[path]), rest):
+                pass
+        self._put(last, files[last])
+
+    def _put(self, path: str, file: Path) -> None:
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._put_once(path, file)
+            except VersionExistsError:
+                # An answer may get lost on its way, after which the same is sent again.
+                if self._is_there(path, file):
+                    return
+                raise
+            except UnreachableError as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                delay = _FIRST_DELAY_SECONDS * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311
+                self._say(f"{error}; trying again in {delay:.1f} s")
+                time.sleep(delay)
+            else:
+                return
+
+    def _put_once(self, path: str, file: Path) -> None:
+        sent = 0
+
+        def count(more: int) -> None:
+            nonlocal sent
+            sent += more
+            self._progress(more)
+
+        try:
+            with file.open("rb") as content:
+                size = file.stat().st_size
+                self._destination.put_new(self._name(path), content, size, progress=count)
+        except BaseException:
+            self._progress(-sent)
+            raise
+
+    def _is_there(self, path: str, file: Path) -> bool:
+        found = [stored for stored in self._destination.list() if stored.path == path]
+        return any(_compare(self._destination.describe(stored), file) for stored in found)
+
+    def _verify(self, files: Mapping[str, Path], version: int) -> None:
+        """See whether the store shows what was sent, and nothing else under that number."""
+        where, found, others = self._where(version), {}, set()
+        for stored in self._destination.list():
+            parsed = split_path(stored.path)
+            if stored.path in files:
+                found[stored.path] = stored
+            elif parsed and parsed[1] == version:
+                others.add(parsed[0])
+        if others:
+            raise CorruptUploadError(
+                f"version {version} was published twice at once: {where} and"
+                f" {', '.join(sorted(others))}; no poller takes it until one of them is removed"
+            )
+        for path, file in files.items():
+            if path not in found or _compare(self._described(found[path]), file) is False:
+                raise CorruptUploadError(
+                    f"{where}: the store shows something else than what was sent as {path};"
+                    " remove the version and publish it anew"
+                )
+
+    def _described(self, stored: StoredObject) -> StoredObject:
+        # One call for each of thousands of files would take long; what was sent with each of them
+        # has told the store its checksum.
+        return stored if self._form == FOLDER else self._destination.describe(stored)
+
+    def _name(self, path: str) -> str:
+        return f"{self._location.prefix}/{path}".lstrip("/")
+
+    def _where(self, version: int) -> str:
+        suffix = "/" if self._form == FOLDER else f".{self._form}"
+        return f"{self._location.uri}/{version}{suffix}"
+
+
+def _compare(stored: StoredObject, file: Path) -> bool | None:
+    """Whether a stored object has a file's bytes; None where the store tells too little."""
+    if stored.size != file.stat().st_size:
+        return False
+    checksum, md5 = 0, hashlib.md5(usedforsecurity=False)
+    if stored.crc32c is None and stored.md5 is None:
+        return None
+    with file.open("rb") as content:
+        while piece := content.read(_READ_BYTES):
+            if stored.crc32c is not None:
+                checksum = google_crc32c.extend(checksum, piece)
+            else:
+                md5.update(piece)
+    return checksum == stored.crc32c if stored.crc32c is not None else md5.digest() == stored.md5
