@@ -48,10 +48,11 @@ class PublicKey:
         Raises:
             InvalidSettingsError
         """
-        content = _decoded(text.strip().encode().splitlines()[-1:])
+        content = _decoded(text.strip().encode(errors="replace").splitlines()[-1:])
         if len(content) != 42 or content[:2] != _PURE:
+            # Not shown: it may be the secret key, given by mistake.
             raise InvalidSettingsError(
-                f"{text[:100]!r} is no public key of minisign; give the second line of its .pub"
+                "the manifest's public key is none of minisign; give the second line of its .pub"
                 " file"
             )
         return cls(content[2:10], content[10:])

@@ -87,10 +87,19 @@ def test_a_public_key_is_taken_with_its_comment() -> None:
     assert PublicKey.parse(whole) == PublicKey.parse(PUBLIC)
 
 
-@pytest.mark.parametrize("text", ["", "x", PUBLIC[:-4], f"{PUBLIC}AAAA", "A" * 56, "ä", "\0\n"])
+@pytest.mark.parametrize(
+    "text", ["", "x", PUBLIC[:-4], f"{PUBLIC}AAAA", "A" * 56, "ä", "\0\n", "\udcff"]
+)
 def test_what_is_no_public_key_is_refused(text: str) -> None:
     with pytest.raises(InvalidSettingsError, match=r"second line of its \.pub file"):
         PublicKey.parse(text)
+
+
+def test_a_secret_key_given_by_mistake_is_not_shown() -> None:
+    for text in (SECRET.decode(), SECRET.decode().splitlines()[1]):
+        with pytest.raises(InvalidSettingsError) as caught:
+            PublicKey.parse(text)
+        assert "RWQ" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
