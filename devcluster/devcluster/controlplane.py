@@ -141,7 +141,7 @@ class ControlPlane:
             f"--service-account-key-file={certificates.service_accounts}",
             f"--service-account-signing-key-file={certificates.service_accounts}",
             "--authorization-mode=Node,RBAC",
-            "--enable-admission-plugins=NodeRestriction",
+            "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
             "--allow-privileged=true",
             f"--kubelet-client-certificate={certificates.crt('kubelet-client')}",
             f"--kubelet-client-key={certificates.key('kubelet-client')}",
