@@ -10,6 +10,7 @@ answers its first requests late, which is what the file was given against.
 
 from __future__ import annotations
 
+import mmap
 import shutil
 import struct
 from contextlib import closing
@@ -30,11 +31,11 @@ from model_poller.errors import (
 from model_poller.fetch import download
 from model_poller.sources.opening import SourceSettings, open_source
 from model_poller.sources.uri import Location, parse_uri
+from model_poller.wire import fields
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
-    from typing import BinaryIO
 
     from model_poller.sources import Source, StoredObject
     from model_poller.sources.http import HttpSource
@@ -48,6 +49,8 @@ MAX_RECORDS = 1000
 """TF Serving's kMaxNumRecords (servables/tensorflow/saved_model_warmup_util.h)."""
 _READ_BYTES = 1 << 20
 _HEADER = struct.Struct("<QL")
+_REQUESTS = range(2, 8)
+"""Numbers of fields; 1 is log_metadata."""
 _CHECKSUM = struct.Struct("<L")
 
 
@@ -108,7 +111,7 @@ class WarmupRequests:
         except BaseException as error:
             target.unlink(missing_ok=True)
             if isinstance(error, ValueError):
-                why = f"{error}; write it with tf.io.TFRecordWriter"
+                why = f"{error}; write PredictionLogs with tf.io.TFRecordWriter"
                 raise self._unavailable(why) from error
             raise
 
@@ -169,33 +172,43 @@ class WarmupRequests:
 
 
 def check(path: Path) -> None:
-    """See whether a file is a TFRecord that TF Serving replays.
+    """See whether a file is a TFRecord of requests that TF Serving can replay.
 
     A record is its length, a masked CRC-32C of that, the content, and a masked CRC-32C of it
-    (https://www.tensorflow.org/tutorials/load_data/tfrecord, "TFRecords format details").
+    (https://www.tensorflow.org/tutorials/load_data/tfrecord, "TFRecords format details"). The
+    content is a PredictionLog (apis/prediction_log.proto), whose fields but one are each a kind of
+    request; TF Serving passes over one without a request, such as a tf.Example, in silence.
 
     Raises:
         ValueError: it is not; the message says where.
     """
-    records = 0
-    left = path.stat().st_size
-    with path.open("rb") as file:
-        while left:
+    size = path.stat().st_size
+    if not size:
+        raise ValueError("it is empty")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        position = records = 0
+        while position < size:
             records += 1
-            header = file.read(_HEADER.size)
-            left -= len(header) + _CHECKSUM.size
-            if len(header) < _HEADER.size:
+            if records > MAX_RECORDS:
+                raise ValueError(f"it has more than {MAX_RECORDS} records")
+            start = position + _HEADER.size
+            if start > size:
                 raise ValueError(f"record {records} is cut")
-            length, told = _HEADER.unpack(header)
-            if told != masked(google_crc32c.value(header[:8])):
+            length, told = _HEADER.unpack(data[position:start])
+            if told != masked(google_crc32c.value(data[position : position + 8])):
                 raise ValueError(f"record {records} does not begin like one of a TFRecord")
-            if length > left:
+            end = start + length
+            position = end + _CHECKSUM.size
+            if position > size:
                 raise ValueError(f"record {records} is cut")
-            left -= length
-            if _CHECKSUM.pack(masked(_checksum(file, length))) != file.read(_CHECKSUM.size):
+            if data[end:position] != _CHECKSUM.pack(masked(google_crc32c.value(data[start:end]))):
                 raise ValueError(f"the checksum of record {records} is wrong")
-    if not 1 <= records <= MAX_RECORDS:
-        raise ValueError(f"it has {records} records; it should have from 1 to {MAX_RECORDS}")
+            try:
+                kinds = {number for number, _ in fields(data, start, end)}
+            except ValueError as error:
+                raise ValueError(f"record {records} is no PredictionLog: {error}") from error
+            if kinds.isdisjoint(_REQUESTS):
+                raise ValueError(f"record {records} is no PredictionLog with a request")
 
 
 def overlay(folder: Path, into: Path) -> None:
@@ -211,12 +224,3 @@ def overlay(folder: Path, into: Path) -> None:
                 (into / FOLDER / extra.name).symlink_to(extra)
         else:
             (into / entry.name).symlink_to(entry)
-
-
-def _checksum(file: BinaryIO, length: int) -> int:
-    checksum = 0
-    while length:
-        piece = file.read(min(_READ_BYTES, length))
-        length -= len(piece)
-        checksum = google_crc32c.extend(checksum, piece)
-    return checksum

@@ -24,7 +24,7 @@ from model_poller.errors import (
 from model_poller.sources.opening import SourceSettings
 from model_poller.sources.uri import Location, parse_uri
 from model_poller.warmup import WarmupRequests, check, locate, overlay
-from tests.unit.poller.doubles import MemorySource, model
+from tests.unit.poller.doubles import MemorySource, field, model
 from tests.unit.poller.gcs_server import GcsServer
 
 PLACE = Path("assets.extra/tf_serving_warmup_requests")
@@ -39,7 +39,8 @@ def record(content: bytes) -> bytes:
     return length + masked(length) + content + masked(content)
 
 
-GOOD = record(b"a request") + record(b"")
+PREDICT = field(6, field(1, b"a request"))
+GOOD = record(PREDICT) + record(field(1, b"metadata") + field(2, b""))
 
 
 class Bucket(MemorySource):
@@ -228,15 +229,19 @@ def test_a_fetch_that_is_given_up_is_not_the_files_fault(version: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "it has 0 records"),
-        (record(b"x") * 1001, "it has 1001 records"),
+        (b"", "it is empty"),
+        (record(PREDICT) * 1001, "it has more than 1000 records"),
         (b"not a record at all", "record 1 does not begin like one"),
         (b"short", "record 1 is cut"),
         (GOOD + GOOD[:5], "record 3 is cut"),
         (GOOD[:-1], "record 2 is cut"),
         (GOOD[:-4], "record 2 is cut"),
         (record(b"a" * 50)[:-20], "record 1 is cut"),
-        (record(b"request").replace(b"request", b"reQuest"), "the checksum of record 1 is wrong"),
+        (GOOD.replace(b"request", b"reQuest"), "the checksum of record 1 is wrong"),
+        (GOOD + record(field(1, b"an Example")), "record 3 is no PredictionLog with a request"),
+        (record(b""), "record 1 is no PredictionLog with a request"),
+        (record(b'{"instances": [1.0]}'), "record 1 is no PredictionLog: wire type 3"),
+        (record(PREDICT[:-1]), "record 1 is no PredictionLog: it ends at byte"),
     ],
 )
 def test_what_would_fail_every_load_is_refused(
