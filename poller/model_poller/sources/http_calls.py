@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import http.client
-import os
 import random
-import ssl
-import threading
 import time
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
-from urllib.parse import urlsplit
-
-import certifi
 
 from model_poller.errors import AccessDeniedError, UnreachableError
+from model_poller.sources.connections import Connections
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,19 +53,11 @@ def as_answer(refusal: RefusedError) -> Answer:
 
 
 class HttpCalls:
-    """Connections to one server, shared by threads and kept open between requests."""
+    """Questions to one server."""
 
     def __init__(self, endpoint: str, timeout: float = TIMEOUT_SECONDS) -> None:
         """``timeout`` is in seconds, for connecting and for each read."""
-        parts = urlsplit(endpoint)
-        self._host, self._port = parts.hostname or "", parts.port
-        self._timeout = timeout
-        self._tls = None
-        if parts.scheme == "https":
-            bundle = os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
-            self._tls = ssl.create_default_context(cafile=bundle)
-        self._idle: list[http.client.HTTPConnection] = []
-        self._lock = threading.Lock()
+        self._connections = Connections(endpoint, timeout)
 
     def ask(
         self,
@@ -117,17 +104,16 @@ class HttpCalls:
         Raises:
             UnreachableError: the server did not answer.
         """
-        connection = self._take() if kept else self._connect()
+        connection = (self._connections.kept() if kept else None) or self._connections.new()
         try:
             connection.request(method, target, body=body or None, headers=dict(headers))
             response = connection.getresponse()
             content = response.read(_LIMIT_BYTES)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise UnreachableError(f"{self._host} does not answer ({error})") from error
+            raise UnreachableError(f"{self._connections.host} does not answer ({error})") from error
         if response.isclosed() and not response.will_close:
-            with self._lock:
-                self._idle.append(connection)
+            self._connections.keep(connection)
         else:
             connection.close()
         told = {name.lower(): value for name, value in response.headers.items()}
@@ -135,21 +121,7 @@ class HttpCalls:
 
     def close(self) -> None:
         """Close the kept connections."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
-
-    def _take(self) -> http.client.HTTPConnection:
-        with self._lock:
-            return self._idle.pop() if self._idle else self._connect()
-
-    def _connect(self) -> http.client.HTTPConnection:
-        if self._tls:
-            return http.client.HTTPSConnection(
-                self._host, self._port, timeout=self._timeout, context=self._tls
-            )
-        return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+        self._connections.close()
 
 
 def require_printable(headers: Mapping[str, str], principal: str) -> None:

@@ -7,16 +7,11 @@ straight into the caller's buffer.
 from __future__ import annotations
 
 import http.client
-import os
-import ssl
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-
-import certifi
 
 from model_poller.errors import UnreachableError
+from model_poller.sources.connections import Connections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -61,18 +56,10 @@ class _Range:
 
 
 class HttpRanges:
-    """Connections to one server, shared by threads and kept open between requests."""
+    """Ranges of what one server has."""
 
     def __init__(self, endpoint: str) -> None:
-        parts = urlsplit(endpoint)
-        self._host, self._port = parts.hostname or "", parts.port
-        self._tls = None
-        if parts.scheme == "https":
-            # The same bundle that requests, and so the listing, uses.
-            bundle = os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
-            self._tls = ssl.create_default_context(cafile=bundle)
-        self._idle: list[http.client.HTTPConnection] = []
-        self._lock = threading.Lock()
+        self._connections = Connections(endpoint, TIMEOUT_SECONDS)
 
     @contextmanager
     def get(
@@ -84,63 +71,63 @@ class HttpRanges:
             RefusedError: the server answered, but not with these bytes.
             UnreachableError: it did not answer, or the connection broke.
         """
-        with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        reused = connection is not None
-        connection = connection or self._connect()
-        wanted = {
-            # The stored bytes, never a server's unpacked rendering of them.
-            "Accept-Encoding": "gzip",
-            "Range": f"bytes={start}-{start + length - 1}",
-            **headers,
-        }
+        connection, response = self._ask(
+            target,
+            {
+                # The stored bytes, never a server's unpacked rendering of them.
+                "Accept-Encoding": "gzip",
+                "Range": f"bytes={start}-{start + length - 1}",
+                **headers,
+            },
+        )
         try:
-            try:
-                connection.request("GET", target, headers=wanted)
-                response = connection.getresponse()
-            except (OSError, http.client.HTTPException):
-                if not reused:
-                    raise
-                # A kept connection may have been closed by the server meanwhile.
-                connection.close()
-                connection.request("GET", target, headers=wanted)
-                response = connection.getresponse()
             if response.status != 206 and not (
                 response.status == 200 and start == 0 and response.length == length
             ):
                 raise RefusedError(
                     response.status,
-                    response.read(2000).decode(errors="replace"),
+                    _read_some(response),
                     _seconds(response.getheader("Retry-After")),
                     response.getheader("Location") or "",
                 )
             body = _Range(response, length)
             yield body
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise UnreachableError(f"{self._host} does not answer ({error})") from error
         except BaseException:
             connection.close()
             raise
         if body.left or not response.isclosed():
             connection.close()
             return
-        with self._lock:
-            self._idle.append(connection)
+        self._connections.keep(connection)
+
+    def _ask(
+        self, target: str, headers: Mapping[str, str]
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        if kept := self._connections.kept():
+            try:
+                kept.request("GET", target, headers=dict(headers))
+                return kept, kept.getresponse()
+            except (OSError, http.client.HTTPException):
+                # It may have been closed by the server meanwhile.
+                kept.close()
+        connection = self._connections.new()
+        try:
+            connection.request("GET", target, headers=dict(headers))
+            return connection, connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise UnreachableError(f"{self._connections.host} does not answer ({error})") from error
 
     def close(self) -> None:
         """Close the kept connections."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        self._connections.close()
 
-    def _connect(self) -> http.client.HTTPConnection:
-        if self._tls:
-            return http.client.HTTPSConnection(
-                self._host, self._port, timeout=TIMEOUT_SECONDS, context=self._tls
-            )
-        return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
+
+def _read_some(response: http.client.HTTPResponse) -> str:
+    try:
+        return response.read(2000).decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        return ""
 
 
 def _seconds(retry_after: str | None) -> float:

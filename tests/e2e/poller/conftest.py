@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import store_servers
+from tests.support.gcs import Pods, Servers
 from tests.support.stores import AZURE_ACCOUNT, Aws, BlobContainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 _numbers = count(1)
 
@@ -42,3 +44,17 @@ def container(azurite_url: str) -> BlobContainer:
 def fresh_name() -> Callable[[str], str]:
     """Names that no other test uses."""
     return lambda kind: f"{kind}-{next(_numbers)}"
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    made = Servers(tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def pods(servers: Servers, tmp_path: Path) -> Iterator[Pods]:
+    made = Pods(servers, tmp_path)
+    yield made
+    made.stop()

@@ -1,0 +1,54 @@
+"""Connections to one server, shared by threads and kept open between requests."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import ssl
+import threading
+from urllib.parse import urlsplit
+
+import certifi
+
+
+class Connections:
+    """Hands out each connection to one user at a time."""
+
+    def __init__(self, endpoint: str, timeout: float) -> None:
+        """``endpoint`` is a URL; ``timeout`` in seconds, for connecting and for each read."""
+        parts = urlsplit(endpoint)
+        self.host = parts.hostname or ""
+        self._port = parts.port
+        self._timeout = timeout
+        self._tls = None
+        if parts.scheme == "https":
+            # The same bundle that requests, and so the listing of gs://, uses.
+            bundle = os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
+            self._tls = ssl.create_default_context(cafile=bundle)
+        self._idle: list[http.client.HTTPConnection] = []
+        self._lock = threading.Lock()
+
+    def kept(self) -> http.client.HTTPConnection | None:
+        """One that is open, unless the server has closed it meanwhile; None without any."""
+        with self._lock:
+            return self._idle.pop() if self._idle else None
+
+    def new(self) -> http.client.HTTPConnection:
+        """One that connects when it is used."""
+        if self._tls:
+            return http.client.HTTPSConnection(
+                self.host, self._port, timeout=self._timeout, context=self._tls
+            )
+        return http.client.HTTPConnection(self.host, self._port, timeout=self._timeout)
+
+    def keep(self, connection: http.client.HTTPConnection) -> None:
+        """Take one back whose last answer was read to its end."""
+        with self._lock:
+            self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close those that nobody uses."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()

@@ -1,0 +1,100 @@
+"""A model volume that becomes full: a small file system in memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from model_poller.status import VersionReason, VersionState
+from model_poller.store import RESERVE_BYTES
+from tests.support.waiting import eventually
+from tests.unit.poller.doubles import below, model, tarred, zipped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from model_poller.status import VersionStatus
+    from tests.support.gcs import Pods, Servers
+    from tests.unit.poller.program import Program
+
+pytestmark = pytest.mark.e2e
+
+MB = 1_000_000
+VOLUME_BYTES = RESERVE_BYTES + 60 * MB
+
+
+@pytest.fixture
+def volume(pods: Pods) -> Iterator[Path]:
+    """The volume of the pod, as a mount of its own."""
+    folder = pods.base().parent
+    folder.mkdir(parents=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={VOLUME_BYTES}", "tmpfs", folder], check=True
+    )
+    yield folder
+    pods.stop()
+    subprocess.run(["umount", folder], check=True)
+
+
+def fill(volume: Path, size: int) -> Path:
+    ballast = volume / "ballast"
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+    return ballast
+
+
+def version(program: Program, number: int) -> VersionStatus | None:
+    return next((v for v in program.status().versions if v.version == number), None)
+
+
+def wait_until_short_of_disk(program: Program, number: int) -> None:
+    def short() -> bool:
+        found = version(program, number)
+        return found is not None and found.reason is VersionReason.INSUFFICIENT_DISK
+
+    eventually(short, what="InsufficientDisk", within=30, every=0.05)
+
+
+def test_a_version_without_room_waits_and_the_one_before_is_untouched(
+    servers: Servers, pods: Pods, volume: Path
+) -> None:
+    servers.bucket.upload("imagenet/1.zip", zipped(below("1", model(os.urandom(5 * MB)))))
+    program = pods.start("--poll-interval=1")
+    program.wait_for(1, VersionState.PUBLISHED)
+    ballast = fill(volume, 40 * MB)
+    second = model(os.urandom(15 * MB))
+
+    servers.bucket.upload("imagenet/2.zip", zipped(below("2", second)))
+    wait_until_short_of_disk(program, 2)
+
+    told = version(program, 2)
+    assert told is not None
+    assert "bytes are needed" in told.message
+    assert (pods.base() / "1" / "saved_model.pb").exists()
+    ballast.unlink()
+    program.wait_for(2, VersionState.PUBLISHED)
+    assert (pods.base() / "2" / "saved_model.pb").read_bytes() == second["saved_model.pb"]
+
+
+def test_a_volume_that_others_fill_in_the_middle_of_a_fetch_is_waited_for(
+    servers: Servers, pods: Pods, volume: Path
+) -> None:
+    first = model(os.urandom(5 * MB))
+    servers.bucket.upload("imagenet/1.zip", zipped(below("1", first)))
+    program = pods.start("--poll-interval=1", "--max-bandwidth=8000000")
+    program.wait_for(1, VersionState.PUBLISHED)
+
+    servers.bucket.upload("imagenet/2.tar.gz", tarred(model(os.urandom(20 * MB))))
+    program.wait_for(2, VersionState.FETCHING)
+    free = os.statvfs(volume)
+    ballast = fill(volume, free.f_bavail * free.f_frsize - 2 * MB)
+    wait_until_short_of_disk(program, 2)
+
+    assert (pods.base() / "1" / "saved_model.pb").read_bytes() == first["saved_model.pb"]
+    assert not (pods.base() / "2").exists()
+    ballast.unlink()
+    program.wait_for(2, VersionState.PUBLISHED)
