@@ -18,6 +18,7 @@ from google.api_core.exceptions import (
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.exceptions import RequestException
 
 from model_poller.errors import (
@@ -39,6 +40,7 @@ SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 CHUNK_BYTES = 32 << 20
 """Each is one request of a resumable upload; a multiple of 256 KiB."""
 _TIMEOUT_SECONDS = 60.0
+_RETRY_SECONDS = 60.0
 _READ_BYTES = 1 << 20
 
 
@@ -96,6 +98,8 @@ class GcsUploads(GcsSource):
                 if_generation_match=0,
                 checksum="crc32c",
                 timeout=_TIMEOUT_SECONDS,
+                # Nothing is stored twice under the precondition.
+                retry=DEFAULT_RETRY.with_timeout(_RETRY_SECONDS),
             )
         except PreconditionFailed as error:
             raise VersionExistsError(f"{where} is there already, and is not overwritten") from error

@@ -1,0 +1,245 @@
+"""Publishing to real servers of every store, and what a poller makes of it."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from model_poller.bring import Bringer, Demands
+from model_poller.credentials import Credentials
+from model_poller.errors import BucketNotFoundError, UnreachableError, VersionExistsError
+from model_poller.publishing import packing
+from model_poller.publishing.publish import FOLDER
+from model_poller.sources.gcs_upload import GcsUploads
+from model_poller.sources.opening import SourceSettings, open_source
+from model_poller.sources.uri import parse_uri
+from model_poller.store import Store
+from model_poller.versions import discover
+from tests.support.stores import AZURE_ACCOUNT, AZURE_KEY
+from tests.unit.poller.doubles import model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from model_poller.sources import Source
+    from tests.support.gcs import Servers
+    from tests.support.stores import Aws, BlobContainer
+
+pytestmark = pytest.mark.e2e
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to publish to, and how."""
+
+    uri: str
+    endpoint: str
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+
+    def publish(self, export: Path, *more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "model_poller.publishing", str(export), self.uri),
+                *(f"--endpoint={self.endpoint}", *self.arguments, *more),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": ":".join(sys.path),
+                **self.environment,
+            },
+        )
+
+    def source(self) -> closing[Source]:
+        return closing(
+            open_source(
+                SourceSettings(
+                    locations=(parse_uri(self.uri),),
+                    endpoint=self.endpoint,
+                    anonymous="--anonymous" in self.arguments,
+                    path_style=True,
+                    azure_account=AZURE_ACCOUNT,
+                    credentials=Credentials(self.environment),
+                )
+            )
+        )
+
+
+@pytest.fixture
+def gcs(servers: Servers) -> Place:
+    return Place("gs://models/resnet", servers.url, ("--anonymous",), {})
+
+
+@pytest.fixture
+def s3(aws: Aws, fresh_name: Callable[[str], str]) -> Place:
+    bucket = aws.bucket(fresh_name("models"))
+    return Place(f"s3://{bucket.name}/resnet", aws.endpoint, (), aws.keys)
+
+
+@pytest.fixture
+def azure(azurite_url: str, container: BlobContainer) -> Place:
+    return Place(
+        f"az://{container.name}/resnet",
+        azurite_url,
+        (f"--azure-account={AZURE_ACCOUNT}",),
+        {"AZURE_STORAGE_ACCOUNT_KEY": AZURE_KEY},
+    )
+
+
+@pytest.fixture(params=["gcs", "s3", "azure"])
+def place(request: pytest.FixtureRequest) -> Place:
+    made: Place = request.getfixturevalue(request.param)
+    return made
+
+
+def export(folder: Path, content: bytes = b"weights") -> Path:
+    for name, held in model(content).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(held)
+    return folder
+
+
+def ended(publisher: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = publisher.communicate(timeout=60)
+    return publisher.returncode, out, err
+
+
+def brought(place: Place, version: int, root: Path, demands: Demands) -> dict[str, bytes]:
+    """What a poller has on its disk when it has taken the version."""
+    store = Store(root / "model", root)
+    store.prepare()
+    with place.source() as source:
+        found = discover(source.list(), {}, marker=demands.marker, growing=source.growing)
+        assert found[version].incomplete is None
+        Bringer(source, store, demands).bring(
+            found[version], stopped=threading.Event(), progress=lambda _: None
+        )
+    folder = root / f".retained/{version}"
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("form", [*packing.FORMATS, FOLDER])
+def test_a_poller_takes_what_was_published(place: Place, tmp_path: Path, form: str) -> None:
+    made = export(tmp_path / "export")
+    marker = "DONE" if form == FOLDER else None
+    more = [f"--marker={marker}"] if marker else []
+    code, out, err = ended(place.publish(made, f"--format={form}", *more))
+    assert (code, out) == (0, "1\n"), err
+    taken = brought(place, 1, tmp_path / "pod", Demands(manifest=True, marker=marker))
+    assert model().items() <= taken.items()
+
+
+def test_a_version_that_is_there_is_left_as_it_is(place: Place, tmp_path: Path) -> None:
+    made = export(tmp_path / "export")
+    assert ended(place.publish(made))[0] == 0
+    with place.source() as source:
+        before = source.list()
+        code, out, err = ended(place.publish(made, "--version=1", "--format=tar"))
+        assert (code, out) == (4, "")
+        assert f"version 1 is there already: {place.uri}/1.zip" in err
+        assert source.list() == before
+
+
+def test_publishers_at_the_same_time_get_versions_of_their_own(
+    place: Place, tmp_path: Path
+) -> None:
+    contents = [b"one", b"two", b"three"]
+    running = [place.publish(export(tmp_path / each.decode(), each)) for each in contents]
+    results = [ended(publisher) for publisher in running]
+    assert sorted(out for _, out, _ in results) == ["1\n", "2\n", "3\n"], results
+    for content, (_, out, _) in zip(contents, results, strict=True):
+        taken = brought(place, int(out), tmp_path / f"pod-{out.strip()}", Demands())
+        assert taken["variables/variables.data-00000-of-00001"] == content + b"\0"
+
+
+def test_a_bucket_that_is_not_there_is_named(place: Place, tmp_path: Path) -> None:
+    nowhere = Place(
+        f"{place.uri.partition('://')[0]}://nowhere/x",
+        place.endpoint,
+        place.arguments,
+        place.environment,
+    )
+    code, out, err = ended(nowhere.publish(export(tmp_path / "export")))
+    assert (code, out) == (5, "")
+    assert "nowhere does not exist" in err.splitlines()[-1]
+
+
+@pytest.fixture
+def uploads(gcs: Place) -> Iterator[GcsUploads]:
+    made = GcsUploads(
+        parse_uri(gcs.uri), endpoint=gcs.endpoint, anonymous=True, credentials=Credentials()
+    )
+    yield made
+    made.close()
+
+
+def put(uploads: GcsUploads, content: bytes, name: str = "resnet/1 ü.zip") -> int:
+    sent: list[int] = []
+    uploads.put_new(name, io.BytesIO(content), len(content), progress=sent.append)
+    return sum(sent)
+
+
+@pytest.mark.parametrize("size", [0, 5, 3 * (256 << 10), 3 * (256 << 10) + 1])
+def test_google_gets_an_object_in_one_or_more_pieces(
+    uploads: GcsUploads, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr("model_poller.sources.gcs_upload.CHUNK_BYTES", 256 << 10)
+    content = os.urandom(size)
+    assert put(uploads, content) == size
+    (stored,) = uploads.list()
+    assert stored.size == size
+    if size:
+        buffer = bytearray(size)
+        with uploads.open_range(stored, 0, size) as body:
+            view, done = memoryview(buffer), 0
+            while done < size:
+                done += body.readinto(view[done:])
+        assert bytes(buffer) == content
+
+
+@pytest.mark.parametrize("size", [5, 600 << 10])
+def test_google_keeps_the_object_that_was_there(
+    uploads: GcsUploads, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """fake-gcs-server takes if-generation-match on writes as Google does."""
+    monkeypatch.setattr("model_poller.sources.gcs_upload.CHUNK_BYTES", 256 << 10)
+    put(uploads, b"first")
+    before = uploads.list()
+    with pytest.raises(VersionExistsError, match=r"gs://models/resnet/1 ü\.zip is there already"):
+        put(uploads, bytes(size))
+    assert uploads.list() == before
+
+
+def test_a_bucket_of_google_that_goes_away_is_named(gcs: Place) -> None:
+    uploads = GcsUploads(
+        parse_uri("gs://gone/x"), endpoint=gcs.endpoint, anonymous=True, credentials=Credentials()
+    )
+    with pytest.raises(BucketNotFoundError, match="bucket gone does not exist"):
+        put(uploads, b"x")
+    uploads.close()
+
+
+def test_a_google_that_does_not_answer_is_unreachable(
+    uploads: GcsUploads, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model_poller.sources.gcs_upload._RETRY_SECONDS", 0.1)
+    servers.storage.kill()
+    servers.storage.wait()
+    with pytest.raises(UnreachableError, match=r"storing gs://models/resnet/1 ü\.zip failed"):
+        put(uploads, b"x")
