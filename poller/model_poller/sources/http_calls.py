@@ -5,8 +5,9 @@ from __future__ import annotations
 import http.client
 import random
 import time
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from model_poller.errors import AccessDeniedError, UnreachableError
 from model_poller.sources.connections import Connections
@@ -77,7 +78,7 @@ class HttpCalls:
             delay = _FIRST_DELAY_SECONDS * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311
             target, headers = prepare()
             try:
-                answer = self.send(method, target, headers, body, kept=attempt == 0)
+                answer = self.send(method, target, headers, body, kept=True)
             except UnreachableError:
                 if last:
                     raise
@@ -93,18 +94,30 @@ class HttpCalls:
         method: str,
         target: str,
         headers: Mapping[str, str],
-        body: bytes | IO[bytes] = b"",
+        body: bytes = b"",
         *,
         kept: bool = False,
     ) -> Answer:
-        """Send a request once, on a kept connection only where losing it does no harm.
+        """Send a request once; ``kept`` allows to try it on a connection that was left open first.
 
-        A file as ``body`` is read from where it stands, and needs a Content-Length.
+        The server may have closed that one, and then nobody knows whether the request came in.
 
         Raises:
             UnreachableError: the server did not answer.
         """
-        connection = (self._connections.kept() if kept else None) or self._connections.new()
+        if kept and (connection := self._connections.kept()):
+            with suppress(UnreachableError):
+                return self._on(connection, method, target, headers, body)
+        return self._on(self._connections.new(), method, target, headers, body)
+
+    def _on(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes,
+    ) -> Answer:
         try:
             connection.request(method, target, body=body or None, headers=dict(headers))
             response = connection.getresponse()

@@ -241,6 +241,18 @@ def test_a_bucket_elsewhere_is_found_by_what_s3_says() -> None:
     bucket.close()
 
 
+def test_a_connection_that_the_server_closed_meanwhile_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_calls, "_ATTEMPTS", 1)
+    server, bucket = source(lambda _: Reply(body=EMPTY))
+    with server:
+        bucket.list()
+        server.hang_up()
+        assert bucket.list() == []
+    bucket.close()
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_passing_fault_is_passed_by(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_calls, "_FIRST_DELAY_SECONDS", 0.001)
