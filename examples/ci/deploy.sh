@@ -8,7 +8,8 @@
 # TIMEOUT (10m) is the most that each wait takes.
 set -euo pipefail
 
-export_dir=$1 resource=$2
+usage="usage: deploy.sh EXPORT_DIR RESOURCE.yaml [OPTION OF model_publish...]"
+export_dir=${1:?$usage} resource=${2:?$usage}
 shift 2
 timeout=${TIMEOUT:-10m}
 
