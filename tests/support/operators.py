@@ -42,7 +42,11 @@ class Operator:
     )
 
     def __enter__(self) -> Operator:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(
