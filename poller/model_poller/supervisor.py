@@ -9,6 +9,7 @@ poller that dies is started again by this small parent, and the container stays.
 from __future__ import annotations
 
 import logging
+import os
 import random
 import signal
 import subprocess
@@ -36,8 +37,12 @@ _ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 def main() -> int:
     """Supervise ``model_poller`` with this program's arguments; returns the exit code."""
     arguments = sys.argv[1:]
+    program = [sys.executable, "-m", "model_poller", *arguments]
+    if "--once" in arguments:
+        # Whoever asks once wants to know how it ended.
+        os.execv(program[0], program)  # noqa: S606
     logs.set_up("json" if "--log-format=json" in arguments else "text")
-    return run([sys.executable, "-m", "model_poller", *arguments])
+    return run(program)
 
 
 def run(command: Sequence[str]) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -67,3 +68,21 @@ def test_an_end_that_no_restart_would_change_is_final(code: int) -> None:
     ends = [sys.executable, "-c", f"raise SystemExit({code})"]
     done = subprocess.run([sys.executable, "-c", SUPERVISE, *ends], check=False, timeout=30)
     assert done.returncode == code
+
+
+def test_what_is_asked_for_once_is_run_once(tmp_path: Path) -> None:
+    """No version within the timeout, which is exit code 3."""
+    (tmp_path / "bucket").mkdir()
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-m", "model_poller.supervisor", "--once", "--timeout=0.1"),
+            *(f"--storage-uri=file://{tmp_path}/bucket", "--model-name=resnet"),
+            f"--models-dir={tmp_path}/models",
+        ],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 3, ended.stderr
