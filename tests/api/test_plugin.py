@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from kubectl_inferencemodel import cli
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.api
 
 Object = dict[str, Any]
+_ROLE = re.compile(r"```yaml\n(apiVersion: rbac.*?)```", re.DOTALL)
 METADATA = {
     "model_spec": {"name": "imagenet", "signature_name": "", "version": "2"},
     "metadata": {
@@ -302,6 +305,40 @@ def test_a_name_that_is_not_there_is_an_error_at_once(plugin: Plugin) -> None:
 def test_a_context_that_is_not_there_is_an_error(plugin: Plugin) -> None:
     with pytest.raises(ClusterError, match="elsewhere"):
         plugin("list", "--context=elsewhere")
+
+
+def test_the_rights_that_the_docs_give_a_pipeline_are_enough(
+    plugin: Plugin, tmp_path: Path
+) -> None:
+    create(plugin.kubectl, "deployed")
+    tell(plugin.kubectl, "deployed", active=2, target=2)
+    (text,) = _ROLE.findall((crd.ROOT / "docs" / "ci.md").read_text())
+    role = yaml.safe_load(text)
+    plugin.kubectl.apply(role)
+    plugin.kubectl("create", "serviceaccount", "deployer")
+    account = f"--serviceaccount={plugin.kubectl.namespace}:deployer"
+    plugin.kubectl(
+        "create", "rolebinding", "deployer", f"--role={role['metadata']['name']}", account
+    )
+    config = json.loads(plugin.kubectl("config", "view", "--raw", "-o", "json"))
+    config["users"][0]["user"] = {"token": plugin.kubectl("create", "token", "deployer").strip()}
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(json.dumps(config))
+    limited = Kubectl(plugin.kubectl.program, kubeconfig, plugin.kubectl.namespace)
+
+    create(limited, "deployed", suspend=False)
+    create(limited, "another")
+    limited(
+        *("patch", "inferencemodel", "deployed", "--type=merge"),
+        *("--patch", '{"spec": {"model": {"version": 2}}}'),
+    )
+    tell(plugin.kubectl, "deployed", active=2, target=2)
+    deployer = Plugin(limited)
+    for command in (["list"], ["why", "deployed"], ["versions", "deployed"]):
+        assert deployer(*command)
+    assert "version 2 answers" in deployer("wait", "deployed", "--version=2", "--timeout=10s")
+    with pytest.raises(ClusterError, match="is forbidden"):
+        deployer("list", "-A")
 
 
 @pytest.mark.parametrize("command", ["inferencemodel", "tfm"])
