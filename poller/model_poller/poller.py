@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 TICK_SECONDS = 1.0
 """How often everything is looked at anew when nothing happens."""
 _ALIVE_SECONDS = 60.0
-_CORRUPT_ATTEMPTS = 3
 _FIRST_RETRY_SECONDS = 1.0
 _LAST_RETRY_SECONDS = 120.0
 _LAST_DISK_RETRY_SECONDS = 10.0
@@ -362,10 +361,6 @@ class Poller:
         match failure:
             case BrokenVersionError():
                 self._quarantine(Quarantined(version, stored.fingerprint, failure.reason, message))
-                return
-            case CorruptDownloadError() if attempts + 1 >= _CORRUPT_ATTEMPTS:
-                reason = VersionReason.CHECKSUM_MISMATCH
-                self._quarantine(Quarantined(version, stored.fingerprint, reason, message))
                 return
             case CorruptDownloadError():
                 reason = VersionReason.CHECKSUM_MISMATCH

@@ -170,15 +170,20 @@ def test_a_changed_object_under_a_served_number_is_told_and_not_loaded(world: Wo
     assert (world.base(), len(world.server.seen)) == (before, loads)
 
 
-def test_damaged_bytes_are_fetched_again_and_given_up_in_the_end(world: World) -> None:
+def test_damaged_bytes_are_fetched_again_ever_more_slowly_and_never_held_against_a_version(
+    world: World,
+) -> None:
     world.source.put("1.zip", archive(1))
     world.source.corrupt = 1
     assert world.settle().active_version == 1
     world.source.put("2.zip", archive(2))
     world.source.corrupt = 1000
-    world.settle(turns=10, seconds=10)
+    world.settle(turns=40, seconds=10)
     assert world.version(2).reason is VersionReason.CHECKSUM_MISMATCH
-    assert world.version(2).state is VersionState.QUARANTINED
+    assert world.version(2).state is VersionState.DISCOVERED
+    assert len(world.source.requests) < 20
+    world.source.corrupt = 0
+    assert world.settle(turns=15, seconds=10).active_version == 2
 
 
 def test_a_fetch_that_fails_is_told_and_tried_again_ever_more_slowly(
