@@ -1,7 +1,7 @@
 """Who asks Azure, and the proof of it on every request.
 
 Each kind of proof is one header or one query, made here: Azure's own client library would bring
-10 more packages, and obstore signs no listing and tells no checksum.
+seven more packages, and obstore signs no listing and tells no checksum.
 
 Sources: https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key,
 https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow,

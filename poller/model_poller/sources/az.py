@@ -100,9 +100,11 @@ class AzureSource:
             query |= {"marker": marker} if marker else {}
             url = f"{self._origin}{self._root}?{urlencode(query, quote_via=quote)}"
             answer = self._calls.ask("GET", partial(self._identity.prove, "GET", url, {}))
-            page = parse_xml(answer.body) if answer.status == 200 else None
-            if page is None or page.tag != "EnumerationResults":
+            if answer.status != 200:
                 raise self._refused(answer, "list", self.uri)
+            page = parse_xml(answer.body)
+            if page is None or page.tag != "EnumerationResults":
+                raise UnreachableError(f"what was answered about {self.uri} is no listing")
             for blob in page.iter("Blob"):
                 if _is_folder(blob):
                     continue

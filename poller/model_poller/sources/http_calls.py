@@ -122,6 +122,8 @@ class HttpCalls:
             connection.request(method, target, body=body or None, headers=dict(headers))
             response = connection.getresponse()
             content = response.read(_LIMIT_BYTES)
+            if response.length:
+                raise http.client.IncompleteRead(content, response.length)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise UnreachableError(f"{self._connections.host} does not answer ({error})") from error

@@ -97,9 +97,11 @@ class S3Source:
         while True:
             METRICS.source_requests.labels("list").inc()
             answer = self._ask("GET", "", query)
-            page = parse_xml(answer.body) if answer.status == 200 else None
-            if page is None or page.tag != "ListBucketResult":
+            if answer.status != 200:
                 raise self._refused(answer, "s3:ListBucket", self.uri)
+            page = parse_xml(answer.body)
+            if page is None or page.tag != "ListBucketResult":
+                raise UnreachableError(f"what was answered about {self.uri} is no listing")
             for entry in page.iter("Contents"):
                 name = unquote_plus(text(entry, "Key"))
                 found.append(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from model_poller.status import SourceReason, VersionState
+from tests.support.faults import Fault, FaultyServer
 from tests.support.stores import (
     AWS_ACCOUNT,
     AZURE_ACCOUNT,
@@ -151,6 +152,45 @@ def test_what_is_replaced_before_it_is_served_is_brought_as_it_is_now(
     store.bucket.upload("imagenet/1.zip", zipped(model(b"whole")))
     program.wait_for(1, VersionState.PUBLISHED)
     assert pods.served(program, 1) == model(b"whole")
+
+
+FAULTS = {
+    "cut": Fault(keep=0.5),
+    "damaged": Fault(flip=True),
+    "403": Fault(status=403),
+    "404": Fault(status=404),
+    "429": Fault(status=429, headers={"Retry-After": "1"}),
+    "500": Fault(status=500),
+    "503": Fault(status=503),
+}
+SOMETIMES = 2
+"""So many answers of each kind are faulty, then none."""
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_faults_of_the_store_heal_by_themselves(store: Store, pods: Pods, fault: Fault) -> None:
+    files = model(b"y" * 3_000_000, shards=2)
+    store.bucket.upload("imagenet/1.zip", zipped(below("1", files)))
+    left = {"list": SOMETIMES, "HEAD": 1, "GET": SOMETIMES}
+
+    def choose(method: str, target: str) -> Fault | None:
+        kind = "list" if "list" in target else method
+        # A damaged listing is no fault that anybody could notice.
+        if not left[kind] or (kind == "list" and fault.flip):
+            return None
+        left[kind] -= 1
+        return fault
+
+    origin, _, path = store.endpoint.removeprefix("--endpoint=http://").partition("/")
+    with FaultyServer(f"http://{origin}", choose) as proxy:
+        program = pods.start(
+            *store.arguments, f"--endpoint={proxy.url}/{path}", OFTEN, **store.secret
+        )
+        program.wait_for(1, VersionState.PUBLISHED)
+        assert pods.served(program, 1) == files
+        assert left["GET"] == 0
+        reads = sum("list" not in target for _, target in proxy.calls)
+    assert reads <= 10 * SOMETIMES, "calls are bounded"
 
 
 def test_a_missing_bucket_is_told(store: Store, pods: Pods) -> None:
