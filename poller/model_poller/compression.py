@@ -17,7 +17,6 @@ _READ_BYTES = 256 << 10
 _PIECE_BYTES = 1 << 20
 ZSTD_WINDOW_BYTES = 1 << 27
 """What zstd itself unpacks without being asked to take more memory (``--long=27``)."""
-_ZSTD_BLOCK_BYTES = 128 << 10
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 _ZSTD_RUN = 1
@@ -107,8 +106,6 @@ def _frame(
         head = read_exactly(bundle, 3)
         field = int.from_bytes(head, "little")
         is_last, kind, size = bool(field & 1), field >> 1 & 3, field >> 3
-        if size > _ZSTD_BLOCK_BYTES:
-            raise DamagedError(f"it has a block of {size} bytes")
         yield frame.decompress(head + read_exactly(bundle, 1 if kind == _ZSTD_RUN else size))
     if parameters.has_checksum:
         yield frame.decompress(read_exactly(bundle, 4))

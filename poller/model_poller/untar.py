@@ -28,7 +28,6 @@ _PIECE_BYTES = 1024
 at once."""
 _OCTAL = re.compile(rb" *([0-7]*)[ \0]*")
 _RECORD_LENGTH = re.compile(rb"([1-9][0-9]{0,5}) ")
-_ENTRY_BYTES = 1 << 60
 
 _FILES = b"\x000"
 _FOLDER = b"5"
@@ -45,6 +44,7 @@ class Stream:
         self._tree = tree
         self._rest = memoryview(b"")
         self._total = 0
+        """Bytes that came out so far, those that are not read yet among them."""
         self._count = 0
 
     def some(self, limit: int) -> memoryview:
@@ -61,6 +61,11 @@ class Stream:
             self._rest = memoryview(piece)
         taken, self._rest = self._rest[:limit], self._rest[limit:]
         return taken
+
+    def announce(self, size: int) -> None:
+        """Judge an entry of ``size`` bytes, and ask for the room, before any of it is written."""
+        self._tree.check_size(self._total - len(self._rest) + size)
+        self._tree.room(size)
 
     def pieces(self, size: int) -> Iterator[memoryview]:
         """The next ``size`` bytes.
@@ -123,7 +128,7 @@ def untar(pieces: Iterator[bytes], tree: Tree) -> None:
             for _ in stream.pieces(size):
                 pass
         else:
-            tree.room(size)
+            stream.announce(size)
             tree.write(admitted, size, stream.pieces(size))
         stream.skip_padding(size)
     if extension.kinds:
@@ -154,18 +159,10 @@ def _check_sum(header: bytes) -> None:
 def _number(field: bytes) -> int:
     if field[0] == 0x80:
         # GNU's form for what octal digits can't hold; 0xff there begins a negative number.
-        value = int.from_bytes(field[1:], "big")
-    elif match := _OCTAL.fullmatch(field):
-        value = int(match[1] or b"0", 8)
-    else:
-        raise DamagedError("a header has a number that is none")
-    return _checked(value)
-
-
-def _checked(size: int) -> int:
-    if size > _ENTRY_BYTES:
-        raise DamagedError(f"an entry of {size} bytes can't be")
-    return size
+        return int.from_bytes(field[1:], "big")
+    if match := _OCTAL.fullmatch(field):
+        return int(match[1] or b"0", 8)
+    raise DamagedError("a header has a number that is none")
 
 
 def _name(header: bytes) -> str:
@@ -205,7 +202,7 @@ def _extend(extension: _Extension, kind: bytes, size: int, stream: Stream, tree:
     if "size" in named:
         if not told["size"].isdigit() or len(told["size"]) > 20:
             raise DamagedError("an extended header has a size that is none")
-        extension.size = _checked(int(told["size"]))
+        extension.size = int(told["size"])
 
 
 def _records(content: bytes) -> dict[str, bytes]:

@@ -27,13 +27,7 @@ if TYPE_CHECKING:
 
 def field(number: int, content: bytes) -> bytes:
     """One length-delimited protobuf field."""
-    length = len(content)
-    encoded = bytearray()
-    while length >= 0x80:
-        encoded.append(length & 0x7F | 0x80)
-        length >>= 7
-    encoded.append(length)
-    return bytes([number << 3 | 2]) + bytes(encoded) + content
+    return bytes([number << 3 | 2]) + varint(len(content)) + content
 
 
 def graph(*, saver: bool = True, assets: tuple[str, ...] = ()) -> bytes:
@@ -46,34 +40,52 @@ def graph(*, saver: bool = True, assets: tuple[str, ...] = ()) -> bytes:
     return b"\x08\x01" + field(2, meta)
 
 
+def varint(value: int) -> bytes:
+    """A number of protobuf's variable length."""
+    digits = bytearray()
+    while value >= 0x80:
+        digits.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*digits, value])
+
+
+def table_block(entries: Mapping[bytes, bytes], *, kind: int = 0) -> bytes:
+    """A block of a sorted table, with the kind of its compression and its checksum."""
+    content = b"".join(
+        b"\0" + varint(len(key)) + varint(len(value)) + key + value
+        for key, value in entries.items()
+    )
+    content += struct.pack("<LLB", 0, 1, kind)
+    return content + struct.pack("<L", masked(google_crc32c.value(content)))
+
+
+def table(*blocks: bytes, times: int = 1) -> bytes:
+    """A sorted table of blocks, each listed so many times."""
+    handles, start = {}, 0
+    for number, block in enumerate(blocks):
+        for time in range(times):
+            handles[b"%d.%d" % (number, time)] = varint(start) + varint(len(block) - 5)
+        start += len(block)
+    listing = table_block(handles)
+    footer = b"\0\0" + varint(start) + varint(len(listing) - 5)
+    magic = struct.pack("<Q", 0xDB4775248B80FB57)
+    return b"".join(blocks) + listing + footer.ljust(40, b"\0") + magic
+
+
+def tensor(shard: int, size: int) -> bytes:
+    """What a checkpoint's index says of a tensor at the beginning of a shard."""
+    return b"\x08\x01\x18" + varint(shard) + b"\x28" + varint(size)
+
+
+def shards_header(count: int) -> bytes:
+    """What a checkpoint's index says of itself."""
+    return b"\x08" + varint(count) + b"\x1a\x02\x08\x01"
+
+
 def variables_index(sizes: Sequence[int]) -> bytes:
     """The index of a checkpoint with one tensor in each shard."""
-
-    def number(value: int) -> bytes:
-        digits = bytearray()
-        while value >= 0x80:
-            digits.append(value & 0x7F | 0x80)
-            value >>= 7
-        return bytes([*digits, value])
-
-    def block(entries: Mapping[bytes, bytes]) -> bytes:
-        content = b"".join(
-            b"\0" + number(len(key)) + number(len(value)) + key + value
-            for key, value in entries.items()
-        )
-        content += struct.pack("<LL", 0, 1) + b"\0"
-        return content + struct.pack("<L", masked(google_crc32c.value(content)))
-
-    header = b"\x08" + number(len(sizes)) + b"\x1a\x02\x08\x01"
-    tensors = {
-        b"v%05d" % shard: b"\x08\x01\x18" + number(shard) + b"\x28" + number(size)
-        for shard, size in enumerate(sizes)
-    }
-    data = block({b"": header, **tensors})
-    listing = block({b"v": b"\0" + number(len(data) - 5)})
-    footer = b"\0\0" + number(len(data)) + number(len(listing) - 5)
-    magic = struct.pack("<Q", 0xDB4775248B80FB57)
-    return data + listing + footer.ljust(40, b"\0") + magic
+    tensors = {b"v%05d" % shard: tensor(shard, size) for shard, size in enumerate(sizes)}
+    return table(table_block({b"": shards_header(len(sizes)), **tensors}))
 
 
 def model(content: bytes = b"weights", *, shards: int = 1) -> dict[str, bytes]:

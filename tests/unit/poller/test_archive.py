@@ -16,7 +16,12 @@ import pytest
 import zstandard
 
 from model_poller.archive import Limits, find_model, unpack
-from model_poller.errors import InsufficientDiskError, StoppedError, UnreachableError
+from model_poller.errors import (
+    BrokenVersionError,
+    InsufficientDiskError,
+    StoppedError,
+    UnreachableError,
+)
 from tests.unit.poller.doubles import below, model, tarred, zipped
 from tests.unit.poller.packing import (
     DEFLATED,
@@ -51,6 +56,7 @@ def run(
     free: int = 1 << 40,
     stopped: Callable[[], bool] = lambda: False,
     size: int | None = None,
+    limits: Limits | None = None,
 ) -> Path:
     def room(needed: int) -> None:
         if needed > free:
@@ -64,7 +70,7 @@ def run(
         origin=f"gs://b/{name}",
         room=room,
         stopped=stopped,
-        limits=Limits(),
+        limits=limits or Limits(),
     )
     return tmp_path / "tree"
 
@@ -302,7 +308,24 @@ def test_what_macos_adds_to_archives_is_left_out(
     assert find_model(tree, 1, "1.zip") == tree / "1"
 
 
+def test_a_window_that_is_too_large_is_told_how_to_avoid(tmp_path: Path) -> None:
+    packer = zstandard.ZstdCompressor(
+        compression_params=zstandard.ZstdCompressionParameters(window_log=28)
+    ).compressobj()
+    content = packer.compress(tarred(FILES, "w")) + packer.flush()
+    with pytest.raises(BrokenVersionError, match=r"268435456 bytes of memory; pack it with --long"):
+        run(tmp_path, content, "1.tar.zst")
+
+
 # Room and time.
+
+
+@pytest.mark.parametrize("case", ["zip", "tar", "tar.gz", "tar.zst"])
+def test_no_more_than_the_limit_comes_out(tmp_path: Path, case: str) -> None:
+    name, pack = GOOD[case]
+    size = sum(map(len, FILES.values()))
+    with pytest.raises(BrokenVersionError, match=f"expands to more than {size - 1} bytes"):
+        run(tmp_path, pack(), name, limits=Limits(expanded_bytes=size - 1))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from model_poller.archive import Limits, find_model, unpack
-from model_poller.errors import BrokenVersionError
+from model_poller.errors import BrokenVersionError, InsufficientDiskError
 from model_poller.status import VersionReason
 from tests.unit.poller.doubles import below, model, tarred, zipped
 from tests.unit.poller.packing import (
@@ -347,10 +347,11 @@ TARS: dict[str, tuple[Callable[[], bytes], VersionReason]] = {
     "pax: a path that is no Unicode": (lambda: tar_of(pax(path=b"1/\xff"), file("1/a")), UNSAFE),
     "pax: a smaller size": (lambda: tar_of(pax(size="1"), file("1/a", b"x" * 600)), BAD),
     "pax: a larger size": (lambda: tar_of(pax(size="999999"), file("1/a")), BAD),
+    "pax: a size of exabytes": (lambda: tar_of(pax(size=str(1 << 60)), file("1/a")), LARGE),
     "pax: a negative size": (lambda: tar_of(pax(size="-1"), file("1/a")), BAD),
     "pax: a size that is none": (lambda: tar_of(pax(size="one"), file("1/a")), BAD),
     "pax: a size in other digits": (lambda: tar_of(pax(size="\u0661"), file("1/a")), BAD),
-    "pax: a size beyond all": (lambda: tar_of(pax(size="9" * 20), file("1/a")), BAD),
+    "pax: a size beyond all": (lambda: tar_of(pax(size="9" * 20), file("1/a")), LARGE),
     "pax: a size of a million digits": (lambda: tar_of(pax(size="9" * 60_000), file("1/a")), BAD),
     "pax: a header for all that names one": (
         lambda: tar_of(pax(b"g", path="1/evil"), file("1/a")),
@@ -386,6 +387,10 @@ TARS: dict[str, tuple[Callable[[], bytes], VersionReason]] = {
     ),
     "pax: thousands of headers": (lambda: tar_of(pax(comment="x") * 5000, file("1/a")), BAD),
     "pax: a header of gigabytes": (lambda: tar_of(header("pax", 4 << 30, b"x"), file()), BAD),
+    "pax: a header of many kilobytes": (
+        lambda: tar_of(pax(comment="x" * 70_000), file("1/a")),
+        BAD,
+    ),
     "pax: a header and no entry": (lambda: tar_of(pax(path="1/a")), BAD),
     "GNU: a long name outside": (lambda: tar_of(long_name(b"../evil"), file("1/a")), UNSAFE),
     "GNU: a long name with a NUL": (lambda: tar_of(long_name(b"1/a\0b"), file("1/a")), UNSAFE),
@@ -401,7 +406,8 @@ TARS: dict[str, tuple[Callable[[], bytes], VersionReason]] = {
     "negative size": (lambda: tar_of(header(size=b"\xff" * 12)), BAD),
     "negative size in digits": (lambda: tar_of(header(size=b"-0000000001\0")), BAD),
     "a size that is none": (lambda: tar_of(header(size=b"abcdefghijk\0")), BAD),
-    "a size of exabytes": (lambda: tar_of(header(size=b"\x80" + b"\xff" * 11)), BAD),
+    "a size of exabytes": (lambda: tar_of(header(size=b"\x80" + b"\xff" * 11)), LARGE),
+    "a size of gigabytes": (lambda: tar_of(header(size=4 << 30)), LARGE),
     "a size beyond the end": (lambda: tar_of(header(size=1 << 20)), BAD),
     "wrong checksum": (lambda: tar_of(file(checksum=1)), BAD),
     "too many entries": (lambda: tar_of(*(file(f"1/{i}") for i in range(60))), LARGE),
@@ -533,11 +539,17 @@ def take(content: bytes, tree: Path, origin: str) -> None:
         len(content),
         tree,
         origin=origin,
-        room=lambda _: None,
+        room=room,
         stopped=lambda: False,
         limits=LIMITS,
     )
     find_model(tree, 1, origin)
+
+
+def room(needed: int) -> None:
+    """A disk that has room for what the limits allow: a lie must not wait for more."""
+    if needed > LIMITS.expanded_bytes:
+        raise InsufficientDiskError("full", needed)
 
 
 @pytest.mark.parametrize("case", HOSTILE)
@@ -557,6 +569,14 @@ def test_a_hostile_or_damaged_archive_is_refused_and_nothing_outside_is_touched(
     for path in (tmp_path / "tree").rglob("*"):
         assert path.is_dir() or stat.S_ISREG(path.lstat().st_mode)
         assert path.lstat().st_nlink == 1 or path.is_dir()
+
+
+def test_an_entry_that_is_longer_than_it_says_is_not_written_beyond_that(tmp_path: Path) -> None:
+    content = bytes(20 << 20)
+    lie = zip_of(Entry("1/a", content, method=DEFLATED, both={"expanded": 10}))
+    with pytest.raises(BrokenVersionError, match="longer than it says"):
+        take(lie, tmp_path / "tree", "1.zip")
+    assert (tmp_path / "tree/1/a").stat().st_size < 2 << 20
 
 
 def test_the_builders_make_good_archives_where_they_are_not_told_otherwise() -> None:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from model_poller.variables import shard_sizes
-from tests.unit.poller.doubles import variables_index
+from tests.unit.poller.doubles import shards_header, table, table_block, tensor, variables_index
 
 # What TensorFlow 2.21 wrote for a module with a matrix of [100, 1] and two words.
 REAL = zlib.decompress(
@@ -33,6 +33,16 @@ def test_each_shards_least_size_is_read(sizes: list[int]) -> None:
     assert shard_sizes(variables_index(sizes)) == sizes
 
 
+def test_tensors_may_lie_in_several_blocks_and_behind_one_another() -> None:
+    first = table_block({b"": shards_header(2), b"a": tensor(0, 5), b"b": tensor(1, 9)})
+    offset = b"\x18\x01\x20\x10\x28\x07"
+    assert shard_sizes(table(first, table_block({b"c": offset}))) == [5, 16 + 7]
+
+
+def test_a_compressed_index_tells_nothing() -> None:
+    assert shard_sizes(table(table_block({b"": shards_header(2)}, kind=1))) == []
+
+
 @pytest.mark.parametrize(
     ("index", "message"),
     [
@@ -43,6 +53,9 @@ def test_each_shards_least_size_is_read(sizes: list[int]) -> None:
         (REAL[:40] + REAL[41:], "checksum of the block"),
         (bytes(40) + REAL[-8:], "checksum of the block"),
         (b"\0\0\xff\x7f\0".ljust(40, b"\0") + REAL[-8:], "beyond its end"),
+        (table(table_block({b"": shards_header(1), b"a": tensor(1, 5)})), "names number 1"),
+        (table(table_block({b"": shards_header(1)}), times=99), "its blocks overlap"),
+        (table(table_block({b"": shards_header(1 << 40)})), "names 1099511627776 shards"),
         (b"\xff" * 40 + REAL[-8:], "has no end"),
     ],
 )
