@@ -95,7 +95,7 @@ def run(rounds: int, idle_seconds: float) -> None:
             _upload(case, storage, scratch)
         for case in CASES:
             taken = _measure(case, rounds, storage, scratch)
-            figures[case.key] = _report(case, taken, missed)
+            figures[case.key] = report(case, taken, missed)
         figures["idle"] = poller_idle.run(storage, scratch, idle_seconds)
     figures["imports"] = poller_idle.imports()
     path = record.write("poller", figures)
@@ -207,8 +207,11 @@ def _contenders(case: Case, storage: Storage) -> dict[str, Callable[[Path], meas
             {
                 "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"{storage.url}/storage/v1/",
                 "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
+                "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "true",
                 "CLOUDSDK_CONFIG": str(target.parent / "gcloud"),
+                "CLOUDSDK_CORE_CHECK_GCE_METADATA": "false",
                 "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
+                "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "true",
                 "CLOUDSDK_CORE_PROJECT": "development",
             },
         )
@@ -236,9 +239,10 @@ def _contenders(case: Case, storage: Storage) -> dict[str, Callable[[Path], meas
     return found
 
 
-def _report(
+def report(
     case: Case, taken: Mapping[str, Sequence[measured.Taken]], missed: list[str]
 ) -> dict[str, dict[str, object]]:
+    """Print one case, and add to ``missed`` what was not reached; returns what to keep."""
     base = median(run.seconds for run in taken[BRING])
     rows = [("", "SECONDS", "MB/S", "RATIO", "CPU", "PEAK MEMORY")]
     figures: dict[str, dict[str, object]] = {}
