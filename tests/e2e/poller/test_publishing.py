@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +23,7 @@ from model_poller.sources.opening import SourceSettings, open_source
 from model_poller.sources.uri import parse_uri
 from model_poller.store import Store
 from model_poller.versions import discover
+from tests.support.faults import Fault, FaultyServer
 from tests.support.stores import AZURE_ACCOUNT, AZURE_KEY
 from tests.unit.poller.doubles import model
 
@@ -243,3 +244,42 @@ def test_a_google_that_does_not_answer_is_unreachable(
     servers.storage.wait()
     with pytest.raises(UnreachableError, match=r"storing gs://models/resnet/1 ü\.zip failed"):
         put(uploads, b"x")
+
+
+CLOSE = {"Connection": "close"}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault(keep=0.0), Fault(status=503, headers=CLOSE), Fault(status=429, headers=CLOSE)],
+    ids=["the answer is lost", "503", "429"],
+)
+def test_an_upload_that_fails_on_its_way_makes_one_version(
+    gcs: Place, tmp_path: Path, fault: Fault
+) -> None:
+    faults = [fault, fault]
+
+    def choose(_: str, path: str) -> Fault | None:
+        return faults.pop() if path.startswith("/upload") and faults else None
+
+    with FaultyServer(gcs.endpoint, choose) as server:
+        through = replace(gcs, endpoint=server.url)
+        code, out, err = ended(through.publish(export(tmp_path / "export")))
+    assert (code, out) == (0, "1\n"), err
+    assert not faults
+    with gcs.source() as source:
+        assert [stored.path for stored in source.list()] == ["1.zip"]
+
+
+def test_a_publisher_without_permission_is_told_which_it_lacks(gcs: Place, tmp_path: Path) -> None:
+    def choose(_: str, path: str) -> Fault | None:
+        return Fault(status=403, headers=CLOSE) if path.startswith("/upload") else None
+
+    with FaultyServer(gcs.endpoint, choose) as server:
+        through = replace(gcs, endpoint=server.url)
+        code, out, err = ended(through.publish(export(tmp_path / "export")))
+    assert (code, out) == (5, "")
+    assert "an anonymous caller lacks storage.objects.create on gs://models/resnet/1.zip" in err
+    uploads = [path for _, path in server.calls if path.startswith("/upload")]
+    assert len(uploads) == 1
+    assert "ifGenerationMatch=0" in uploads[0]
