@@ -1,0 +1,132 @@
+"""The script of examples/ci, run for real: it publishes, waits, and goes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.conftest import BUCKET_FROM_HERE
+from tests.e2e.models import (
+    BUCKET_ENDPOINT_IN_CLUSTER,
+    DEVELOPMENT_SERVER,
+    PUBSUB_ENDPOINT_IN_CLUSTER,
+)
+from tests.support.crd import EXAMPLES, ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.e2e.models import Served
+
+pytestmark = pytest.mark.e2e
+
+
+class Pipeline:
+    """A CI machine: the programs that the script needs, and a kubeconfig for one namespace."""
+
+    def __init__(self, served: Served, directory: Path) -> None:
+        self.served = served
+        self.resource = directory / "resource.yaml"
+        self.resource.write_text(json.dumps(self._resource()))
+        programs = directory / "bin"
+        programs.mkdir()
+        (programs / "kubectl").symlink_to(served.kubectl.program)
+        for name, module in (
+            ("kubectl-inferencemodel", "kubectl_inferencemodel"),
+            ("model_publish", "model_poller.publishing"),
+        ):
+            program = programs / name
+            program.write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
+            program.chmod(0o755)
+        kubeconfig = directory / "kubeconfig"
+        shutil.copy(served.kubectl.kubeconfig, kubeconfig)
+        self.environment = {
+            **os.environ,
+            "KUBECONFIG": str(kubeconfig),
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "PYTHONPATH": f"{ROOT / 'plugin'}:{ROOT / 'poller'}",
+            "TIMEOUT": "3m",
+        }
+        self.run("kubectl", "config", "set-context", "--current", "--namespace", served.namespace)
+
+    def deploy(self, export: Path, *, code: int) -> str:
+        """Run the script; what it printed."""
+        return self.run(
+            *(str(EXAMPLES / "ci" / "deploy.sh"), str(export), str(self.resource)),
+            *(f"--endpoint=http://{BUCKET_FROM_HERE}", "--anonymous"),
+            code=code,
+        )
+
+    def predict(self, x: float) -> float:
+        """One prediction by the plugin, through the API server."""
+        request = json.dumps({"instances": [x]})
+        printed = self.run(
+            *("kubectl", "inferencemodel", "predict", self.served.name, "--json=-", "-o", "json"),
+            stdin=request,
+        )
+        return float(json.loads(printed)["predictions"][0])
+
+    def run(self, *argv: str, code: int = 0, stdin: str = "") -> str:
+        done = subprocess.run(
+            argv,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=280,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + (done.stderr if code else "")
+
+    def _resource(self) -> dict[str, object]:
+        served = self.served
+        pubsub = {"subscription": served.subscription, "endpoint": PUBSUB_ENDPOINT_IN_CLUSTER}
+        return {
+            "apiVersion": "inferencemodel.dev/v1alpha1",
+            "kind": "InferenceModel",
+            "metadata": {"name": served.name},
+            "spec": {
+                "model": {"storageUri": f"gs://{served.bucket.name}/{served.prefix}"},
+                "source": {
+                    "endpoint": BUCKET_ENDPOINT_IN_CLUSTER,
+                    "anonymous": True,
+                    "notifications": {"pubsub": pubsub},
+                },
+                "server": {"image": DEVELOPMENT_SERVER, "imagePullPolicy": "IfNotPresent"},
+            },
+        }
+
+
+def damaged(export: Path, directory: Path) -> Path:
+    """An export that looks whole, and that no model server can restore the variables of."""
+    copy = directory / "damaged"
+    shutil.copytree(export, copy)
+    (shard,) = copy.glob("variables/variables.data-*")
+    shard.write_bytes(bytes(byte ^ 0xFF for byte in shard.read_bytes()))
+    return copy
+
+
+def test_the_script_deploys_a_model_and_goes_back_from_a_broken_one(
+    served: Served, tmp_path: Path
+) -> None:
+    pipeline = Pipeline(served, tmp_path)
+    good, better = served.exports[2], served.exports[3]
+
+    assert "version 1 answers on 1/1 replicas" in pipeline.deploy(good, code=0)
+    assert pipeline.predict(1.0) == 2.5
+
+    printed = pipeline.deploy(damaged(better, tmp_path), code=1)
+    assert "version 2 is quarantined: LoadFailed" in printed
+    assert "going back to version 1" in printed
+    assert served.get()["spec"]["model"]["version"] == 1
+    assert pipeline.predict(1.0) == 2.5
+
+    assert "version 3 answers on 1/1 replicas" in pipeline.deploy(better, code=0)
+    assert pipeline.predict(1.0) == 3.5
