@@ -108,9 +108,13 @@ class Cache:
         self._forget(resource.kind, known)
         return known
 
-    def snapshot(self, resource: Resource) -> dict[ObjectName, str]:
+    def snapshot(self, resource: Resource, namespace: str | None = None) -> dict[ObjectName, str]:
         """The uids of all known objects of a kind: what `prune` may remove later."""
-        return {name: entry.uid for name, entry in self._entries[resource.kind].items()}
+        return {
+            name: entry.uid
+            for name, entry in self._entries[resource.kind].items()
+            if namespace in (None, name[0])
+        }
 
     def prune(
         self, resource: Resource, before: Mapping[ObjectName, str], listed: set[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -15,12 +16,13 @@ from inferencemodel_operator import names
 from inferencemodel_operator.errors import (
     ApiUnavailableError,
     ConflictError,
+    ExpiredError,
     RefusedError,
     TransientError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
     from aiohttp import ClientResponse
     from aiohttp.client_middlewares import ClientMiddlewareType
@@ -33,10 +35,15 @@ Object = dict[str, Any]
 USER_AGENT: Final = "inferencemodel-operator"
 HANDOVER_MANAGER: Final = f"{names.FIELD_MANAGER}-handover"
 """Holds the replicas of a Deployment from the moment that the operator lets go of them."""
-CONNECTIONS: Final = 64
+CONNECTIONS: Final = 24
 """The most connections for requests; watches come on top."""
 REQUEST_TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
+LONGEST_RETRY_AFTER: Final = 60.0
 PAGE_SIZE: Final = 100
+WATCH_SECONDS: Final = 240
+"""After about so long the API server ends a watch, and the next goes on where it was."""
+WATCH_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=90)
+"""The API server sends at least a bookmark a minute: a silent connection leads nowhere."""
 NO_VERSION: Final = "1"
 """A resourceVersion that no object has: etcd's first write makes revision 2. An apply that names
 it can create an object, and conflicts with any that exists."""
@@ -56,6 +63,10 @@ class Resource:
     def crd(self) -> str:
         """Name of the CRD that brings it."""
         return f"{self.plural}.{self.api_version.partition('/')[0]}"
+
+    def name_kind(self, item: Object) -> Object:
+        """An item of a list with its kind, which lists leave out."""
+        return {"apiVersion": self.api_version, "kind": self.kind, **item}
 
     def path(self, namespace: str | None, name: str | None = None) -> str:
         """The URL path of an object, of a namespace's objects, or of all (None)."""
@@ -142,19 +153,57 @@ class Cluster:
             return False
         return any(known["name"] == resource.plural for known in found["resources"])
 
-    async def list(self, resource: Resource, namespace: str | None) -> AsyncIterator[list[Object]]:
-        """Read all objects of a kind, page by page, as of one moment."""
+    async def list(self, resource: Resource, namespace: str | None) -> AsyncIterator[Object]:
+        """Read all objects of a kind as of one moment: the pages of the list."""
         query = {"limit": str(PAGE_SIZE)}
         labels = selector(resource)
         if labels is not None:
             query["labelSelector"] = labels
         while True:
             page = await self._json("GET", resource.path(namespace), query=query)
-            yield page.get("items") or []
+            yield page
             token = page["metadata"].get("continue")
             if not token:
                 return
             query["continue"] = token
+
+    async def watch(
+        self, resource: Resource, namespace: str | None, version: str
+    ) -> AsyncGenerator[tuple[str, Object], None]:
+        """What changes after a version, until the API server ends the watch: types and objects.
+
+        Raises:
+            ExpiredError: the API server doesn't know any more what changed since the version.
+        """
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            # Not all at once, after a restart of the API server.
+            "timeoutSeconds": str(int(WATCH_SECONDS * random.uniform(0.8, 1.2))),  # noqa: S311
+        }
+        labels = selector(resource)
+        if labels is not None:
+            query["labelSelector"] = labels
+        path = resource.path(namespace)
+        try:
+            async with self._session.get(
+                self._server + path, params=query, timeout=WATCH_TIMEOUT
+            ) as response:
+                if response.status >= HTTPStatus.BAD_REQUEST:
+                    raise _error("WATCH", path, response, await response.read(), None)
+                rest = b""
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        event = orjson.loads(line)
+                        if event["type"] == "ERROR":
+                            raise _watch_error(path, event["object"])
+                        yield event["type"], event["object"]
+        except (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError) as error:
+            raise ApiUnavailableError(
+                f"WATCH {path}: {error or type(error).__name__}; trying again"
+            ) from error
 
     async def apply(
         self, resource: Resource, wanted: Object, *, uid: str | None, subresource: str = ""
@@ -284,6 +333,8 @@ def _error(
     except (ValueError, KeyError, TypeError):
         message = answer[:200].decode(errors="replace")
     status = response.status
+    if status == HTTPStatus.GONE:
+        return ExpiredError(f"{method} {path}: {message}; listing anew")
     if status == HTTPStatus.NOT_FOUND:
         return _NotFoundError(f"{method} {path}: {message}")
     if status == HTTPStatus.CONFLICT:
@@ -293,7 +344,22 @@ def _error(
     if status in (HTTPStatus.FORBIDDEN, HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
         kind = str((body or {}).get("kind") or path.rsplit("/", 2)[-2])
         return RefusedError(kind, path.rsplit("/", 1)[-1], message, _fix(message))
-    return ApiUnavailableError(f"{method} {path}: {status} {message}; trying again")
+    return ApiUnavailableError(
+        f"{method} {path}: {status} {message}; trying again",
+        retry_after=_seconds(response.headers.get("Retry-After", "")),
+    )
+
+
+def _seconds(retry_after: str) -> float:
+    """What a server asks for, within reason; it may name a date, too, but none of these does."""
+    return min(LONGEST_RETRY_AFTER, float(retry_after)) if retry_after.isdecimal() else 0.0
+
+
+def _watch_error(path: str, status: Object) -> Exception:
+    message = f"WATCH {path}: {status.get('message')}"
+    if status.get("code") == HTTPStatus.GONE:
+        return ExpiredError(f"{message}; listing anew")
+    return ApiUnavailableError(f"{message}; trying again")
 
 
 def _fix(message: str) -> str:
@@ -325,5 +391,6 @@ def session(
         connector=connector,
         connector_owner=False,
         middlewares=middlewares,
-        headers={"User-Agent": USER_AGENT},
+        # Compressing lists would cost the API server more time than it saves on the way.
+        headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
     )

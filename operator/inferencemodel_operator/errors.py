@@ -10,6 +10,7 @@ OperatorError
 └── TransientError              heals by waiting: retried with backoff and jitter
     ├── ApiUnavailableError     the API server can't be asked, or asks to come later
     ├── ConflictError           the object is not, or no longer, the one that was meant
+    ├── ExpiredError            the API server no longer has what came after a version
     └── PollerUnavailableError  a pod's poller can't be asked
 
 Every message names the object, what is wrong with it, and what to do.
@@ -93,6 +94,15 @@ class ConflictError(TransientError):
 
 class ApiUnavailableError(TransientError):
     """The API server could not be asked, or asked to come later."""
+
+    def __init__(self, problem: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(problem)
+        self.retry_after = retry_after
+        """Seconds that the API server asked to wait."""
+
+
+class ExpiredError(TransientError):
+    """The changes since a version are forgotten: only a new listing tells what is."""
 
 
 class PollerUnavailableError(TransientError):

@@ -12,25 +12,25 @@ if TYPE_CHECKING:
 
     from inferencemodel_operator.metrics import Metrics
     from inferencemodel_operator.observe.feed import Feed
-    from inferencemodel_operator.observe.watches import Watches
+    from inferencemodel_operator.observe.signs import Signs
 
 
 @asynccontextmanager
 async def serve(
-    port: int, watches: Watches, feed: Feed, metrics: Metrics, refresh: Callable[[], None]
+    port: int, signs: Signs, feed: Feed, metrics: Metrics, refresh: Callable[[], None]
 ) -> AsyncIterator[None]:
     """Serve on all addresses while the context is open; port 0 serves nothing.
 
     Args:
         port: the TCP port.
-        watches: alive while each of them shows a sign of life.
+        signs: alive while each watch shows a sign of life.
         feed: ready once it is complete.
         metrics: what is scraped.
         refresh: brings gauges up to date before a scrape.
     """
 
     async def livez(_: web.Request) -> web.Response:
-        dead = watches.dead()
+        dead = signs.dead()
         if dead:
             return web.Response(status=500, text=f"no sign of life of the watches of {dead}\n")
         return web.Response(text="ok\n")

@@ -61,8 +61,6 @@ def configure(style: str, level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # kopf tells every handled event, and every attempt of every watch to reach the API server.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
-    # Of optional kinds that nobody installed.
-    logging.getLogger("kopf._core.reactor.observation").setLevel(logging.ERROR)
     logging.getLogger("kopf.activities").setLevel(logging.WARNING)
     logging.getLogger("kopf._core.engines.activities").setLevel(logging.WARNING)
     logging.getLogger("kopf._cogs.clients.watching").addFilter(_Sparse())

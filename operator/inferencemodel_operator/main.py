@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 import kopf
-from kopf._cogs.structs.references import Insights
 
 from inferencemodel_operator import cluster, health, logs, names
 from inferencemodel_operator.access import Access
 from inferencemodel_operator.apply import Applier
 from inferencemodel_operator.cache import Cache
-from inferencemodel_operator.cluster import MODELS, Cluster
+from inferencemodel_operator.cluster import MODELS, OPTIONAL, WATCHED, Cluster
 from inferencemodel_operator.errors import OperatorError, PermanentError, TransientError
 from inferencemodel_operator.logs import about
 from inferencemodel_operator.metrics import Metrics
@@ -29,7 +28,8 @@ from inferencemodel_operator.observe import pollers, watches
 from inferencemodel_operator.observe.feed import Feed
 from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.observe.pollers import Pollers
-from inferencemodel_operator.observe.watches import Watches
+from inferencemodel_operator.observe.signs import Signs
+from inferencemodel_operator.observe.watches import ModelWatches
 from inferencemodel_operator.queue import WorkQueue
 from inferencemodel_operator.reconcile import Reconciler
 from inferencemodel_operator.settings import DEFAULT_POLLER_IMAGE, Settings
@@ -71,11 +71,13 @@ async def run(options: Options) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     access = await asyncio.to_thread(Access, options.kubeconfig)
     metrics = Metrics()
-    watching = Watches(options.namespaces, access.server)
+    signs = Signs()
+    watching = ModelWatches(options.namespaces, signs, access.server)
+    watches_held = (len(WATCHED) + len(OPTIONAL)) * max(1, len(options.namespaces))
     cache = Cache()
     queue: WorkQueue[Key] = WorkQueue()
     async with AsyncExitStack() as stack:
-        pool = await stack.enter_async_context(cluster.connect(access, watches=watching.most))
+        pool = await stack.enter_async_context(cluster.connect(access, watches=watches_held))
         requests = await stack.enter_async_context(cluster.session(pool, metrics, access))
         api = Cluster(access, requests)
         proxied = options.poller_access == "proxy" or (
@@ -90,7 +92,7 @@ async def run(options: Options) -> None:
             metrics,
         )
         offers = Offers(api)
-        feed = Feed(api, cache, queue, polling, watching, offers, options.namespaces)
+        feed = Feed(api, cache, queue, polling, watching, signs, offers, options.namespaces)
         applier = Applier(api, cache, offers)
         reconciler = Reconciler(api, cache, queue, applier, options.settings)
 
@@ -98,7 +100,7 @@ async def run(options: Options) -> None:
             metrics.queue_depth.set(len(queue))
             metrics.queue_waiting.set(queue.waiting)
             metrics.queue_working.set(queue.working)
-            for resource, age in watching.ages():
+            for resource, age in signs.ages():
                 metrics.watch_age.labels(resource.plural).set(age)
             for state in ("True", "False", "Unknown"):
                 metrics.models.labels(state).set(
@@ -106,16 +108,10 @@ async def run(options: Options) -> None:
                 )
 
         await stack.enter_async_context(
-            health.serve(options.http_port, watching, feed, metrics, refresh)
+            health.serve(options.http_port, signs, feed, metrics, refresh)
         )
         await _wait_for_crd(api)
-        await _ask_offers(offers)
-        watching.expect(offers.optional)
-        insights = Insights()
-        tasks = [
-            asyncio.create_task(feed.run(), name="feed"),
-            asyncio.create_task(feed.follow_offers(insights), name="offers"),
-        ]
+        tasks = [asyncio.create_task(feed.run(), name="feed")]
         tasks += [
             asyncio.create_task(_work(queue, feed, reconciler, metrics), name=f"worker {n}")
             for n in range(WORKERS)
@@ -144,7 +140,6 @@ async def run(options: Options) -> None:
         await kopf.operator(
             registry=handlers,
             settings=watches.settings(),
-            insights=insights,
             clusterwide=not options.namespaces,
             namespaces=options.namespaces,
             stop_flag=ended,
@@ -179,17 +174,6 @@ async def _wait_for_crd(api: Cluster) -> None:
             logger.warning("waiting: %s", problem)
         told = True
         await asyncio.sleep(CRD_RETRY_SECONDS)
-
-
-async def _ask_offers(offers: Offers) -> None:
-    while True:
-        try:
-            await offers.refresh()
-        except OperatorError as error:
-            logger.warning("waiting: %s", error)
-            await asyncio.sleep(CRD_RETRY_SECONDS)
-        else:
-            return
 
 
 async def _work(

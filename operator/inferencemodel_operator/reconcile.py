@@ -108,7 +108,13 @@ class Reconciler:
             record = self._decide(model, model.model, record, memory)
         wanted = children(model.model, record, self._settings)
         if active:
-            problems = await self._apply(model, model.model, record, wanted)
+            done, problems = await self._apply(model, model.model, record, wanted)
+            if done:
+                logger.info("%s", ", ".join(done), extra=about(key))
+            if done and not problems and len(self._queue):
+                # Others wait for their children: what became of these can be told after that.
+                self._queue.add(key)
+                return
         await self._report(model, model.model, record, wanted, problems, memory)
         transient = next((p for p in problems if isinstance(p, TransientError)), None)
         if transient is not None:
@@ -159,8 +165,12 @@ class Reconciler:
         typed: InferenceModel,
         record: VersionsRecord,
         wanted: tuple[Manifest, ...],
-    ) -> list[OperatorError]:
-        """Write what differs: the pods' annotations first, for they are what pollers wait for."""
+    ) -> tuple[list[str], list[OperatorError]]:
+        """Write what differs: the pods' annotations first, for they are what pollers wait for.
+
+        Returns:
+            What was done to children, in words, and what stood in the way.
+        """
         kept = {(child["kind"], child["metadata"]["name"]) for child in wanted}
         work = [
             *(
@@ -176,13 +186,15 @@ class Reconciler:
             ),
         ]
         outcomes = await asyncio.gather(*work, return_exceptions=True)
-        problems = []
+        done, problems = [], []
         for outcome in outcomes:
-            if isinstance(outcome, OperatorError):
+            if isinstance(outcome, str):
+                done.append(outcome)
+            elif isinstance(outcome, OperatorError):
                 problems.append(outcome)
             elif isinstance(outcome, BaseException):
                 raise outcome
-        return problems
+        return done, problems
 
     async def _annotate(self, pod: Pod, target: int | None) -> None:
         if target is None or pod.target == str(target):
@@ -197,15 +209,15 @@ class Reconciler:
         if answer is not None:
             self._cache.put(PODS, answer)
 
-    async def _ensure(self, model: Model, child: Manifest) -> None:
+    async def _ensure(self, model: Model, child: Manifest) -> str | None:
         if await self._applier.ensure(model, child):
-            logger.info(
-                "applied %s %s", child["kind"], child["metadata"]["name"], extra=about(model.key)
-            )
+            return f"applied {child['kind']} {child['metadata']['name']}"
+        return None
 
-    async def _remove(self, model: Model, child: Child) -> None:
+    async def _remove(self, model: Model, child: Child) -> str | None:
         if await self._applier.remove(model, child):
-            logger.info("deleted %s %s", child.kind, child.name, extra=about(model.key))
+            return f"deleted {child.kind} {child.name}"
+        return None
 
     async def _report(
         self,

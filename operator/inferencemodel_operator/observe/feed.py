@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from inferencemodel_operator.cluster import MODELS, WATCHED
-from inferencemodel_operator.errors import OperatorError, RefusedError
-from inferencemodel_operator.observe import watches
+from inferencemodel_operator.errors import OperatorError
+from inferencemodel_operator.observe.informer import RELIST_SECONDS, Informer
 from inferencemodel_operator.observe.objects import Pod
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-
-    from kopf._cogs.structs.references import Insights
 
     from inferencemodel_operator.cache import Cache, Entry
     from inferencemodel_operator.cluster import Cluster, Resource
     from inferencemodel_operator.observe.objects import Key
     from inferencemodel_operator.observe.offers import Offers
     from inferencemodel_operator.observe.pollers import Pollers
-    from inferencemodel_operator.observe.watches import Watches
+    from inferencemodel_operator.observe.signs import Signs
+    from inferencemodel_operator.observe.watches import ModelWatches
     from inferencemodel_operator.queue import WorkQueue
 
 logger = logging.getLogger(__name__)
 
-RELIST_SECONDS: Final = 600.0
+_Task = asyncio.Task[None]
+
 RETRY_SECONDS: Final = 5.0
 OFFER_SECONDS: Final = 10.0
 """How soon a CRD that is installed, or taken away, is noticed."""
@@ -45,7 +45,8 @@ class Feed:
         cache: Cache,
         queue: WorkQueue[Key],
         pollers: Pollers,
-        watches: Watches,
+        watches: ModelWatches,
+        signs: Signs,
         offers: Offers,
         namespaces: Collection[str],
     ) -> None:
@@ -54,6 +55,7 @@ class Feed:
         self._queue = queue
         self._pollers = pollers
         self._watches = watches
+        self._signs = signs
         self._offers = offers
         self._namespaces = tuple(namespaces) or (None,)
         self.complete = asyncio.Event()
@@ -69,76 +71,97 @@ class Feed:
             self._put(resource, obj)
 
     async def run(self) -> None:
-        """List everything when all watches are open, after a gap in one, and now and then."""
+        """Take in all that comes; ends only by being cancelled."""
+        started = time.monotonic()
+        listed = [asyncio.Event(), asyncio.Event()]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._list_models(listed[0]), name="listing of models")
+            group.create_task(self._follow_offers(group, listed[1]), name="offers")
+            for resource in WATCHED:
+                if resource is not MODELS:
+                    listed += [informer.listed for informer in self._inform(group, resource)]
+            for part in listed:
+                await part.wait()
+            logger.info(
+                "watching %d InferenceModels after %.1f s",
+                len(self._cache.snapshot(MODELS)),
+                time.monotonic() - started,
+            )
+            self.complete.set()
+            self._queue_all()
+
+    def _inform(self, group: asyncio.TaskGroup, resource: Resource) -> dict[Informer, _Task]:
+        started = {}
+        for namespace in self._namespaces:
+            informer = Informer(
+                self._cluster,
+                self._cache,
+                resource,
+                namespace,
+                self._signs,
+                seen=self.event,
+                gone=self._gone,
+            )
+            name = f"watch of {resource.plural} in {namespace or 'all namespaces'}"
+            started[informer] = group.create_task(informer.run(), name=name)
+        return started
+
+    async def _follow_offers(self, group: asyncio.TaskGroup, listed: asyncio.Event) -> None:
+        """Watch the optional kinds as their CRDs come and go."""
+        watched: dict[Resource, dict[Informer, _Task]] = {}
+        while True:
+            try:
+                changed = await self._offers.refresh()
+            except OperatorError as error:
+                logger.debug("optional kinds can't be asked for: %s", error)
+            else:
+                for resource in watched.keys() - self._offers.optional:
+                    for task in watched.pop(resource).values():
+                        task.cancel()
+                    for entry in self._cache.prune(resource, self._cache.snapshot(resource), set()):
+                        self._gone(entry)
+                for resource in self._offers.optional - watched.keys():
+                    watched[resource] = self._inform(group, resource)
+                    for informer in watched[resource]:
+                        await informer.listed.wait()
+                if changed:
+                    crds = sorted(resource.crd for resource in self._offers.optional)
+                    logger.info("optional kinds: %s", ", ".join(crds) or "none")
+                    self._queue_all()
+                listed.set()
+            await asyncio.sleep(OFFER_SECONDS * random.uniform(0.9, 1.1))  # noqa: S311
+
+    async def _list_models(self, listed: asyncio.Event) -> None:
+        """List the InferenceModels when kopf's watches are open, after a gap, and now and then."""
         await self._watches.relist.wait()
         while True:
             self._watches.relist.clear()
-            started = time.monotonic()
+            before = self._cache.snapshot(MODELS)
+            uids: set[str] = set()
             try:
-                for resource in WATCHED:
-                    await self._list(resource)
-                for resource in self._offers.optional:
-                    await self._list_optional(resource)
+                for namespace in self._namespaces:
+                    async for page in self._cluster.list(MODELS, namespace):
+                        for obj in page.get("items") or ():
+                            self._put(MODELS, MODELS.name_kind(obj))
+                            uids.add(obj["metadata"]["uid"])
             except OperatorError as error:
                 logger.warning("listing failed, trying again: %s", error)
+                self._watches.relist.set()
                 await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311
                 continue
-            if not self.complete.is_set():
-                logger.info(
-                    "watching %d InferenceModels after %.1f s",
-                    len(self._cache.snapshot(MODELS)),
-                    time.monotonic() - started,
-                )
-            self.complete.set()
-            for model in self._cache.models():
-                self._queue.add(model.key)
+            for gone in self._cache.prune(MODELS, before, uids):
+                logger.info("%s %s was deleted unseen", MODELS.kind, gone.uid)
+                self._gone(gone)
+            listed.set()
             try:
                 async with asyncio.timeout(RELIST_SECONDS * random.uniform(0.9, 1.1)):  # noqa: S311
                     await self._watches.relist.wait()
             except TimeoutError:
-                continue
+                self._queue_all()
 
-    async def follow_offers(self, insights: Insights) -> None:
-        """Have the optional kinds watched as their CRDs come and go."""
-        while True:
-            await asyncio.sleep(OFFER_SECONDS * random.uniform(0.9, 1.1))  # noqa: S311
-            before = self._offers.optional
-            try:
-                if not await self._offers.refresh():
-                    continue
-            except OperatorError as error:
-                logger.debug("optional kinds can't be asked for: %s", error)
-                continue
-            now = self._offers.optional
-            logger.info("optional kinds: %s", ", ".join(sorted(r.crd for r in now)) or "none")
-            for resource in before - now:
-                for gone in self._cache.prune(resource, self._cache.snapshot(resource), set()):
-                    self._gone(gone)
-            self._watches.expect(now)
-            await watches.follow(insights, now)
-            for model in self._cache.models():
-                self._queue.add(model.key)
-
-    async def _list_optional(self, resource: Resource) -> None:
-        try:
-            await self._list(resource)
-        except RefusedError as error:
-            # Who has a child of this kind is told so by its condition; the others need none.
-            logger.warning("%s is not watched: %s", resource.kind, error)
-
-    async def _list(self, resource: Resource) -> None:
-        before = self._cache.snapshot(resource)
-        listed: set[str] = set()
-        for namespace in self._namespaces:
-            async for page in self._cluster.list(resource, namespace):
-                for obj in page:
-                    # The items of a list do not name their kind.
-                    named = {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
-                    self._put(resource, named)
-                    listed.add(obj["metadata"]["uid"])
-        for gone in self._cache.prune(resource, before, listed):
-            logger.info("%s %s was deleted unseen", resource.kind, gone.uid)
-            self._gone(gone)
+    def _queue_all(self) -> None:
+        for model in self._cache.models():
+            self._queue.add(model.key)
 
     def _put(self, resource: Resource, obj: Mapping[str, Any]) -> None:
         try:

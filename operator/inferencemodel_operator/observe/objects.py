@@ -259,7 +259,7 @@ def model(obj: Mapping[str, Any]) -> Model:
         terminating=meta.deletion_timestamp is not None,
         model=typed,
         problem=problem,
-        status=orjson.dumps(obj.get("status") or {}),
+        status=_compact(obj.get("status") or {}),
     )
 
 
@@ -290,9 +290,14 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
         generation=meta.generation,
         terminating=meta.deletion_timestamp is not None,
         owner_uid=owner.uid if owner else None,
-        content=orjson.dumps(kept, option=orjson.OPT_SORT_KEYS),
+        content=_compact(kept),
         deployment=deployment,
     )
+
+
+def _compact(value: object) -> bytes:
+    # orjson leaves its result in a buffer of a power of two, at least a kilobyte.
+    return msgspec.json.encode(value, order="deterministic")
 
 
 def pod(obj: Mapping[str, Any]) -> Pod | None:

@@ -15,6 +15,7 @@ from inferencemodel_operator.access import Access
 from inferencemodel_operator.cluster import CONFIG_MAPS, DEPLOYMENTS, MODELS, SERVICES, Cluster
 from inferencemodel_operator.errors import (
     ApiUnavailableError,
+    ExpiredError,
     PermanentError,
     RefusedError,
     TransientError,
@@ -33,6 +34,8 @@ class Server:
         self.token: str | None = None
         self.answers: list[tuple[int, dict[str, Any]]] = []
         self.seen: list[tuple[str, str, dict[str, str], Any]] = []
+        self.lines: list[dict[str, Any]] = []
+        self.headers: dict[str, str] = {}
         self.url = ""
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -41,8 +44,10 @@ class Server:
         body = await request.text()
         query = dict(request.query)
         self.seen.append((request.method, request.path, query, json.loads(body or "null")))
+        if self.lines:
+            return web.Response(body=b"".join(json.dumps(x).encode() + b"\n" for x in self.lines))
         status, answer = self.answers.pop(0) if self.answers else (200, {})
-        return web.json_response(answer, status=status)
+        return web.json_response(answer, status=status, headers=self.headers)
 
     def refuse(self, status: int, message: str) -> None:
         self.answers.append((status, {"kind": "Status", "message": message}))
@@ -161,7 +166,7 @@ async def test_a_list_is_read_page_by_page(server: Server, api: Cluster) -> None
 
     pages = [page async for page in api.list(SERVICES, None)]
 
-    assert pages == [[{"a": 1}], [{"b": 2}]]
+    assert [page["items"] for page in pages] == [[{"a": 1}], [{"b": 2}]]
     queries = [query for _, _, query, _ in server.seen]
     assert queries[1]["continue"] == "next"
     assert {query["labelSelector"] for query in queries} == {
@@ -216,3 +221,62 @@ async def test_a_kind_that_is_not_installed_is_told_apart(server: Server, api: C
     assert not await api.offers(MODELS)
     server.answers = [(200, {"resources": [{"name": "inferencemodels"}]})]
     assert await api.offers(MODELS)
+
+
+async def test_a_watch_gives_events_until_it_ends(server: Server, api: Cluster) -> None:
+    server.lines = [
+        {"type": "ADDED", "object": {"metadata": {"name": "a", "resourceVersion": "8"}}},
+        {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9"}}},
+    ]
+
+    events = [(kind, obj["metadata"]) async for kind, obj in api.watch(SERVICES, "ns", "7")]
+
+    assert events == [
+        ("ADDED", {"name": "a", "resourceVersion": "8"}),
+        ("BOOKMARK", {"resourceVersion": "9"}),
+    ]
+    _, path, query, _ = server.seen[0]
+    assert path == "/api/v1/namespaces/ns/services"
+    assert (query["watch"], query["resourceVersion"]) == ("true", "7")
+    assert query["labelSelector"] == "app.kubernetes.io/managed-by=inferencemodel-operator"
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(410, ExpiredError), (500, ApiUnavailableError), (429, ApiUnavailableError)]
+)
+async def test_a_watch_tells_why_it_can_not_go_on(
+    server: Server, api: Cluster, code: int, error: type[Exception]
+) -> None:
+    server.lines = [{"type": "ERROR", "object": {"code": code, "message": "too old"}}]
+    with pytest.raises(error, match="too old"):
+        _ = [event async for event in api.watch(SERVICES, None, "7")]
+
+    server.lines = []
+    server.refuse(code, "too old")
+    with pytest.raises(error, match="too old"):
+        _ = [event async for event in api.watch(SERVICES, None, "7")]
+
+
+async def test_an_api_server_that_asks_to_come_later_says_when(
+    server: Server, api: Cluster
+) -> None:
+    server.headers = {"Retry-After": "3"}
+    server.refuse(429, "too many requests")
+    with pytest.raises(ApiUnavailableError) as told:
+        await api.get(SERVICES, "ns", "s")
+    assert told.value.retry_after == 3
+
+    server.headers = {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}
+    server.refuse(503, "away")
+    with pytest.raises(ApiUnavailableError) as told:
+        await api.get(SERVICES, "ns", "s")
+    assert told.value.retry_after == 0
+
+
+async def test_a_creation_names_a_version_that_no_object_has(server: Server, api: Cluster) -> None:
+    wanted = {"metadata": {"namespace": "ns", "name": "s"}}
+    await api.apply(SERVICES, wanted, uid=None)
+    await api.apply(SERVICES, wanted, uid="u")
+    (_, _, _, creation), (_, _, _, update) = server.seen
+    assert creation["metadata"]["resourceVersion"] == "1"
+    assert update["metadata"] == {"namespace": "ns", "name": "s", "uid": "u"}

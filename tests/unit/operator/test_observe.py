@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -17,27 +18,26 @@ from inferencemodel_operator.cluster import (
     HTTP_ROUTES,
     MODELS,
     PODS,
-    SCALED_OBJECTS,
     SERVICES,
-    WATCHED,
     Cluster,
     Resource,
 )
-from inferencemodel_operator.errors import ApiUnavailableError
+from inferencemodel_operator.errors import ApiUnavailableError, ExpiredError
 from inferencemodel_operator.metrics import Metrics, classify
-from inferencemodel_operator.observe import objects, pollers, watches
+from inferencemodel_operator.observe import objects, pollers
 from inferencemodel_operator.observe.feed import Feed
 from inferencemodel_operator.observe.objects import Pod, Trouble
 from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.observe.pollers import Pollers
 from inferencemodel_operator.observe.reports import Unreachable
-from inferencemodel_operator.observe.watches import Watches
+from inferencemodel_operator.observe.signs import DEAD_SECONDS, Signs
+from inferencemodel_operator.observe.watches import ModelWatches
 from inferencemodel_operator.queue import WorkQueue
 from model_poller.status import PollerStatus, VersionState
 from tests.support.pods import StubPoller, told
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 
     from inferencemodel_operator.observe.objects import Key
     from inferencemodel_operator.observe.reports import Report
@@ -245,16 +245,37 @@ class Lists(Cluster):
         self.lists: dict[str, list[dict[str, Any]]] = {}
         self.failures = 0
         self.during: Any = None
+        self.offered: set[Resource] = set()
+        self.listings: Counter[str] = Counter()
+        self.watched: list[tuple[str, str]] = []
+        self.events: dict[str, asyncio.Queue[Any]] = defaultdict(asyncio.Queue)
 
     async def list(
         self, resource: Resource, namespace: str | None
-    ) -> AsyncIterator[list[dict[str, Any]]]:
+    ) -> AsyncIterator[dict[str, Any]]:
         if self.failures:
             self.failures -= 1
-            raise ApiUnavailableError("away")
-        yield self.lists.get(resource.kind, [])
+            raise ApiUnavailableError("away", retry_after=0.02)
+        self.listings[resource.kind] += 1
+        items = self.lists.get(resource.kind, [])
+        yield {"metadata": {"resourceVersion": "50"}, "items": items}
         if self.during is not None and resource is MODELS:
             self.during()
+
+    async def watch(
+        self, resource: Resource, namespace: str | None, version: str
+    ) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
+        self.watched.append((resource.kind, version))
+        while True:
+            event = await self.events[resource.kind].get()
+            if isinstance(event, Exception):
+                raise event
+            if event is None:
+                return
+            yield event
+
+    async def offers(self, resource: Resource) -> bool:
+        return resource in self.offered
 
 
 class Harness:
@@ -263,14 +284,25 @@ class Harness:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self.server, self.cache = Lists(), Cache()
         self.queue: WorkQueue[Key] = WorkQueue()
-        self.watches = Watches(())
+        self.signs = Signs()
+        self.running: list[asyncio.Task[None]] = []
+        self.watches = ModelWatches((), self.signs)
         self.pollers = Pollers(
             session, pollers.direct, self.cache.reports, self.queue.add, Metrics()
         )
         self.feed = Feed(
-            *(self.server, self.cache, self.queue, self.pollers, self.watches),
-            *(Offers(self.server), ()),
+            *(self.server, self.cache, self.queue, self.pollers),
+            *(self.watches, self.signs, Offers(self.server), ()),
         )
+
+    def start(self) -> None:
+        """Run the feed, once."""
+        if not self.running:
+            self.running.append(asyncio.create_task(self.feed.run()))
+
+    def stop(self) -> None:
+        for task in self.running:
+            task.cancel()
 
     async def queued(self) -> set[Key]:
         keys = set()
@@ -290,24 +322,34 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 @pytest.fixture
 async def harness(session: aiohttp.ClientSession) -> AsyncIterator[Harness]:
     made = Harness(session)
-    running = asyncio.create_task(made.feed.run())
     yield made
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    made.stop()
+    await asyncio.gather(*made.running, return_exceptions=True)
     await made.pollers.close()
 
 
-async def relisted(harness: Harness) -> None:
-    harness.watches.relist.set()
+async def until(holds: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
-        while (  # noqa: ASYNC110  the end of a listing has no event of its own
-            harness.watches.relist.is_set() or not harness.feed.complete.is_set()
-        ):
+        while not holds():  # noqa: ASYNC110  what is waited for has no event of its own
             await asyncio.sleep(0.01)
 
 
+async def relisted(harness: Harness) -> None:
+    harness.start()
+    before = harness.server.listings["InferenceModel"]
+    harness.watches.relist.set()
+    await until(
+        lambda: (
+            harness.server.listings["InferenceModel"] > before and harness.feed.complete.is_set()
+        )
+    )
+    await asyncio.sleep(0)
+
+
 async def test_nothing_is_complete_before_all_watches_are_open(harness: Harness) -> None:
+    harness.start()
     harness.feed.event(MODELS, None, model("m", 1))
+    await until(lambda: harness.server.listings["Pod"])
     await asyncio.sleep(0.01)
     assert not harness.feed.complete.is_set()
 
@@ -379,12 +421,7 @@ async def test_one_odd_object_does_not_stop_the_others(
 
 
 class Answer:
-    def __init__(self, status: int) -> None:
-        self.status = status
-        self.ok = status == 200
-
-    def release(self) -> None:
-        return
+    ok = True
 
 
 class Request:
@@ -394,17 +431,17 @@ class Request:
         self.url = URL(f"https://api{path}").with_query(query)
 
 
-async def asked(watching: Watches, path: str, *, watch: bool, status: int = 200) -> None:
+async def asked(watching: ModelWatches, path: str, *, watch: bool) -> None:
     async def send(_: Any) -> Any:
-        return Answer(status)
+        return Answer()
 
     query = {"watch": "true"} if watch else {}
     await watching(Request(path, **query), send)  # type: ignore[arg-type]
 
 
 async def test_a_listing_is_due_when_all_watches_are_open_and_after_each_gap() -> None:
-    watching = Watches(("vision",))
-    paths = [resource.path("vision") for resource in WATCHED]
+    watching = ModelWatches(("vision", "speech"), Signs())
+    paths = [MODELS.path(namespace) for namespace in ("vision", "speech")]
     for path in paths:
         assert not watching.relist.is_set()
         await asked(watching, path, watch=False)
@@ -421,41 +458,73 @@ async def test_a_listing_is_due_when_all_watches_are_open_and_after_each_gap() -
     assert watching.relist.is_set()
 
 
-async def test_a_kind_that_comes_later_is_listed_and_one_that_is_refused_holds_nothing_up() -> None:
-    watching = Watches(())
-    for resource in WATCHED:
-        await asked(watching, resource.path(None), watch=True)
-    watching.relist.clear()
-    watching.expect((HTTP_ROUTES, SCALED_OBJECTS))
-
-    await asked(watching, HTTP_ROUTES.path(None), watch=True)
-    assert not watching.relist.is_set()
-    with pytest.raises(aiohttp.ClientConnectionError, match="can't be watched"):
-        await asked(watching, SCALED_OBJECTS.path(None), watch=False, status=403)
-    assert watching.relist.is_set()
-
-    watching.expect(())
-    assert "httproutes" not in {resource.plural for resource, _ in watching.ages()}
-    with pytest.raises(aiohttp.ClientConnectionError):
-        await asked(watching, HTTP_ROUTES.path(None), watch=True, status=404)
-
-
 async def test_an_api_server_below_a_path_of_its_own_is_recognised() -> None:
-    watching = Watches((), "https://fleet/clusters/c")
-    for resource in WATCHED:
-        await asked(watching, "/clusters/c" + resource.path(None), watch=True)
+    watching = ModelWatches((), Signs(), "https://fleet/clusters/c")
+    await asked(watching, "/clusters/c" + MODELS.path(None), watch=True)
     assert watching.relist.is_set()
 
 
-async def test_a_watch_without_a_sign_of_life_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    watching = Watches(())
-    now = time.monotonic()
-    later = now + watches.DEAD_SECONDS + 1
+def test_a_watch_without_a_sign_of_life_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    signs = Signs()
+    silent, beating, ended = (signs.expect(r) for r in (PODS, SERVICES, DEPLOYMENTS))
+    later = time.monotonic() + DEAD_SECONDS + 1
     monkeypatch.setattr("time.monotonic", lambda: later)
-    alive = WATCHED[1:]
-    for resource in alive:
-        await asked(watching, resource.path(None), watch=True)
-    assert watching.dead() == ["inferencemodels"]
+    beating.beat()
+    signs.drop(ended)
+    assert signs.dead() == ["pods"]
+    assert silent.age > DEAD_SECONDS
+
+
+async def test_a_watch_goes_on_where_the_last_one_ended(harness: Harness) -> None:
+    await relisted(harness)
+    harness.server.watched.clear()
+    events = harness.server.events["Pod"]
+    events.put_nowait(("ADDED", obj("p", 51)))
+    events.put_nowait(("BOOKMARK", {"metadata": {"resourceVersion": "60"}}))
+    events.put_nowait(None)
+    await until(lambda: harness.server.watched == [("Pod", "60")])
+    assert [pod.name for pod in harness.cache.pods(("vision", "m"))] == ["p"]
+
+    events.put_nowait(ApiUnavailableError("cut", retry_after=0.01))
+    await until(lambda: harness.server.watched == [("Pod", "60"), ("Pod", "60")])
+    events.put_nowait(("DELETED", obj("p", 61)))
+    await until(lambda: harness.cache.pods(("vision", "m")) == [])
+    assert harness.server.listings["Pod"] == 1
+
+
+async def test_what_a_watch_has_missed_is_found_by_another_listing(harness: Harness) -> None:
+    harness.server.lists = {"Pod": [obj("lost", 1), obj("kept", 1)]}
+    await relisted(harness)
+    await harness.queued()
+
+    harness.server.lists = {"Pod": [obj("kept", 1)]}
+    harness.server.events["Pod"].put_nowait(ExpiredError("too old"))
+    await until(lambda: harness.server.listings["Pod"] == 2)
+    await until(lambda: len(harness.cache.pods(("vision", "m"))) == 1)
+    assert await harness.queued() == {("vision", "m")}
+
+
+async def test_an_optional_kind_is_watched_while_it_is_offered(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inferencemodel_operator.observe.feed.OFFER_SECONDS", 0.01)
+    harness.server.lists = {
+        "InferenceModel": [model("m", 1)],
+        "HTTPRoute": [obj("m", 1)],
+    }
+    await relisted(harness)
+    assert harness.server.listings["HTTPRoute"] == 0
+    await harness.queued()
+
+    harness.server.offered = {HTTP_ROUTES}
+    await until(lambda: harness.cache.children(("vision", "m")))
+    await until(lambda: len(harness.queue))
+    await harness.queued()
+
+    harness.server.offered = set()
+    await until(lambda: not harness.cache.children(("vision", "m")))
+    await until(lambda: len(harness.queue))
+    assert "httproutes" not in {resource.plural for resource, _ in harness.signs.ages()}
 
 
 # -- pollers
