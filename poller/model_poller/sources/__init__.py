@@ -30,6 +30,9 @@ class StoredObject:
     """Differs after every overwrite: a generation, an ETag, or a file's time of change."""
     md5: bytes | None = None
     """None where the store keeps none, or keeps a better one."""
+    crc64nvme: int | None = None
+    crc32: int | None = None
+    """Both as ``md5``."""
     in_ranges: bool = True
     """Whether any range of it can be asked for, or only the whole."""
 

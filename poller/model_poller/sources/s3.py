@@ -129,7 +129,6 @@ class S3Source:
         answer = self._ask("HEAD", stored.name, headers=headers)
         if answer.status != 200:
             raise self._refused(answer, "s3:GetObject", stored.url)
-        crc32c = answer.header("x-amz-checksum-crc32c")
         # Of a multipart upload it can be a checksum of checksums, and then is said not to be whole.
         whole = (
             answer.header("x-amz-checksum-type") == "FULL_OBJECT" or "-" not in stored.generation
@@ -140,7 +139,9 @@ class S3Source:
         is_md5 = plain and not customer and _MD5.fullmatch(stored.generation)
         return replace(
             stored,
-            crc32c=int.from_bytes(base64.b64decode(crc32c), "big") if crc32c and whole else None,
+            crc32c=_number(answer, "crc32c") if whole else None,
+            crc64nvme=_number(answer, "crc64nvme") if whole else None,
+            crc32=_number(answer, "crc32") if whole else None,
             md5=bytes.fromhex(stored.generation) if is_md5 else None,
         )
 
@@ -220,6 +221,11 @@ class S3Source:
             f"asking for {where} was answered {status} {code}".rstrip() + "; it is tried again",
             answer.retry_after,
         )
+
+
+def _number(answer: Answer, kind: str) -> int | None:
+    told = answer.header(f"x-amz-checksum-{kind}")
+    return int.from_bytes(base64.b64decode(told), "big") if told else None
 
 
 def _told_region(answer: Answer) -> str:

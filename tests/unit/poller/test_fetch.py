@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
+import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import google_crc32c
 import pytest
+from awscrt.checksums import crc64nvme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +28,8 @@ from tests.unit.poller.doubles import MemorySource
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from model_poller.sources import StoredObject
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +108,37 @@ def test_damaged_bytes_are_noticed(tmp_path: Path) -> None:
     source.corrupt = 1
     with pytest.raises(CorruptDownloadError, match=r"gs://models/imagenet/a.*crc32c"):
         run(source, tmp_path)
+
+
+class Digest(MemorySource):
+    """A bucket that tells another checksum than CRC-32C, and that only when it is asked."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def list(self) -> list[StoredObject]:
+        return [replace(stored, crc32c=None) for stored in super().list()]
+
+    def describe(self, stored: StoredObject) -> StoredObject:
+        content, _ = self.objects[stored.path]
+        return {
+            "CRC64NVME": lambda: replace(stored, crc64nvme=crc64nvme(content)),
+            "CRC32": lambda: replace(stored, crc32=zlib.crc32(content)),
+            "MD5": lambda: replace(
+                stored, md5=hashlib.md5(content, usedforsecurity=False).digest()
+            ),
+        }[self._kind]()
+
+
+@pytest.mark.parametrize("kind", ["CRC64NVME", "CRC32", "MD5"])
+def test_whatever_checksum_a_store_tells_is_compared(tmp_path: Path, kind: str) -> None:
+    source = Digest(kind)
+    source.put("a", os.urandom(5000))
+    run(source, tmp_path / "whole")
+    source.corrupt = 1
+    with pytest.raises(CorruptDownloadError, match=rf"gs://models/imagenet/a.* {kind} "):
+        run(source, tmp_path / "damaged")
 
 
 def test_an_object_that_was_replaced_is_not_mixed_with_the_new_one(tmp_path: Path) -> None:
