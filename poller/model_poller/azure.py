@@ -141,10 +141,12 @@ class AzureIdentity:
         return {name.strip(): value.strip() for name, _, value in pairs if value}
 
     def _sas(self) -> str:
-        told = self._credentials.get("AZURE_STORAGE_SAS_TOKEN")
-        told = told or self._connection().get("SharedAccessSignature", "")
+        connection = self._connection()
+        told = connection.get("SharedAccessSignature")
+        if not told and "AccountKey" not in connection:
+            told = self._credentials.get("AZURE_STORAGE_SAS_TOKEN")
         # White space in a URL would be refused with the whole of it in the message.
-        return "".join(told.split()).lstrip("?")
+        return "".join((told or "").split()).lstrip("?")
 
     def _key(self) -> str | None:
         told = self._connection().get("AccountKey")
