@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-import threading
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +33,8 @@ from awscrt.auth import (
 from awscrt.http import HttpHeaders, HttpRequest
 
 from model_poller.errors import AccessDeniedError, UnreachableError
-from model_poller.sources.http_calls import Answer, HttpCalls, require_printable
+from model_poller.renewal import Renewed
+from model_poller.sources.http_calls import Answer, HttpCalls
 from model_poller.sources.xml_answers import parse_xml, text
 
 if TYPE_CHECKING:
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from model_poller.credentials import Credentials
 
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
-_RENEW_SECONDS = 300.0
-"""Before they expire. Containers and instances hand out new ones at least so early."""
 _METADATA_TIMEOUT_SECONDS = 2.0
 """Machines without one swallow what is sent to its address."""
 _SIGN_SECONDS = 5.0
@@ -59,8 +57,8 @@ class Keys:
     token: str | None = field(repr=False)
     principal: str
     """Whose they are, for messages."""
-    expires: float | None = None
-    """Unix time; None: never."""
+    expires: float = math.inf
+    """Unix time."""
 
 
 class AwsIdentity:
@@ -75,8 +73,7 @@ class AwsIdentity:
             or credentials.get("AWS_DEFAULT_REGION")
             or "us-east-1"
         )
-        self._lock = threading.Lock()
-        self._kept: Keys | None = None
+        self._found = Renewed(self._find)
 
     @property
     def principal(self) -> str:
@@ -85,12 +82,11 @@ class AwsIdentity:
             return "an anonymous caller"
         if key := self._credentials.get("AWS_ACCESS_KEY_ID"):
             return f"the access key {key}"
-        return self._kept.principal if self._kept else "the caller"
+        return self._found.kept.principal if self._found.kept else "the caller"
 
     def forget(self) -> None:
         """Get new keys for the next request: the present ones were refused."""
-        with self._lock:
-            self._kept = None
+        self._found.forget()
 
     def sign(
         self,
@@ -135,9 +131,7 @@ class AwsIdentity:
             else AwsSignedBodyHeaderType.NONE,
         )
         aws_sign_request(request, config).result(_SIGN_SECONDS)
-        signed = {name: value for name, value in request.headers if name.lower() != "host"}
-        require_printable(signed, keys.principal)
-        return signed
+        return {name: value for name, value in request.headers if name.lower() != "host"}
 
     def keys(self) -> Keys:
         """What to sign with now.
@@ -148,18 +142,7 @@ class AwsIdentity:
         get = self._credentials.get
         if (key := get("AWS_ACCESS_KEY_ID")) and (secret := get("AWS_SECRET_ACCESS_KEY")):
             return Keys(key, secret, get("AWS_SESSION_TOKEN"), f"the access key {key}")
-        with self._lock:
-            kept = self._kept
-            if kept and (kept.expires is None or kept.expires - time.time() > _RENEW_SECONDS):
-                return kept
-            try:
-                self._kept = self._find()
-            except UnreachableError:
-                # The old ones do for some minutes more.
-                if kept is None or kept.expires is None or kept.expires <= time.time():
-                    raise
-                return kept
-            return self._kept
+        return self._found.get()
 
     def _find(self) -> Keys:
         get = self._credentials.get
@@ -197,7 +180,7 @@ class AwsIdentity:
             urlencode(form).encode(),
         )
         told = parse_xml(answer.body)
-        if answer.status != 200 or told is None:
+        if answer.status != 200 or told is None or not text(told, "Expiration"):
             raise AccessDeniedError(
                 f"{role} can't be assumed with the token in {file}: {_reason(answer)}; the role's"
                 " trust policy has to allow sts:AssumeRoleWithWebIdentity to this service account"
@@ -241,7 +224,7 @@ class AwsIdentity:
             role = _body(calls.send("GET", folder, proof)).partition("\n")[0]
             answer = calls.send("GET", folder + role, proof)
         except UnreachableError as error:
-            if self._kept:
+            if self._found.kept:
                 raise
             raise _no_credentials() from error
         finally:

@@ -15,7 +15,6 @@ import binascii
 import hashlib
 import hmac
 import json
-import threading
 import time
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -24,7 +23,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from model_poller.errors import AccessDeniedError, InvalidSettingsError, UnreachableError
-from model_poller.sources.http_calls import Answer, HttpCalls, require_printable
+from model_poller.renewal import Renewed
+from model_poller.sources.http_calls import Answer, HttpCalls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 API_VERSION = "2021-12-02"
 _RESOURCE = "https://storage.azure.com/"
-_RENEW_SECONDS = 300.0
-"""Before they expire."""
 _METADATA_TIMEOUT_SECONDS = 2.0
 """Machines without one swallow what is sent to its address."""
 _SIGNED_HEADERS = (
@@ -65,8 +63,7 @@ class AzureIdentity:
         self._credentials = credentials
         self._account = account
         self._anonymous = anonymous
-        self._lock = threading.Lock()
-        self._kept: _Token | None = None
+        self._found = Renewed(self._find)
 
     @property
     def account(self) -> str | None:
@@ -108,8 +105,7 @@ class AzureIdentity:
 
     def forget(self) -> None:
         """Get a new token for the next request: the present one was refused."""
-        with self._lock:
-            self._kept = None
+        self._found.forget()
 
     def prove(
         self, method: str, url: str, headers: Mapping[str, str]
@@ -131,8 +127,7 @@ class AzureIdentity:
         if key := self._key():
             proven["Authorization"] = self._shared_key(key, method, url, proven)
         else:
-            proven["Authorization"] = f"Bearer {self._token()}"
-        require_printable(proven, self.principal)
+            proven["Authorization"] = f"Bearer {self._found.get().value}"
         return target, proven
 
     def _connection(self) -> dict[str, str]:
@@ -174,20 +169,6 @@ class AzureIdentity:
             ) from None
         digest = hmac.digest(secret, "\n".join(lines).encode(), hashlib.sha256)
         return f"SharedKey {account}:{base64.b64encode(digest).decode()}"
-
-    def _token(self) -> str:
-        with self._lock:
-            kept = self._kept
-            if kept and kept.expires - time.time() > _RENEW_SECONDS:
-                return kept.value
-            try:
-                self._kept = self._find()
-            except UnreachableError:
-                # The old one does for some minutes more.
-                if kept is None or kept.expires <= time.time():
-                    raise
-                return kept.value
-            return self._kept.value
 
     def _find(self) -> _Token:
         get = self._credentials.get
@@ -245,7 +226,7 @@ class AzureIdentity:
                 {"Metadata": "true"},
             )
         except UnreachableError as error:
-            if self._kept:
+            if self._found.kept:
                 raise
             raise AccessDeniedError(
                 "no Azure credentials found; give AZURE_STORAGE_CONNECTION_STRING,"

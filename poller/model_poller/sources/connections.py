@@ -6,9 +6,15 @@ import http.client
 import os
 import ssl
 import threading
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import certifi
+
+from model_poller.errors import AccessDeniedError, UnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Connections:
@@ -40,6 +46,34 @@ class Connections:
                 self.host, self._port, timeout=self._timeout, context=self._tls
             )
         return http.client.HTTPConnection(self.host, self._port, timeout=self._timeout)
+
+    def request(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+    ) -> http.client.HTTPResponse:
+        """Ask, and get what the answer begins with; the connection is closed where this fails.
+
+        Raises:
+            UnreachableError: the server did not answer.
+            AccessDeniedError: what proves who asks can't be sent.
+        """
+        try:
+            connection.request(method, target, body=body or None, headers=dict(headers))
+            return connection.getresponse()
+        except (ValueError, http.client.InvalidURL):
+            connection.close()
+            # From None: what can't be sent is in the message, and may be a secret.
+            raise AccessDeniedError(
+                f"the credentials for {self.host} hold characters that can't be sent; write them"
+                " anew"
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise UnreachableError(f"{self.host} does not answer ({error})") from error
 
     def keep(self, connection: http.client.HTTPConnection) -> None:
         """Take one back whose last answer was read to its end."""

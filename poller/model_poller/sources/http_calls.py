@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from model_poller.errors import AccessDeniedError, UnreachableError
+from model_poller.errors import UnreachableError
 from model_poller.sources.connections import Connections
 
 if TYPE_CHECKING:
@@ -118,15 +118,16 @@ class HttpCalls:
         headers: Mapping[str, str],
         body: bytes,
     ) -> Answer:
+        response = self._connections.request(connection, method, target, headers, body)
         try:
-            connection.request(method, target, body=body or None, headers=dict(headers))
-            response = connection.getresponse()
             content = response.read(_LIMIT_BYTES)
             if response.length:
                 raise http.client.IncompleteRead(content, response.length)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise UnreachableError(f"{self._connections.host} does not answer ({error})") from error
+            raise UnreachableError(
+                f"{self._connections.host} broke off its answer ({error})"
+            ) from error
         if response.isclosed() and not response.will_close:
             self._connections.keep(connection)
         else:
@@ -137,15 +138,3 @@ class HttpCalls:
     def close(self) -> None:
         """Close the kept connections."""
         self._connections.close()
-
-
-def require_printable(headers: Mapping[str, str], principal: str) -> None:
-    """Refuse what ``http.client`` would refuse with the secret in its message.
-
-    Raises:
-        AccessDeniedError
-    """
-    if not all(value.isascii() and value.isprintable() for value in headers.values()):
-        raise AccessDeniedError(
-            f"the credentials of {principal} hold characters that can't be sent; write them anew"
-        )

@@ -7,7 +7,7 @@ straight into the caller's buffer.
 from __future__ import annotations
 
 import http.client
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from model_poller.errors import UnreachableError
@@ -104,19 +104,11 @@ class HttpRanges:
         self, target: str, headers: Mapping[str, str]
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         if kept := self._connections.kept():
-            try:
-                kept.request("GET", target, headers=dict(headers))
-                return kept, kept.getresponse()
-            except (OSError, http.client.HTTPException):
-                # It may have been closed by the server meanwhile.
-                kept.close()
+            # The server may have closed it meanwhile.
+            with suppress(UnreachableError):
+                return kept, self._connections.request(kept, "GET", target, headers)
         connection = self._connections.new()
-        try:
-            connection.request("GET", target, headers=dict(headers))
-            return connection, connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise UnreachableError(f"{self._connections.host} does not answer ({error})") from error
+        return connection, self._connections.request(connection, "GET", target, headers)
 
     def close(self) -> None:
         """Close the kept connections."""

@@ -160,7 +160,6 @@ FAULTS = {
     "403": Fault(status=403),
     "404": Fault(status=404),
     "429": Fault(status=429, headers={"Retry-After": "1"}),
-    "500": Fault(status=500),
     "503": Fault(status=503),
 }
 SOMETIMES = 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
@@ -132,11 +133,18 @@ def test_a_key_that_is_none_is_told() -> None:
 
 
 def test_a_secret_that_no_header_takes_is_not_told() -> None:
-    with Answering(lambda _: Reply(body=token("hid\nden"))) as metadata:
-        who = identity({"AZURE_POD_IDENTITY_AUTHORITY_HOST": metadata.url})
+    with Answering(lambda _: Reply(body=token("hid\nxyz"))) as metadata:
+        container = AzureSource(
+            parse_uri("az://models/imagenet"),
+            endpoint=metadata.url,
+            account=None,
+            anonymous=False,
+            credentials=Credentials({"AZURE_POD_IDENTITY_AUTHORITY_HOST": metadata.url}),
+        )
         with pytest.raises(AccessDeniedError, match="write them anew") as told:
-            who.prove("GET", BLOB, {})
-    assert "hid" not in str(told.value)
+            container.list()
+    assert "xyz" not in "".join(traceback.format_exception(told.value))
+    container.close()
 
 
 @pytest.mark.parametrize(

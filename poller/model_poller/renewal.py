@@ -1,0 +1,64 @@
+"""What is handed out for a while, and renewed before it expires."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from model_poller.errors import UnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_RENEW_SECONDS = 300.0
+"""Before it expires. Containers and instances are handed new keys at least so early."""
+_PAUSE_SECONDS = 30.0
+"""Between two questions to who does not answer, while what was handed out still counts."""
+
+
+class Expiring(Protocol):
+    """Keys or a token."""
+
+    @property
+    def expires(self) -> float:
+        """Unix time."""
+
+
+T = TypeVar("T", bound=Expiring)
+
+
+class Renewed(Generic[T]):
+    """Keeps what ``find`` hands out; threads that need it meanwhile wait for one question."""
+
+    def __init__(self, find: Callable[[], T]) -> None:
+        self._find = find
+        self._lock = threading.Lock()
+        self._next = 0.0
+        self.kept: T | None = None
+        """The last that was handed out."""
+
+    def get(self) -> T:
+        """What counts now.
+
+        Raises:
+            UnreachableError: nothing counts any more, and no answer came.
+            Whatever else ``find`` raises.
+        """
+        with self._lock:
+            kept, now = self.kept, time.time()
+            if kept and kept.expires - now > (0.0 if now < self._next else _RENEW_SECONDS):
+                return kept
+            try:
+                self.kept = self._find()
+            except UnreachableError:
+                if kept is None or kept.expires <= now:
+                    raise
+                self._next = now + _PAUSE_SECONDS
+                return kept
+            return self.kept
+
+    def forget(self) -> None:
+        """Find anew at the next use: what is kept was refused."""
+        with self._lock:
+            self.kept = None
