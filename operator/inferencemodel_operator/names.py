@@ -79,3 +79,23 @@ def ingress(name: str) -> str:
 def versions_config_map(name: str) -> str:
     """Name of the ConfigMap that holds the target version and the quarantined ones."""
     return f"{name}-versions"
+
+
+def autoscaler(name: str) -> str:
+    """Name of the HorizontalPodAutoscaler, or of KEDA's ScaledObject."""
+    return name
+
+
+def disruption_budget(name: str) -> str:
+    """Name of the PodDisruptionBudget."""
+    return name
+
+
+def route(name: str) -> str:
+    """Name of the HTTPRoute and of the GRPCRoute."""
+    return name
+
+
+def network_policy(name: str) -> str:
+    """Name of the NetworkPolicy."""
+    return name

@@ -12,10 +12,12 @@ DEFAULT_POLLER_IMAGE: Final = "inferencemodel/poller:0.1.0"
 class Settings:
     """Settings of the pure builders.
 
-    Each of them is part of the pod template, so changing one restarts the serving pods, pod by
-    pod. Nothing else of the operator's own release is in there.
+    Those of the poller are part of the pod template, so changing one restarts the serving pods, pod
+    by pod. Nothing else of the operator's own release is in there.
     """
 
     poller_image: str = DEFAULT_POLLER_IMAGE
     poller_image_pull_policy: str | None = None
     """Always, IfNotPresent, Never, or None for the cluster's own default."""
+    namespace: str = "inferencemodel-system"
+    """The operator's own, from which pollers are asked; part of no pod template."""

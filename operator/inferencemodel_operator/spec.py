@@ -37,6 +37,28 @@ class ObjectMeta(_Part, frozen=True):
     deletion_timestamp: str | None = None
 
 
+class Completion(_Part, frozen=True):
+    """``spec.model.completion``: what a version has to come with."""
+
+    marker: str | None = None
+    manifest: Literal["Optional", "Required"] = "Optional"
+    public_key: str | None = None
+
+
+class WarmupConfigMap(_Part, frozen=True):
+    """``spec.model.warmup.configMap``."""
+
+    name: str
+    key: str = "tf_serving_warmup_requests"
+
+
+class Warmup(_Part, frozen=True):
+    """``spec.model.warmup``; exactly one is set."""
+
+    uri: str | None = None
+    config_map: WarmupConfigMap | None = None
+
+
 class Model(_Part, frozen=True):
     """``spec.model``: which model, and which of its versions."""
 
@@ -46,6 +68,14 @@ class Model(_Part, frozen=True):
     min_version: int | None = None
     num_versions: int = 1
     retain_versions: int = 2
+    completion: Completion = Completion()
+    warmup: Warmup | None = None
+
+    @property
+    def claim(self) -> str | None:
+        """The PersistentVolumeClaim that holds the versions; None for other kinds of storage."""
+        scheme, _, rest = self.storage_uri.partition("://")
+        return rest.partition("/")[0] if scheme == "pvc" else None
 
 
 class SecretRef(_Part, frozen=True):
@@ -61,10 +91,31 @@ class PubSub(_Part, frozen=True):
     endpoint: str | None = None
 
 
-class Notifications(_Part, frozen=True):
-    """``spec.source.notifications``."""
+class Sqs(_Part, frozen=True):
+    """``spec.source.notifications.sqs``."""
 
-    pubsub: PubSub
+    queue_url: str
+
+
+class Notifications(_Part, frozen=True):
+    """``spec.source.notifications``; exactly one is set."""
+
+    pubsub: PubSub | None = None
+    sqs: Sqs | None = None
+
+
+class Azure(_Part, frozen=True):
+    """``spec.source.azure``."""
+
+    account: str
+
+
+class Fetch(_Part, frozen=True):
+    """``spec.source.fetch``: how much of the network a replica's fetch may take."""
+
+    parallelism: int | None = None
+    max_bandwidth: Quantity | None = None
+    """Bytes a second."""
 
 
 class Source(_Part, frozen=True):
@@ -73,6 +124,10 @@ class Source(_Part, frozen=True):
     service_account_name: str | None = None
     secret_ref: SecretRef | None = None
     endpoint: str | None = None
+    region: str | None = None
+    path_style: bool = False
+    azure: Azure | None = None
+    fetch: Fetch = Fetch()
     anonymous: bool = False
     poll_interval: Duration = Duration(30)
     """Seconds."""
@@ -163,6 +218,68 @@ class Ingress(_Part, frozen=True):
     tls: IngressTls | None = None
 
 
+class Keda(_Part, frozen=True):
+    """``spec.autoscaling.keda``."""
+
+    triggers: tuple[dict[str, Any], ...]
+    polling_interval: int = 30
+    """Seconds."""
+    cooldown_period: int = 300
+    """Seconds."""
+
+
+class Autoscaling(_Part, frozen=True):
+    """``spec.autoscaling``: the fields of autoscaling/v2, or KEDA."""
+
+    max_replicas: int
+    min_replicas: int = 1
+    metrics: tuple[dict[str, Any], ...] = ()
+    behavior: dict[str, Any] = {}
+    keda: Keda | None = None
+
+
+class DisruptionBudget(_Part, frozen=True):
+    """``spec.disruptionBudget``."""
+
+    enabled: bool = True
+    max_unavailable: int | str = 1
+
+
+class ParentRef(_Part, frozen=True):
+    """A Gateway, or a listener of one."""
+
+    name: str
+    group: str = "gateway.networking.k8s.io"
+    kind: str = "Gateway"
+    namespace: str | None = None
+    section_name: str | None = None
+    port: int | None = None
+
+
+class Gateway(_Part, frozen=True):
+    """``spec.gateway``."""
+
+    parent_refs: tuple[ParentRef, ...]
+    hostnames: tuple[str, ...] = ()
+    path: str = "/"
+    grpc_hostnames: tuple[str, ...] = ()
+
+
+class NetworkPolicy(_Part, frozen=True):
+    """``spec.networkPolicy``."""
+
+    enabled: bool = False
+    from_: tuple[dict[str, Any], ...] = msgspec.field(default=(), name="from")
+
+
+class TopologySpreadConstraint(_Part, frozen=True):
+    """How the pods are spread over the values of one node label."""
+
+    topology_key: str
+    max_skew: int = 1
+    when_unsatisfiable: Literal["ScheduleAnyway", "DoNotSchedule"] = "ScheduleAnyway"
+
+
 class Toleration(_Part, frozen=True):
     """A toleration, as in Kubernetes' own pods."""
 
@@ -184,6 +301,9 @@ class Template(_Part, frozen=True):
     """``spec.template``: what the pods get beside what the operator gives them."""
 
     metadata: TemplateMetadata = TemplateMetadata()
+    image_pull_secrets: tuple[SecretRef, ...] = ()
+    priority_class_name: str | None = None
+    topology_spread_constraints: tuple[TopologySpreadConstraint, ...] | None = None
     node_selector: dict[str, str] = {}
     tolerations: tuple[Toleration, ...] = ()
     affinity: dict[str, Any] = {}
@@ -196,9 +316,13 @@ class InferenceModelSpec(_Part, frozen=True):
     source: Source = Source()
     server: Server = Server()
     replicas: int = 1
+    autoscaling: Autoscaling | None = None
+    disruption_budget: DisruptionBudget = DisruptionBudget()
     suspend: bool = False
     service: Service = Service()
     ingress: Ingress | None = None
+    gateway: Gateway | None = None
+    network_policy: NetworkPolicy = NetworkPolicy()
     template: Template = Template()
 
 
@@ -207,6 +331,25 @@ class InferenceModel(_Part, frozen=True):
 
     metadata: ObjectMeta
     spec: InferenceModelSpec
+    replicas_given: bool = True
+    """Whether anybody set ``spec.replicas``, or it is the schema's default alone."""
+
+    @property
+    def replicas(self) -> int | None:
+        """How many pods the operator asks for; None where it leaves the number as it is.
+
+        It does so while an autoscaler sets it, and where nobody says another one: then what an
+        autoscaler left stays when autoscaling is taken away.
+        """
+        if self.spec.autoscaling is not None or not self.replicas_given:
+            return None
+        return self.spec.replicas
+
+    @property
+    def most_replicas(self) -> int:
+        """The greatest number of pods that there can be on purpose."""
+        autoscaling = self.spec.autoscaling
+        return self.spec.replicas if autoscaling is None else autoscaling.max_replicas
 
     @property
     def key(self) -> tuple[str, str]:
@@ -269,7 +412,8 @@ def decode(obj: Mapping[str, Any]) -> InferenceModel:
         InvalidModelError: its shape is not the one of this release.
     """
     try:
-        return msgspec.convert(obj, InferenceModel, dec_hook=_decode_value)
+        model = msgspec.convert(obj, InferenceModel, dec_hook=_decode_value)
+        return msgspec.structs.replace(model, replicas_given=_replicas_given(obj))
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `$")
         metadata = obj.get("metadata") or {}
@@ -279,6 +423,18 @@ def decode(obj: Mapping[str, Any]) -> InferenceModel:
             problem,
             "correct it, and install the CRD and the operator of the same release",
         ) from None
+
+
+def _replicas_given(obj: Mapping[str, Any]) -> bool:
+    """Whether some field manager owns ``spec.replicas``; a default is nobody's."""
+    managed = obj["metadata"].get("managedFields")
+    if not managed:
+        return True
+    return any(
+        "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
+        for entry in managed
+        if not entry.get("subresource") or entry["subresource"] == "scale"
+    )
 
 
 def _decode_value(kind: type, value: object) -> object:

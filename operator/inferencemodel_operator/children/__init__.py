@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inferencemodel_operator.children import config_map, deployment, ingress, service
+from inferencemodel_operator.children import (
+    autoscaler,
+    config_map,
+    deployment,
+    disruption_budget,
+    ingress,
+    network_policy,
+    routes,
+    service,
+)
 
 if TYPE_CHECKING:
     from inferencemodel_operator.children.manifest import Manifest
@@ -26,6 +35,11 @@ def children(
         service.build(model),
         service.build_headless(model),
         deployment.build(model, settings),
+        autoscaler.build(model),
+        disruption_budget.build(model),
         ingress.build(model),
+        routes.build_http(model),
+        routes.build_grpc(model),
+        network_policy.build(model, settings),
     )
     return tuple(child for child in wanted if child is not None)

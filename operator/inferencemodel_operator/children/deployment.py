@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from inferencemodel_operator import names
 from inferencemodel_operator.children import model_server, pod, poller
 from inferencemodel_operator.children.manifest import Manifest, manifest, present
+from inferencemodel_operator.spec import TopologySpreadConstraint
 
 if TYPE_CHECKING:
     from inferencemodel_operator.settings import Settings
@@ -22,7 +23,7 @@ def build(model: InferenceModel, settings: Settings) -> Manifest:
         names.deployment(model.name),
         {
             "spec": {
-                "replicas": model.spec.replicas,
+                **present(replicas=model.replicas),
                 "selector": {"matchLabels": names.selector(model.name)},
                 # No pod leaves before its successor serves: requests never wait for a start.
                 "strategy": {
@@ -58,14 +59,39 @@ def pod_template(model: InferenceModel, settings: Settings) -> Manifest:
             enableServiceLinks=False,
             terminationGracePeriodSeconds=model_server.GRACE_SECONDS,
             securityContext=pod.POD_SECURITY,
+            imagePullSecrets=[{"name": secret.name} for secret in template.image_pull_secrets],
+            priorityClassName=template.priority_class_name,
+            topologySpreadConstraints=_spread(model),
             nodeSelector=template.node_selector,
             tolerations=[_toleration(toleration) for toleration in template.tolerations],
             affinity=template.affinity,
             initContainers=[poller.container(model, settings)],
             containers=[model_server.container(model)],
-            volumes=pod.volumes(source.secret_ref.name if source.secret_ref else None),
+            volumes=pod.volumes(model),
         ),
     }
+
+
+_EVENLY = (
+    TopologySpreadConstraint(topology_key="kubernetes.io/hostname"),
+    TopologySpreadConstraint(topology_key="topology.kubernetes.io/zone"),
+)
+"""By default, as far as there is room: one host's or one zone's end takes few pods."""
+
+
+def _spread(model: InferenceModel) -> list[Manifest]:
+    given = model.spec.template.topology_spread_constraints
+    return [
+        {
+            "topologyKey": constraint.topology_key,
+            "maxSkew": constraint.max_skew,
+            "whenUnsatisfiable": constraint.when_unsatisfiable,
+            "labelSelector": {"matchLabels": names.selector(model.name)},
+            # Else the pods that a rollout replaces would count as well.
+            "matchLabelKeys": ["pod-template-hash"],
+        }
+        for constraint in (_EVENLY if given is None else given)
+    ]
 
 
 def _toleration(toleration: Toleration) -> Manifest:

@@ -64,6 +64,7 @@ def container(model: InferenceModel) -> Manifest:
         volumeMounts=[
             pod.mount("models", pod.MODELS_DIR, read_only=True),
             pod.mount("tmp", "/tmp"),  # noqa: S108 - a volume of the pod's own
+            *pod.claim_mount(model),
         ],
     )
 

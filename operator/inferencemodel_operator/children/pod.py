@@ -8,6 +8,7 @@ from inferencemodel_operator import names
 
 if TYPE_CHECKING:
     from inferencemodel_operator.children.manifest import Manifest
+    from inferencemodel_operator.spec import InferenceModel
 
 MODELS_DIR: Final = "/models"
 SERVER_CONFIG_DIR: Final = f"{MODELS_DIR}/.server"
@@ -15,6 +16,9 @@ POD_INFO_DIR: Final = "/etc/podinfo"
 TARGET_FILE: Final = f"{POD_INFO_DIR}/target-version"
 CREDENTIALS_DIR: Final = "/etc/model-source"
 CREDENTIALS_FILE: Final = f"{CREDENTIALS_DIR}/key.json"
+CLAIM_DIR: Final = "/mnt/model-source"
+"""Where the claim of ``pvc://`` is, in both containers: versions are links that lead there."""
+WARMUP_DIR: Final = "/etc/warmup"
 
 USER: Final = 65532
 """The user and group of both containers; anything but root."""
@@ -39,8 +43,8 @@ def mount(volume: str, path: str, *, read_only: bool = False) -> Manifest:
     return {**wanted, "readOnly": True} if read_only else wanted
 
 
-def volumes(secret: str | None) -> list[Manifest]:
-    """The volumes of the pod; ``secret`` holds the credentials for the bucket."""
+def volumes(model: InferenceModel) -> list[Manifest]:
+    """The volumes of the pod."""
     target = f"metadata.annotations['{names.TARGET_VERSION_ANNOTATION}']"
     wanted: list[Manifest] = [
         {"name": "models", "emptyDir": {}},
@@ -57,9 +61,22 @@ def volumes(secret: str | None) -> list[Manifest]:
             },
         },
     ]
-    if secret is not None:
+    source, claim, warmup = model.spec.source, model.spec.model.claim, model.spec.model.warmup
+    if source.secret_ref is not None:
         # Group-readable: the files belong to root, the poller reads them through fsGroup.
-        wanted.append(
-            {"name": "model-source", "secret": {"secretName": secret, "defaultMode": 0o440}}
-        )
+        secret = {"secretName": source.secret_ref.name, "defaultMode": 0o440}
+        wanted.append({"name": "model-source", "secret": secret})
+    if claim is not None:
+        mounted = {"claimName": claim, "readOnly": True}
+        wanted.append({"name": "model-claim", "persistentVolumeClaim": mounted})
+    if warmup is not None and warmup.config_map is not None:
+        item = {"key": warmup.config_map.key, "path": warmup.config_map.key}
+        files = {"name": warmup.config_map.name, "items": [item], "defaultMode": 0o440}
+        wanted.append({"name": "warmup", "configMap": files})
     return wanted
+
+
+def claim_mount(model: InferenceModel) -> list[Manifest]:
+    """The mount of the claim that holds the versions, if one does."""
+    claim = model.spec.model.claim
+    return [] if claim is None else [mount("model-claim", CLAIM_DIR, read_only=True)]

@@ -11,7 +11,7 @@ from inferencemodel_operator.record import TARGET_KEY
 
 if TYPE_CHECKING:
     from inferencemodel_operator.settings import Settings
-    from inferencemodel_operator.spec import InferenceModel
+    from inferencemodel_operator.spec import InferenceModel, Model, Source
 
 
 def container(model: InferenceModel, settings: Settings) -> Manifest:
@@ -42,35 +42,74 @@ def container(model: InferenceModel, settings: Settings) -> Manifest:
 
 def arguments(model: InferenceModel) -> list[str]:
     """The poller's command line."""
-    source = model.spec.source
+    source, wanted = model.spec.source, model.spec.model
     arguments = [
         f"--model-name={model.model_name}",
-        f"--storage-uri={model.spec.model.storage_uri}",
+        f"--storage-uri={wanted.storage_uri}",
         f"--models-dir={pod.MODELS_DIR}",
         f"--server-address=127.0.0.1:{names.GRPC_PORT}",
         f"--server-config-dir={pod.SERVER_CONFIG_DIR}",
         f"--target-file={pod.TARGET_FILE}",
         f"--http-port={names.POLLER_PORT}",
         f"--poll-interval={source.poll_interval}",
-        f"--num-versions={model.spec.model.num_versions}",
-        f"--retain-versions={model.spec.model.retain_versions}",
+        f"--num-versions={wanted.num_versions}",
+        f"--retain-versions={wanted.retain_versions}",
         "--log-format=json",
     ]
     if source.endpoint:
         arguments.append(f"--endpoint={source.endpoint}")
     if source.anonymous:
         arguments.append("--anonymous")
-    if source.notifications is not None:
-        pubsub = source.notifications.pubsub
-        arguments.append(f"--pubsub-subscription={pubsub.subscription}")
-        if pubsub.endpoint:
-            arguments.append(f"--pubsub-endpoint={pubsub.endpoint}")
+    arguments += [*_store(model), *_notifications(source), *_demands(wanted)]
     server = model.spec.server
     if server.batching is not None:
         parameters = batching.textproto(server.batching, server.threads)
         arguments.append(f"--batching-parameters={parameters}")
     # Kubernetes would read $(NAME) in them as a variable, and $$ as one $.
     return [argument.replace("$", "$$") for argument in arguments]
+
+
+def _store(model: InferenceModel) -> list[str]:
+    source = model.spec.source
+    fetch = source.fetch
+    options = {
+        "region": source.region,
+        "azure-account": source.azure and source.azure.account,
+        "credentials-dir": source.secret_ref and pod.CREDENTIALS_DIR,
+        "source-dir": model.spec.model.claim and pod.CLAIM_DIR,
+        "parallelism": fetch.parallelism,
+        "max-bandwidth": fetch.max_bandwidth and round(fetch.max_bandwidth.value),
+    }
+    given = [f"--{name}={value}" for name, value in options.items() if value]
+    return [*given, "--path-style"] if source.path_style else given
+
+
+def _notifications(source: Source) -> list[str]:
+    wanted = source.notifications
+    arguments = []
+    if wanted and wanted.pubsub:
+        arguments.append(f"--pubsub-subscription={wanted.pubsub.subscription}")
+        if wanted.pubsub.endpoint:
+            arguments.append(f"--pubsub-endpoint={wanted.pubsub.endpoint}")
+    if wanted and wanted.sqs:
+        arguments.append(f"--sqs-queue-url={wanted.sqs.queue_url}")
+    return arguments
+
+
+def _demands(wanted: Model) -> list[str]:
+    completion, warmup = wanted.completion, wanted.warmup
+    arguments = []
+    if completion.marker:
+        arguments.append(f"--complete-marker={completion.marker}")
+    if completion.manifest == "Required":
+        arguments.append("--require-manifest")
+    if completion.public_key:
+        arguments.append(f"--manifest-public-key={completion.public_key}")
+    if warmup and warmup.uri:
+        arguments.append(f"--warmup-requests={warmup.uri}")
+    if warmup and warmup.config_map:
+        arguments.append(f"--warmup-requests={pod.WARMUP_DIR}/{warmup.config_map.key}")
+    return arguments
 
 
 def _environment(model: InferenceModel) -> list[Manifest]:
@@ -84,7 +123,8 @@ def _environment(model: InferenceModel) -> list[Manifest]:
         _field("POD_NAME", "metadata.name"),
         _field("POD_NAMESPACE", "metadata.namespace"),
     ]
-    if model.spec.source.secret_ref is not None:
+    is_google = model.spec.model.storage_uri.startswith("gs://")
+    if model.spec.source.secret_ref is not None and is_google:
         environment.append(
             {"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": pod.CREDENTIALS_FILE}
         )
@@ -114,4 +154,8 @@ def _mounts(model: InferenceModel) -> list[Manifest]:
     ]
     if model.spec.source.secret_ref is not None:
         mounts.append(pod.mount("model-source", pod.CREDENTIALS_DIR, read_only=True))
+    mounts += pod.claim_mount(model)
+    warmup = model.spec.model.warmup
+    if warmup is not None and warmup.config_map is not None:
+        mounts.append(pod.mount("warmup", pod.WARMUP_DIR, read_only=True))
     return mounts

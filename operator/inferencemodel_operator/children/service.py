@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from inferencemodel_operator import names
 from inferencemodel_operator.children.manifest import Manifest, manifest
@@ -25,7 +25,7 @@ def build(model: InferenceModel) -> Manifest:
                 "selector": names.selector(model.name),
                 "ports": [
                     _port("http", service.http_port),
-                    _port("grpc", service.grpc_port),
+                    _port("grpc", service.grpc_port) | _H2C,
                 ],
             }
         },
@@ -51,11 +51,16 @@ def build_headless(model: InferenceModel) -> Manifest:
                 "selector": names.selector(model.name),
                 "ports": [
                     _port("http", names.HTTP_PORT),
-                    _port("grpc", names.GRPC_PORT),
+                    _port("grpc", names.GRPC_PORT) | _H2C,
                 ],
             }
         },
     )
+
+
+_H2C: Final[Manifest] = {"appProtocol": "kubernetes.io/h2c"}
+"""Tells a gateway to speak HTTP/2 without TLS to the gRPC port
+(https://kubernetes.io/docs/concepts/services-networking/service/#application-protocol)."""
 
 
 def _port(name: str, port: int) -> Manifest:

@@ -58,9 +58,9 @@ def test_the_poller_reads_what_the_spec_says(model: InferenceModel) -> None:
     source, versions = model.spec.source, model.spec.model
     assert read.model == model.model_name
     assert read.base == Path("/models", model.model_name)
-    assert [place.uri for place in read.locations] == [versions.storage_uri.rstrip("/")]
+    assert [place.uri for place in read.source.locations] == [versions.storage_uri.rstrip("/")]
     assert read.poll_interval == float(source.poll_interval)
-    assert (read.endpoint, read.anonymous) == (source.endpoint, source.anonymous)
+    assert (read.source.endpoint, read.source.anonymous) == (source.endpoint, source.anonymous)
     assert (read.policy.num_versions, read.policy.retain_versions) == (
         versions.num_versions,
         versions.retain_versions,
@@ -68,6 +68,23 @@ def test_the_poller_reads_what_the_spec_says(model: InferenceModel) -> None:
     pubsub = source.notifications.pubsub if source.notifications else None
     assert read.subscription == (pubsub.subscription if pubsub else None)
     assert read.pubsub_endpoint == (pubsub.endpoint if pubsub else None)
+    sqs = source.notifications.sqs if source.notifications else None
+    assert read.sqs_queue_url == (sqs.queue_url if sqs else None)
+    assert read.source.region == source.region
+    assert read.source.azure_account == (source.azure.account if source.azure else None)
+    assert read.source.mount == (Path("/mnt/model-source") if versions.claim else None)
+    assert read.source.credentials.folder == (
+        Path("/etc/model-source") if source.secret_ref else None
+    )
+    assert read.fetch.parallelism == source.fetch.parallelism
+    limit = source.fetch.max_bandwidth
+    assert read.fetch.bandwidth == (float(limit.value) if limit else None)
+    assert read.complete_marker == versions.completion.marker
+    assert read.manifest_public_key == versions.completion.public_key
+    assert read.require_manifest == (
+        versions.completion.manifest == "Required" or bool(versions.completion.public_key)
+    )
+    assert bool(read.warmup_requests) == (versions.warmup is not None)
     assert read.http_port == names.POLLER_PORT
     assert bool(read.batching_parameters) == (model.spec.server.batching is not None)
     assert not read.policy.follow_newest

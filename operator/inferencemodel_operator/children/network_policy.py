@@ -1,0 +1,46 @@
+"""The NetworkPolicy: requests and the operator come in, nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inferencemodel_operator import names
+from inferencemodel_operator.children.manifest import Manifest, manifest, present
+
+if TYPE_CHECKING:
+    from inferencemodel_operator.settings import Settings
+    from inferencemodel_operator.spec import InferenceModel
+
+
+def build(model: InferenceModel, settings: Settings) -> Manifest | None:
+    """The policy; None where it is not asked for.
+
+    What goes out is not limited: where a bucket, its tokens and its notifications are is known to
+    nobody but the stores' own libraries.
+    """
+    wanted = model.spec.network_policy
+    if not wanted.enabled:
+        return None
+    requests = {
+        "ports": [_port(names.HTTP_PORT), _port(names.GRPC_PORT)],
+        **present(**{"from": list(wanted.from_)}),
+    }
+    operator = {"matchLabels": {"kubernetes.io/metadata.name": settings.namespace}}
+    reports = {"ports": [_port(names.POLLER_PORT)], "from": [{"namespaceSelector": operator}]}
+    return manifest(
+        model,
+        "networking.k8s.io/v1",
+        "NetworkPolicy",
+        names.network_policy(model.name),
+        {
+            "spec": {
+                "podSelector": {"matchLabels": names.selector(model.name)},
+                "policyTypes": ["Ingress"],
+                "ingress": [requests, reports],
+            }
+        },
+    )
+
+
+def _port(number: int) -> Manifest:
+    return {"port": number, "protocol": "TCP"}
