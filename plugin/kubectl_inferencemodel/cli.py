@@ -262,8 +262,7 @@ def _ask(
         whole = f"/v1/models/{model.served_name}{path}"
         status, answer = cluster.ask_service(model.metadata.name, whole, body)
     if status != 200:
-        words = answer[:500].decode(errors="replace").strip()
-        raise AnswerError(f"{model.metadata.name} answers {status}: {words}")
+        raise AnswerError(f"{model.metadata.name} answers {status}: {predictions.problem(answer)}")
     return answer
 
 

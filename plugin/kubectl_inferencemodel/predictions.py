@@ -139,6 +139,15 @@ def read(answer: bytes) -> list[Any]:
         raise AnswerError(f"not an answer of predict: {text}") from error
 
 
+def problem(answer: bytes) -> str:
+    """What a model server, or the API server before it, says is wrong."""
+    try:
+        told = json.loads(answer)
+        return str(told.get("error") or told["message"])
+    except (ValueError, KeyError, AttributeError):
+        return answer[:500].decode(errors="replace").strip()
+
+
 def _named(count: int, names: Sequence[str]) -> list[str]:
     return [names[n] if n < len(names) else f"class {n}" for n in range(count)]
 

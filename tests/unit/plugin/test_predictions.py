@@ -74,3 +74,16 @@ def test_labels_are_found_in_what_models_answer(
 def test_an_answer_without_predictions_is_shown() -> None:
     with pytest.raises(AnswerError, match="Servable not found"):
         predictions.read(b'{"error": "Servable not found"}')
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b'{"error": "no such op"}', "no such op"),
+        (b'{"kind": "Status", "message": "no endpoints"}', "no endpoints"),
+        (b"<html>bad gateway</html>", "<html>bad gateway</html>"),
+        (b"[]", "[]"),
+    ],
+)
+def test_a_refusal_is_told_in_the_servers_own_words(answer: bytes, words: str) -> None:
+    assert predictions.problem(answer) == words

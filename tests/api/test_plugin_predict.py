@@ -1,0 +1,98 @@
+"""``kubectl inferencemodel predict`` with a real model: a picture in, labels out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kubectl_inferencemodel.errors import AnswerError
+from tests.api.test_plugin import Plugin, create, tell
+from tests.support import crd
+from tests.support.kubectl import Kubectl
+from tests.unit.devserver.harness import ModelServer, publish
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from devcluster.client import Api
+
+pytestmark = pytest.mark.api
+
+# How red a picture is, and how blue: from the bytes of a PNG file to labels with scores.
+_BUILD = """
+import sys
+import tensorflow as tf
+
+class Colours(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def classify(self, image_bytes):
+        def one(image):
+            pixels = tf.cast(tf.io.decode_png(image, channels=3), tf.float32) / 255.0
+            mean = tf.reduce_mean(pixels, axis=[0, 1])
+            return tf.stack([mean[0], mean[2]])
+        scores = tf.map_fn(one, image_bytes, fn_output_signature=tf.float32)
+        classes = tf.tile([["red", "blue"]], [tf.shape(image_bytes)[0], 1])
+        return {"classes": classes, "scores": scores}
+
+model = Colours()
+tf.saved_model.save(model, sys.argv[1], signatures={"serving_default": model.classify})
+tf.io.write_file(sys.argv[2], tf.io.encode_png(tf.constant([[[51, 0, 204]]], tf.uint8)))
+"""
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One pixel, more blue than red; the model lies beside it."""
+    directory = tmp_path_factory.mktemp("colours")
+    subprocess.run(
+        [sys.executable, "-c", _BUILD, str(directory / "model"), str(directory / "picture.png")],
+        check=True,
+        capture_output=True,
+        timeout=180,
+    )
+    return directory / "picture.png"
+
+
+@pytest.fixture(scope="module")
+def plugin(api_server: Api, picture: Path) -> Iterator[Plugin]:
+    """With an InferenceModel ``colours``, whose URL leads to a model server."""
+    base_path = picture.parent / "base"
+    publish(picture.parent / "model", base_path, 7)
+    with (
+        crd.installed(api_server) as namespace,
+        ModelServer.of(picture.parent / "server", base_path, name="colours") as server,
+    ):
+        kubectl = Kubectl(api_server.program, api_server.kubeconfig, namespace)
+        create(kubectl, "colours")
+        url = f"http://127.0.0.1:{server.rest_port}/v1/models/colours"
+        tell(kubectl, "colours", active=7, target=7, url=url)
+        yield Plugin(kubectl)
+
+
+def test_a_picture_becomes_labels(plugin: Plugin, picture: Path) -> None:
+    printed = plugin("predict", "colours", f"--image={picture}", "--via=url")
+    rows = [line.split()[:2] for line in printed.splitlines()]
+    assert rows[1:3] == [["0.800", "blue"], ["0.200", "red"]]
+    assert "by version 7 of colours" in printed
+
+
+def test_a_certain_version_can_be_asked_and_one_that_is_not_served_says_so(
+    plugin: Plugin, picture: Path
+) -> None:
+    of = ("predict", "colours", f"--image={picture}", "--via=url")
+    assert plugin.json(*of, "--version=7")["version"] == 7
+    with pytest.raises(AnswerError, match="colours answers 404: Servable not found"):
+        plugin(*of, "--version=6")
+
+
+def test_what_is_no_picture_gets_the_model_servers_own_words(
+    plugin: Plugin, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    with pytest.raises(AnswerError, match="answers 400"):
+        plugin("predict", "colours", f"--image={text}", "--via=url")
