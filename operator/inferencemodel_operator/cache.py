@@ -63,6 +63,10 @@ class Cache:
         """All children that name an InferenceModel, whether it owns them or not."""
         return list(self._children.get(key, {}).values())
 
+    def every_pod(self) -> list[Pod]:
+        """The pods of all InferenceModels."""
+        return [pod for pods in self._pods.values() for pod in pods.values()]
+
     def pods(self, key: Key) -> list[Pod]:
         """The pods of one InferenceModel, by name."""
         pods = self._pods.get(key, {})

@@ -17,12 +17,13 @@ from inferencemodel_operator.errors import (
     ApiUnavailableError,
     ConflictError,
     ExpiredError,
+    NotLeadingError,
     RefusedError,
     TransientError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
     from aiohttp import ClientResponse
     from aiohttp.client_middlewares import ClientMiddlewareType
@@ -96,6 +97,7 @@ GRPC_ROUTES: Final = Resource(
 )
 SCALED_OBJECTS: Final = Resource("keda.sh/v1alpha1", "ScaledObject", "scaledobjects", optional=True)
 PODS: Final = Resource("v1", "Pod", "pods")
+LEASES: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
 EVENTS: Final = Resource("events.k8s.io/v1", "Event", "events")
 
 OPTIONAL: Final = (HTTP_ROUTES, GRPC_ROUTES, SCALED_OBJECTS)
@@ -134,9 +136,16 @@ class Cluster:
     refuses the content.
     """
 
-    def __init__(self, access: Access, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        access: Access,
+        session: aiohttp.ClientSession,
+        *,
+        may_write: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._server = access.server
         self._session = session
+        self._may_write = may_write
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
         """Read one object; None when there is none."""
@@ -280,9 +289,24 @@ class Cluster:
         except _NotFoundError:
             return None
 
-    async def create(self, resource: Resource, wanted: Object) -> None:
-        """Create an object."""
-        await self._json("POST", resource.path(wanted["metadata"]["namespace"]), body=wanted)
+    async def create(self, resource: Resource, wanted: Object) -> Object:
+        """Create an object.
+
+        Raises:
+            ConflictError: there is one of that name.
+        """
+        return await self._json("POST", resource.path(wanted["metadata"]["namespace"]), body=wanted)
+
+    async def replace(self, resource: Resource, wanted: Object) -> Object:
+        """Replace an object as it was read.
+
+        Raises:
+            ConflictError: it was changed since.
+        """
+        metadata = wanted["metadata"]
+        return await self._json(
+            "PUT", resource.path(metadata["namespace"], metadata["name"]), body=wanted
+        )
 
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
         """Delete just this object; no error when it is gone already."""
@@ -301,6 +325,8 @@ class Cluster:
         body: Object | None = None,
         content_type: str = "application/json",
     ) -> Object:
+        if method != "GET" and not self._may_write():
+            raise NotLeadingError(f"{method} {path}: not sent, for another replica may lead")
         try:
             async with self._session.request(
                 method,

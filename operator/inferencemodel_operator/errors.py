@@ -5,12 +5,14 @@ OperatorError
 │   ├── InvalidModelError       the InferenceModel can't be understood
 │   ├── InvalidRecordError      the versions ConfigMap can't be understood
 │   ├── NameConflictError       an object of a child's name belongs to somebody else
+│   ├── LostLeadershipError     another replica of the operator leads, or soon may
 │   ├── NotOfferedError         the API server doesn't know a child's kind
 │   └── RefusedError            the API server refuses a child as it is (quota, admission, schema)
 └── TransientError              heals by waiting: retried with backoff and jitter
     ├── ApiUnavailableError     the API server can't be asked, or asks to come later
     ├── ConflictError           the object is not, or no longer, the one that was meant
     ├── ExpiredError            the API server no longer has what came after a version
+    ├── NotLeadingError         this replica of the operator may not write
     └── PollerUnavailableError  a pod's poller can't be asked
 
 Every message names the object, what is wrong with it, and what to do.
@@ -76,6 +78,14 @@ class RefusedError(PermanentError):
         self.name = name
 
 
+class LostLeadershipError(PermanentError):
+    """Another replica of the operator leads, or soon may: this one has to end."""
+
+    def __init__(self, lease: str, holder: str | None) -> None:
+        why = f"{holder} holds it" if holder else "it could not be renewed in time"
+        super().__init__(f"{lease} is lost: {why}; ending, to start anew as a standby")
+
+
 class NotOfferedError(PermanentError):
     """A child of a kind that the API server doesn't know."""
 
@@ -99,6 +109,10 @@ class ApiUnavailableError(TransientError):
         super().__init__(problem)
         self.retry_after = retry_after
         """Seconds that the API server asked to wait."""
+
+
+class NotLeadingError(TransientError):
+    """A write of a replica that does not, or no longer, lead; it was not sent."""
 
 
 class ExpiredError(TransientError):

@@ -7,7 +7,9 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
+import uuid
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from inferencemodel_operator.apply import Applier
 from inferencemodel_operator.cache import Cache
 from inferencemodel_operator.cluster import MODELS, OPTIONAL, WATCHED, Cluster
 from inferencemodel_operator.errors import OperatorError, PermanentError, TransientError
+from inferencemodel_operator.leadership import Leadership
 from inferencemodel_operator.logs import about
 from inferencemodel_operator.metrics import Metrics
 from inferencemodel_operator.observe import pollers, watches
@@ -55,6 +58,8 @@ class Options:
     namespaces: tuple[str, ...]
     poller_access: str
     http_port: int
+    lease: tuple[str, str] | None
+    """Namespace and name of the Lease that the replicas share; None for a single one."""
     settings: Settings
 
 
@@ -79,7 +84,8 @@ async def run(options: Options) -> None:
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(cluster.connect(access, watches=watches_held))
         requests = await stack.enter_async_context(cluster.session(pool, metrics, access))
-        api = Cluster(access, requests)
+        leadership = _leadership(options, Cluster(access, requests))
+        api = Cluster(access, requests, may_write=leadership.holds if leadership else lambda: True)
         proxied = options.poller_access == "proxy" or (
             options.poller_access == "auto" and not access.in_cluster
         )
@@ -111,9 +117,25 @@ async def run(options: Options) -> None:
             health.serve(options.http_port, signs, feed, metrics, refresh)
         )
         await _wait_for_crd(api)
-        tasks = [asyncio.create_task(feed.run(), name="feed")]
+        leading, ended = asyncio.Event(), asyncio.Event()
+
+        async def lead() -> None:
+            if leadership is not None:
+                await leadership.acquired.wait()
+            await feed.complete.wait()
+            polling.start(cache.every_pod())
+            metrics.leading.set(1)
+            leading.set()
+            await ended.wait()
+
+        tasks = [
+            asyncio.create_task(feed.run(), name="feed"),
+            asyncio.create_task(lead(), name="lead"),
+        ]
+        if leadership is not None:
+            tasks.append(asyncio.create_task(leadership.run(), name="leadership"))
         tasks += [
-            asyncio.create_task(_work(queue, feed, reconciler, metrics), name=f"worker {n}")
+            asyncio.create_task(_work(queue, leading, reconciler, metrics), name=f"worker {n}")
             for n in range(WORKERS)
         ]
 
@@ -130,11 +152,12 @@ async def run(options: Options) -> None:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await polling.close()
+            if leadership is not None:
+                await leadership.release()
 
         handlers = watches.registry(feed.event)
         kopf.on.login(registry=handlers)(login)
         kopf.on.cleanup(registry=handlers)(stop)
-        ended = asyncio.Event()
         for task in tasks:
             task.add_done_callback(lambda _: ended.set())
         await kopf.operator(
@@ -149,6 +172,14 @@ async def run(options: Options) -> None:
         for task in tasks:
             if task.done() and not task.cancelled():
                 task.result()
+
+
+def _leadership(options: Options, api: Cluster) -> Leadership | None:
+    if options.lease is None:
+        return None
+    namespace, name = options.lease
+    replica = os.environ.get("POD_NAME") or socket.gethostname()
+    return Leadership(api, namespace, name, f"{replica}_{uuid.uuid4().hex[:8]}")
 
 
 def _poll_session(access: Access, *, proxied: bool) -> aiohttp.ClientSession:
@@ -177,9 +208,9 @@ async def _wait_for_crd(api: Cluster) -> None:
 
 
 async def _work(
-    queue: WorkQueue[Key], feed: Feed, reconciler: Reconciler, metrics: Metrics
+    queue: WorkQueue[Key], leading: asyncio.Event, reconciler: Reconciler, metrics: Metrics
 ) -> None:
-    await feed.complete.wait()
+    await leading.wait()
     while True:
         key = await queue.get()
         try:
@@ -187,7 +218,7 @@ async def _work(
                 await reconciler.reconcile(key)
         except TransientError as error:
             metrics.reconciles.labels("retried").inc()
-            queue.retry(key)
+            queue.retry(key, at_least=getattr(error, "retry_after", 0.0))
             if queue.failures(key) == QUIET_RETRIES:
                 logger.warning("still trying: %s", error, extra=about(key))
         except PermanentError as error:
@@ -232,6 +263,14 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str, str]:
         default="auto",
         help="reach pods by their address or through the API server; auto: by address in a cluster",
     )
+    command.add_argument(
+        "--lease-namespace",
+        default=os.environ.get("POD_NAMESPACE", ""),
+        metavar="NS",
+        help="where the Lease is by which one of several replicas leads; default: POD_NAMESPACE; "
+        "without either this is the only replica",
+    )
+    command.add_argument("--lease-name", default=names.FIELD_MANAGER, metavar="NAME")
     command.add_argument("--http-port", type=int, default=8080, help="0 for none")
     command.add_argument("--log-format", choices=("json", "text"), default="json")
     command.add_argument(
@@ -243,6 +282,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str, str]:
         namespaces=tuple(dict.fromkeys(given.namespace)),
         poller_access=given.poller_access,
         http_port=given.http_port,
+        lease=(given.lease_namespace, given.lease_name) if given.lease_namespace else None,
         settings=Settings(
             poller_image=given.poller_image,
             poller_image_pull_policy=given.poller_image_pull_policy,

@@ -55,6 +55,9 @@ class Metrics:
             "InferenceModels that are being reconciled now",
             registry=self.registry,
         )
+        self.leading = Gauge(
+            f"{prefix}_leading", "1 while this replica leads, 0 on standby", registry=self.registry
+        )
         self.requests = Counter(
             f"{prefix}_api_requests_total",
             "Requests to the API server by verb, resource and outcome",
@@ -122,4 +125,6 @@ def classify(method: str, path: str, query: dict[str, str]) -> tuple[str, str]:
     if method == "GET":
         one = "get" if len(parts) > 1 else "list"
         return "watch" if query.get("watch") == "true" else one, resource
-    return {"POST": "create", "PATCH": "patch", "DELETE": "delete"}.get(method, method), resource
+    return {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}.get(
+        method, method
+    ), resource

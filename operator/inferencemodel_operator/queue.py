@@ -71,8 +71,12 @@ class WorkQueue(Generic[K]):
             timer.cancel()
         self._timers[key] = loop.call_at(due, self._due, key)
 
-    def retry(self, key: K) -> float:
+    def retry(self, key: K, *, at_least: float = 0.0) -> float:
         """Have a failed key reconciled later, and later again with each failure.
+
+        Args:
+            key: what failed.
+            at_least: seconds that somebody asked to wait.
 
         Returns:
             The delay in seconds.
@@ -82,7 +86,7 @@ class WorkQueue(Generic[K]):
         longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(failures, 16))
         now = asyncio.get_running_loop().time()
         self._next_retry = max(now, self._next_retry + 1 / RETRIES_PER_SECOND)
-        delay = max(longest * random.uniform(0.5, 1.0), self._next_retry - now)  # noqa: S311
+        delay = max(longest * random.uniform(0.5, 1.0), self._next_retry - now, at_least)  # noqa: S311
         self.add_after(key, delay)
         return delay
 

@@ -90,6 +90,18 @@ class Operator:
         self._process = None
         return code
 
+    def kill(self) -> None:
+        """End it by SIGKILL, as a node that dies would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(timeout=10)
+        self._process = None
+
+    def ended(self) -> int | None:
+        """Its exit code if it has ended by itself."""
+        assert self._process is not None
+        return self._process.poll()
+
     def restart(self) -> None:
         """End it and start another one."""
         self.stop()

@@ -17,7 +17,7 @@ from inferencemodel_operator.observe.reports import Report, Unreachable
 from model_poller import status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from inferencemodel_operator.metrics import Metrics
     from inferencemodel_operator.observe.objects import Key, Pod
@@ -61,10 +61,19 @@ class Pollers:
         self._changed = changed
         self._metrics = metrics
         self._tasks: dict[str, tuple[str, asyncio.Task[None]]] = {}
+        self._asking = False
         metrics.long_polls.set_function(lambda: len(self._tasks))
+
+    def start(self, pods: Iterable[Pod]) -> None:
+        """Begin to ask these pods, and from now on all that come: a standby asks none."""
+        self._asking = True
+        for pod in pods:
+            self.sync(pod)
 
     def sync(self, pod: Pod) -> None:
         """Begin, go on or end asking a pod, by what the pod is now."""
+        if not self._asking:
+            return
         if not askable(pod):
             self.drop(pod.uid)
             return

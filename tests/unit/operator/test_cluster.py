@@ -16,6 +16,7 @@ from inferencemodel_operator.cluster import CONFIG_MAPS, DEPLOYMENTS, MODELS, SE
 from inferencemodel_operator.errors import (
     ApiUnavailableError,
     ExpiredError,
+    NotLeadingError,
     PermanentError,
     RefusedError,
     TransientError,
@@ -280,3 +281,17 @@ async def test_a_creation_names_a_version_that_no_object_has(server: Server, api
     (_, _, _, creation), (_, _, _, update) = server.seen
     assert creation["metadata"]["resourceVersion"] == "1"
     assert update["metadata"] == {"namespace": "ns", "name": "s", "uid": "u"}
+
+
+async def test_a_replica_that_does_not_lead_reads_and_writes_nothing(
+    server: Server, tmp_path: Path
+) -> None:
+    access = Access(kubeconfig(tmp_path, server.url, {"token": "t"}))
+    async with cluster.connect(access, watches=0) as pool, cluster.session(pool, access) as session:
+        standby = Cluster(access, session, may_write=lambda: False)
+        assert await standby.get(SERVICES, "ns", "s") == {}
+        with pytest.raises(NotLeadingError):
+            await standby.apply(SERVICES, {"metadata": {"namespace": "ns", "name": "s"}}, uid=None)
+        with pytest.raises(NotLeadingError):
+            await standby.delete(SERVICES, "ns", "s", uid="u")
+    assert [method for method, *_ in server.seen] == ["GET"]

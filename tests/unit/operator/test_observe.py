@@ -290,6 +290,7 @@ class Harness:
         self.pollers = Pollers(
             session, pollers.direct, self.cache.reports, self.queue.add, Metrics()
         )
+        self.pollers.start(())
         self.feed = Feed(
             *(self.server, self.cache, self.queue, self.pollers),
             *(self.watches, self.signs, Offers(self.server), ()),
@@ -524,7 +525,7 @@ async def test_an_optional_kind_is_watched_while_it_is_offered(
     harness.server.offered = set()
     await until(lambda: not harness.cache.children(("vision", "m")))
     await until(lambda: len(harness.queue))
-    assert "httproutes" not in {resource.plural for resource, _ in harness.signs.ages()}
+    await until(lambda: HTTP_ROUTES not in dict(harness.signs.ages()))
 
 
 # -- pollers
@@ -550,6 +551,7 @@ async def test_a_pods_report_is_known_when_it_changes_and_gone_with_the_pod(
         changed.put_nowait,
         Metrics(),
     )
+    asking.start(())
     running = pod(initContainerStatuses=[container("poller", **RUNNING)])
 
     async def heard() -> Report:
@@ -592,6 +594,7 @@ async def test_what_changes_all_the_time_is_no_news(
         changed.put_nowait,
         Metrics(),
     )
+    asking.start(())
     fetching = told({1: VersionState.FETCHING})
     (version,) = fetching.versions
 

@@ -1,0 +1,167 @@
+"""Which of the operator's replicas works: the one that holds a Lease.
+
+The rules are those of Kubernetes' own components (client-go, tools/leaderelection): a holder renews
+the Lease all the time; whoever has watched it unchanged for its duration, by the own clock, takes
+it; a holder that can't renew gives up before anybody else may take it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import random
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from inferencemodel_operator.cluster import LEASES
+from inferencemodel_operator.errors import ConflictError, LostLeadershipError, OperatorError
+
+if TYPE_CHECKING:
+    from inferencemodel_operator.cluster import Cluster, Object
+
+logger = logging.getLogger(__name__)
+
+LEASE_SECONDS: Final = 12
+"""Unchanged for so long, a Lease is anybody's."""
+RENEW_SECONDS: Final = 8.0
+"""Without a renewal for so long, the holder stops working."""
+RETRY_SECONDS: Final = 2.0
+"""Between two renewals, and between two looks at somebody else's Lease."""
+
+
+class Leadership:
+    """One replica's part in the election."""
+
+    def __init__(self, cluster: Cluster, namespace: str, name: str, identity: str) -> None:
+        """Start without the Lease.
+
+        Args:
+            cluster: where the Lease is.
+            namespace: the Lease's.
+            name: the Lease's.
+            identity: of this replica; another one's must differ.
+        """
+        self._cluster = cluster
+        self._namespace = namespace
+        self._name = name
+        self._identity = identity
+        self._lease: Object | None = None
+        self._seen_at = 0.0
+        self._valid_until = 0.0
+        self.acquired = asyncio.Event()
+        """Set once this replica is the leader; it stays one until `run` ends."""
+
+    def holds(self) -> bool:
+        """Whether nobody else can be the leader now."""
+        return time.monotonic() < self._valid_until
+
+    async def run(self) -> None:
+        """Become the leader when it is this replica's turn, and stay it.
+
+        Raises:
+            LostLeadershipError: the Lease is somebody else's by now, or soon may be.
+        """
+        told = ""
+        while not await self._attempt():
+            holder = self._holder()
+            if holder != told:
+                logger.info("standing by: %s leads", holder or "nobody")
+            told = holder
+            await asyncio.sleep(RETRY_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311
+        logger.info("leading as %s", self._identity)
+        self.acquired.set()
+        while True:
+            await asyncio.sleep(RETRY_SECONDS)
+            try:
+                async with asyncio.timeout(self._valid_until - time.monotonic()):
+                    while not await self._attempt():
+                        if self._holder() != self._identity:
+                            raise LostLeadershipError(
+                                f"Lease {self._namespace}/{self._name}", self._holder()
+                            )
+                        await asyncio.sleep(RETRY_SECONDS / 4)
+            except TimeoutError:
+                raise LostLeadershipError(f"Lease {self._namespace}/{self._name}", None) from None
+
+    async def release(self) -> None:
+        """Leave the Lease to the next one; without it, that one waits for its duration."""
+        if self._lease is None or not self.holds():
+            return
+        self._valid_until = 0.0
+        spec = {**self._lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+        try:
+            await self._cluster.replace(LEASES, {**self._lease, "spec": spec})
+        except OperatorError as error:
+            logger.warning("the Lease was not released: %s", error)
+
+    def _holder(self) -> str:
+        holder: str = (self._lease or {"spec": {}})["spec"].get("holderIdentity") or ""
+        return holder
+
+    async def _attempt(self) -> bool:
+        """Take or renew the Lease; whether it is this replica's now."""
+        started = time.monotonic()
+        try:
+            if self._lease is None or self._holder() != self._identity:
+                await self._look()
+                if self._lease is not None and not self._free():
+                    return False
+            self._lease = await self._write()
+        except ConflictError:
+            # Somebody else was there first; the next attempt sees who.
+            await self._forget()
+            return False
+        except OperatorError as error:
+            logger.warning("Lease %s/%s: %s", self._namespace, self._name, error)
+            return False
+        self._valid_until = started + RENEW_SECONDS
+        return True
+
+    async def _look(self) -> None:
+        found = await self._cluster.get(LEASES, self._namespace, self._name)
+        if found is None or self._lease is None or _version(found) != _version(self._lease):
+            self._seen_at = time.monotonic()
+        self._lease = found
+
+    async def _forget(self) -> None:
+        try:
+            await self._look()
+        except OperatorError as error:
+            logger.warning("Lease %s/%s: %s", self._namespace, self._name, error)
+
+    def _free(self) -> bool:
+        if self._lease is None or self._holder() in ("", self._identity):
+            return True
+        duration: int = self._lease["spec"].get("leaseDurationSeconds") or LEASE_SECONDS
+        return time.monotonic() >= self._seen_at + duration
+
+    async def _write(self) -> Object:
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        spec: dict[str, Any] = {
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": LEASE_SECONDS,
+            "renewTime": now,
+        }
+        if self._lease is None:
+            spec |= {"acquireTime": now, "leaseTransitions": 0}
+            return await self._cluster.create(
+                LEASES,
+                {
+                    "apiVersion": LEASES.api_version,
+                    "kind": LEASES.kind,
+                    "metadata": {"namespace": self._namespace, "name": self._name},
+                    "spec": spec,
+                },
+            )
+        before = self._lease["spec"]
+        if self._holder() == self._identity:
+            spec |= {name: before.get(name) for name in ("acquireTime", "leaseTransitions")}
+        else:
+            spec |= {"acquireTime": now, "leaseTransitions": before.get("leaseTransitions", 0) + 1}
+        return await self._cluster.replace(LEASES, {**self._lease, "spec": spec})
+
+
+def _version(lease: Object) -> str:
+    version: str = lease["metadata"]["resourceVersion"]
+    return version
