@@ -17,10 +17,11 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus, urlsplit
 
+import msgspec
+
 from model_poller.aws import AwsIdentity, told_permission, told_principal
 from model_poller.errors import (
     AccessDeniedError,
-    BucketNotFoundError,
     InvalidSettingsError,
     PollerError,
     UnreachableError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from model_poller.credentials import Credentials
+    from model_poller.sources.http_calls import Answer
 
 _WAIT_SECONDS = 20
 """The longest that SQS offers."""
@@ -44,6 +46,21 @@ _GAP_SECONDS = 1.0
 _LAST_RETRY_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
+
+
+class _Message(msgspec.Struct, rename="pascal"):
+    receipt_handle: str
+    body: str = ""
+    attributes: dict[str, str] = {}
+
+
+class _Received(msgspec.Struct, rename="pascal"):
+    messages: list[_Message] | None = None
+
+
+class _Refusal(msgspec.Struct):
+    kind: str = msgspec.field(default="", name="__type")
+    message: str = ""
 
 
 class Queue:
@@ -114,34 +131,41 @@ class Queue:
         self._calls.close()
 
     def _poll(self, wait: int) -> int:
-        told = self._call(
+        answer = self._call(
             "ReceiveMessage",
             MaxNumberOfMessages=_BATCH,
             WaitTimeSeconds=wait,
             MessageSystemAttributeNames=["SentTimestamp"],
         )
-        messages = told.get("Messages") or []
+        try:
+            messages = msgspec.json.decode(answer, type=_Received).messages or ()
+        except msgspec.MsgspecError as error:
+            raise UnreachableError(
+                f"what was answered about the queue {self._url} is not in the documented form"
+                f" ({error})"
+            ) from error
         for message in messages:
             self._take(message)
         if messages:
             self._call(
                 "DeleteMessageBatch",
                 Entries=[
-                    {"Id": str(i), "ReceiptHandle": message["ReceiptHandle"]}
+                    {"Id": str(i), "ReceiptHandle": message.receipt_handle}
                     for i, message in enumerate(messages)
                 ],
             )
         return len(messages)
 
-    def _take(self, message: dict[str, Any]) -> None:
-        if sent := (message.get("Attributes") or {}).get("SentTimestamp"):
+    def _take(self, message: _Message) -> None:
+        sent = message.attributes.get("SentTimestamp", "")
+        if sent.isdecimal():
             METRICS.notification_lag.observe(max(0.0, time.time() - int(sent) / 1000))
-        changed = list(changed_objects(message.get("Body") or ""))
+        changed = list(changed_objects(message.body))
         METRICS.notifications.labels("object" if changed else "unknown").inc()
         for bucket, name in changed:
             self._on_object(bucket, name)
 
-    def _call(self, action: str, **arguments: Any) -> dict[str, Any]:
+    def _call(self, action: str, **arguments: Any) -> bytes:
         body = json.dumps({"QueueUrl": self._url, **arguments}).encode()
         headers = {
             "Content-Type": "application/x-amz-json-1.0",
@@ -154,33 +178,31 @@ class Queue:
             body,
             kept=True,
         )
-        try:
-            told = json.loads(answer.body or b"{}")
-        except ValueError:
-            told = None
-        if answer.status == 200 and isinstance(told, dict):
-            return told
-        told = told if isinstance(told, dict) else {}
-        code = (
-            answer.header("x-amzn-query-error").partition(";")[0]
-            or str(told.get("__type", "")).rpartition("#")[2]
-        )
-        raise self._refused(action, answer.status, code, str(told.get("message") or ""))
+        if answer.status != 200:
+            raise self._refused(action, answer)
+        return answer.body
 
-    def _refused(self, action: str, status: int, code: str, message: str) -> PollerError:
+    def _refused(self, action: str, answer: Answer) -> PollerError:
+        try:
+            told = msgspec.json.decode(answer.body, type=_Refusal)
+        except msgspec.MsgspecError:
+            told = _Refusal()
+        # The older of the two names of each fault is in the header.
+        code = answer.header("x-amzn-query-error").partition(";")[0]
+        code = code or told.kind.rpartition("#")[2]
         if code.endswith(("QueueDoesNotExist", "NonExistentQueue")):
-            return BucketNotFoundError(
+            return UnreachableError(
                 f"the queue {self._url} does not exist; create it or correct its URL"
             )
-        if status in (400, 401, 403):
-            who = told_principal(message) or self._identity.principal
-            lacks = told_permission(message) or f"sqs:{action}"
+        if answer.status in (400, 401, 403):
+            who = told_principal(told.message) or self._identity.principal
+            lacks = told_permission(told.message) or f"sqs:{action}"
             self._identity.forget()
             return AccessDeniedError(
-                f"{who} lacks {lacks} on the queue {self._url} ({code}: {message}); allow"
+                f"{who} lacks {lacks} on the queue {self._url} ({code}: {told.message}); allow"
                 " sqs:ReceiveMessage and sqs:DeleteMessage"
             )
-        return UnreachableError(f"the queue {self._url} answered {status} {code}".rstrip())
+        return UnreachableError(f"the queue {self._url} answered {answer.status} {code}".rstrip())
 
     def _tell(self, status: NotificationsStatus) -> bool:
         if status == self._told:

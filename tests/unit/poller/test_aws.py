@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 import traceback
 from datetime import UTC, datetime
@@ -326,17 +327,32 @@ def test_what_is_no_listing_is_no_answer_to_build_on(answer: str) -> None:
     bucket.close()
 
 
-def test_a_bucket_can_be_named_by_the_host() -> None:
-    made = S3Source(
-        parse_uri("s3://models/imagenet"),
-        endpoint=None,
-        region="eu-west-1",
-        path_style=False,
-        anonymous=True,
-        credentials=Credentials(),
+@pytest.mark.parametrize(
+    ("path_style", "host", "target"),
+    [(False, "models.s3.test", "/?"), (True, "s3.test", "/models/?")],
+)
+def test_a_bucket_is_named_by_the_host_or_in_the_path(
+    monkeypatch: pytest.MonkeyPatch, path_style: bool, host: str, target: str
+) -> None:
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda _, *more, **named: resolve("127.0.0.1", *more, **named)
     )
-    assert made.target("a b") == "/a%20b"
-    made.close()
+    with Answering(lambda _: Reply(body=EMPTY)) as server:
+        port = server.url.rpartition(":")[2]
+        bucket = S3Source(
+            parse_uri("s3://models/imagenet"),
+            endpoint=f"http://s3.test:{port}",
+            region=None,
+            path_style=path_style,
+            anonymous=True,
+            credentials=Credentials(),
+        )
+        bucket.list()
+    (asked,) = server.asked
+    assert asked.headers["Host"] == f"{host}:{port}"
+    assert asked.target.startswith(target)
+    bucket.close()
 
 
 def test_a_bucket_that_is_not_there_is_told_by_404_alone() -> None:

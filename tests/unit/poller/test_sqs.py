@@ -113,7 +113,7 @@ def test_a_refusal_names_who_and_what_is_missing() -> None:
 
 def test_a_queue_that_fails_is_told_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqs, "_LAST_RETRY_SECONDS", 0.001)
-    replies = iter([Reply(503, "busy"), Reply(200, "no JSON")])
+    replies = iter([Reply(503, "busy"), Reply(200, '{"Messages": [{"Body": 1}]}')])
     told: queue.SimpleQueue[NotificationsStatus] = queue.SimpleQueue()
     with Answering(lambda _: next(replies, Reply(body="{}"))) as server:
         listening = listener(f"{server.url}/123456789012/models", told)
@@ -122,3 +122,4 @@ def test_a_queue_that_fails_is_told_and_asked_again(monkeypatch: pytest.MonkeyPa
         listening.stop()
     assert [status.connected for status in statuses] == [False, False, True]
     assert "answered 503" in statuses[0].message
+    assert "not in the documented form" in statuses[1].message
