@@ -6,9 +6,7 @@ are declared here by the field numbers of google/pubsub/v1/pubsub.proto.
 
 from __future__ import annotations
 
-import logging
 import queue
-import random
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -21,10 +19,12 @@ from google.auth.transport.grpc import secure_authorized_channel
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from model_poller.metrics import METRICS
-from model_poller.status import NotificationsStatus
+from model_poller.notifications import telling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from model_poller.status import NotificationsStatus
 
 HOST = "pubsub.googleapis.com:443"
 SCOPE = "https://www.googleapis.com/auth/pubsub"
@@ -33,14 +33,11 @@ _ACK_DEADLINE_SECONDS = 60
 _HEARTBEAT_SECONDS = 30.0
 _HEALTHY_SECONDS = 1.0
 """A refused stream ends sooner; the server says nothing on an accepted one before a message."""
-_LAST_RETRY_SECONDS = 60.0
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     # gRPC servers end a connection that pings more often than every 5 minutes, unless told other.
     ("grpc.keepalive_time_ms", 330_000),
 ]
-
-_log = logging.getLogger(__name__)
 
 
 def _declare() -> descriptor_pool.DescriptorPool:
@@ -120,9 +117,7 @@ class Subscription:
         self._endpoint = endpoint
         self._on_object = on_object
         self._on_connect = on_connect
-        self._report = report
-        self._told: NotificationsStatus | None = None
-        self._lock = threading.Lock()
+        self._teller = telling.Teller(name, report)
         self._stopped = threading.Event()
         self._call: Any = None
         self._thread = threading.Thread(target=self._run, name="pubsub", daemon=True)
@@ -153,13 +148,12 @@ class Subscription:
             if self._stopped.is_set():
                 return
             # Servers end a healthy stream now and then; that is worth no word.
-            if time.monotonic() - begin > _LAST_RETRY_SECONDS:
+            if time.monotonic() - begin > telling.LAST_RETRY_SECONDS:
                 failures = 0
                 continue
-            self._tell(NotificationsStatus(connected=False, message=message))
+            self._teller.wrong(message)
             failures += 1
-            delay = min(0.5 * 2.0**failures, _LAST_RETRY_SECONDS)
-            self._stopped.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311
+            self._stopped.wait(telling.pause(failures))
 
     def _listen(self) -> None:
         outgoing: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -180,7 +174,7 @@ class Subscription:
 
         def connected() -> None:
             if not ended.is_set():
-                self._tell(NotificationsStatus(connected=True))
+                self._teller.well()
                 self._on_connect()
 
         channel = self._open_channel()
@@ -237,14 +231,3 @@ class Subscription:
         if code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED):
             return f"{self._name} may not be read ({details}); grant roles/pubsub.subscriber on it"
         return f"{self._name} is out of reach ({code.name}: {details})"
-
-    def _tell(self, status: NotificationsStatus) -> None:
-        with self._lock:
-            if status == self._told:
-                return
-            self._told = status
-        if status.connected:
-            _log.info("listening to %s", self._name)
-        else:
-            _log.warning("%s; versions are found by looking meanwhile", status.message)
-        self._report(status)

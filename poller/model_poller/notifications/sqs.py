@@ -9,8 +9,6 @@ https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html
 from __future__ import annotations
 
 import json
-import logging
-import random
 import re
 import threading
 import time
@@ -27,14 +25,15 @@ from model_poller.errors import (
     UnreachableError,
 )
 from model_poller.metrics import METRICS
+from model_poller.notifications.telling import Teller, pause
 from model_poller.sources.http_calls import HttpCalls
-from model_poller.status import NotificationsStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from model_poller.credentials import Credentials
     from model_poller.sources.http_calls import Answer
+    from model_poller.status import NotificationsStatus
 
 _WAIT_SECONDS = 20
 """The longest that SQS offers."""
@@ -43,9 +42,6 @@ _BATCH = 10
 _TIMEOUT_SECONDS = _WAIT_SECONDS + 10.0
 _GAP_SECONDS = 1.0
 """Between two questions to a server that does not wait with its answer, as some stand-ins."""
-_LAST_RETRY_SECONDS = 60.0
-
-_log = logging.getLogger(__name__)
 
 
 class _Message(msgspec.Struct, rename="pascal"):
@@ -97,8 +93,7 @@ class Queue:
         self._calls = HttpCalls(self._origin, _TIMEOUT_SECONDS)
         self._on_object = on_object
         self._on_connect = on_connect
-        self._report = report
-        self._told: NotificationsStatus | None = None
+        self._teller = Teller(url, report)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="queue", daemon=True)
 
@@ -116,15 +111,14 @@ class Queue:
             begin = time.monotonic()
             try:
                 # The first question is answered at once, and so tells whether there is a queue.
-                found = self._poll(_WAIT_SECONDS if self._told and self._told.connected else 0)
+                found = self._poll(_WAIT_SECONDS if self._teller.connected else 0)
             except (PollerError, OSError) as error:
-                self._tell(NotificationsStatus(connected=False, message=str(error)))
+                self._teller.wrong(str(error))
                 failures += 1
-                delay = min(0.5 * 2.0**failures, _LAST_RETRY_SECONDS)
-                self._stopped.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311
+                self._stopped.wait(pause(failures))
                 continue
             failures = 0
-            if self._tell(NotificationsStatus(connected=True)):
+            if self._teller.well():
                 self._on_connect()
             elif not found and time.monotonic() - begin < _GAP_SECONDS:
                 self._stopped.wait(_GAP_SECONDS)
@@ -203,17 +197,6 @@ class Queue:
                 " sqs:ReceiveMessage and sqs:DeleteMessage"
             )
         return UnreachableError(f"the queue {self._url} answered {answer.status} {code}".rstrip())
-
-    def _tell(self, status: NotificationsStatus) -> bool:
-        if status == self._told:
-            return False
-        self._told = status
-        if status.connected:
-            _log.info("listening to %s", self._url)
-        else:
-            _log.warning("%s; versions are found by looking meanwhile", status.message)
-        self._report(status)
-        return True
 
 
 def changed_objects(body: str) -> Iterator[tuple[str, str]]:

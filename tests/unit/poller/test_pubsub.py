@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from model_poller.metrics import METRICS
-from model_poller.notifications import pubsub
+from model_poller.notifications import pubsub, telling
 from model_poller.notifications.pubsub import (
     StreamingPullRequest,
     StreamingPullResponse,
@@ -127,7 +127,7 @@ def heard() -> Heard:
 @pytest.fixture(autouse=True)
 def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pubsub, "_HEALTHY_SECONDS", 0.1)
-    monkeypatch.setattr(pubsub, "_LAST_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(telling, "LAST_RETRY_SECONDS", 0.2)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from model_poller.credentials import Credentials
 from model_poller.errors import InvalidSettingsError
-from model_poller.notifications import sqs
+from model_poller.notifications import telling
 from model_poller.notifications.sqs import Queue, changed_objects
 from tests.unit.poller.answering import Answering, Reply, Request
 
@@ -112,7 +112,7 @@ def test_a_refusal_names_who_and_what_is_missing() -> None:
 
 
 def test_a_queue_that_fails_is_told_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqs, "_LAST_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(telling, "LAST_RETRY_SECONDS", 0.001)
     replies = iter([Reply(503, "busy"), Reply(200, '{"Messages": [{"Body": 1}]}')])
     told: queue.SimpleQueue[NotificationsStatus] = queue.SimpleQueue()
     with Answering(lambda _: next(replies, Reply(body="{}"))) as server:
