@@ -24,7 +24,7 @@ from tests.support.rendering import MANIFESTS, SYSTEM, Object, Programs
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from devcluster.client import Api
@@ -34,21 +34,52 @@ pytestmark = pytest.mark.api
 NAME: Final = "inferencemodel-operator"
 PLACE: Final = "vision"
 """Where the InferenceModels are, and where the operator for one namespace is."""
-OPTIONAL: Final[dict[str, dict[str, Any]]] = {
-    "ingresses": {"ingress": {"host": "m.example.com"}},
-}
-"""What asks for each of the children that a change of the spec can take away again."""
-ALWAYS: Final = {"configmaps", "deployments", "services"}
-CHILDREN: Final = ALWAYS | set(OPTIONAL)
-NOT_ASKED_FOR: Final = {
-    "grpcroutes",
-    "horizontalpodautoscalers",
-    "httproutes",
-    "networkpolicies",
-    "poddisruptionbudgets",
-    "scaledobjects",
-}
-"""Kinds that the operator watches, and that no field of the spec asks for yet."""
+ALWAYS: Final = frozenset({"configmaps", "deployments", "services"})
+"""Children that every InferenceModel has; the Services are two."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A spec, and the children that it asks for beside those that there always are."""
+
+    spec: dict[str, Any]
+    optional: frozenset[str]
+
+    @property
+    def children(self) -> frozenset[str]:
+        """All kinds of children."""
+        return ALWAYS | self.optional
+
+
+STAGES: Final = (
+    Stage(
+        {
+            "ingress": {"host": "m.example.com"},
+            "autoscaling": {"maxReplicas": 3},
+            "networkPolicy": {"enabled": True},
+        },
+        frozenset(
+            {"ingresses", "horizontalpodautoscalers", "poddisruptionbudgets", "networkpolicies"}
+        ),
+    ),
+    Stage(
+        {
+            "gateway": {
+                "parentRefs": [{"name": "public"}],
+                "hostnames": ["m.example.com"],
+                "grpcHostnames": ["grpc.example.com"],
+            },
+            "autoscaling": {
+                "minReplicas": 0,
+                "maxReplicas": 3,
+                "keda": {"triggers": [{"type": "cron", "metadata": {"timezone": "Etc/UTC"}}]},
+            },
+        },
+        frozenset({"httproutes", "grpcroutes", "scaledobjects", "poddisruptionbudgets"}),
+    ),
+)
+"""Together they ask for every child that there can be."""
+CHILDREN: Final = STAGES[0].children | STAGES[1].children
 FOREIGN_CRDS: Final = (
     ("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
     ("gateway.networking.k8s.io", "v1", "GRPCRoute", "grpcroutes"),
@@ -72,13 +103,15 @@ class Installed:
     user: str
     kubeconfig: Path
     """Of the service account."""
+    namespace: str
+    """The operator's own."""
     namespaces: tuple[str, ...]
+    """Those that it serves; all when empty."""
 
-    @contextmanager
-    def operator(self) -> Iterator[Operator]:
-        """The operator, while it has every right."""
-        with Operator(self.kubeconfig, self.namespaces) as running:
-            yield running
+    def operator(self) -> Operator:
+        """The operator, not started yet."""
+        lease = f"--lease-namespace={self.namespace}"
+        return Operator(self.kubeconfig, self.namespaces, ("--poller-access=direct", lease))
 
     def rules(self) -> list[Object]:
         """The rules of the role, as they are."""
@@ -141,8 +174,7 @@ class Installed:
 
 def granted(rules: list[Object]) -> set[tuple[str, str]]:
     """Verb and resource of every right."""
-    rights = {(v, r) for rule in rules for r in rule["resources"] for v in rule["verbs"]}
-    return {(v, r) for v, r in rights if v in ("list", "watch") or r not in NOT_ASKED_FOR}
+    return {(v, r) for rule in rules for r in rule["resources"] for v in rule["verbs"]}
 
 
 def requests(operator: Operator) -> dict[tuple[str, str], set[str]]:
@@ -185,6 +217,7 @@ def with_rights(
         role="clusterrole" if cluster_wide else "role",
         user=f"system:serviceaccount:{namespace}:{NAME}",
         kubeconfig=kubeconfig,
+        namespace=namespace,
         namespaces=() if cluster_wide else (namespace,),
     )
 
@@ -252,7 +285,7 @@ def in_one_namespace(
 
 
 class Everything:
-    """An InferenceModel that has every child, and one pod."""
+    """An InferenceModel with one pod, and with the children of one stage after the other."""
 
     def __init__(self, installed: Installed) -> None:
         self.model = Model(installed.kubectl)
@@ -265,27 +298,22 @@ class Everything:
         self.model.delete()
         self.kubectl("delete", ",".join(CHILDREN), "--all")
 
-    def serve(self) -> None:
-        """Ask for every child, and let a pod serve a version, as far as the rights allow."""
-        self.ask()
+    def serve(self, stage: Stage) -> None:
+        """Ask for a stage's children, and let a pod serve a version, as far as the rights allow."""
+        self.model.apply(**stage.spec)
         pod = self.model.add_pod()
         pod.poller.tell(told({1: VersionState.AVAILABLE}))
 
-    def ask(self) -> None:
-        """Ask for every child."""
-        spec = {k: v for fragment in OPTIONAL.values() for k, v in fragment.items()}
-        self.model.apply(**spec)
+    def ask_for_less(self, stage: Stage) -> None:
+        """Ask for none of a stage's optional children any more."""
+        self.model.patch(**dict.fromkeys(stage.spec))
 
-    def ask_for_less(self) -> None:
-        """Ask for no optional child any more."""
-        self.model.patch(**{k: None for fragment in OPTIONAL.values() for k in fragment})
-
-    def estrange(self) -> None:
+    def estrange(self, stage: Stage) -> None:
         """Make all children somebody else's, and ask for them anew."""
         self.kubectl("delete", "inferencemodel", self.model.name)
         for child in self.children():
             self.kubectl("label", child, "app.kubernetes.io/managed-by-")
-        self.ask()
+        self.model.apply(**stage.spec)
 
     def children(self) -> list[str]:
         """What exists of it, as ``kind/name``."""
@@ -294,46 +322,53 @@ class Everything:
             f"--selector=inferencemodel.dev/name={self.model.name}",
         ).split()
 
-    def until_served(self) -> None:
-        """Wait until its status tells the pod's version."""
+    def until_served(self, stage: Stage) -> None:
+        """Wait until its status tells the pod's version, and every child is there."""
         self.model.until(
             lambda o: o["status"]["model"]["activeVersion"] == 1, what="version 1 to be active"
         )
+        self.until_has(len(stage.optional))
 
     def until_has(self, optional: int) -> None:
         """Wait until it has so many of the optional children."""
-        # Two Services, a Deployment and a ConfigMap.
         eventually(
-            lambda: len(self.children()) == 4 + optional, what=f"{optional} optional children"
+            lambda: len(self.children()) == len(ALWAYS) + 1 + optional,
+            what=f"{optional} optional children",
         )
 
 
 def go_through_everything(installed: Installed) -> set[tuple[str, str]]:
     """Have all children, fewer, and a conflict over each; verbs and resources that it took."""
-    with installed.operator() as operator, Everything(installed) as everything:
-        everything.serve()
-        everything.until_served()
-        everything.ask_for_less()
-        everything.until_has(0)
-        everything.ask()
-        everything.until_has(len(OPTIONAL))
-        everything.estrange()
-        eventually(
-            lambda: {("get", child) for child in CHILDREN} <= set(requests(operator)),
-            what="a look at each child that is in the way",
-        )
+    # A Lease of an earlier operator would not have to be created.
+    installed.kubectl.in_namespace(installed.namespace)("delete", "leases", "--all")
+    with installed.operator() as operator:
+        for stage in STAGES:
+            with Everything(installed) as everything:
+                everything.serve(stage)
+                everything.until_served(stage)
+                everything.ask_for_less(stage)
+                everything.until_has(0)
+                everything.model.apply(**stage.spec)
+                everything.until_has(len(stage.optional))
+                everything.estrange(stage)
+                looks = {("get", child) for child in stage.children}
+                eventually(
+                    lambda looks=looks: looks <= set(requests(operator)),  # type: ignore[misc]
+                    what="a look at each child that is in the way",
+                )
         assert refused(operator) == set()
         return {of for of in requests(operator) if of[0] != "discovery"}
 
 
-def until_refused(operator: Operator, resources: set[str]) -> None:
+def until_refused(operator: Operator, resources: set[str] | frozenset[str]) -> None:
     """Wait until each of these resources was refused for want of a right."""
     eventually(lambda: not resources - refused(operator), what=f"refused: {resources}", within=30)
 
 
 def test_each_right_is_used_and_no_other_is_missing(everywhere: Installed) -> None:
     used = go_through_everything(everywhere)
-    rights = granted(everywhere.rules())
+    lease = everywhere.kubectl.in_namespace(SYSTEM).get("role", f"{NAME}-leader-election")
+    rights = granted([*everywhere.rules(), *lease["rules"]])
     # Server-side apply of something new asks for create too, in the same request; admission asks
     # for the right to set finalizers.
     unseen = {(v, r) for v, r in rights if v == "create" and r in CHILDREN}
@@ -350,7 +385,7 @@ def test_without_the_right_to_see_a_kind_the_operator_is_not_ready(
     everywhere: Installed, verb: str
 ) -> None:
     resources = {r for v, r in granted(everywhere.rules()) if v == verb}
-    operator = Operator(everywhere.kubeconfig, ())
+    operator = everywhere.operator()
     with everywhere.without(verb, resources):
         operator.launch()
         try:
@@ -360,33 +395,61 @@ def test_without_the_right_to_see_a_kind_the_operator_is_not_ready(
             operator.stop()
 
 
+@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("verb", ["create", "patch"])
 def test_without_a_right_what_needs_it_is_refused_for_each_kind(
-    everywhere: Installed, verb: str
+    everywhere: Installed, verb: str, stage: Stage
 ) -> None:
     resources = {r for v, r in granted(everywhere.rules()) if v == verb}
     with everywhere.operator() as operator, Everything(everywhere) as everything:
         with everywhere.without(verb, resources):
-            everything.serve()
-            until_refused(operator, resources)
+            everything.serve(stage)
+            until_refused(operator, resources - (CHILDREN - stage.children))
         # With the right again, what was refused is done.
         operator.restart()
-        everything.until_served()
+        everything.until_served(stage)
 
 
-@pytest.mark.parametrize(
-    ("verb", "change"), [("delete", Everything.ask_for_less), ("get", Everything.estrange)]
-)
-def test_without_a_right_a_later_change_is_refused_for_each_kind(
-    everywhere: Installed, verb: str, change: Callable[[Everything], None]
+@pytest.mark.parametrize("stage", STAGES)
+def test_without_the_right_to_delete_what_is_no_longer_wanted_stays(
+    everywhere: Installed, stage: Stage
 ) -> None:
-    resources = {r for v, r in granted(everywhere.rules()) if v == verb}
     with everywhere.operator() as operator, Everything(everywhere) as everything:
-        everything.serve()
-        everything.until_served()
-        with everywhere.without(verb, resources):
-            change(everything)
-            until_refused(operator, resources)
+        everything.serve(stage)
+        everything.until_served(stage)
+        with everywhere.without("delete", set(stage.optional)):
+            everything.ask_for_less(stage)
+            until_refused(operator, stage.optional)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_without_the_right_to_get_a_child_nobody_knows_whose_one_in_the_way_is(
+    everywhere: Installed, stage: Stage
+) -> None:
+    with everywhere.operator() as operator, Everything(everywhere) as everything:
+        everything.serve(stage)
+        everything.until_served(stage)
+        with everywhere.without("get", set(stage.children)):
+            everything.estrange(stage)
+            until_refused(operator, stage.children)
+
+
+@pytest.mark.parametrize("verb", ["get", "create", "update"])
+def test_without_a_right_to_the_lease_nobody_leads(everywhere: Installed, verb: str) -> None:
+    place = everywhere.kubectl.in_namespace(everywhere.namespace)
+    role = place.get("role", f"{NAME}-leader-election")
+    (rule,) = role["rules"]
+    place("delete", "leases", "--all")
+    less = [{**rule, "verbs": [v for v in rule["verbs"] if v != verb]}]
+    write = ("patch", "role", f"{NAME}-leader-election", "--type=merge", "--patch")
+    place(*write, json.dumps({"rules": less}))
+    operator = everywhere.operator()
+    operator.launch()
+    try:
+        until_refused(operator, {"leases"})
+    finally:
+        operator.stop()
+        place(*write, json.dumps({"rules": role["rules"]}))
 
 
 def test_without_the_right_to_set_finalizers_no_child_can_name_its_owner(
@@ -397,8 +460,8 @@ def test_without_the_right_to_set_finalizers_no_child_can_name_its_owner(
         Everything(everywhere) as everything,
         everywhere.without("update", {"inferencemodels/finalizers"}),
     ):
-        everything.serve()
-        until_refused(operator, {"deployments"})
+        everything.serve(STAGES[0])
+        until_refused(operator, STAGES[0].children)
         assert everything.children() == []
 
 
