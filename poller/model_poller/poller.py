@@ -359,6 +359,13 @@ class Poller:
         needed = 0
         reason, message = VersionReason.FETCH_FAILED, str(failure)
         match failure:
+            case BrokenVersionError() | IncompleteVersionError() if (
+                # Without a checksum, the way here may have done the damage. Never twice the same.
+                not all(member.has_checksum for member in stored.objects)
+                and not (before and attempts and before.verdict.reason is failure.reason)
+            ):
+                reason = failure.reason
+                message = f"{failure} (it is fetched once more before that is believed)"
             case BrokenVersionError():
                 self._quarantine(Quarantined(version, stored.fingerprint, failure.reason, message))
                 return

@@ -36,6 +36,12 @@ class StoredObject:
     in_ranges: bool = True
     """Whether any range of it can be asked for, or only the whole."""
 
+    @property
+    def has_checksum(self) -> bool:
+        """Whether the listing tells what its bytes have to be."""
+        told = (self.crc32c, self.crc64nvme, self.crc32, self.md5)
+        return any(checksum is not None for checksum in told)
+
 
 class ByteRange(Protocol):
     """The bytes of one range, in order."""

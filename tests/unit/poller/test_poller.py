@@ -186,6 +186,48 @@ def test_damaged_bytes_are_fetched_again_ever_more_slowly_and_never_held_against
     assert world.settle(turns=15, seconds=10).active_version == 2
 
 
+class TestWithoutChecksumsOfTheStore:
+    @pytest.fixture(autouse=True)
+    def _without_checksums(self, world: World) -> None:
+        world.source.checksums = False
+
+    @pytest.mark.parametrize(
+        "upload",
+        [{"1.zip": archive(1)}, below("1", model())],
+        ids=["archive", "folder"],
+    )
+    def test_damage_on_the_way_is_not_held_against_a_version(
+        self, world: World, upload: dict[str, bytes]
+    ) -> None:
+        world.source.put_all(upload)
+        # Each file of the first fetch, the graph and the index of the variables among them.
+        world.source.corrupt = len(upload)
+        assert world.settle().active_version == 1
+        assert world.source.corrupt == 0
+
+    def test_what_is_broken_twice_is_quarantined(self, world: World) -> None:
+        world.source.put("1.zip", b"no archive")
+        world.turn(seconds=0.1)
+        doubted = world.version(1)
+        assert doubted.state is VersionState.DISCOVERED
+        assert doubted.reason is VersionReason.BAD_ARCHIVE
+        assert "once more" in doubted.message
+        world.settle()
+        assert world.version(1).state is VersionState.QUARANTINED
+        assert "once more" not in world.version(1).message
+        reads = len(world.source.requests)
+        world.settle()
+        assert len(world.source.requests) == reads
+
+    def test_what_is_incomplete_twice_waits_for_another_upload(self, world: World) -> None:
+        world.source.put("1/saved_model.pb", graph())
+        world.settle()
+        assert world.version(1).state is VersionState.INCOMPLETE
+        reads = len(world.source.requests)
+        world.settle()
+        assert len(world.source.requests) == reads
+
+
 def test_a_fetch_that_fails_is_told_and_tried_again_ever_more_slowly(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
