@@ -141,13 +141,13 @@ class HttpSource:
 
     @contextmanager
     def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
-        """See `Source.open_range`; where the ETag is known, exactly its bytes are asked for."""
+        """See `Source.open_range`; only the bytes with the listed ETag or time are asked for."""
         METRICS.source_requests.labels("get").inc()
         url = stored.name
-        tag = {"If-Match": stored.generation} if stored.generation.startswith('"') else {}
+        pin = _pin(stored.generation)
         for _ in range(_MAX_HOPS):
             origin, target = _split(url)
-            headers = {"Accept-Encoding": "identity", **tag, **self._authorization(origin)}
+            headers = {"Accept-Encoding": "identity", **pin, **self._authorization(origin)}
             try:
                 with self._ranges_of(origin).get(target, headers, start, length) as body:
                     yield body
@@ -344,6 +344,14 @@ def _changed(where: str) -> PollerError:
     return ObjectChangedError(
         f"{where} was replaced or deleted while it was read; the next look shows what is there now"
     )
+
+
+def _pin(generation: str) -> dict[str, str]:
+    """The header that gets no bytes of another generation."""
+    if generation.startswith('"'):
+        return {"If-Match": generation}
+    moment = generation.rpartition("-")[0]
+    return {"If-Unmodified-Since": moment} if moment.endswith(" GMT") else {}
 
 
 def _split(url: str) -> tuple[str, str]:

@@ -229,6 +229,20 @@ def test_ranges_are_those_of_the_listed_file(server: Server) -> None:
         read(found, stored, 3, 4)
 
 
+def test_without_an_etag_ranges_are_those_of_the_listed_time(server: Server) -> None:
+    server.ranges = False
+    server.write({"models/1.zip": b"0123456789"})
+    found = source(server)
+    (stored,) = found.list()
+    assert read(found, stored, 0, 10) == b"0123456789"
+    method, _, headers = server.seen[-1]
+    assert method == "GET"
+    assert headers["If-Unmodified-Since"] == stored.generation.removesuffix("-10")
+    server.answers["/models/1.zip"] = lambda handler: handler.reply(412)
+    with pytest.raises(ObjectChangedError):
+        read(found, stored, 0, 10)
+
+
 def test_a_server_without_ranges_is_asked_for_the_whole(server: Server, tmp_path: Path) -> None:
     server.ranges = False
     files = {"1/" + name: content for name, content in model(b"w" * 20_000_000).items()}
