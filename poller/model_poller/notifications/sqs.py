@@ -214,6 +214,8 @@ def changed_objects(body: str) -> Iterator[tuple[str, str]]:
                 (record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"]))
                 for record in event["Records"]
             ]
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return
-    yield from changed
+    for bucket, name in changed:
+        if isinstance(bucket, str) and isinstance(name, str):
+            yield bucket, name

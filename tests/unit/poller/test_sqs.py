@@ -7,6 +7,8 @@ import queue
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model_poller.credentials import Credentials
 from model_poller.errors import InvalidSettingsError
@@ -56,11 +58,35 @@ def test_what_came_by_a_bus_has_its_name_as_it_is() -> None:
         '{"Records": [1]}',
         '{"Records": [{"s3": {"bucket": {"name": "b"}, "object": {"key": 1}}}]}',
         '{"detail": []}',
+        '{"detail": {"bucket": {"name": "b"}, "object": {"key": 1}}}',
+        "[" * 200_000,
         '{"Type": "Notification", "Message": "plain"}',
     ],
 )
 def test_other_messages_tell_of_nothing(body: str) -> None:
     assert list(changed_objects(body)) == []
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=2)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["Records", "s3", "bucket", "object", "name", "key", "detail", "Message"]
+                ),
+                inner,
+                max_size=3,
+            )
+        ),
+        max_leaves=12,
+    )
+)
+def test_no_message_does_harm(event: object) -> None:
+    for bucket, name in changed_objects(json.dumps(event)):
+        assert isinstance(bucket, str)
+        assert isinstance(name, str)
 
 
 @pytest.mark.parametrize("url", ["", "models", "arn:aws:sqs:eu-west-1:1:models", "https://host/x"])
