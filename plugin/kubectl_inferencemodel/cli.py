@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import sys
 import time
@@ -21,7 +22,7 @@ from rich.text import Text
 from kubectl_inferencemodel import display, predictions
 from kubectl_inferencemodel.arrival import Arrival, Outcome, look
 from kubectl_inferencemodel.cluster import Cluster
-from kubectl_inferencemodel.errors import AnswerError, NotFoundError, PluginError
+from kubectl_inferencemodel.errors import AnswerError, PluginError, UnavailableError
 from kubectl_inferencemodel.explanation import explain
 
 if TYPE_CHECKING:
@@ -231,24 +232,25 @@ def _wait(cluster: Cluster, name: str, version: int | None, timeout: float) -> A
     """Look until it has arrived, will not, or the time is up; progress goes to stderr."""
     console = Console(stderr=True)
     deadline = time.monotonic() + timeout
-    told = ""
+    told, failures = "", 0
     with console.status("asking the API server") as spinner:
         while True:
             try:
                 seen = look(cluster.model(name), version)
-            except NotFoundError:
-                raise
-            except PluginError as error:
+                failures = 0
+            except UnavailableError as error:
                 # An API server that restarts is waited for like everything else.
                 seen = Arrival(Outcome.WAITING, str(error))
-            if seen.outcome is not Outcome.WAITING or time.monotonic() >= deadline:
-                return seen
+                failures += 1
             left = deadline - time.monotonic()
+            if seen.outcome is not Outcome.WAITING or left <= 0:
+                return seen
             spinner.update(Text(f"{seen.message} ({left:.0f} s left)"))
             if not console.is_terminal and seen.message != told:
                 told = seen.message
                 typer.echo(told, err=True)
-            time.sleep(min(LOOK_SECONDS, max(left, 0.0)))
+            pause = LOOK_SECONDS * 2 ** min(failures, 4) * random.uniform(0.8, 1.2)  # noqa: S311
+            time.sleep(min(pause, left))
 
 
 def _ask(

@@ -13,7 +13,7 @@ import urllib3
 from kubernetes.client import Configuration
 from kubernetes.client.rest import RESTClientObject
 
-from kubectl_inferencemodel.errors import ClusterError, NotFoundError
+from kubectl_inferencemodel.errors import ClusterError, NotFoundError, UnavailableError
 from kubectl_inferencemodel.resource import InferenceModel, InferenceModels, Pod, Pods
 
 if TYPE_CHECKING:
@@ -114,10 +114,16 @@ class Cluster:
 
     def _typed(self, path: str, wanted: type[T], *, what: str) -> T:
         status, body = self._send("GET", self._server + path)
+        if status == 404 and not body.startswith(b"{"):
+            # Not even a Status object: it is the kind that is not known.
+            raise ClusterError(
+                f"{what}: the cluster has no CRD of InferenceModels; see docs/install.md"
+            )
         if status == 404:
             raise NotFoundError(f"{what}: {_message(body)}")
         if status != 200:
-            raise ClusterError(f"{what}: the API server answers {status}: {_message(body)}")
+            kind = UnavailableError if status == 429 or status >= 500 else ClusterError
+            raise kind(f"{what}: the API server answers {status}: {_message(body)}")
         try:
             return msgspec.json.decode(body, type=wanted)
         except msgspec.DecodeError as error:
@@ -135,7 +141,9 @@ class Cluster:
                 method, url, body=body, headers=headers, timeout=_TIMEOUT, retries=False
             )
         except urllib3.exceptions.HTTPError as error:
-            raise ClusterError(f"the API server {self._server} can't be asked: {error}") from error
+            raise UnavailableError(
+                f"the API server {self._server} can't be asked: {error}"
+            ) from error
         return answer.status, answer.data
 
 

@@ -14,11 +14,15 @@ class PluginError(Exception):
 
 
 class ClusterError(PluginError):
-    """The API server can't be asked, or refuses."""
+    """The API server refuses, or can't be asked."""
 
 
 class NotFoundError(ClusterError):
     """There is no such object."""
+
+
+class UnavailableError(ClusterError):
+    """The API server can't be asked now; waiting may help."""
 
 
 class AnswerError(PluginError):

@@ -11,6 +11,7 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 from kubectl_inferencemodel import cli
 from kubectl_inferencemodel.errors import ClusterError, NotFoundError, PluginError
 from tests.support import crd
+from tests.support.cable import Cable
 from tests.support.kubectl import Kubectl
 
 if TYPE_CHECKING:
@@ -255,6 +257,31 @@ def test_wait_ends_with_4_as_soon_as_it_is_hopeless(plugin: Plugin) -> None:
     assert "no such op: Foo" in shown
 
 
+def test_wait_goes_on_while_the_api_server_can_not_be_asked(plugin: Plugin, tmp_path: Path) -> None:
+    create(plugin.kubectl, "patient")
+    tell(plugin.kubectl, "patient", active=2, target=2)
+    config = json.loads(plugin.kubectl("config", "view", "--raw", "-o", "json"))
+    port = urlsplit(config["clusters"][0]["cluster"]["server"]).port
+    assert port is not None
+    with Cable(port) as cable:
+        config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{cable.port}"
+        kubeconfig = tmp_path / "kubeconfig"
+        kubeconfig.write_text(json.dumps(config))
+        through = Plugin(Kubectl(plugin.kubectl.program, kubeconfig, plugin.kubectl.namespace))
+        cable.cut()
+        mended = threading.Timer(1.0, cable.mend)
+        mended.start()
+        try:
+            shown = through("wait", "patient", "--version=2", "--timeout=60s")
+        finally:
+            mended.join()
+        assert "can't be asked" in shown
+        assert "version 2 answers" in shown
+        cable.cut()
+        late = through.json("wait", "patient", "--version=2", "--timeout=1", code=3)
+        assert "can't be asked" in late["message"]
+
+
 def test_wait_for_what_is_wanted_needs_no_number(plugin: Plugin) -> None:
     create(plugin.kubectl, "settled")
     tell(plugin.kubectl, "settled", active=2, target=2)
@@ -339,6 +366,9 @@ def test_the_rights_that_the_docs_give_a_pipeline_are_enough(
     assert "version 2 answers" in deployer("wait", "deployed", "--version=2", "--timeout=10s")
     with pytest.raises(ClusterError, match="is forbidden"):
         deployer("list", "-A")
+    plugin.kubectl("delete", "rolebinding", "deployer")
+    with pytest.raises(ClusterError, match="is forbidden"):
+        deployer("wait", "deployed", "--version=3", "--timeout=1h")
 
 
 @pytest.mark.parametrize("command", ["inferencemodel", "tfm"])
