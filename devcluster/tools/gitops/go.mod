@@ -31,4 +31,7 @@ require (
 	sigs.k8s.io/structured-merge-diff/v6 v6.3.2 // indirect
 )
 
-tool github.com/yuin/gopher-lua/cmd/glua
+tool (
+	github.com/yuin/gopher-lua/cmd/glua
+	inferencemodel.dev/devcluster/tools/gitops/kstatus
+)
