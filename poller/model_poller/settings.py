@@ -33,6 +33,23 @@ SUBSCRIPTION and SAVE_DIR. Without --storage-uri the folders are learnt from not
 Google credentials are found as usual: GOOGLE_APPLICATION_CREDENTIALS, or the machine's identity.
 """
 
+_EPILOG = """\
+Credentials, by environment variables or by files of the same names in --credentials-dir:
+  s3     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN; AWS_ROLE_ARN and
+         AWS_WEB_IDENTITY_TOKEN_FILE; or the machine's identity
+  az     AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_SAS_TOKEN, AZURE_STORAGE_ACCOUNT_KEY;
+         AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_FEDERATED_TOKEN_FILE; or the machine's identity
+  https  HTTP_BEARER_TOKEN; or HTTP_USERNAME and HTTP_PASSWORD
+
+Exit codes:
+  0  told to end; with --once: the version is in the base path
+  2  the command line, the environment or the volume asks for what can't be
+ and with --once
+  3  no version to publish by the timeout    5  the store did not answer by the timeout
+  4  the store refuses, or has no such bucket  6  the version was still on its way then
+  7  no version can be served as it is stored
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -164,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "model_poller",
         description=_DESCRIPTION,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
