@@ -12,6 +12,7 @@ import yaml
 
 from inferencemodel_operator.metrics import Metrics
 from model_poller.metrics import METRICS
+from tests.support.crd import ROOT
 from tests.support.rendering import MANIFESTS, run
 
 if TYPE_CHECKING:
@@ -80,8 +81,9 @@ def test_prometheus_takes_the_alerts_and_they_fire_when_they_should(
     run(programs.promtool, "test", "rules", tests)
 
 
-def test_every_alert_is_tested_says_what_to_do_and_fires_in_some_test() -> None:
+def test_every_alert_is_tested_and_says_what_to_do_there_and_in_the_docs() -> None:
     tests = TESTS.read_text()
+    docs = (ROOT / "docs" / "metrics.md").read_text()
     for rule in RULES:
         # Of the series ALERTS, which Prometheus itself writes, or of promtool's own form.
         labels = f'alertname="{rule["alert"]}",alertstate="firing",'
@@ -89,6 +91,7 @@ def test_every_alert_is_tested_says_what_to_do_and_fires_in_some_test() -> None:
     for rule in RULES:
         assert rule["annotations"]["summary"].endswith(".")
         assert rule["annotations"]["description"]
+        assert f"| `{rule['alert']}` | " in docs
 
 
 def test_monitors_select_ports_that_are_there(programs: Programs) -> None:
