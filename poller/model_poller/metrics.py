@@ -25,7 +25,7 @@ class Metrics:
         )
         self.source_requests = Counter(
             f"{prefix}_source_requests",
-            "Calls to the source by kind: list (one per page) or get (one per range).",
+            "Calls to the source by kind: list (one a page), get (one a range), head (an object).",
             ["kind"],
             registry=self.registry,
         )
