@@ -77,10 +77,13 @@ cluster-down: ## Stop the embedded Kubernetes, leaving nothing behind
 # -- Measurements ---------------------------------------------------------------------------
 
 .PHONY: bench
-bench: $(STAMP) ## Measure version change, traffic and operator restart; print ratios
+bench: $(STAMP) ## Measure version change and traffic; print ratios
 	$(BIN)/python -m bench version-change
 	$(BIN)/python -m bench traffic
-	$(BIN)/python -m bench operator-restart
+
+.PHONY: bench-operator
+bench-operator: $(STAMP) programs ## Measure the operator with up to 5,000 resources; draw the plots
+	$(BIN)/python -m bench operator
 
 .PHONY: bench-poller
 bench-poller: $(STAMP) ## Measure fetching beside gcloud, kserve-storage and curl; draw the plot

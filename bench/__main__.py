@@ -1,11 +1,11 @@
-"""``python -m bench version-change | traffic | operator-restart | poller``."""
+"""``python -m bench version-change | traffic | operator | poller``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from bench import operator_restart, poller, traffic, version_change
+from bench import operator_figures, poller, traffic, version_change
 from demo.errors import DemoError
 from demo.setup import Options
 
@@ -25,11 +25,15 @@ def main() -> int:
     steady.add_argument("--rounds", type=int, default=3)
     steady.add_argument("--rate", type=float, default=20, help="requests/s of each load")
     steady.set_defaults(run=lambda given: traffic.run(given.rounds, given.rate))
-    restart = commands.add_parser(
-        "operator-restart", help="count what a restart over settled resources writes"
+    operator = commands.add_parser(
+        "operator", help="measure the operator with many resources, and how it grows"
     )
-    restart.add_argument("--resources", type=int, default=200)
-    restart.set_defaults(run=lambda given: operator_restart.run(given.resources))
+    operator.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 5000])
+    operator.add_argument("--fleet", type=int, default=1000, help="resources whose pods report")
+    operator.add_argument("--steady", type=float, default=60, help="seconds to look at the fleet")
+    operator.set_defaults(
+        run=lambda given: operator_figures.run(given.sizes, given.fleet, given.steady)
+    )
     fetch = commands.add_parser(
         "poller", help="time the fetching of versions beside what else could fetch them"
     )

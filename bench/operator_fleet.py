@@ -1,0 +1,145 @@
+"""Pods that no node runs, and the stand-in for the poller of each, over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from bench.operator_process import NAMESPACE
+from inferencemodel_operator import names
+from model_poller import status
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from bench.operator_writers import Object, Writers
+
+PODS_EACH = 3
+
+
+class Fleet:
+    """The pollers of all pods, told apart by the address that they are asked at."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[int, bytes]] = {}
+        self._changed: dict[str, asyncio.Event] = {}
+
+    def tell(self, number: int, version: int) -> None:
+        """Have all pods of a model report that they serve a version."""
+        for index in range(PODS_EACH):
+            ip = address(number, index)
+            revision = self._told.get(ip, (0, b""))[0] + 1
+            self._told[ip] = (revision, _report(revision, version))
+            self._changed.pop(ip, asyncio.Event()).set()
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """``GET /status`` of one of them."""
+        assert request.transport is not None
+        ip = request.transport.get_extra_info("sockname")[0]
+        revision, _ = self._told[ip]
+        if request.query.get("after") == f"bench-{revision}":
+            changed = self._changed.setdefault(ip, asyncio.Event())
+            try:
+                async with asyncio.timeout(float(request.query.get("timeout", "0"))):
+                    await changed.wait()
+            except TimeoutError:
+                pass
+        return web.Response(body=self._told[ip][1], content_type="application/json")
+
+
+@asynccontextmanager
+async def pollers() -> AsyncIterator[Fleet]:
+    """Pollers on every address of 127/8."""
+    fleet = Fleet()
+    app = web.Application()
+    app.router.add_get("/status", fleet.answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "0.0.0.0", names.POLLER_PORT).start()  # noqa: S104  all of 127/8
+        yield fleet
+    finally:
+        await runner.cleanup()
+
+
+async def populate(writers: Writers, fleet: Fleet, resources: int) -> None:
+    """Give each of the models its pods, ready and serving version 1."""
+    for number in range(resources):
+        fleet.tell(number, 1)
+    pods = [_pod(number, index) for number in range(resources) for index in range(PODS_EACH)]
+    await writers.post(pods)
+    await writers.merge(
+        (f"{_path(number, index)}/status", {"status": _pod_status(address(number, index))})
+        for number in range(resources)
+        for index in range(PODS_EACH)
+    )
+
+
+def address(number: int, index: int) -> str:
+    """The pod's own address on this machine."""
+    serial = number * PODS_EACH + index
+    return f"127.{1 + serial // 62500}.{serial // 250 % 250}.{serial % 250 + 1}"
+
+
+def _path(number: int, index: int) -> str:
+    return f"/api/v1/namespaces/{NAMESPACE}/pods/model-{number}-{index}"
+
+
+def _pod(number: int, index: int) -> Object:
+    name = f"model-{number}"
+    container = {"image": "none", "command": ["none"]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"{name}-{index}",
+            "namespace": NAMESPACE,
+            "labels": names.labels(name),
+            "annotations": {names.TARGET_VERSION_ANNOTATION: "1"},
+        },
+        "spec": {
+            "automountServiceAccountToken": False,
+            "initContainers": [
+                {"name": names.POLLER_CONTAINER, "restartPolicy": "Always"} | container
+            ],
+            "containers": [{"name": names.SERVER_CONTAINER} | container],
+        },
+    }
+
+
+def _pod_status(ip: str) -> dict[str, Any]:
+    running = {"ready": True, "restartCount": 0, "image": "none", "imageID": ""} | {
+        "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+    }
+    return {
+        "phase": "Running",
+        "podIP": ip,
+        "podIPs": [{"ip": ip}],
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "initContainerStatuses": [{"name": names.POLLER_CONTAINER} | running],
+        "containerStatuses": [{"name": names.SERVER_CONTAINER} | running],
+    }
+
+
+def _report(revision: int, version: int) -> bytes:
+    told = status.VersionStatus(
+        version=version, state=status.VersionState.AVAILABLE, in_source=True, fingerprint="1"
+    )
+    return status.encode(
+        status.PollerStatus(
+            revision=f"bench-{revision}",
+            model="model",
+            target=version,
+            source=status.SourceStatus(
+                uri="gs://models/model",
+                state=status.SourceState.READY,
+                reason=status.SourceReason.LISTED,
+            ),
+            versions=(told,),
+            server_reachable=True,
+            served=(status.ServedVersion(version=version, state="AVAILABLE"),),
+        )
+    )
