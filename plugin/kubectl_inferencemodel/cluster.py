@@ -24,7 +24,8 @@ T = TypeVar("T")
 _API: Final = "/apis/inferencemodel.dev/v1alpha1"
 _KIND: Final = "inferencemodels"
 _POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_TIMEOUT: Final = urllib3.Timeout(connect=10, read=60)
+_READ: Final = urllib3.Timeout(connect=5, read=15)
+_PREDICT: Final = urllib3.Timeout(connect=5, read=60)
 """Seconds; a prediction may take a while."""
 
 
@@ -88,7 +89,8 @@ class Cluster:
             ClusterError: the API server can't be asked.
         """
         base = f"/api/v1/namespaces/{self.namespace}/services/{service}:http/proxy"
-        return self._send("GET" if body is None else "POST", self._server + base + path, body)
+        method = "GET" if body is None else "POST"
+        return self._send(method, self._server + base + path, body, timeout=_PREDICT)
 
     def ask_url(self, url: str, body: bytes | None = None) -> tuple[int, bytes]:
         """Ask a model server where everybody does, without the cluster's credentials.
@@ -103,7 +105,7 @@ class Cluster:
                 url,
                 body=body,
                 headers=headers,
-                timeout=_TIMEOUT,
+                timeout=_PREDICT,
                 retries=False,
             )
         except urllib3.exceptions.HTTPError as error:
@@ -131,14 +133,16 @@ class Cluster:
                 f"{what}: not understood: {error}; use the plugin of the operator's release"
             ) from error
 
-    def _send(self, method: str, url: str, body: bytes | None = None) -> tuple[int, bytes]:
+    def _send(
+        self, method: str, url: str, body: bytes | None = None, *, timeout: urllib3.Timeout = _READ
+    ) -> tuple[int, bytes]:
         headers: Mapping[str, str] = {"Content-Type": "application/json"}
         token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         if token is not None:
             headers = {**headers, "Authorization": token}
         try:
             answer = self._pool.request(
-                method, url, body=body, headers=headers, timeout=_TIMEOUT, retries=False
+                method, url, body=body, headers=headers, timeout=timeout, retries=False
             )
         except urllib3.exceptions.HTTPError as error:
             raise UnavailableError(

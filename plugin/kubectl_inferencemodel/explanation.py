@@ -117,10 +117,9 @@ def _conditions(model: InferenceModel) -> Iterator[Finding]:
         found = model.condition(kind)
         if found is None or found.reason in _FINE:
             continue
-        quiet = "False" if kind in _ABNORMAL else "True"
-        # A condition that is as it should be still has a word to say about notifications, or
-        # about an upload that is not finished.
-        if found.status == quiet and kind in _ABNORMAL:
+        # What is as it should be may still have a word to say: about notifications, or about an
+        # upload that is not finished.
+        if kind in _ABNORMAL and found.status == "False":
             continue
         if found.message not in told:
             told.add(found.message)
