@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from model_poller import manifest
+from model_poller.bring import Demands
+from model_poller.sources.local import LocalSource
+from model_poller.sources.uri import Location
 from tests.unit.poller.doubles import below, graph, model, tarred, zipped
 from tests.unit.poller.world import ALONE, TOLD, World, killed_at
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 FORMS = ("folder", "zip", "tar.gz")
+ARCHIVES: dict[str, Callable[[dict[str, bytes]], bytes]] = {
+    "zip": zipped,
+    "tar.gz": tarred,
+    "tar.zst": lambda files: zstandard.compress(tarred(files, "w")),
+}
+CUTS_OF_A_FILE = 40
 
 
 def files_of(version: int) -> dict[str, bytes]:
@@ -30,8 +43,7 @@ def uploads(version: int, form: str) -> dict[str, bytes]:
     if form == "folder":
         return below(f"{version:04d}", files_of(version))
     packed = below(f"{version:04d}", files_of(version))
-    content = zipped(packed) if form == "zip" else tarred(packed)
-    return {f"{version:04d}.{form}": content}
+    return {f"{version:04d}.{form}": ARCHIVES[form](packed)}
 
 
 def check_base_path(world: World) -> None:
@@ -67,6 +79,99 @@ def test_a_kill_before_any_single_change_of_the_disk_harms_nothing(
         assert world.status().active_version == (1 if bad else 2)
         assert [name for name in world.staged() if not name.startswith("trash.")] == []
     assert point > 5
+
+
+def test_in_no_order_of_its_files_is_a_folder_shown_before_the_last_one_is_there(
+    tmp_path: Path,
+) -> None:
+    """All orders, with looks that call the listing settled after every single file."""
+    world = World(tmp_path)
+    world.source.put_all(uploads(1, "folder"))
+    world.settle(turns=4)
+    orders = itertools.permutations(files_of(1))
+    for version, order in enumerate(orders, start=2):
+        files = files_of(version)
+        for count, name in enumerate(order, start=1):
+            assert world.base() == {f"{version - 1}": files_of(version - 1)}, order[:count]
+            world.source.put(f"{version}/{name}", files[name])
+            for _ in range(2):
+                world.turn()
+        world.turn()
+        assert world.base() == {f"{version}": files}, order
+        for path in [p for p in world.source.objects if not p.startswith(f"{version}/")]:
+            world.source.delete(path)
+    assert version == 121
+
+
+@pytest.mark.parametrize("form", ARCHIVES)
+def test_no_cut_of_an_archive_is_shown(tmp_path: Path, form: str) -> None:
+    """Every length but the whole one."""
+    world = World(tmp_path)
+    world.source.put_all(uploads(1, form))
+    world.settle(turns=4)
+    ((path, content),) = uploads(2, form).items()
+    for length in range(len(content)):
+        world.source.put(path, content[:length])
+        world.look()
+        world.step()
+        assert world.base() == {"1": files_of(1)}, length
+    world.source.put(path, content)
+    world.settle(turns=4)
+    assert world.base() == {"2": files_of(2)}
+
+
+def test_no_cut_of_a_file_is_shown_where_a_manifest_tells_what_is_whole(tmp_path: Path) -> None:
+    """Also when the marker came too early, and no listing can tell."""
+    folder = tmp_path / "export"
+    for name, content in files_of(2).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    whole = {**files_of(2), manifest.NAME: manifest.write(folder).read_bytes(), "DONE": b""}
+    world = World(tmp_path / "pod", demands=Demands(manifest=True, marker="DONE"))
+    for name, content in whole.items():
+        # Without the line feed at its end the manifest still says all.
+        size = len(content) - (name == manifest.NAME)
+        for cut in {*range(0, size, size // CUTS_OF_A_FILE + 1), size - 1} - {-1}:
+            world.source.put_all(below("2", {**whole, name: content[:cut]}))
+            world.look()
+            world.step()
+            assert world.base() == {}, (name, cut)
+    world.source.put_all(below("2", whole))
+    world.settle(turns=4)
+    assert world.base() == {"2": whole}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_what_a_trainer_writes_to_a_volume_is_shown_only_when_it_is_done(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Files grow in any order and steps; between two steps pass less than 5 s."""
+    root = tmp_path_factory.mktemp("world")
+    folder = root / "claim"
+    folder.mkdir()
+    location = Location("claim", "", "pvc")
+    world = World(root / "pod", source=LocalSource(location, folder))
+    for version in (1, 2):
+        form = data.draw(st.sampled_from(FORMS), label=f"form of {version}")
+        files = uploads(version, form)
+        for name in data.draw(st.permutations(sorted(files)), label="order"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            cuts = data.draw(st.lists(st.integers(0, len(files[name])), max_size=3), label="cuts")
+            ends = [*sorted(cuts), len(files[name])]
+            for start, end in itertools.pairwise([0, *ends]):
+                with (folder / name).open("ab") as growing:
+                    growing.write(files[name][start:end])
+                for _ in range(data.draw(st.integers(0, 2), label="turns")):
+                    with killed_at(data.draw(st.integers(0, 60), label="kill at")) as fate:
+                        world.turn()
+                    if fate.dead:
+                        world.start()
+                    check_base_path(world)
+        world.settle(turns=8)
+        assert world.base() == {str(version): files_of(version)}
+        assert world.status().active_version == version
+    assert all(files in map(files_of, (1, 2)) for files in world.server.seen)
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])

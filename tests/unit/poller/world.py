@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from model_poller.bring import Bringer
+from model_poller.bring import Bringer, Demands
 from model_poller.core import Policy
 from model_poller.looking import Looker
 from model_poller.poller import Poller
@@ -21,19 +21,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from model_poller.sources import Source
     from model_poller.status import PollerStatus, VersionStatus
 
 ALONE = Policy(follow_newest=True)
 TOLD = Policy(follow_newest=False)
+NOTHING = Demands()
 
 
 class World:
     """A pod: its volume, its bucket, its model server and its poller."""
 
-    def __init__(self, root: Path, policy: Policy = ALONE) -> None:
+    def __init__(
+        self,
+        root: Path,
+        policy: Policy = ALONE,
+        *,
+        demands: Demands = NOTHING,
+        source: Source | None = None,
+    ) -> None:
+        """``source`` instead of a bucket in memory."""
         self.policy = policy
+        self.demands = demands
         self.clock = Clock()
         self.source = MemorySource()
+        self._read: Source = source or self.source
         self.store = Store(root / "imagenet", root)
         self.root = root
         self.told: int | None = None
@@ -47,13 +59,13 @@ class World:
         self.poller = Poller(
             "imagenet",
             self.policy,
-            Bringer(self.source, self.store),
+            Bringer(self._read, self.store, self.demands),
             look_now=lambda: None,
             hurry=lambda _: None,
             clock=self.clock,
             spawn=lambda work: work(),
         )
-        self.looker = Looker(self.source, 30.0, self.poller.on_look)
+        self.looker = Looker(self._read, 30.0, self.poller.on_look, marker=self.demands.marker)
         if self.told is not None:
             self.poller.on_target(self.told)
 
@@ -137,6 +149,7 @@ def killed_at(count: int) -> Iterator[Fate]:
         (pathlib.Path, "rename"),
         (pathlib.Path, "write_bytes"),
         (pathlib.Path, "unlink"),
+        (pathlib.Path, "symlink_to"),
         (pathlib.Path, "touch"),
         (os, "pwrite"),
         (shutil, "rmtree"),
