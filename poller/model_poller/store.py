@@ -122,11 +122,8 @@ class Store:
         probe.mkdir()
         probe = probe.rename(self.base / ".probe")
         probe.rmdir()
-        for parent in (self.base, self._retained):
-            for entry in parent.iterdir():
-                if entry.is_symlink() and not entry.exists():
-                    # What it pointed to is gone, so nothing could be loaded from it.
-                    entry.unlink()
+        _unlink_dangling(self.base)
+        _unlink_dangling(self._retained)
         complete = self.scan().complete
         for record in self._records.iterdir():
             if parse_number(record.stem) not in complete:
@@ -174,6 +171,8 @@ class Store:
 
     def adopt_link(self, folder: Path, record: Record) -> None:
         """Take a SavedModel on a mounted volume for one of the complete ones, by a link."""
+        for version in _unlink_dangling(self._retained):
+            (self._records / f"{version}.json").unlink(missing_ok=True)
         link = self._staging / f"link.{record.version}"
         link.unlink(missing_ok=True)
         link.symlink_to(folder)
@@ -283,6 +282,14 @@ def _delete(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _unlink_dangling(folder: Path) -> list[str]:
+    """Remove links to what is gone, from which nothing could be loaded; returns their names."""
+    gone = [entry for entry in folder.iterdir() if entry.is_symlink() and not entry.exists()]
+    for entry in gone:
+        entry.unlink(missing_ok=True)
+    return [entry.name for entry in gone]
 
 
 def _occupied(folder: Path) -> int:

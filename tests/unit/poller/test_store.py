@@ -134,3 +134,15 @@ def test_too_little_room_is_told_in_bytes(store: Store) -> None:
     with pytest.raises(InsufficientDiskError, match=r"bytes are needed and \d+ of \d+ are free"):
         store.require(free)
     store.require(1)
+
+
+def test_links_to_what_a_trainer_deleted_do_not_pile_up(store: Store, tmp_path: Path) -> None:
+    for version in (1, 2):
+        export = tmp_path / f"export-{version}"
+        export.mkdir()
+        store.adopt_link(export, Record(version, "f"))
+        if version == 1:
+            export.rmdir()
+            assert store.scan().complete == set()
+    assert [path.name for path in (tmp_path / ".retained").iterdir()] == ["2"]
+    assert [path.name for path in (tmp_path / ".records").iterdir()] == ["2.json"]
