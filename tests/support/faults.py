@@ -79,6 +79,7 @@ class FaultyServer:
             fault = self._choose(request.command, request.path) or Fault()
             self.faults += fault != Fault()
         threading.Event().wait(fault.delay)
+        size = None
         if fault.status:
             body = b"no"
             request.send_response(fault.status)
@@ -98,11 +99,13 @@ class FaultyServer:
             answer = connection.getresponse()
             body = answer.read()
             connection.close()
+            if request.command == "HEAD":
+                size = answer.getheader("Content-Length")
             request.send_response(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in _HOP_BY_HOP:
                     request.send_header(name, value)
-        request.send_header("Content-Length", str(len(body)))
+        request.send_header("Content-Length", size or str(len(body)))
         request.end_headers()
         if fault.flip and body:
             middle = len(body) // 2
