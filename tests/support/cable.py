@@ -20,6 +20,8 @@ class Cable:
         self._lock = threading.Lock()
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         self._cut = False
+        self._ended = threading.Event()
+        self._swallowed: set[tuple[socket.socket, socket.socket]] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
 
@@ -34,6 +36,7 @@ class Cable:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._ended.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._accepting.join()
         self._listener.close()
@@ -51,6 +54,11 @@ class Cable:
     def mend(self) -> None:
         """Take connections again."""
         self._cut = False
+
+    def swallow(self) -> None:
+        """Let nothing more through the present connections: neither end can tell."""
+        with self._lock:
+            self._swallowed |= self._pairs
 
     def _accept(self) -> None:
         while True:
@@ -74,6 +82,8 @@ class Cable:
                 while True:
                     for key, _ in selector.select():
                         data = key.fileobj.recv(65536)  # type: ignore[union-attr]
+                        if (near, far) in self._swallowed:
+                            self._ended.wait()
                         if not data:
                             raise ConnectionResetError
                         key.data.sendall(data)
