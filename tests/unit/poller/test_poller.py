@@ -15,7 +15,8 @@ from model_poller.status import (
     VersionReason,
     VersionState,
 )
-from tests.unit.poller.doubles import below, graph, model, zipped
+from model_poller.versions import MAX_VERSION
+from tests.unit.poller.doubles import below, graph, model, tarred, zipped
 from tests.unit.poller.world import TOLD, World
 
 if TYPE_CHECKING:
@@ -382,6 +383,54 @@ def test_only_the_newest_of_many_versions_are_told_beside_those_on_disk(world: W
     status = world.settle()
     assert len(status.versions) == 51
     assert status.versions[0].version == 80
+
+
+def test_numbers_up_to_the_servers_largest_are_served(world: World) -> None:
+    for number in (9, MAX_VERSION):
+        world.source.put(f"{number}.zip", zipped(model(b"%d" % number)))
+    assert world.settle().active_version == MAX_VERSION
+    assert list(world.base()) == [str(MAX_VERSION)]
+    world.source.put(f"{MAX_VERSION + 1}.zip", archive(1))
+    assert [v.version for v in world.settle().versions] == [MAX_VERSION, 9]
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [{"2.tar.gz": tarred(model())}, below("2", model()), {"0002.zip": archive(2)}],
+    ids=["two archives", "a folder and an archive", "0002 and 2"],
+)
+def test_a_version_that_is_there_twice_is_told_and_taken_when_one_is_left(
+    world: World, twin: dict[str, bytes]
+) -> None:
+    world.source.put("1.zip", archive(1))
+    world.settle()
+    world.source.put_all({"2.zip": archive(2), **twin})
+    assert world.settle().active_version == 1
+    doubled = world.version(2)
+    assert doubled.state is VersionState.INCOMPLETE
+    assert doubled.reason is VersionReason.DUPLICATE_VERSION
+    assert all(path.partition("/")[0] in doubled.message for path in ("2.zip", *twin))
+    for path in twin:
+        world.source.delete(path)
+    assert world.settle().active_version == 2
+
+
+def test_so_many_versions_as_asked_for_stay_and_deletion_is_mirrored(tmp_path: Path) -> None:
+    world = World(tmp_path, Policy(follow_newest=True, retain_versions=3))
+    for version in range(1, 6):
+        world.source.put(f"{version}.zip", archive(version))
+        world.settle(turns=4)
+    assert list(world.base()) == ["5"]
+    assert world.retained() == ["3", "4"]
+    world.source.delete("4.zip")
+    world.settle(turns=2)
+    assert world.retained() == ["3"]
+    for version in (1, 2, 5):
+        world.source.delete(f"{version}.zip")
+    assert world.settle(turns=2).active_version == 5
+    world.source.delete("3.zip")
+    world.settle(turns=2)
+    assert (list(world.base()), world.retained()) == (["5"], ["3"])
 
 
 def test_what_nobody_expected_in_a_fetch_is_logged_and_tried_again(

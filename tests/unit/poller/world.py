@@ -110,6 +110,9 @@ class World:
             for folder in self.store.base.iterdir()
         }
 
+    def retained(self) -> list[str]:
+        return sorted(p.name for p in (self.root / ".retained").iterdir())
+
     def staged(self) -> list[str]:
         return sorted(p.name for p in (self.root / ".staging").iterdir())
 
