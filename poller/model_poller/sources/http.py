@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import msgspec
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from model_poller.sources.uri import Location
 
 MAX_CALLS = 1000
-"""Of one look: an index tells no sizes, so each file of a folder version is asked for its own."""
+"""Of one look, for folders, and as many for files: an index doesn't tell their sizes."""
 _MAX_DEPTH = 8
 _MAX_HOPS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -53,9 +53,16 @@ class _Entry(msgspec.Struct, frozen=True):
     name: str
     type: str = "file"
     """``file`` or ``directory``; names may have folders in them, too."""
-    size: int | None = None
+    size: Annotated[int, msgspec.Meta(ge=0)] | None = None
     mtime: str = ""
     etag: str = ""
+
+    @property
+    def generation(self) -> str:
+        """In double quotes, where it can be asked for: a weak ETag can't."""
+        if not self.etag:
+            return f"{self.mtime}-{self.size}"
+        return self.etag if self.etag.startswith(('"', "W/")) else f'"{self.etag}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +125,7 @@ class HttpSource:
         METRICS.source_requests.labels("list").inc()
         if self.uri.endswith(ARCHIVE_ENDINGS):
             return [self._one_archive()]
-        found = list(self._walk("", depth=0))
+        found = list(self._walk())
         unknown = sum(file.size is None for file in found)
         if unknown > MAX_CALLS:
             raise InvalidSourceError(
@@ -175,28 +182,34 @@ class HttpSource:
             path = f"{int(moment.timestamp())}{ending}"
         return self._told(answer, self.uri, path)
 
-    def _walk(self, folder: str, depth: int) -> Iterator[_Found]:
-        """All files of versions below ``folder``, whose path ends with a slash unless empty."""
-        if depth > _MAX_DEPTH:
-            return
+    def _walk(self) -> Iterator[_Found]:
+        """All files of versions, folder by folder."""
+        folders = [""]
+        # Grows while it is gone through.
+        for number, folder in enumerate(folders):
+            if number == MAX_CALLS:
+                raise InvalidSourceError(
+                    f"{self.uri} shows more than {MAX_CALLS} folders; give versions as archives, or"
+                    " one list of all files in JSON"
+                )
+            for entry in self._entries(folder):
+                path = folder + entry.name.removeprefix("./").rstrip("/")
+                is_folder = entry.type == "directory" or entry.name.endswith("/")
+                if not split_path(f"{path}/file" if is_folder else path):
+                    continue
+                if not is_folder:
+                    yield _Found(path, entry.size, entry.generation)
+                elif path.count("/") < _MAX_DEPTH:
+                    folders.append(f"{path}/")
+
+    def _entries(self, folder: str) -> Sequence[_Entry]:
+        """What a folder shows; its path ends with a slash unless it is empty."""
         is_list = not folder and self.uri.endswith(".json")
         answer = self._ask("GET", self.uri if is_list else self._url(folder))
         body = answer.body.decode(errors="replace")
         if is_list or "json" in answer.header("Content-Type"):
-            entries = self._json_entries(body)
-        else:
-            entries = self._links(body, self._url(folder))
-        for entry in entries:
-            path = folder + entry.name.removeprefix("./").rstrip("/")
-            is_folder = entry.type == "directory" or entry.name.endswith("/")
-            if not split_path(f"{path}/file" if is_folder else path):
-                continue
-            if is_folder:
-                yield from self._walk(f"{path}/", depth + 1)
-            else:
-                tag = entry.etag if entry.etag.startswith('"') else f'"{entry.etag}"'
-                generation = tag if entry.etag else f"{entry.mtime}-{entry.size}"
-                yield _Found(path, entry.size, generation)
+            return self._json_entries(body)
+        return self._links(body, self._url(folder))
 
     def _json_entries(self, body: str) -> Sequence[_Entry]:
         try:

@@ -92,7 +92,7 @@ class Server(http.server.ThreadingHTTPServer):
         def handler(*arguments: object) -> Handler:
             return Handler(*arguments, directory=str(folder))  # type: ignore[arg-type]
 
-        super().__init__(("127.0.0.1", 0), handler)  # type: ignore[arg-type]
+        super().__init__(("127.0.0.1", 0), handler)
         self.folder = folder
         self.ranges = True
         self.answers: dict[str, Callable[[Handler], None]] = {}
@@ -201,6 +201,38 @@ def test_the_json_of_nginx_is_read(server: Server) -> None:
     assert (stored.path, stored.size, stored.generation) == ("1/saved_model.pb", 7, "Mon-7")
 
 
+@pytest.mark.parametrize(
+    ("etag", "pinned"), [("abc", '"abc"'), ('"abc"', '"abc"'), ('W/"abc"', None), ("", None)]
+)
+def test_a_listed_etag_pins_reads_unless_it_is_weak(
+    server: Server, etag: str, pinned: str | None
+) -> None:
+    server.write({"models/1.zip": b"zip"})
+    listed = [{"name": "1.zip", "size": 3, "etag": etag}]
+    server.write({"models/index.json": json.dumps(listed).encode()})
+    server.ranges = False
+    found = source(server, "/models/index.json")
+    (stored,) = found.list()
+    assert read(found, stored, 0, 3) == b"zip"
+    assert server.seen[-1][2].get("If-Match") == pinned
+
+
+def test_an_endless_tree_of_folders_is_given_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model_poller.sources.http.MAX_CALLS", 20)
+    page = b'<a href="1/">1</a><a href="2/">2</a>'
+
+    class Everywhere(dict[str, object]):
+        def get(self, path: str, _: object = None) -> object:
+            return lambda handler: handler.reply(200, page, Content_Type="text/html")
+
+    server.answers = Everywhere()  # type: ignore[assignment]
+    with pytest.raises(InvalidSourceError, match="more than 20 folders"):
+        source(server).list()
+    assert len(server.seen) == 20
+
+
 def test_one_archive_with_a_number_is_that_version(server: Server) -> None:
     server.write({"models/7.tar.gz": b"packed"})
     (stored,) = source(server, "/models/7.tar.gz").list()
@@ -303,6 +335,12 @@ def test_a_refusal_names_who_asked_and_no_secret(server: Server) -> None:
 def test_what_is_not_there_is_told(server: Server) -> None:
     with pytest.raises(BucketNotFoundError, match="there is nothing at"):
         source(server, "/nowhere").list()
+
+
+def test_a_size_that_can_not_be_is_told(server: Server) -> None:
+    server.write({"models/index.json": b'[{"name": "1.zip", "size": -1}]'})
+    with pytest.raises(InvalidSourceError, match="no list of files"):
+        source(server, "/models/index.json").list()
 
 
 def test_a_broken_list_is_told(server: Server) -> None:
