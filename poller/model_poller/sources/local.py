@@ -61,6 +61,10 @@ class LocalSource:
         try:
             return list(self._walk())
         except (FileNotFoundError, NotADirectoryError) as error:
+            if self.mount.is_dir():
+                raise UnreachableError(
+                    f"{error.filename} went away while {self.uri} was listed; it is tried again"
+                ) from error
             raise BucketNotFoundError(
                 f"the folder {self.mount} of {self.uri} does not exist; create it, or correct the"
                 " storage URI"
@@ -94,19 +98,21 @@ class LocalSource:
             os.close(file)
 
     def _walk(self) -> Iterator[StoredObject]:
-        for top in os.scandir(self.mount):
-            if top.is_dir():
-                if split_path(f"{top.name}/file"):
-                    yield from self._files(top.path, top.name)
-            elif split_path(top.name):
-                yield self._stored(top.path, top.name)
+        with os.scandir(self.mount) as tops:
+            for top in tops:
+                if top.is_dir():
+                    if split_path(f"{top.name}/file"):
+                        yield from self._files(top.path, top.name)
+                elif top.is_file() and split_path(top.name):
+                    yield self._stored(top.path, top.name)
 
     def _files(self, folder: str, path: str) -> Iterator[StoredObject]:
-        for entry in os.scandir(folder):
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._files(entry.path, f"{path}/{entry.name}")
-            elif entry.is_file():
-                yield self._stored(entry.path, f"{path}/{entry.name}")
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self._files(entry.path, f"{path}/{entry.name}")
+                elif entry.is_file():
+                    yield self._stored(entry.path, f"{path}/{entry.name}")
 
     def _stored(self, file: str, path: str) -> StoredObject:
         found = os.stat(file)  # noqa: PTH116

@@ -77,6 +77,29 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
         nowhere.list()
 
 
+def test_a_version_that_goes_away_during_the_listing_is_no_missing_folder(
+    source: LocalSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "1", model())
+    really = os.scandir
+
+    def gone(folder: object) -> object:
+        if str(folder) == str(tmp_path / "1" / "variables"):
+            raise FileNotFoundError(2, "No such file or directory", str(folder))
+        return really(folder)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("os.scandir", gone)
+    with pytest.raises(UnreachableError, match="variables went away"):
+        source.list()
+
+
+def test_what_is_no_file_is_no_archive(source: LocalSource, tmp_path: Path) -> None:
+    (tmp_path / "1.zip").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "2.zip")
+    (tmp_path / "3.zip").write_bytes(b"zip")
+    assert [stored.path for stored in source.list()] == ["3.zip"]
+
+
 def test_a_folder_that_can_not_be_read_is_unreachable(
     source: LocalSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
