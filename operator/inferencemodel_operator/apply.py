@@ -63,7 +63,9 @@ def covers(live: Any, wanted: Any, *, field: str = "") -> bool:
 class _Held(msgspec.Struct, frozen=True):
     """A child that was refused or belongs to somebody else, and until when to leave it be."""
 
-    wanted_hash: str
+    about: tuple[int, str, bytes | None]
+    """The spec's generation, the hash of what was wanted, and what there was of the child: when
+    any of them changes, another attempt is worth it."""
     problem: PermanentError
     until: float
 
@@ -106,26 +108,30 @@ class Applier:
         child = (resource.kind, name)
         wanted_hash = wanted["metadata"]["annotations"][names.DESIRED_HASH_ANNOTATION]
         held = memory.held.get(child)
-        if held is not None and held.wanted_hash == wanted_hash and time.monotonic() < held.until:
+        about = (owner.generation, wanted_hash, self._content(resource, namespace, name))
+        if held is not None and held.about == about and time.monotonic() < held.until:
             raise held.problem
         try:
             answer = await self._write(owner, resource, wanted, memory.settled.get(child))
         except (NameConflictError, RefusedError) as problem:
             # A change of what is watched is told; of anything else, only asking again tells.
-            watched = self._cache.child(resource.kind, namespace, name) is not None
-            if isinstance(problem, RefusedError) or not watched:
+            if isinstance(problem, RefusedError) or about[2] is None:
                 until = time.monotonic() + RECHECK_SECONDS * 0.9
-                memory.held[child] = _Held(wanted_hash, problem, until)
+                memory.held[child] = _Held(about, problem, until)
             raise
         memory.held.pop(child, None)
         if answer is not None:
             self._cache.put(resource, answer)
-        live = self._cache.child(resource.kind, namespace, name)
+        live = self._content(resource, namespace, name)
         if live is not None:
             # After a write without another look: an admission webhook may have changed what was
             # asked for, and that is then how it is.
-            memory.settled[child] = (wanted_hash, live.content)
+            memory.settled[child] = (wanted_hash, live)
         return answer is not None
+
+    def _content(self, resource: Resource, namespace: str, name: str) -> bytes | None:
+        live = self._cache.child(resource.kind, namespace, name)
+        return live.content if live is not None else None
 
     async def _write(
         self,

@@ -389,6 +389,8 @@ def _watch_error(path: str, status: Object) -> Exception:
 
 
 def _fix(message: str) -> str:
+    if "field is immutable" in message:
+        return "delete it, and the operator creates it as it is wanted now"
     if "exceeded quota" in message:
         return "raise the namespace's ResourceQuota or ask for less"
     if "cannot" in message and "resource" in message:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.api.models import World, world
-from tests.support.kubectl import Kubectl, Object, condition
+from tests.support.kubectl import Kubectl, KubectlError, Object, condition
 from tests.support.operators import WRITES
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -242,6 +243,98 @@ def test_a_child_that_the_api_server_refuses_is_told_with_its_words(here: World)
         assert "matchExpressions[0].values" in condition(told, "Stalled")["message"]
         model.apply()
         model.until(lambda o: condition(o, "Stalled")["status"] == "False", what="not stalled")
+
+
+def test_an_immutable_field_that_differs_is_told_with_the_way_out(here: World) -> None:
+    with here.model() as model:
+        model.apply(suspend=True)
+        uid = model.until_reported()["metadata"]["uid"]
+        labels = {"app.kubernetes.io/managed-by": "inferencemodel-operator"}
+        other = {"app": "of-another-release"}
+        model.kubectl.apply(
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {
+                    "name": model.name,
+                    "labels": labels | {"inferencemodel.dev/name": model.name},
+                    "ownerReferences": [
+                        {
+                            "apiVersion": "inferencemodel.dev/v1alpha1",
+                            "kind": "InferenceModel",
+                            "name": model.name,
+                            "uid": uid,
+                            "controller": True,
+                        }
+                    ],
+                },
+                "spec": {
+                    "selector": {"matchLabels": other},
+                    "template": {
+                        "metadata": {"labels": other},
+                        "spec": {"containers": [{"name": "model-server", "image": "old:1"}]},
+                    },
+                },
+            }
+        )
+
+        model.apply(suspend=False)
+        told = model.until(
+            lambda o: condition(o, "Stalled")["reason"] == "Refused", what="Refused", within=20
+        )
+        message = condition(told, "Stalled")["message"]
+        assert "Deployment" in message
+        assert "delete it, and the operator creates it" in message
+        assert model.child("service"), "the others are there"
+
+        model.kubectl("delete", "deployment", model.name)
+        model.until(lambda o: condition(o, "Stalled")["status"] == "False", what="not stalled")
+        model.until_children(*ALL)
+
+
+def test_an_exceeded_quota_is_told_and_holds_up_nothing_else(here: World) -> None:
+    kubectl = here.kubectl
+    hard = {"count/services": "0"}
+    kubectl.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": {"name": "none"},
+            "spec": {"hard": hard},
+        }
+    )
+    # Where no controllers run, nobody else fills in what is in use.
+    kubectl(
+        *("patch", "resourcequota", "none", "--subresource=status", "--type=merge"),
+        *("--patch", json.dumps({"status": {"hard": hard, "used": hard}})),
+    )
+    try:
+        with here.model() as model:
+            # The quota is known to admission a moment later.
+            eventually(lambda: _refused(kubectl), what="the quota to be enforced", within=30)
+            model.apply()
+            told = model.until(
+                lambda o: condition(o, "Stalled")["reason"] == "Refused", what="Refused", within=20
+            )
+            message = condition(told, "Stalled")["message"]
+            assert "exceeded quota: none" in message
+            assert "raise the namespace's ResourceQuota" in message
+            model.until_children("configmap", "deployment")
+
+            kubectl("delete", "resourcequota", "none")
+            # Nothing tells of it: a change of the resource is looked at before the next minute.
+            model.apply(service={"httpPort": 8080})
+            model.until_children(*ALL)
+    finally:
+        kubectl("delete", "resourcequota", "none", "--ignore-not-found")
+
+
+def _refused(kubectl: Kubectl) -> bool:
+    try:
+        kubectl("create", "service", "clusterip", "probe", "--tcp=80", "--dry-run=server")
+    except KubectlError as error:
+        return "exceeded quota" in str(error)
+    return False
 
 
 def test_a_suspended_resource_is_reported_and_left_as_it_is(here: World) -> None:

@@ -245,6 +245,27 @@ async def test_a_refused_wish_is_held_until_it_changes(cache: Cache) -> None:
     assert await applier.ensure(MODEL, service(httpPort=80))
 
 
+async def test_a_refused_child_is_tried_again_when_it_or_the_spec_changed(cache: Cache) -> None:
+    server = Server(refuse=True)
+    applier = Applier(server, cache, Offers(server))
+    drifted = service()
+    drifted["spec"]["ports"][0]["port"] = 1234
+    live(server, cache, drifted)
+    for _ in range(2):
+        with pytest.raises(RefusedError):
+            await applier.ensure(MODEL, service())
+    assert server.requests == ["apply Service"]
+
+    live(server, cache, drifted, resourceVersion="8", labels={"app": "other"})
+    with pytest.raises(RefusedError):
+        await applier.ensure(MODEL, service())
+    assert server.requests == ["apply Service"] * 2
+
+    server.refuse = False
+    later = objects.model({**OWNER, "metadata": {**OWNER["metadata"], "generation": 2}})
+    assert await applier.ensure(later, service())
+
+
 async def test_only_an_own_child_is_removed(cache: Cache) -> None:
     server = Server()
     applier = Applier(server, cache, Offers(server))

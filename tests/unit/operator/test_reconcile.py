@@ -11,7 +11,14 @@ import pytest
 from inferencemodel_operator import reconcile
 from inferencemodel_operator.apply import Applier
 from inferencemodel_operator.cache import Cache
-from inferencemodel_operator.cluster import EVENTS, MODELS, PODS, Cluster, Resource
+from inferencemodel_operator.cluster import (
+    DISRUPTION_BUDGETS,
+    EVENTS,
+    MODELS,
+    PODS,
+    Cluster,
+    Resource,
+)
 from inferencemodel_operator.errors import ApiUnavailableError, RefusedError
 from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.queue import WorkQueue
@@ -80,9 +87,12 @@ class Server(Cluster):
         obj = pod_object(name, annotations=dict(annotations))
         return await self._answer(f"annotate {name} {next(iter(annotations.values()))}", obj)
 
-    async def create(self, resource: Resource, wanted: Any) -> None:
+    async def create(self, resource: Resource, wanted: Any) -> Any:
         assert resource is EVENTS
-        await self._answer(f"event {wanted['reason']}", wanted)
+        return await self._answer(f"event {wanted['reason']}", wanted)
+
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
+        await self._answer(f"delete {resource.kind} {name}", {"metadata": {}})
 
 
 def pod_object(name: str, version: int = 1, **metadata: Any) -> dict[str, Any]:
@@ -269,3 +279,40 @@ async def test_a_resource_that_is_gone_is_forgotten(world: World) -> None:
     )
     assert await world.pass_() == []
     assert list(world.reconciler.ready_states()) == []
+
+
+async def test_children_of_others_come_before_the_first_status(world: World) -> None:
+    world.queue.add(("vision", "another"))
+    first = await world.pass_()
+    assert [request for request in first if "status" in request] == []
+    assert "apply Deployment" in first
+    assert len(world.queue) == 2
+
+    again = await world.pass_()
+    assert again == ["apply InferenceModel/status"], "nothing is written twice"
+
+
+async def test_an_owned_child_that_is_not_wanted_is_deleted(world: World) -> None:
+    await world.pass_()
+    owner = {
+        "apiVersion": "inferencemodel.dev/v1alpha1",
+        "kind": "InferenceModel",
+        "name": "m",
+        "uid": "uid-m",
+        "controller": True,
+    }
+    for name, owners in (("old", [owner]), ("theirs", [])):
+        world.cache.put(
+            DISRUPTION_BUDGETS,
+            {
+                "metadata": {
+                    "name": name,
+                    "namespace": "vision",
+                    "uid": f"uid-{name}",
+                    "resourceVersion": "5",
+                    "labels": {"inferencemodel.dev/name": "m"},
+                    "ownerReferences": owners,
+                }
+            },
+        )
+    assert await world.pass_() == ["delete PodDisruptionBudget old"]
