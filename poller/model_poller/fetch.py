@@ -39,7 +39,10 @@ _ATTEMPTS = 5
 _FIRST_DELAY_SECONDS = 0.2
 _LONGEST_DELAY_SECONDS = 30.0
 _PART_SECONDS = 300.0
-"""A part that takes longer, for all that bytes still trickle in, is asked for anew."""
+"""A part that takes longer, for all that bytes still trickle in, is asked for anew.
+
+What a server gives only as a whole may take as long as its parts would.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +251,8 @@ class Download:
     def _fetch(self, part: _Part, buffer: memoryview) -> int:
         stored = part.target.stored
         checksum = done = 0
-        deadline = time.monotonic() + _PART_SECONDS
+        allowed = _PART_SECONDS * max(1.0, part.length / PART_BYTES)
+        deadline = time.monotonic() + allowed
         file = os.open(part.target.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             if not part.length:
@@ -260,7 +264,7 @@ class Download:
                     if time.monotonic() > deadline:
                         raise UnreachableError(
                             f"{stored.url}: {done} of {part.length} bytes came in"
-                            f" {_PART_SECONDS:.0f} s; the rest is asked for anew"
+                            f" {allowed:.0f} s; the rest is asked for anew"
                         )
                     chunk = buffer[: body.readinto(buffer)]
                     checksum = google_crc32c.extend(checksum, bytes(chunk))
@@ -269,7 +273,9 @@ class Download:
                     self._progress(len(chunk))
                     METRICS.fetched_bytes.inc(len(chunk))
                     if self._throttle:
-                        self._stopped.wait(self._throttle.delay(len(chunk)))
+                        pause = self._throttle.delay(len(chunk))
+                        deadline += pause
+                        self._stopped.wait(pause)
         except PollerError:
             self._progress(-done)
             raise

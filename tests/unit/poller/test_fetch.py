@@ -6,7 +6,9 @@ import hashlib
 import os
 import threading
 import zlib
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import google_crc32c
@@ -24,12 +26,16 @@ from model_poller.errors import (
     StoppedError,
     UnreachableError,
 )
-from tests.unit.poller.doubles import MemorySource
+from model_poller.fetch import FetchLimits
+from tests.unit.poller.doubles import Clock, MemorySource
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from model_poller.sources import StoredObject
+    from model_poller.sources import ByteRange, StoredObject
+
+NO_LIMITS = FetchLimits()
 
 
 @pytest.fixture(autouse=True)
@@ -49,13 +55,19 @@ class Progress:
             self.total += count
 
 
-def run(source: MemorySource, folder: Path, stopped: threading.Event | None = None) -> Progress:
+def run(
+    source: MemorySource,
+    folder: Path,
+    stopped: threading.Event | None = None,
+    limits: FetchLimits = NO_LIMITS,
+) -> Progress:
     progress = Progress()
     fetch.download(
         source,
         {folder / stored.path: stored for stored in source.list()},
         stopped=stopped or threading.Event(),
         progress=progress,
+        limits=limits,
     )
     return progress
 
@@ -168,6 +180,63 @@ def test_a_trickle_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyP
     source.put("a", b"x" * 10)
     with pytest.raises(UnreachableError, match="0 of 10 bytes came in"):
         run(source, tmp_path)
+
+
+class SlowRange:
+    """Takes ten seconds for each byte."""
+
+    def __init__(self, body: ByteRange, clock: Clock) -> None:
+        self._body = body
+        self._clock = clock
+
+    def readinto(self, buffer: memoryview) -> int:
+        self._clock.now += 10.0
+        return self._body.readinto(buffer[:1])
+
+
+class SlowSource(MemorySource):
+    """A web server that gives its files only as a whole, and slowly."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def list(self) -> list[StoredObject]:
+        return [replace(stored, in_ranges=False) for stored in super().list()]
+
+    @contextmanager
+    def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[SlowRange]:  # type: ignore[override]
+        with super().open_range(stored, start, length) as body:
+            yield SlowRange(body, self._clock)
+
+
+def test_a_file_that_comes_only_as_a_whole_may_take_as_long_as_its_parts_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(fetch, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(fetch, "PART_BYTES", 10)
+    source = SlowSource(clock)
+    source.put("a", b"x" * 100)
+    run(source, tmp_path)
+    assert len(source.requests) == 1
+
+
+def test_a_limit_of_the_bandwidth_is_no_reason_to_ask_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(fetch, "time", SimpleNamespace(monotonic=clock))
+
+    class Patience(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            clock.now += timeout or 0.0
+            return False
+
+    source = SlowSource(clock)
+    source.put("a", b"x" * 25)
+    run(source, tmp_path, Patience(), FetchLimits(bandwidth=0.01))
+    assert len(source.requests) == 1
 
 
 def test_a_download_stops_when_it_is_told(tmp_path: Path) -> None:
