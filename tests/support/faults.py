@@ -27,6 +27,8 @@ class Fault:
     """Send this part of the body, then close; the length told is that of the whole."""
     flip: bool = False
     """Change one bit in the middle of the body."""
+    stall: bool = False
+    """Keep the connection open after what is sent, and say nothing more."""
     delay: float = 0.0
     """Seconds before the answer."""
     headers: dict[str, str] = field(default_factory=dict)
@@ -41,6 +43,7 @@ class FaultyServer:
         self._lock = threading.Lock()
         self.calls: list[tuple[str, str]] = []
         self.faults = 0
+        self._ended = threading.Event()
         proxy = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -68,6 +71,7 @@ class FaultyServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -115,3 +119,5 @@ class FaultyServer:
             request.close_connection = True
         if request.command != "HEAD":
             request.wfile.write(body)
+        if fault.stall:
+            self._ended.wait(_TIMEOUT_SECONDS)

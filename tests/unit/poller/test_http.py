@@ -26,6 +26,7 @@ from model_poller.sources.http import HttpSource
 from model_poller.sources.uri import parse_uri
 from model_poller.store import Store
 from model_poller.versions import discover
+from tests.support.faults import Fault, FaultyServer
 from tests.unit.poller.doubles import model, zipped
 
 if TYPE_CHECKING:
@@ -288,6 +289,31 @@ def test_a_server_without_ranges_is_asked_for_the_whole(server: Server, tmp_path
     (version,) = discover(found.list(), {}).values()
     Bringer(found, store).bring(version, stopped=threading.Event(), progress=lambda _: None)
     assert store.scan().complete == {1}
+
+
+def test_a_server_that_falls_silent_is_asked_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model_poller.sources.http_ranges.TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("model_poller.fetch._FIRST_DELAY_SECONDS", 0.0)
+    server.write({"models/1.zip": zipped(model(b"w" * 100_000))})
+    left = [2]
+
+    def choose(method: str, path: str) -> Fault | None:
+        if method != "GET" or path.endswith("/") or not left[0]:
+            return None
+        left[0] -= 1
+        return Fault(keep=0.5, stall=True)
+
+    store = Store(tmp_path / "base" / "m", tmp_path / "base")
+    store.prepare()
+    with FaultyServer(server.url, choose) as proxy:
+        found = HttpSource(parse_uri(f"{proxy.url}/models"), credentials=Credentials({}))
+        _OPENED.append(found)
+        (version,) = discover(found.list(), {}).values()
+        Bringer(found, store).bring(version, stopped=threading.Event(), progress=lambda _: None)
+    assert store.scan().complete == {1}
+    assert left == [0]
 
 
 def test_redirects_are_followed_and_credentials_stay_at_home(
