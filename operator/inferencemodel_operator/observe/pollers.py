@@ -185,7 +185,8 @@ def _lasting(report: status.PollerStatus) -> status.PollerStatus:
         revision="",
         disk=None,
         versions=tuple(
-            msgspec.structs.replace(version, bytes_done=0) for version in report.versions
+            msgspec.structs.replace(version, bytes_done=0, seconds_left=None)
+            for version in report.versions
         ),
     )
 

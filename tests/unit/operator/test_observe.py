@@ -599,7 +599,9 @@ async def test_what_changes_all_the_time_is_no_news(
     (version,) = fetching.versions
 
     def progress(done: int) -> PollerStatus:
-        grown = msgspec.structs.replace(version, bytes_done=done, bytes_total=100)
+        grown = msgspec.structs.replace(
+            version, bytes_done=done, bytes_total=100, seconds_left=100 - done
+        )
         return msgspec.structs.replace(fetching, versions=(grown,))
 
     stub.tell(progress(1))
