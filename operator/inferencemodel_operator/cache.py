@@ -63,9 +63,9 @@ class Cache:
         """All children that name an InferenceModel, whether it owns them or not."""
         return list(self._children.get(key, {}).values())
 
-    def every_pod(self) -> list[Pod]:
-        """The pods of all InferenceModels."""
-        return [pod for pods in self._pods.values() for pod in pods.values()]
+    def served_pods(self) -> list[Pod]:
+        """The pods of all InferenceModels that are known: others may be another operator's."""
+        return [pod for model in self.models() for pod in self.pods(model.key)]
 
     def pods(self, key: Key) -> list[Pod]:
         """The pods of one InferenceModel, by name."""

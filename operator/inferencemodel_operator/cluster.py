@@ -123,11 +123,6 @@ WATCHED: Final = (
 """Watched always."""
 
 
-def selector(resource: Resource) -> str | None:
-    """The label selector under which a kind is listed and watched."""
-    return None if resource is MODELS else names.MANAGED_SELECTOR
-
-
 class Cluster:
     """Requests to one API server.
 
@@ -141,10 +136,20 @@ class Cluster:
         access: Access,
         session: aiohttp.ClientSession,
         *,
+        models: str | None = None,
         may_write: Callable[[], bool] = lambda: True,
     ) -> None:
+        """Send requests over a session.
+
+        Args:
+            access: where to.
+            session: adds the credentials.
+            models: the label selector of the InferenceModels that are served; None for all.
+            may_write: asked before each write.
+        """
         self._server = access.server
         self._session = session
+        self._models = models
         self._may_write = may_write
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
@@ -165,7 +170,7 @@ class Cluster:
     async def list(self, resource: Resource, namespace: str | None) -> AsyncIterator[Object]:
         """Read all objects of a kind as of one moment: the pages of the list."""
         query = {"limit": str(PAGE_SIZE)}
-        labels = selector(resource)
+        labels = self._selector(resource)
         if labels is not None:
             query["labelSelector"] = labels
         while True:
@@ -191,7 +196,7 @@ class Cluster:
             # Not all at once, after a restart of the API server.
             "timeoutSeconds": str(int(WATCH_SECONDS * random.uniform(0.8, 1.2))),  # noqa: S311
         }
-        labels = selector(resource)
+        labels = self._selector(resource)
         if labels is not None:
             query["labelSelector"] = labels
         path = resource.path(namespace)
@@ -315,6 +320,9 @@ class Cluster:
             await self._json("DELETE", resource.path(namespace, name), body=body)
         except _NotFoundError:
             return
+
+    def _selector(self, resource: Resource) -> str | None:
+        return self._models if resource is MODELS else names.MANAGED_SELECTOR
 
     async def _json(
         self,

@@ -56,6 +56,8 @@ class Options:
 
     kubeconfig: Path | None
     namespaces: tuple[str, ...]
+    selector: str | None
+    """Of the labels of the InferenceModels that are served; None for all."""
     poller_access: str
     http_port: int
     lease: tuple[str, str] | None
@@ -85,7 +87,12 @@ async def run(options: Options) -> None:
         pool = await stack.enter_async_context(cluster.connect(access, watches=watches_held))
         requests = await stack.enter_async_context(cluster.session(pool, metrics, access))
         leadership = _leadership(options, Cluster(access, requests))
-        api = Cluster(access, requests, may_write=leadership.holds if leadership else lambda: True)
+        api = Cluster(
+            access,
+            requests,
+            models=options.selector,
+            may_write=leadership.holds if leadership else lambda: True,
+        )
         proxied = options.poller_access == "proxy" or (
             options.poller_access == "auto" and not access.in_cluster
         )
@@ -123,7 +130,7 @@ async def run(options: Options) -> None:
             if leadership is not None:
                 await leadership.acquired.wait()
             await feed.complete.wait()
-            polling.start(cache.every_pod())
+            polling.start(cache.served_pods())
             metrics.leading.set(1)
             leading.set()
             await ended.wait()
@@ -162,7 +169,7 @@ async def run(options: Options) -> None:
             task.add_done_callback(lambda _: ended.set())
         await kopf.operator(
             registry=handlers,
-            settings=watches.settings(),
+            settings=watches.settings(options.selector),
             clusterwide=not options.namespaces,
             namespaces=options.namespaces,
             stop_flag=ended,
@@ -250,6 +257,13 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str, str]:
         metavar="NS",
         help="serve this namespace; repeatable; default: all",
     )
+    command.add_argument(
+        "--selector",
+        default=None,
+        metavar="LABELS",
+        help="serve only InferenceModels with these labels, such as team=vision; default: all. "
+        "Operators that share a namespace for their Leases need a --lease-name each",
+    )
     command.add_argument("--kubeconfig", type=Path, help="default: service account, or KUBECONFIG")
     command.add_argument(
         "--poller-image", default=os.environ.get("POLLER_IMAGE", DEFAULT_POLLER_IMAGE)
@@ -280,6 +294,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str, str]:
     options = Options(
         kubeconfig=given.kubeconfig,
         namespaces=tuple(dict.fromkeys(given.namespace)),
+        selector=given.selector or None,
         poller_access=given.poller_access,
         http_port=given.http_port,
         lease=(given.lease_namespace, given.lease_name) if given.lease_namespace else None,

@@ -13,7 +13,7 @@ import msgspec
 from inferencemodel_operator.cluster import MODELS, WATCHED
 from inferencemodel_operator.errors import OperatorError
 from inferencemodel_operator.observe.informer import RELIST_SECONDS, Informer
-from inferencemodel_operator.observe.objects import Pod
+from inferencemodel_operator.observe.objects import Model, Pod
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -172,13 +172,19 @@ class Feed:
             return
         if news is None:
             return
-        if isinstance(news, Pod):
+        if isinstance(news, Pod) and self._cache.model(news.key) is not None:
             self._pollers.sync(news)
+        elif isinstance(news, Model):
+            for pod in self._cache.pods(news.key):
+                self._pollers.sync(pod)
         if news.key is not None:
             self._queue.add(news.key)
 
     def _gone(self, entry: Entry) -> None:
         if isinstance(entry, Pod):
             self._pollers.drop(entry.uid)
+        elif isinstance(entry, Model):
+            for pod in self._cache.pods(entry.key):
+                self._pollers.drop(pod.uid)
         if entry.key is not None:
             self._queue.add(entry.key)

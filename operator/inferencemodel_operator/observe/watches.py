@@ -102,8 +102,12 @@ class _NoProgress(kopf.ProgressStorage):
         return essence
 
 
-def settings() -> kopf.OperatorSettings:
-    """kopf as a source of events alone: it writes nothing to the cluster."""
+def settings(selector: str | None) -> kopf.OperatorSettings:
+    """kopf as a source of events alone: it writes nothing to the cluster.
+
+    Args:
+        selector: the label selector of the InferenceModels to watch; None for all.
+    """
     chosen = kopf.OperatorSettings()
     chosen.persistence.diffbase_storage = _NoDiffs()
     chosen.persistence.progress_storage = _NoProgress()
@@ -119,6 +123,8 @@ def settings() -> kopf.OperatorSettings:
     # A kopf worker for each object holds its last event for as long as it idles.
     chosen.queueing.idle_timeout = 0.1
     chosen.queueing.exit_timeout = 0.2
+    if selector is not None:
+        chosen.watching.label_selectors[names.GROUP, names.VERSION, names.PLURAL] = selector
     return chosen
 
 

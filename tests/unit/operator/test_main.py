@@ -37,6 +37,19 @@ def test_options_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert log_format == "text"
 
 
+def test_several_replicas_share_a_lease_where_the_pod_says_where_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("POD_NAMESPACE", raising=False)
+    assert parse(["run"])[0].lease is None
+    monkeypatch.setenv("POD_NAMESPACE", "system")
+    assert parse(["run"])[0].lease == ("system", "inferencemodel-operator")
+    given = ["run", "--lease-namespace=other", "--lease-name=vision", "--selector=team=vision"]
+    options, _, _ = parse(given)
+    assert options.lease == ("other", "vision")
+    assert options.selector == "team=vision"
+
+
 def test_without_access_to_a_cluster_it_ends_with_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
