@@ -39,10 +39,12 @@ _ATTEMPTS = 5
 _FIRST_DELAY_SECONDS = 0.2
 _LONGEST_DELAY_SECONDS = 30.0
 _PART_SECONDS = 300.0
-"""A part that takes longer, for all that bytes still trickle in, is asked for anew.
+"""Where a part takes longer, for all that bytes still trickle in, the rest is asked for anew.
 
 What a server gives only as a whole may take as long as its parts would.
 """
+_GAIN_BYTES = 1 << 20
+"""A try that brought so much is no failure: what cuts every connection is no reason to give up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,9 @@ class _Part:
     target: _Target
     start: int
     length: int
+    done: int = 0
+    """Bytes of it that are written, and the checksum of these."""
+    checksum: int = 0
 
 
 def download(
@@ -99,7 +104,7 @@ class Download:
     """Objects on their way to files. Leaving the context ends the work, whether done or not.
 
     ``progress`` is called from several threads with the number of bytes just written, negative
-    where a part has to be read again. ``tail_first`` asks for each object's end before the rest.
+    where they have to be read again. ``tail_first`` asks for each object's end before the rest.
     """
 
     def __init__(
@@ -237,39 +242,44 @@ class Download:
         return checksum
 
     def _fetch_patiently(self, part: _Part, buffer: memoryview) -> int:
-        for attempt in range(_ATTEMPTS):
+        failures = 0
+        while True:
+            before = part.done
             try:
                 return self._fetch(part, buffer)
             except UnreachableError as error:
-                if attempt == _ATTEMPTS - 1:
+                failures = 1 if part.done - before >= _GAIN_BYTES else failures + 1
+                if failures == _ATTEMPTS:
                     raise
-                delay = _FIRST_DELAY_SECONDS * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311
+                jitter = random.uniform(0.5, 1.5)  # noqa: S311
+                delay = _FIRST_DELAY_SECONDS * 2 ** (failures - 1) * jitter
                 delay = min(max(delay, error.retry_after), _LONGEST_DELAY_SECONDS)
                 self._stopped.wait(delay)
-        raise AssertionError
 
     def _fetch(self, part: _Part, buffer: memoryview) -> int:
+        """Go on with a part from where an earlier try ended; returns its checksum."""
         stored = part.target.stored
-        checksum = done = 0
         allowed = _PART_SECONDS * max(1.0, part.length / PART_BYTES)
         deadline = time.monotonic() + allowed
         file = os.open(part.target.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             if not part.length:
                 return 0
-            with self._source.open_range(stored, part.start, part.length) as body:
-                while done < part.length:
+            with self._source.open_range(
+                stored, part.start + part.done, part.length - part.done
+            ) as body:
+                while part.done < part.length:
                     if self._stopped.is_set() or self._halted:
                         raise StoppedError(f"fetching {stored.url} was given up")
                     if time.monotonic() > deadline:
                         raise UnreachableError(
-                            f"{stored.url}: {done} of {part.length} bytes came in"
+                            f"{stored.url}: {part.done} of {part.length} bytes came in"
                             f" {allowed:.0f} s; the rest is asked for anew"
                         )
                     chunk = buffer[: body.readinto(buffer)]
-                    checksum = google_crc32c.extend(checksum, bytes(chunk))
-                    _write(file, chunk, part.start + done)
-                    done += len(chunk)
+                    _write(file, chunk, part.start + part.done)
+                    part.checksum = google_crc32c.extend(part.checksum, bytes(chunk))
+                    part.done += len(chunk)
                     self._progress(len(chunk))
                     METRICS.fetched_bytes.inc(len(chunk))
                     if self._throttle:
@@ -277,13 +287,15 @@ class Download:
                         deadline += pause
                         self._stopped.wait(pause)
         except PollerError:
-            self._progress(-done)
+            if not stored.in_ranges:
+                self._progress(-part.done)
+                part.done = part.checksum = 0
             raise
         finally:
             os.close(file)
         if self._journal:
-            self._journal.note(part.target.path, part.start, part.length, checksum)
-        return checksum
+            self._journal.note(part.target.path, part.start, part.length, part.checksum)
+        return part.checksum
 
     def _finish(self, part: _Part, checksum: int) -> None:
         target = part.target

@@ -9,7 +9,7 @@ import zlib
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import pytest
@@ -103,6 +103,66 @@ def test_a_part_that_fails_is_fetched_again_and_counted_once(tmp_path: Path) -> 
     assert (tmp_path / "a").read_bytes() == source.objects["a"][0]
     assert progress.total == 5000
     assert len(source.requests) == 7
+
+
+class Cutting(MemorySource):
+    """A server whose every connection breaks after some bytes."""
+
+    after = 200
+
+    def open_range(self, stored: StoredObject, start: int, length: int) -> Any:
+        whole = super().open_range(stored, start, length)
+
+        @contextmanager
+        def cut() -> Iterator[ByteRange]:
+            with whole as body:
+                left = self.after
+
+                def readinto(buffer: memoryview) -> int:
+                    nonlocal left
+                    if not left:
+                        raise UnreachableError("the connection broke")
+                    count = body.readinto(buffer[: min(len(buffer), left)])
+                    left -= count
+                    return count
+
+                yield SimpleNamespace(readinto=readinto)
+
+        return cut()
+
+
+def test_a_part_goes_on_where_its_connection_broke(tmp_path: Path) -> None:
+    source = Cutting()
+    source.put("a", os.urandom(1000))
+    progress = run(source, tmp_path)
+    assert (tmp_path / "a").read_bytes() == source.objects["a"][0]
+    assert [start for _, start, _ in source.requests] == [0, 200, 400, 600, 800]
+    assert progress.total == 1000
+
+
+def test_connections_that_break_after_much_are_no_reason_to_give_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "_GAIN_BYTES", 100)
+    source = Cutting()
+    source.after = 100
+    source.put("a", os.urandom(1000))
+    run(source, tmp_path)
+    assert (tmp_path / "a").read_bytes() == source.objects["a"][0]
+    source.after = 99
+    with pytest.raises(UnreachableError):
+        run(source, tmp_path / "again")
+
+
+def test_what_comes_only_whole_is_begun_anew(tmp_path: Path) -> None:
+    source = Cutting()
+    source.put("a", os.urandom(1000))
+    progress = Progress()
+    whole = {tmp_path / "a": replace(source.list()[0], in_ranges=False)}
+    with pytest.raises(UnreachableError):
+        fetch.download(source, whole, stopped=threading.Event(), progress=progress)
+    assert source.requests == [("a", 0, 1000)] * 5
+    assert progress.total == 0
 
 
 def test_calls_for_a_part_that_never_comes_are_bounded(tmp_path: Path) -> None:
