@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
-import kopf
 
 from inferencemodel_operator import cluster, health, logs, names
 from inferencemodel_operator.access import Access
@@ -25,6 +24,7 @@ from inferencemodel_operator.cache import Cache
 from inferencemodel_operator.cluster import MODELS, OPTIONAL, WATCHED, Cluster
 from inferencemodel_operator.errors import OperatorError, PermanentError, TransientError
 from inferencemodel_operator.leadership import Leadership
+from inferencemodel_operator.lean import kopf
 from inferencemodel_operator.logs import about
 from inferencemodel_operator.metrics import Metrics
 from inferencemodel_operator.observe import pollers, watches

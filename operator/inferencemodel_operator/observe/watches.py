@@ -6,10 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import kopf
-
 from inferencemodel_operator import names
 from inferencemodel_operator.cluster import MODELS, WATCH_SECONDS, Resource
+from inferencemodel_operator.lean import kopf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping

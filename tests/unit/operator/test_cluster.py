@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +13,7 @@ import pytest
 import yaml
 from aiohttp import web
 
-from inferencemodel_operator import cluster
+from inferencemodel_operator import access, cluster
 from inferencemodel_operator.access import Access
 from inferencemodel_operator.cluster import CONFIG_MAPS, DEPLOYMENTS, MODELS, SERVICES, Cluster
 from inferencemodel_operator.errors import (
@@ -105,6 +108,45 @@ WANTED: dict[str, Any] = {
     "kind": "Deployment",
     "metadata": {"namespace": "vision", "name": "m"},
 }
+
+
+async def test_in_a_pod_the_service_account_is_used_and_its_token_read_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("first\n")
+    monkeypatch.setattr(access, "SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
+    inside = Access()
+    assert inside.in_cluster
+    assert inside.server == "https://[fd00::1]:6443"
+
+    inside.server = server.url
+    async with cluster.connect(inside, watches=0) as pool, cluster.session(pool, inside) as session:
+        api = Cluster(inside, session)
+        server.token = "Bearer first"
+        assert await api.get(SERVICES, "ns", "s") == {}
+
+        (tmp_path / "token").write_text("second\n")
+        monkeypatch.setattr("time.monotonic", lambda now=time.monotonic: now() + 61)
+        server.token = "Bearer second"
+        assert await api.get(SERVICES, "ns", "s") == {}
+
+    (tmp_path / "token").unlink()
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    with pytest.raises(PermanentError, match="name a kubeconfig file with --kubeconfig"):
+        Access()
+
+
+def test_the_packages_that_a_pod_needs_not_are_not_imported() -> None:
+    program = (
+        "import sys, inferencemodel_operator.main; "
+        "print([name for name in ('kubernetes', 'pydantic', 'requests') if name in sys.modules])"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert told.stdout == "[]\n"
 
 
 async def test_the_token_of_an_exec_plugin_is_asked_for_again_when_it_is_refused(
