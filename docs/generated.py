@@ -1,7 +1,8 @@
-"""Pages of the site that are made of other files: every field of the CRD, and the examples."""
+"""Pages of the site that are made of other files: the CRD's fields, the examples, the figures."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,17 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 CRD = ROOT / "crds" / "inferencemodel.yaml"
 EXAMPLES = ROOT / "examples"
+OPERATOR_FIGURES = ROOT / "bench" / "results" / "operator.json"
 _OUTSIDE = re.compile(r"\]\(\.\./examples/([^)#]*)\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages; mkdocs calls it."""
-    for name, content in (("reference.md", reference()), ("examples.md", examples())):
+    for name, content in (
+        ("reference.md", reference()),
+        ("examples.md", examples()),
+        ("figures.md", figures()),
+    ):
         files.append(File.generated(config, name, content=content))
     return files
 
@@ -74,6 +80,61 @@ def examples() -> str:
             language = {".yaml": "yaml", ".yml": "yaml", ".sh": "bash"}.get(path.suffix, "text")
             fence = "`" * 4
             lines += ["", f"## {name}", "", f"{fence}{language}", path.read_text().rstrip(), fence]
+    return "\n".join([*lines, ""])
+
+
+def figures() -> str:
+    """The operator's last measurement, as `make bench-operator` recorded it."""
+    found = json.loads(OPERATOR_FIGURES.read_text())
+    lines = [
+        "# Figures",
+        "",
+        f"Measured {found['measured'][:10]} on {found['cpus']} CPUs ({found['machine']}) by "
+        "`make bench-operator`: the operator and a real API server share them.",
+        "",
+        "## Many resources at once",
+        "",
+        "All resources are created at once by 20 writers. The floor is a bare script with 20 "
+        "writers that creates the same children, measured in the same run.",
+        "",
+        "| resources | all children exist after | floor | ratio | API requests each | memory |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r['resources']:,} | {r['seconds']:.1f} s | {r['floor_seconds']:.1f} s | "
+        f"{r['ratio']:.2f} | {r['requests_each']:g}, for {r['children']} children | "
+        f"{r['memory_mb']:.0f} MB |"
+        for r in found["creation"]
+    ]
+    lines += [
+        "",
+        "![Time until all children exist](plots/operator-time.svg)",
+        "",
+        "![Memory](plots/operator-memory.svg)",
+        "",
+        "## A restart, and a change",
+        "",
+        "| resources | quiet after a restart | writes of the restart | a spec change is applied "
+        "(95th percentile) |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r['resources']:,} | {restart['seconds']:.1f} s | {restart['writes']} | "
+        f"{change['p95'] * 1000:.0f} ms |"
+        for r, restart, change in zip(
+            found["creation"], found["restart"], found["spec_change"], strict=True
+        )
+    ]
+    fleet = found["fleet"]
+    lines += [
+        "",
+        "## At rest",
+        "",
+        f"{fleet['resources']:,} models with three reporting pods each, for {fleet['seconds']} s: "
+        f"{fleet['core_percent']:.1f} % of a core, {fleet['memory_mb']:.0f} MB, "
+        f"{fleet['writes']} writes. A version change on any pod is in the status after "
+        f"{fleet['version_change']['p95'] * 1000:.0f} ms (95th percentile).",
+    ]
     return "\n".join([*lines, ""])
 
 

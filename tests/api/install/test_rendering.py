@@ -121,6 +121,14 @@ def test_the_chart_takes_images_by_digest(programs: Programs) -> None:
     assert f"--poller-image=r.example.com/poller@{digest}" in container["args"]
 
 
+def test_arguments_of_ones_own_come_last(programs: Programs) -> None:
+    objects = programs.chart("args={--selector=team=vision,--lease-name=vision}")
+    assert operator(objects, SYSTEM)["args"][-2:] == [
+        "--selector=team=vision",
+        "--lease-name=vision",
+    ]
+
+
 @pytest.mark.parametrize(
     "value", ["image.digest=sha256:short", "namespaces={Vision}", "replica=2", "args={run}"]
 )
