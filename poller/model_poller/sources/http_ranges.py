@@ -7,6 +7,7 @@ straight into the caller's buffer.
 from __future__ import annotations
 
 import http.client
+import re
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,12 @@ class HttpRanges:
                     _read_some(response),
                     _seconds(response.getheader("Retry-After")),
                     response.getheader("Location") or "",
+                )
+            told = re.match(r"bytes (\d+)-(\d+)/", response.getheader("Content-Range") or "")
+            if told and (int(told[1]), int(told[2])) != (start, start + length - 1):
+                raise UnreachableError(
+                    f"{self._connections.host} answers with {told[0][:-1]} where {length} bytes"
+                    f" from {start} were asked for"
                 )
             body = _Range(response, length)
             yield body
