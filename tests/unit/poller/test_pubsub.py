@@ -6,11 +6,13 @@ import queue
 import threading
 import time
 from concurrent import futures
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
+from model_poller.looking import Looker
 from model_poller.metrics import METRICS
 from model_poller.notifications import pubsub, telling
 from model_poller.notifications.pubsub import (
@@ -19,11 +21,14 @@ from model_poller.notifications.pubsub import (
     Subscription,
 )
 from tests.support.waiting import eventually
+from tests.unit.poller.doubles import MemorySource, below, model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from model_poller.status import NotificationsStatus
+    from model_poller.sources import StoredObject
+    from model_poller.status import NotificationsStatus, SourceStatus
+    from model_poller.versions import StoredVersion
 
 NAME = "projects/p/subscriptions/s"
 
@@ -220,3 +225,59 @@ def test_a_stopped_subscription_opens_no_further_stream(
     subscription.stop()
     wait(lambda: broker.active == 0, "the end of the stream")
     assert (broker.streams, heard.connects) == (1, 1)
+
+
+class Watched(MemorySource):
+    """A bucket that notes when it was listed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed: list[float] = []
+
+    def list(self) -> list[StoredObject]:
+        self.listed.append(time.monotonic())
+        return super().list()
+
+
+def test_late_doubled_and_reordered_messages_bring_looks_and_nothing_else(broker: Broker) -> None:
+    source = Watched()
+    looks: list[list[int]] = []
+
+    def report(_: SourceStatus, found: Mapping[int, StoredVersion] | None) -> None:
+        looks.append(sorted(found or ()))
+
+    looker = Looker(source, 3600.0, report, marker="DONE")
+    subscription = Subscription(
+        NAME,
+        f"127.0.0.1:{broker.port}",
+        on_object=lambda *_: looker.look_now(),
+        on_connect=looker.look_now,
+        report=lambda _: None,
+    )
+    looker.start()
+    subscription.start()
+    try:
+        source.put_all(below("2", {**model(), "DONE": b""}))
+        told = [
+            {"bucketId": "models", "objectId": f"imagenet/{name}", "eventType": f"OBJECT_{event}"}
+            for name, event in [
+                # Of a version that came and went before anybody heard of it.
+                ("1.zip", "DELETE"),
+                ("1.zip", "FINALIZE"),
+                ("2/DONE", "FINALIZE"),
+                ("2/saved_model.pb", "FINALIZE"),
+            ]
+        ]
+        for _ in range(50):
+            broker.send(*told, *told[::-1])
+        wait(lambda: len(broker.acked) == 400, "the acknowledgements")
+        last = len(looks)
+        broker.send(told[0])
+        wait(lambda: len(looks) > last, "the look after the last message")
+    finally:
+        subscription.stop()
+        looker.stop()
+    assert looks[-1] == [2]
+    assert not any(1 in found for found in looks)
+    gaps = [later - earlier for earlier, later in pairwise(source.listed)]
+    assert min(gaps) > 0.1, "a burst of messages became a burst of calls"
