@@ -38,6 +38,8 @@ _BUFFER_BYTES = 1 << 19
 _ATTEMPTS = 5
 _FIRST_DELAY_SECONDS = 0.2
 _LONGEST_DELAY_SECONDS = 30.0
+_GLANCE_SECONDS = 0.2
+"""A worker that waits sees so late that another one has failed."""
 _PART_SECONDS = 300.0
 """Where a part takes longer, for all that bytes still trickle in, the rest is asked for anew.
 
@@ -254,7 +256,7 @@ class Download:
                 jitter = random.uniform(0.5, 1.5)  # noqa: S311
                 delay = _FIRST_DELAY_SECONDS * 2 ** (failures - 1) * jitter
                 delay = min(max(delay, error.retry_after), _LONGEST_DELAY_SECONDS)
-                self._stopped.wait(delay)
+                self._pause(delay)
 
     def _fetch(self, part: _Part, buffer: memoryview) -> int:
         """Go on with a part from where an earlier try ended; returns its checksum."""
@@ -285,7 +287,7 @@ class Download:
                     if self._throttle:
                         pause = self._throttle.delay(len(chunk))
                         deadline += pause
-                        self._stopped.wait(pause)
+                        self._pause(pause)
         except PollerError:
             if not stored.in_ranges:
                 self._progress(-part.done)
@@ -296,6 +298,13 @@ class Download:
         if self._journal:
             self._journal.note(part.target.path, part.start, part.length, part.checksum)
         return part.checksum
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, unless the work is given up meanwhile."""
+        until = time.monotonic() + seconds
+        while not self._halted and (left := until - time.monotonic()) > 0:
+            if self._stopped.wait(min(left, _GLANCE_SECONDS)):
+                return
 
     def _finish(self, part: _Part, checksum: int) -> None:
         target = part.target

@@ -234,6 +234,21 @@ def test_a_refusal_is_not_repeated(tmp_path: Path) -> None:
     assert len(source.requests) == 1
 
 
+def test_who_waits_for_another_try_gives_up_with_the_others(tmp_path: Path) -> None:
+    source = MemorySource()
+    source.put("a", os.urandom(2000))
+    source.range_errors = [UnreachableError("429", retry_after=25.0), AccessDeniedError("no")]
+    ended = threading.Event()
+
+    def work() -> None:
+        with pytest.raises(AccessDeniedError):
+            run(source, tmp_path)
+        ended.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    assert ended.wait(15), "a worker slept on"
+
+
 def test_a_trickle_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "_PART_SECONDS", -1.0)
     source = MemorySource()
