@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from model_poller.status import VersionState
 from tests.unit.poller.doubles import below, model, tarred, zipped
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from tests.support.gcs import Pods, Servers
@@ -35,25 +37,74 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+class Observer:
+    """Looks at a base path without pause, as a model server that is never late."""
+
+    def __init__(self, base: Path, uploaded: Mapping[int, dict[str, str]]) -> None:
+        self._base = base
+        self._uploaded = uploaded
+        self._seen: dict[int, int] = {}
+        self._ended = threading.Event()
+        self.sightings = 0
+        self.wrong: list[str] = []
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Observer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(0.003):
+            try:
+                there = {int(path.name): path for path in self._base.glob("[0-9]*")}
+                for version, folder in there.items():
+                    self._judge(version, folder)
+            except FileNotFoundError:
+                # It was retired while it was looked at.
+                continue
+
+    def _judge(self, version: int, folder: Path) -> None:
+        inode = folder.stat().st_ino
+        if self._seen.get(version) == inode:
+            return
+        content = digests(folder)
+        if folder.stat().st_ino != inode:
+            return
+        self._seen[version] = inode
+        self.sightings += 1
+        if content != self._uploaded[version]:
+            self.wrong.append(f"version {version} is not whole: {sorted(content)}")
+
+
 @pytest.mark.timeout(600)
 def test_two_hundred_kills_lose_nothing_and_leave_nothing(servers: Servers, pods: Pods) -> None:
     dice = random.Random(4)
     uploaded: dict[int, dict[str, str]] = {}
     root = pods.base().parent
 
-    def upload(version: int) -> None:
+    def upload(version: int) -> threading.Thread:
+        """Upload while pollers come and go."""
         files = {**model(dice.randbytes(VERSION_BYTES // 8), shards=8), "DONE": b""}
         uploaded[version] = {
             name: hashlib.sha256(content).hexdigest() for name, content in files.items()
         }
-        match version % 3:
-            case 0:
-                servers.bucket.upload(f"imagenet/{version}.zip", zipped(below(str(version), files)))
-            case 1:
-                for name, content in files.items():
-                    servers.bucket.upload(f"imagenet/{version}/{name}", content)
-            case _:
-                servers.bucket.upload(f"imagenet/{version}.tar.gz", tarred(files))
+        stored = {
+            0: lambda: {f"{version}.zip": zipped(below(str(version), files))},
+            1: lambda: below(str(version), files),
+            2: lambda: {f"{version}.tar.gz": tarred(files)},
+        }[version % 3]()
+
+        def put() -> None:
+            for name, content in stored.items():
+                servers.bucket.upload(f"imagenet/{name}", content)
+
+        uploading = threading.Thread(target=put)
+        uploading.start()
+        return uploading
 
     def check() -> set[int]:
         found = {int(path.name): digests(path) for path in pods.base().glob("[0-9]*")}
@@ -62,26 +113,31 @@ def test_two_hundred_kills_lose_nothing_and_leave_nothing(servers: Servers, pods
         return set(found)
 
     served: set[int] = set()
-    for round_ in range(ROUNDS):
-        if round_ % 10 == 0:
-            upload(round_ // 10 + 1)
-        program = pods.start(
-            "--complete-marker=DONE", "--poll-interval=0.5", f"--max-bandwidth={BANDWIDTH}"
-        )
-        time.sleep(dice.uniform(0.0, LONGEST_SECONDS))  # the moment of the kill is the test
-        program.kill()
-        now = check()
-        assert now or not served, "what was served is gone"
-        assert max(now, default=0) >= max(served, default=0), "it went back"
-        served = now
-        staging = root / ".staging"
-        left = list(staging.iterdir()) if staging.exists() else []
-        # A fetch, what it replaces, and what is on its way out.
-        assert len(left) <= 4, left
-
-    newest = max(uploaded)
-    program = pods.start("--complete-marker=DONE", "--poll-interval=0.5")
-    program.wait_for(newest, VersionState.PUBLISHED)
+    uploads: list[threading.Thread] = []
+    with Observer(pods.base(), uploaded) as observer:
+        for round_ in range(ROUNDS):
+            if round_ % 10 == 0:
+                uploads.append(upload(round_ // 10 + 1))
+            program = pods.start(
+                "--complete-marker=DONE", "--poll-interval=0.5", f"--max-bandwidth={BANDWIDTH}"
+            )
+            time.sleep(dice.uniform(0.0, LONGEST_SECONDS))  # the moment of the kill is the test
+            program.kill()
+            now = check()
+            assert now or not served, "what was served is gone"
+            assert max(now, default=0) >= max(served, default=0), "it went back"
+            served = now
+            staging = root / ".staging"
+            left = list(staging.iterdir()) if staging.exists() else []
+            # A fetch, what it replaces, and what is on its way out.
+            assert len(left) <= 4, left
+        for uploading in uploads:
+            uploading.join()
+        newest = max(uploaded)
+        program = pods.start("--complete-marker=DONE", "--poll-interval=0.5")
+        program.wait_for(newest, VersionState.PUBLISHED)
+    assert observer.wrong == []
+    assert observer.sightings > 1, "nothing was ever published"
     assert newest in check()
     assert [path.name for path in (root / ".staging").iterdir() if path.name[0].isdigit()] == []
     kept = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
