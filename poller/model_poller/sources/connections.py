@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import os
 import ssl
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import certifi
 
-from model_poller.errors import AccessDeniedError, UnreachableError
+from model_poller.errors import AccessDeniedError, InvalidSettingsError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,16 +23,24 @@ class Connections:
     """Hands out each connection to one user at a time."""
 
     def __init__(self, endpoint: str, timeout: float) -> None:
-        """``endpoint`` is a URL; ``timeout`` in seconds, for connecting and for each read."""
+        """``endpoint`` is a URL; ``timeout`` in seconds, for connecting and for each read.
+
+        Of ``https``, the proxy that HTTPS_PROXY names is asked for the way, unless NO_PROXY names
+        the host.
+
+        Raises:
+            InvalidSettingsError: HTTPS_PROXY names no proxy.
+        """
         parts = urlsplit(endpoint)
         self.host = parts.hostname or ""
         self._port = parts.port
         self._timeout = timeout
-        self._tls = None
+        self._tls = self._proxy = None
         if parts.scheme == "https":
             # The same bundle that requests, and so the listing of gs://, uses.
             bundle = os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
             self._tls = ssl.create_default_context(cafile=bundle)
+            self._proxy = _proxy(self.host)
         self._idle: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
 
@@ -41,6 +51,15 @@ class Connections:
 
     def new(self) -> http.client.HTTPConnection:
         """One that connects when it is used."""
+        if self._tls and self._proxy:
+            tunnelled = http.client.HTTPSConnection(
+                self._proxy.hostname or "",
+                self._proxy.port or 80,
+                timeout=self._timeout,
+                context=self._tls,
+            )
+            tunnelled.set_tunnel(self.host, self._port or 443, _proves(self._proxy))
+            return tunnelled
         if self._tls:
             return http.client.HTTPSConnection(
                 self.host, self._port, timeout=self._timeout, context=self._tls
@@ -86,3 +105,28 @@ class Connections:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+
+
+def _proxy(host: str) -> SplitResult | None:
+    if not (os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")):
+        return None
+    # Imported only when asked for: a poller pays memory for what it uses.
+    from urllib.request import getproxies, proxy_bypass
+
+    named = getproxies().get("https", "")
+    if not named or proxy_bypass(host):
+        return None
+    # The port is a number only when it is asked for.
+    with suppress(ValueError):
+        proxy = urlsplit(named if "://" in named else f"http://{named}")
+        if proxy.scheme == "http" and proxy.hostname and proxy.port != 0:
+            return proxy
+    raise InvalidSettingsError("HTTPS_PROXY names no proxy; write http://HOST:PORT")
+
+
+def _proves(proxy: SplitResult) -> dict[str, str]:
+    """What tells a proxy who asks."""
+    if not proxy.username:
+        return {}
+    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
