@@ -122,11 +122,12 @@ class Applier:
         memory.held.pop(child, None)
         if answer is not None:
             self._cache.put(resource, answer)
-        live = self._content(resource, namespace, name)
-        if live is not None:
-            # After a write without another look: an admission webhook may have changed what was
-            # asked for, and that is then how it is.
-            memory.settled[child] = (wanted_hash, live)
+            # Without another look: an admission webhook may have changed what was asked for, and
+            # that is then how it is. What the cache has may be newer, and somebody else's doing.
+            made = objects.child(resource.kind, answer)
+            memory.settled[child] = (wanted_hash, made.content)
+        elif about[2] is not None:
+            memory.settled[child] = (wanted_hash, about[2])
         return answer is not None
 
     def _content(self, resource: Resource, namespace: str, name: str) -> bytes | None:

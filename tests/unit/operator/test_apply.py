@@ -156,6 +156,26 @@ async def test_what_the_api_server_makes_of_a_wish_is_not_fought(cache: Cache) -
     assert server.requests.count("apply Service") == 1
 
 
+async def test_what_somebody_changes_during_a_write_is_not_taken_for_its_outcome(
+    cache: Cache,
+) -> None:
+    server = Server()
+
+    def meanwhile(obj: dict[str, Any]) -> dict[str, Any]:
+        changed = copy.deepcopy(obj)
+        changed["spec"]["ports"][0]["port"] = 1234
+        changed["metadata"] |= {"uid": "uid-m", "resourceVersion": "9000"}
+        cache.put(CHILDREN["Service"], changed)
+        return obj
+
+    server.mutate = meanwhile
+    applier = Applier(server, cache, Offers(server))
+    assert await applier.ensure(MODEL, service())
+
+    server.mutate = lambda obj: obj
+    assert await applier.ensure(MODEL, service()), "it is changed back"
+
+
 @pytest.mark.parametrize(
     "owners",
     [
