@@ -35,7 +35,11 @@ from inferencemodel_operator.observe.signs import Signs
 from inferencemodel_operator.observe.watches import ModelWatches
 from inferencemodel_operator.queue import WorkQueue
 from inferencemodel_operator.reconcile import Reconciler
-from inferencemodel_operator.settings import DEFAULT_POLLER_IMAGE, Settings
+from inferencemodel_operator.settings import (
+    DEFAULT_NAMESPACE,
+    DEFAULT_POLLER_IMAGE,
+    Settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -301,6 +305,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str, str]:
         settings=Settings(
             poller_image=given.poller_image,
             poller_image_pull_policy=given.poller_image_pull_policy,
+            namespace=os.environ.get("POD_NAMESPACE") or DEFAULT_NAMESPACE,
         ),
     )
     return options, given.log_format, given.log_level

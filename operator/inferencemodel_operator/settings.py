@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 DEFAULT_POLLER_IMAGE: Final = "inferencemodel/poller:0.1.0"
+DEFAULT_NAMESPACE: Final = "inferencemodel-system"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,5 +20,5 @@ class Settings:
     poller_image: str = DEFAULT_POLLER_IMAGE
     poller_image_pull_policy: str | None = None
     """Always, IfNotPresent, Never, or None for the cluster's own default."""
-    namespace: str = "inferencemodel-system"
+    namespace: str = DEFAULT_NAMESPACE
     """The operator's own, from which pollers are asked; part of no pod template."""

@@ -58,3 +58,12 @@ def test_without_access_to_a_cluster_it_ends_with_one_line(
     (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert line.exc_info is None
     assert "name a kubeconfig file with --kubeconfig" in line.getMessage()
+
+
+def test_a_network_policy_lets_in_the_namespace_that_the_operator_runs_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("POD_NAMESPACE", "models")
+    assert parse(["run"])[0].settings.namespace == "models"
+    monkeypatch.delenv("POD_NAMESPACE")
+    assert parse(["run"])[0].settings.namespace == "inferencemodel-system"
