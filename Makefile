@@ -22,6 +22,9 @@ demo: $(STAMP) ## Run it all here: cluster, operator, a photo's labels, a new ve
 demo-down: $(STAMP) ## Take the demo away, leaving nothing behind
 	$(BIN)/python -m demo down
 
+# Tests wait more than they work; those of one file share what they start.
+SIDE_BY_SIDE := -n 4 --dist loadfile
+
 # -- Tests ----------------------------------------------------------------------------------
 
 .PHONY: test
@@ -45,7 +48,7 @@ format: $(STAMP) ## Rewrite the sources in the project's format
 
 .PHONY: unit
 unit: $(STAMP) ## Run the tests that need no cluster
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest tests/unit $(SIDE_BY_SIDE)
 
 .PHONY: programs
 programs: ## Build the embedded cluster's programs, where they are needed and not there yet
@@ -57,7 +60,8 @@ api: $(STAMP) programs ## Run the tests on a real API server (no node)
 
 .PHONY: e2e
 e2e: $(STAMP) programs ## Run the tests on a whole cluster
-	$(BIN)/pytest tests/e2e
+	$(BIN)/pytest tests/e2e/poller $(SIDE_BY_SIDE)
+	$(BIN)/pytest tests/e2e --ignore=tests/e2e/poller
 
 .PHONY: schema
 schema: $(STAMP) ## Write the schema of a poller's /status into docs/
