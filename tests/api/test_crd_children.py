@@ -14,7 +14,7 @@ from inferencemodel_operator.record import QuarantinedVersion, VersionsRecord
 from inferencemodel_operator.settings import Settings
 from inferencemodel_operator.spec import decode
 from inferencemodel_operator.values import Quantity
-from tests.support import crd
+from tests.support import crd, kinds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,12 +36,15 @@ EVERYTHING: Manifest = {
             "minVersion": 3,
             "numVersions": 2,
             "retainVersions": 4,
+            "completion": {"marker": "DONE", "manifest": "Required", "publicKey": "RW" + "a" * 54},
+            "warmup": {"configMap": {"name": "warm"}},
         },
         "source": {
             "serviceAccountName": "reader",
             "secretRef": {"name": "key"},
             "endpoint": "http://bucket.development-bucket:4443",
             "pollInterval": "1h30m",
+            "fetch": {"parallelism": 8, "maxBandwidth": "50M"},
             "notifications": {
                 "pubsub": {"subscription": "projects/p/subscriptions/sub", "endpoint": "h:8085"}
             },
@@ -99,7 +102,21 @@ EVERYTHING: Manifest = {
             "annotations": {"a/b": "c"},
             "tls": {"secretName": "cert"},
         },
+        "disruptionBudget": {"maxUnavailable": "25%"},
+        "gateway": {
+            "parentRefs": [{"name": "public", "sectionName": "web", "port": 80}],
+            "hostnames": ["x.example.com", "*.y.example.com"],
+            "path": "/v1/models/ResNet-50_v1.5",
+            "grpcHostnames": ["grpc.example.com"],
+        },
+        "networkPolicy": {
+            "enabled": True,
+            "from": [{"podSelector": {}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}],
+        },
         "template": {
+            "imagePullSecrets": [{"name": "registry"}],
+            "priorityClassName": "serving",
+            "topologySpreadConstraints": [{"topologyKey": "rack", "maxSkew": 2}],
             "metadata": {
                 "labels": {"team": "vision", "empty": ""},
                 "annotations": {"a": "b", "empty": ""},
@@ -177,9 +194,18 @@ RECORD = VersionsRecord(
 )
 
 
+PRIORITY_CLASS = {
+    "apiVersion": "scheduling.k8s.io/v1",
+    "kind": "PriorityClass",
+    "metadata": {"name": "serving"},
+    "value": 1000,
+}
+
+
 @pytest.fixture(scope="module")
 def namespace(api_server: Api) -> Iterator[str]:
-    with crd.installed(api_server) as name:
+    with crd.installed(api_server) as name, kinds.installed(api_server):
+        api_server.kubectl("apply", "-f", "-", stdin=json.dumps(PRIORITY_CLASS))
         yield name
 
 

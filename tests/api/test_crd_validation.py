@@ -84,13 +84,13 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.model.storageUri",
         "/models/imagenet",
         "spec.model.storageUri",
-        "must be gs://BUCKET/FOLDER",
+        "must begin with gs://, s3://, az://, https://, http:// or pvc://",
     ),
-    "another store": (
+    "files of a node": (
         "spec.model.storageUri",
-        "s3://models/imagenet",
+        "file:///models/imagenet",
         "spec.model.storageUri",
-        "the only kind of storage that this release supports",
+        "reached through a PersistentVolumeClaim",
     ),
     "an empty storageUri": ("spec.model.storageUri", "", "spec.model.storageUri", "at least 1"),
     "no bucket": (
@@ -262,8 +262,8 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
     "notifications of no kind": (
         "spec.source.notifications",
         {},
-        "spec.source.notifications.pubsub",
-        "Required value",
+        "spec.source.notifications",
+        "must have either notifications.pubsub",
     ),
     "a subscription's short name": (
         "spec.source.notifications",

@@ -1,0 +1,81 @@
+"""Kinds that a cluster offers only when their makers are installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from devcluster import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from devcluster.client import Api
+
+_GATEWAY_API = "sigs.k8s.io/gateway-api"
+
+SCALED_OBJECTS = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "scaledobjects.keda.sh"},
+    "spec": {
+        "group": "keda.sh",
+        "scope": "Namespaced",
+        "names": {"plural": "scaledobjects", "kind": "ScaledObject"},
+        "versions": [
+            {
+                "name": "v1alpha1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "x-kubernetes-preserve-unknown-fields": True,
+                    }
+                },
+            }
+        ],
+    },
+}
+"""A stand-in for KEDA's own definition: the name alone, and no schema."""
+
+
+def gateway_api() -> Path:
+    """The folder of Gateway API's own definitions, of the release that Traefik is built with.
+
+    Raises:
+        subprocess.CalledProcessError: the module can't be had.
+    """
+    found = subprocess.run(
+        ["go", "mod", "download", "-json", _GATEWAY_API],
+        cwd=paths.TOOLS / "traefik",
+        env={**os.environ, "GOFLAGS": "-mod=mod"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    return Path(json.loads(found.stdout)["Dir"]) / "config/crd/standard"
+
+
+@contextmanager
+def installed(api: Api) -> Iterator[None]:
+    """Offer Gateway API's kinds and ScaledObject."""
+    routes = [f"{gateway_api()}/gateway.networking.k8s.io_{kind}.yaml" for kind in _ROUTES]
+    files = [option for path in routes for option in ("-f", path)]
+    api.kubectl("apply", "--server-side", *files)
+    api.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(SCALED_OBJECTS))
+    api.kubectl("wait", "crd", *_NAMES, "--for=jsonpath={.status.conditions}", "--timeout=30s")
+    api.kubectl("wait", "crd", *_NAMES, "--for=condition=Established", "--timeout=30s")
+    try:
+        yield
+    finally:
+        api.kubectl("delete", "crd", *_NAMES)
+
+
+_ROUTES = ("httproutes", "grpcroutes")
+_NAMES = (*(f"{kind}.gateway.networking.k8s.io" for kind in _ROUTES), "scaledobjects.keda.sh")
