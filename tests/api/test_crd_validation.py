@@ -62,8 +62,39 @@ def posted(api: Api, namespace: str, made: Object) -> str:
 
 
 TOLERATION = "spec.template.tolerations"
+AUTOSCALING = "spec.autoscaling"
 AFFINITY = "spec.template.affinity"
 NAME_RULE = "metadata.name must have at most 50 characters"
+
+QUEUE = {"sqs": {"queueUrl": "https://sqs.eu-central-1.amazonaws.com/123456789012/models"}}
+SUBSCRIPTION = {"pubsub": {"subscription": "projects/p/subscriptions/sub"}}
+CPU = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}
+TRIGGERS = [{"type": "cron", "metadata": {"timezone": "UTC"}}]
+PARENTS = [{"name": "public"}]
+
+
+def stored(uri: str, source: Object) -> Object:
+    """A spec with another store."""
+    return {"model": {"storageUri": uri}, "source": source}
+
+
+def scaled(**autoscaling: Any) -> Object:
+    return {"maxReplicas": 5, **autoscaling}
+
+
+def metric(**fields: Any) -> Object:
+    return scaled(metrics=[fields])
+
+
+def rules(**policy: Any) -> Object:
+    """Autoscaling that scales in by one policy."""
+    whole = {"type": "Pods", "value": 1, "periodSeconds": 60}
+    return scaled(behavior={"scaleDown": {"policies": [{**whole, **policy}]}})
+
+
+def fenced(**peer: Any) -> Object:
+    return {"enabled": True, "from": [peer]}
+
 
 BAD: dict[str, tuple[str, Any, str, str]] = {
     # -- name: (the field that is changed, its value, the field in the message, what it says)
@@ -612,6 +643,432 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.template.affinity.podAntiaffinity",
         "unknown field",
     ),
+    # -- every store
+    "an S3 bucket with an underscore": (
+        "spec.model.storageUri",
+        "s3://my_models/imagenet",
+        "spec.model.storageUri",
+        "must name a bucket after s3://",
+    ),
+    "no container": (
+        "spec.model.storageUri",
+        "az:///imagenet",
+        "spec.model.storageUri",
+        "the storage account goes into source.azure.account",
+    ),
+    "an account in front of the container": (
+        "spec.model.storageUri",
+        "az://models@account/imagenet",
+        "spec.model.storageUri",
+        "must name a container after az://",
+    ),
+    "no claim": (
+        "spec.model.storageUri",
+        "pvc:///imagenet",
+        "spec.model.storageUri",
+        "must name a PersistentVolumeClaim of this namespace",
+    ),
+    "a password in a URL": (
+        "spec.model.storageUri",
+        "https://reader:secret@models.example.com/imagenet",
+        "spec.model.storageUri",
+        "credentials go into the Secret of source.secretRef",
+    ),
+    "a signed URL": (
+        "spec.model.storageUri",
+        "https://models.example.com/imagenet?signature=x",
+        "spec.model.storageUri",
+        "without user, password, query or fragment",
+    ),
+    "an endpoint of a web server": (
+        "spec",
+        stored("https://models.example.com/imagenet", {"endpoint": "http://bucket:4443"}),
+        "spec.source.endpoint",
+        "is for gs://, s3:// and az:// alone",
+    ),
+    "a region of a GCS bucket": (
+        "spec.source",
+        {"region": "europe-west3"},
+        "spec.source.region",
+        "are for s3:// alone",
+    ),
+    "path style of a GCS bucket": (
+        "spec.source",
+        {"pathStyle": True},
+        "spec.source.region",
+        "source.pathStyle are for s3:// alone",
+    ),
+    "a region in words": (
+        "spec",
+        stored("s3://models/imagenet", {"region": "EU (Frankfurt)"}),
+        "spec.source.region",
+        "must be a region's name, such as eu-central-1",
+    ),
+    "an Azure account of an S3 bucket": (
+        "spec",
+        stored("s3://models/imagenet", {"azure": {"account": "models"}}),
+        "spec.source.azure",
+        "is for az:// alone",
+    ),
+    "an Azure account's host": (
+        "spec",
+        stored("az://models/imagenet", {"azure": {"account": "models.blob"}}),
+        "spec.source.azure.account",
+        "3 to 24 lower-case letters and digits",
+    ),
+    "azure without an account": (
+        "spec",
+        stored("az://models/imagenet", {"azure": {}}),
+        "spec.source.azure.account",
+        "Required value",
+    ),
+    "credentials for a claim": (
+        "spec",
+        stored("pvc://models/imagenet", {"secretRef": {"name": "key"}}),
+        "spec.source.secretRef",
+        "mean nothing for pvc://",
+    ),
+    "an anonymous claim": (
+        "spec",
+        stored("pvc://models/imagenet", {"anonymous": True}),
+        "spec.source.secretRef",
+        "mean nothing for pvc://",
+    ),
+    "Pub/Sub for S3": (
+        "spec",
+        stored("s3://models/imagenet", {"notifications": SUBSCRIPTION}),
+        "spec.source.notifications.pubsub",
+        "is for gs:// alone",
+    ),
+    "a queue for GCS": (
+        "spec.source",
+        {"notifications": QUEUE},
+        "spec.source.notifications.sqs",
+        "is for s3:// alone",
+    ),
+    "two kinds of notifications": (
+        "spec",
+        stored("s3://models/imagenet", {"notifications": {**SUBSCRIPTION, **QUEUE}}),
+        "spec.source.notifications",
+        "leave out one of them",
+    ),
+    "a queue's ARN": (
+        "spec",
+        stored(
+            "s3://models/imagenet",
+            {"notifications": {"sqs": {"queueUrl": "arn:aws:sqs:eu-central-1:1:models"}}},
+        ),
+        "spec.source.notifications.sqs.queueUrl",
+        "must be the queue's URL, such as https://sqs.",
+    ),
+    "no range at once": (
+        "spec.source.fetch",
+        {"parallelism": 0},
+        "spec.source.fetch.parallelism",
+        "greater than or equal to 1",
+    ),
+    "too many ranges at once": (
+        "spec.source.fetch",
+        {"parallelism": 33},
+        "spec.source.fetch.parallelism",
+        "less than or equal to 32",
+    ),
+    "a bandwidth with its unit": (
+        "spec.source.fetch",
+        {"maxBandwidth": "50MB/s"},
+        "spec.source.fetch.maxBandwidth",
+        "must be bytes a second from 1k to 1P, such as 50M",
+    ),
+    "a bandwidth of nothing": (
+        "spec.source.fetch",
+        {"maxBandwidth": 0},
+        "spec.source.fetch.maxBandwidth",
+        "must be bytes a second from 1k",
+    ),
+    # -- what a version comes with
+    "a marker in a folder": (
+        "spec.model.completion",
+        {"marker": "meta/_SUCCESS"},
+        "spec.model.completion.marker",
+        "must be the plain name of a file",
+    ),
+    "a marker that climbs": (
+        "spec.model.completion",
+        {"marker": ".."},
+        "spec.model.completion.marker",
+        "must be the plain name of a file",
+    ),
+    "a manifest of another wish": (
+        "spec.model.completion",
+        {"manifest": "Always"},
+        "spec.model.completion.manifest",
+        '"Optional", "Required"',
+    ),
+    "a key that is too short": (
+        "spec.model.completion",
+        {"publicKey": "RWQf6LRCGA9i53"},
+        "spec.model.completion.publicKey",
+        "at least 56",
+    ),
+    "a key of another tool": (
+        "spec.model.completion",
+        {"publicKey": "MC" + "a" * 54},
+        "spec.model.completion.publicKey",
+        "the 56 characters of the line that begins with RW",
+    ),
+    "warm-up from nowhere": (
+        "spec.model.warmup",
+        {},
+        "spec.model.warmup",
+        "must have either warmup.uri or warmup.configMap",
+    ),
+    "warm-up from two places": (
+        "spec.model.warmup",
+        {"uri": "gs://models/warm/requests", "configMap": {"name": "warm"}},
+        "spec.model.warmup",
+        "leave out one of them",
+    ),
+    "a folder of warm-up requests": (
+        "spec.model.warmup",
+        {"uri": "gs://models/warm/"},
+        "spec.model.warmup.uri",
+        "must name one file",
+    ),
+    "a ConfigMap of another namespace": (
+        "spec.model.warmup",
+        {"configMap": {"name": "other/warm"}},
+        "spec.model.warmup.configMap.name",
+        "must be the name of a ConfigMap in this namespace",
+    ),
+    "a ConfigMap's key with a slash": (
+        "spec.model.warmup",
+        {"configMap": {"name": "warm", "key": "a/b"}},
+        "spec.model.warmup.configMap.key",
+        "must hold letters, digits",
+    ),
+    # -- spec.autoscaling
+    "autoscaling without a maximum": (
+        AUTOSCALING,
+        {"minReplicas": 1},
+        "spec.autoscaling.maxReplicas",
+        "Required value",
+    ),
+    "a minimum above the maximum": (
+        AUTOSCALING,
+        scaled(minReplicas=6),
+        "spec.autoscaling.minReplicas",
+        "raise the one or lower the other",
+    ),
+    "a maximum of nothing": (
+        AUTOSCALING,
+        {"minReplicas": 0, "maxReplicas": 0},
+        "spec.autoscaling.maxReplicas",
+        "greater than or equal to 1",
+    ),
+    "scaling to zero without KEDA": (
+        AUTOSCALING,
+        scaled(minReplicas=0),
+        "spec.autoscaling.minReplicas",
+        "a HorizontalPodAutoscaler keeps at least one pod",
+    ),
+    "metrics beside KEDA": (
+        AUTOSCALING,
+        scaled(metrics=[{"type": "Resource", "resource": CPU}], keda={"triggers": TRIGGERS}),
+        "spec.autoscaling.metrics",
+        "give KEDA's triggers instead of metrics",
+    ),
+    "no metrics": (AUTOSCALING, scaled(metrics=[]), "spec.autoscaling.metrics", "at least 1"),
+    "a metric of an unknown type": (
+        AUTOSCALING,
+        metric(type="Cpu"),
+        "spec.autoscaling.metrics[0].type",
+        '"Resource", "ContainerResource", "Pods", "Object", "External"',
+    ),
+    "a metric without its field": (
+        AUTOSCALING,
+        metric(type="Resource"),
+        "spec.autoscaling.metrics[0]",
+        "must each have just the field of their type",
+    ),
+    "a metric with the field of another type": (
+        AUTOSCALING,
+        metric(type="Pods", resource=CPU),
+        "spec.autoscaling.metrics[0]",
+        "must each have just the field of their type",
+    ),
+    "a target without its value": (
+        AUTOSCALING,
+        metric(type="Resource", resource={"name": "cpu", "target": {"type": "Utilization"}}),
+        "spec.autoscaling.metrics[0].resource.target",
+        "must have just the field of its type",
+    ),
+    "a target that is no quantity": (
+        AUTOSCALING,
+        metric(
+            type="Pods",
+            pods={
+                "metric": {"name": "requests"},
+                "target": {"type": "AverageValue", "averageValue": "many"},
+            },
+        ),
+        "spec.autoscaling.metrics[0].pods.target.averageValue",
+        "must hold quantities, such as 100 or 500m",
+    ),
+    "a misspelt metric": (
+        AUTOSCALING,
+        metric(type="Resource", resource={**CPU, "averageUtilization": 70}),
+        "spec.autoscaling.metrics[0].resource.averageUtilization",
+        "unknown field",
+    ),
+    "a window of days": (
+        AUTOSCALING,
+        scaled(behavior={"scaleDown": {"stabilizationWindowSeconds": 86400}}),
+        "spec.autoscaling.behavior.scaleDown.stabilizationWindowSeconds",
+        "less than or equal to 3600",
+    ),
+    "a policy of an unknown type": (
+        AUTOSCALING,
+        rules(type="Nodes"),
+        "spec.autoscaling.behavior.scaleDown.policies[0].type",
+        '"Pods", "Percent"',
+    ),
+    "too long a period": (
+        AUTOSCALING,
+        rules(periodSeconds=1801),
+        "spec.autoscaling.behavior.scaleDown.policies[0].periodSeconds",
+        "less than or equal to 1800",
+    ),
+    "KEDA without triggers": (
+        AUTOSCALING,
+        scaled(keda={}),
+        "spec.autoscaling.keda.triggers",
+        "Required value",
+    ),
+    "a trigger's number": (
+        AUTOSCALING,
+        scaled(keda={"triggers": [{"type": "cron", "metadata": {"desiredReplicas": 2}}]}),
+        "spec.autoscaling.keda.triggers[0].metadata.desiredReplicas",
+        "type string",
+    ),
+    # -- spec.disruptionBudget
+    "a budget of nothing": (
+        "spec.disruptionBudget",
+        {"maxUnavailable": 0},
+        "spec.disruptionBudget.maxUnavailable",
+        "with 0, no node could be drained",
+    ),
+    "a budget beyond all": (
+        "spec.disruptionBudget",
+        {"maxUnavailable": "101%"},
+        "spec.disruptionBudget.maxUnavailable",
+        "a part from 1% to 100%",
+    ),
+    # -- spec.gateway
+    "routes without a Gateway": (
+        "spec.gateway",
+        {"hostnames": ["x.example.com"]},
+        "spec.gateway.parentRefs",
+        "Required value",
+    ),
+    "routes to no Gateway": (
+        "spec.gateway",
+        {"parentRefs": []},
+        "spec.gateway.parentRefs",
+        "at least 1",
+    ),
+    "a Gateway without a name": (
+        "spec.gateway",
+        {"parentRefs": [{"namespace": "infra"}]},
+        "spec.gateway.parentRefs[0].name",
+        "Required value",
+    ),
+    "a URL as a route's host": (
+        "spec.gateway",
+        {"parentRefs": PARENTS, "hostnames": ["https://x.example.com"]},
+        "spec.gateway.hostnames[0]",
+        "without scheme, port or path",
+    ),
+    "an address as a route's host": (
+        "spec.gateway",
+        {"parentRefs": PARENTS, "hostnames": ["127.0.0.1"]},
+        "spec.gateway.hostnames[0]",
+        "must be DNS names",
+    ),
+    "one host for both routes": (
+        "spec.gateway",
+        {"parentRefs": PARENTS, "hostnames": ["x.example.com"], "grpcHostnames": ["x.example.com"]},
+        "spec.gateway.grpcHostnames",
+        "a Gateway takes one kind of route for a host",
+    ),
+    "a route's path without a slash": (
+        "spec.gateway",
+        {"parentRefs": PARENTS, "path": "v1/models/imagenet"},
+        "spec.gateway.path",
+        "must begin with '/'",
+    ),
+    # -- spec.networkPolicy
+    "a peer that is nobody": (
+        "spec.networkPolicy",
+        fenced(),
+        "spec.networkPolicy.from[0]",
+        "at least 1 properties",
+    ),
+    "a range that is none": (
+        "spec.networkPolicy",
+        fenced(ipBlock={"cidr": "10.0.0.1"}),
+        "spec.networkPolicy.from[0].ipBlock.cidr",
+        "must be a range such as 10.0.0.0/8",
+    ),
+    "a misspelt peer": (
+        "spec.networkPolicy",
+        fenced(namespace={"matchLabels": {"a": "b"}}),
+        "spec.networkPolicy.from[0].namespace",
+        "unknown field",
+    ),
+    # -- more of spec.server
+    "a variable from another namespace": (
+        "spec.server.env",
+        [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "other/keys", "key": "a"}}}],
+        "spec.server.env[0].valueFrom.secretKeyRef.name",
+        "must refer to an object of this namespace by its name",
+    ),
+    "a variable from a path": (
+        "spec.server.env",
+        [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "a/b"}}}],
+        "spec.server.env[0].valueFrom.configMapKeyRef.key",
+        "use the key as the Secret or ConfigMap has it",
+    ),
+    # -- more of spec.template
+    "a registry's Secret with a slash": (
+        "spec.template.imagePullSecrets",
+        [{"name": "ns/registry"}],
+        "spec.template.imagePullSecrets[0].name",
+        "must be the name of a Secret in this namespace",
+    ),
+    "a priority as a number": (
+        "spec.template.priorityClassName",
+        1000,
+        "spec.template.priorityClassName",
+        "type string",
+    ),
+    "a priority class that can't be": (
+        "spec.template.priorityClassName",
+        "High Priority",
+        "spec.template.priorityClassName",
+        "those that kubectl get priorityclass prints",
+    ),
+    "a spread over nothing": (
+        "spec.template.topologySpreadConstraints",
+        [{"maxSkew": 1}],
+        "spec.template.topologySpreadConstraints[0].topologyKey",
+        "Required value",
+    ),
+    "a spread without room": (
+        "spec.template.topologySpreadConstraints",
+        [{"topologyKey": "rack", "maxSkew": 0}],
+        "spec.template.topologySpreadConstraints[0].maxSkew",
+        "greater than or equal to 1",
+    ),
 }
 
 
@@ -682,6 +1139,117 @@ TAKEN: dict[str, tuple[str, Any]] = {
         {"metadata": {"labels": {}}, "nodeSelector": {}, "tolerations": [], "affinity": {}},
     ),
     "a toleration of everything": (TOLERATION, [{"operator": "Exists"}]),
+    "an S3 bucket with all that it can have": (
+        "spec",
+        stored(
+            "s3://models.example/a/b/",
+            {
+                "endpoint": "https://minio.storage:9000",
+                "region": "eu-central-1",
+                "pathStyle": True,
+                "notifications": QUEUE,
+            },
+        ),
+    ),
+    "Azure's root container": (
+        "spec",
+        stored("az://$root", {"azure": {"account": "models123"}, "secretRef": {"name": "key"}}),
+    ),
+    "a claim": ("spec", stored("pvc://models.v1/exports/imagenet", {})),
+    "a web server with a port": (
+        "spec",
+        stored("http://models.example.com:8080/imagenet/", {"secretRef": {"name": "web"}}),
+    ),
+    "limits of a fetch": ("spec.source.fetch", {"parallelism": 32, "maxBandwidth": "1.5Gi"}),
+    "a bandwidth as a number": ("spec.source.fetch", {"maxBandwidth": 50_000_000}),
+    "signed versions with a marker": (
+        "spec.model.completion",
+        {"marker": "_SUCCESS", "manifest": "Required", "publicKey": "RW" + "a/+A" * 13 + "aa"},
+    ),
+    "warm-up from another store": ("spec.model.warmup", {"uri": "https://x.example.com/warm"}),
+    "autoscaling with defaults": (AUTOSCALING, scaled()),
+    "autoscaling beside replicas": (
+        "spec",
+        {**GOOD["spec"], "replicas": 3, "autoscaling": scaled()},
+    ),
+    "metrics of all types": (
+        AUTOSCALING,
+        scaled(
+            metrics=[
+                {"type": "Resource", "resource": CPU},
+                {
+                    "type": "ContainerResource",
+                    "containerResource": {**CPU, "container": "model-server"},
+                },
+                {
+                    "type": "Pods",
+                    "pods": {
+                        "metric": {"name": "queue", "selector": {"matchLabels": {"a": "b"}}},
+                        "target": {"type": "AverageValue", "averageValue": "500m"},
+                    },
+                },
+                {
+                    "type": "Object",
+                    "object": {
+                        "describedObject": {"kind": "Service", "name": "x", "apiVersion": "v1"},
+                        "metric": {"name": "requests"},
+                        "target": {"type": "Value", "value": 10},
+                    },
+                },
+                {
+                    "type": "External",
+                    "external": {
+                        "metric": {"name": "messages"},
+                        "target": {"type": "AverageValue", "averageValue": 30},
+                    },
+                },
+            ]
+        ),
+    ),
+    "behavior to the limits": (
+        AUTOSCALING,
+        scaled(
+            behavior={
+                "scaleUp": {"stabilizationWindowSeconds": 0, "selectPolicy": "Disabled"},
+                "scaleDown": {
+                    "stabilizationWindowSeconds": 3600,
+                    "selectPolicy": "Min",
+                    "tolerance": "0.05",
+                    "policies": [{"type": "Percent", "value": 100, "periodSeconds": 1800}],
+                },
+            }
+        ),
+    ),
+    "scaling to zero with KEDA": (
+        AUTOSCALING,
+        scaled(minReplicas=0, keda={"triggers": TRIGGERS, "cooldownPeriod": 0}),
+    ),
+    "a budget for all": ("spec.disruptionBudget", {"maxUnavailable": "100%"}),
+    "no budget": ("spec.disruptionBudget", {"enabled": False}),
+    "routes to a Gateway's listener": (
+        "spec.gateway",
+        {
+            "parentRefs": [{"name": "public", "namespace": "infra", "sectionName": "web"}],
+            "hostnames": ["*.example.com"],
+            "grpcHostnames": ["grpc.example.com"],
+            "path": "/v1/models/imagenet",
+        },
+    ),
+    "a mesh's Service as parent": (
+        "spec.gateway",
+        {"parentRefs": [{"group": "", "kind": "Service", "name": "x", "port": 80}]},
+    ),
+    "peers of all kinds": (
+        "spec.networkPolicy",
+        {
+            "enabled": True,
+            "from": [
+                {"namespaceSelector": {"matchLabels": {"a": "b"}}, "podSelector": {}},
+                {"ipBlock": {"cidr": "2001:db8::/32", "except": ["2001:db8:1::/48"]}},
+            ],
+        },
+    ),
+    "no spread": ("spec.template.topologySpreadConstraints", []),
 }
 
 
