@@ -331,19 +331,10 @@ class InferenceModel(_Part, frozen=True):
 
     metadata: ObjectMeta
     spec: InferenceModelSpec
-    replicas_given: bool = True
-    """Whether anybody set ``spec.replicas``, or it is the schema's default alone."""
-
     @property
     def replicas(self) -> int | None:
-        """How many pods the operator asks for; None where it leaves the number as it is.
-
-        It does so while an autoscaler sets it, and where nobody says another one: then what an
-        autoscaler left stays when autoscaling is taken away.
-        """
-        if self.spec.autoscaling is not None or not self.replicas_given:
-            return None
-        return self.spec.replicas
+        """How many pods the operator asks for; None while an autoscaler sets the number."""
+        return self.spec.replicas if self.spec.autoscaling is None else None
 
     @property
     def most_replicas(self) -> int:
@@ -412,8 +403,7 @@ def decode(obj: Mapping[str, Any]) -> InferenceModel:
         InvalidModelError: its shape is not the one of this release.
     """
     try:
-        model = msgspec.convert(obj, InferenceModel, dec_hook=_decode_value)
-        return msgspec.structs.replace(model, replicas_given=_replicas_given(obj))
+        return msgspec.convert(obj, InferenceModel, dec_hook=_decode_value)
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `$")
         metadata = obj.get("metadata") or {}
@@ -423,18 +413,6 @@ def decode(obj: Mapping[str, Any]) -> InferenceModel:
             problem,
             "correct it, and install the CRD and the operator of the same release",
         ) from None
-
-
-def _replicas_given(obj: Mapping[str, Any]) -> bool:
-    """Whether some field manager owns ``spec.replicas``; a default is nobody's."""
-    managed = obj["metadata"].get("managedFields")
-    if not managed:
-        return True
-    return any(
-        "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
-        for entry in managed
-        if not entry.get("subresource") or entry["subresource"] == "scale"
-    )
 
 
 def _decode_value(kind: type, value: object) -> object:
