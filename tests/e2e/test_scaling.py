@@ -1,0 +1,148 @@
+"""Pods that an autoscaler, a person and a node drain bring and take, under traffic."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.kubectl import KubectlError, condition
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.e2e.models import Served
+
+pytestmark = pytest.mark.e2e
+
+AUTOSCALING: dict[str, Any] = {
+    "minReplicas": 1,
+    "maxReplicas": 3,
+    "metrics": [
+        {
+            "type": "Resource",
+            "resource": {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "25m"}},
+        }
+    ],
+    "behavior": {
+        "scaleDown": {
+            "stabilizationWindowSeconds": 15,
+            "policies": [{"type": "Pods", "value": 2, "periodSeconds": 15}],
+        }
+    },
+}
+LOAD = 60
+"""Requests a second, worth several times 25m of a core."""
+
+
+def wanted(served: Served) -> int:
+    """The number of pods that the Deployment asks for."""
+    return int(served.kubectl.get("deployment", served.name)["spec"]["replicas"])
+
+
+class Replicas:
+    """Every number of pods that the Deployment asked for, in order."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+        self._done = threading.Event()
+        self.seen: list[int] = []
+
+    def watch(self) -> None:
+        while not self._done.wait(0.3):
+            try:
+                count = wanted(self._served)
+            except KubectlError:
+                continue
+            if not self.seen or self.seen[-1] != count:
+                self.seen.append(count)
+
+    def stop(self) -> None:
+        self._done.set()
+
+
+@contextmanager
+def watched(served: Served) -> Iterator[Replicas]:
+    replicas = Replicas(served)
+    thread = threading.Thread(target=replicas.watch, daemon=True)
+    thread.start()
+    try:
+        yield replicas
+    finally:
+        replicas.stop()
+        thread.join()
+
+
+def has_autoscaler(served: Served) -> bool:
+    found = served.kubectl("get", "horizontalpodautoscalers", served.name, "--ignore-not-found")
+    return bool(found.strip())
+
+
+@pytest.mark.timeout(600)
+def test_load_scales_out_quiet_scales_in_and_nobody_resets_the_replicas(served: Served) -> None:
+    served.upload(1, offset=2)
+    served.apply(replicas=1)
+    served.until_active(1, replicas=1)
+    served.patch({"autoscaling": AUTOSCALING})
+    eventually(lambda: has_autoscaler(served), what="the autoscaler", within=30)
+
+    with watched(served) as replicas, served.traffic(rate=LOAD) as traffic:
+        eventually(lambda: wanted(served) == 3, what="three pods under load", within=180, every=1)
+        served.until_active(1, replicas=3)
+        served.patch({"autoscaling": None, "replicas": 3})
+        eventually(lambda: not has_autoscaler(served), what="no autoscaler", within=30)
+        served.until_active(1, replicas=3)
+        served.kubectl("scale", f"inferencemodel/{served.name}", "--replicas=2")
+        served.until_active(1, replicas=2)
+    assert traffic.failures == ()
+    assert replicas.seen == [*sorted(replicas.seen[:-1]), 2], "only up, until somebody said two"
+
+    with watched(served) as replicas:
+        served.patch({"autoscaling": AUTOSCALING})
+        eventually(
+            lambda: wanted(served) == 1, what="one pod when it is quiet", within=180, every=1
+        )
+    assert replicas.seen == [2, 1], "handed over without a dip or a jump"
+    served.until_active(1, replicas=1)
+
+
+def test_an_eviction_fails_no_request_and_takes_one_pod_at_a_time(served: Served) -> None:
+    served.upload(1, offset=2)
+    served.apply(replicas=2)
+    served.until_active(1, replicas=2)
+    first, second = (pod["metadata"]["name"] for pod in served.pods())
+    disruptions = served.kubectl.until(
+        "poddisruptionbudget",
+        served.name,
+        lambda found: found["status"].get("disruptionsAllowed") == 1,
+        what="a disruption to be allowed",
+    )
+    assert disruptions["spec"]["maxUnavailable"] == 1
+
+    with served.traffic(rate=20) as traffic:
+        evict(served, first)
+        with pytest.raises(KubectlError, match="disruption budget"):
+            evict(served, second)
+        eventually(
+            lambda: first not in {pod["metadata"]["name"] for pod in served.pods()},
+            what="the evicted pod to be gone",
+            within=120,
+            every=1,
+        )
+        served.until_active(1, replicas=2)
+    assert traffic.failures == ()
+    assert condition(served.get(), "Ready")["status"] == "True"
+
+
+def evict(served: Served, pod: str) -> None:
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod, "namespace": served.namespace},
+    }
+    path = f"/api/v1/namespaces/{served.namespace}/pods/{pod}/eviction"
+    served.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
