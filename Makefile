@@ -56,7 +56,7 @@ programs: ## Build the embedded cluster's programs, where they are needed and no
 
 .PHONY: api
 api: $(STAMP) programs ## Run the tests on a real API server (no node)
-	$(BIN)/pytest tests/api
+	$(BIN)/pytest tests/api -n 2 --dist loadfile
 
 .PHONY: e2e
 e2e: $(STAMP) programs ## Run the tests on a whole cluster
