@@ -331,6 +331,7 @@ class InferenceModel(_Part, frozen=True):
 
     metadata: ObjectMeta
     spec: InferenceModelSpec
+
     @property
     def replicas(self) -> int | None:
         """How many pods the operator asks for; None while an autoscaler sets the number."""

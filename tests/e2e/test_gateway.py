@@ -31,18 +31,22 @@ REST_HOST, GRPC_HOST = "models.example.com", "grpc.example.com"
 def gateway(served: Served, installed: Kubectl) -> Iterator[str]:
     """A Gateway ``public`` in the model's namespace; where it listens."""
     definitions = str(gateway_api())
-    installed("apply", "--server-side", "-f", definitions)
     system = installed.in_namespace("kube-system")
     (traefik,) = system.get("deployment", "traefik")["spec"]["template"]["spec"]["containers"]
     manifest = string.Template(MANIFEST.read_text()).substitute(
         namespace=served.namespace, image=traefik["image"]
     )
-    served.kubectl("apply", "-f", "-", stdin=manifest)
-    served.kubectl("rollout", "status", "deployment/gateway", "--timeout=90s")
-    (port,) = served.kubectl.get("service", "gateway")["spec"]["ports"]
-    yield f"127.0.0.1:{port['nodePort']}"
-    served.kubectl("delete", "--ignore-not-found", "--wait=false", "-f", "-", stdin=manifest)
-    installed("delete", "--ignore-not-found", "--wait=false", "-f", definitions)
+    try:
+        installed("apply", "--server-side", "-f", definitions)
+        for known in ("jsonpath={.status.conditions}", "condition=Established"):
+            installed("wait", f"--for={known}", "--timeout=30s", "-f", definitions)
+        served.kubectl("apply", "-f", "-", stdin=manifest)
+        served.kubectl("rollout", "status", "deployment/gateway", "--timeout=90s")
+        (port,) = served.kubectl.get("service", "gateway")["spec"]["ports"]
+        yield f"127.0.0.1:{port['nodePort']}"
+    finally:
+        served.kubectl("delete", "--ignore-not-found", "--wait=false", "-f", "-", stdin=manifest)
+        installed("delete", "--ignore-not-found", "--wait=false", "-f", definitions)
 
 
 def predict(address: str, name: str) -> float:

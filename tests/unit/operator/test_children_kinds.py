@@ -23,13 +23,10 @@ TARGET = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "imagenet"}
 PODS = {"matchLabels": names.selector("imagenet")}
 
 
-def model(managed: list[Manifest] | None = None, **spec: Any) -> InferenceModel:
-    metadata: Manifest = {"name": "imagenet", "namespace": "vision", "uid": "u-1"}
-    if managed is not None:
-        metadata["managedFields"] = managed
+def model(**spec: Any) -> InferenceModel:
     return decode(
         {
-            "metadata": metadata,
+            "metadata": {"name": "imagenet", "namespace": "vision", "uid": "u-1"},
             "spec": {"model": {"storageUri": "gs://models/imagenet"}, **spec},
         }
     )
@@ -103,32 +100,8 @@ def test_without_autoscaling_the_number_of_pods_is_the_specs() -> None:
     assert not {"HorizontalPodAutoscaler", "ScaledObject"} & wanted.keys()
 
 
-def owner(*fields: str, subresource: str = "") -> Manifest:
-    """An entry of managedFields."""
-    owned: Manifest = {"f:spec": {field: {} for field in fields}}
-    entry: Manifest = {"manager": "somebody", "fieldsV1": owned}
-    return {**entry, "subresource": subresource} if subresource else entry
-
-
-@pytest.mark.parametrize(
-    "managed",
-    [
-        [owner("f:replicas")],
-        [owner("f:model"), owner("f:replicas", "f:model")],
-        [owner("f:model"), owner("f:replicas", subresource="scale")],
-    ],
-    ids=["in the resource", "beside others", "by the scale subresource"],
-)
-def test_the_number_that_somebody_gave_is_asked_for(managed: list[Manifest]) -> None:
-    assert model(managed, replicas=3).replicas == 3
-
-
-def test_an_object_that_tells_no_owners_is_taken_at_its_word() -> None:
-    assert model(None, replicas=3).replicas == 3
-
-
 def test_an_autoscaler_prevails_over_the_number_that_somebody_gave() -> None:
-    assert model([owner("f:replicas")], replicas=3, autoscaling={"maxReplicas": 5}).replicas is None
+    assert model(replicas=3, autoscaling={"maxReplicas": 5}).replicas is None
 
 
 # -- disruption
