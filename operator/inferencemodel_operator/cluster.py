@@ -122,6 +122,14 @@ WATCHED: Final = (
 )
 """Watched always."""
 
+_PASSING: Final = (
+    "is being terminated",
+    "custom resource definition is terminating",
+    # An API server looks only now and then which kinds there are.
+    "cannot find RESTMapping",
+)
+"""Words of a refusal (403) that waiting heals."""
+
 
 class Cluster:
     """Requests to one API server.
@@ -373,7 +381,7 @@ def _error(
         return _NotFoundError(f"{method} {path}: {message}")
     if status == HTTPStatus.CONFLICT:
         return ConflictError(f"{method} {path}: {message}; looking again")
-    if status == HTTPStatus.FORBIDDEN and "is being terminated" in message:
+    if status == HTTPStatus.FORBIDDEN and any(words in message for words in _PASSING):
         return TransientError(f"{method} {path}: {message}; looking again")
     if status in (HTTPStatus.FORBIDDEN, HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
         kind = str((body or {}).get("kind") or path.rsplit("/", 2)[-2])

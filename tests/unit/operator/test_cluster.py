@@ -233,6 +233,8 @@ async def test_what_is_not_there_is_none_and_deleting_it_is_no_error(
     [
         (409, "Precondition failed: UID", TransientError, "looking again"),
         (403, "namespace x because it is being terminated", TransientError, "looking again"),
+        (403, "crd: custom resource definition is terminating", TransientError, "looking again"),
+        (403, "blockOwnerDeletion: cannot find RESTMapping", TransientError, "looking again"),
         (429, "too many requests", ApiUnavailableError, "trying again"),
         (500, "etcd", ApiUnavailableError, "trying again"),
         (503, "starting", ApiUnavailableError, "trying again"),
