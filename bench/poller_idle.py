@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -19,15 +20,13 @@ from typing import TYPE_CHECKING
 import grpc
 
 from bench import measured
-from bench.storage import SUBSCRIPTION
+from bench.storage import SUBSCRIPTION, Storage
 from demo.console import say, table
 from demo.errors import OutcomeError
 from model_poller import _tfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from bench.storage import Storage
 
 _TREE = Path(__file__).parent.parent
 _POLL_SECONDS = 30
@@ -68,16 +67,18 @@ print(json.dumps([begin, told]))
 """
 
 
-def run(storage: Storage, scratch: Path, seconds: float) -> dict[str, float]:
+def run(seconds: float) -> dict[str, float]:
     """Leave a poller with storage, Pub/Sub and a model server alone, and see what it takes.
 
     Raises:
         OutcomeError: it does not start.
     """
-    graph = scratch / "saved_model.pb"
-    graph.write_bytes(b"\x08\x01\x12\x02\x0a\x00")
-    storage.bucket.upload(graph, "idle/1/saved_model.pb")
     with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        storage = stack.enter_context(Storage(scratch))
+        graph = scratch / "saved_model.pb"
+        graph.write_bytes(b"\x08\x01\x12\x02\x0a\x00")
+        storage.bucket.upload(graph, "idle/1/saved_model.pb")
         server = stack.enter_context(_model_server())
         poller, port = stack.enter_context(_poller(storage, scratch, server))
         say(f"leaving a poller alone for {seconds:.0f} s")
