@@ -41,12 +41,14 @@ class Taken:
         cpu_seconds: of it and of the programs it waited for.
         memory_mb: resident at most, of the largest of them.
         output: its standard output.
+        synced_seconds: of waiting for the disk, not in ``seconds``.
     """
 
     seconds: float
     cpu_seconds: float
     memory_mb: float
     output: str
+    synced_seconds: float = 0.0
 
 
 def run(argv: Sequence[str], environment: Mapping[str, str]) -> Taken:

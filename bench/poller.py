@@ -1,8 +1,13 @@
 """How fast the poller brings a version, side by side with what else could fetch it.
 
-One storage server on this machine, the same files, every program once in each round. What is
-written goes to a file system in memory, where there is one: a disk's own speed is no program's.
-The poller alone compares checksums with the store's, checks the SavedModel, and syncs.
+One storage server on this machine, the same files, every program once in each round, written to
+the disk's file system as on a node. There the system keeps what is written in memory, and only the
+poller waits until the disk has it: that wait is the disk's own, and is told beside the seconds.
+The poller alone compares checksums with the store's and checks the SavedModel.
+
+A virtual machine gives memory that is free for seconds back to its host, and getting it again takes
+longer than any of the programs. So each finds memory that was in use a moment ago, and the fastest
+rounds are compared: what the host does only ever adds to one.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import tarfile
 import tempfile
 import zipfile
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -31,8 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _TREE = Path(__file__).parent.parent
-_MEMORY = Path("/dev/shm")  # noqa: S108 - a mount that everybody has, not a file in it
-_ROOM_BYTES = 4 << 30
 _MARKER = "COMPLETE"
 # A SavedModel with an empty graph: saved_model_schema_version 1, one meta graph.
 _GRAPH = b"\x08\x01\x12\x02\x0a\x00"
@@ -86,9 +89,7 @@ def run(rounds: int, idle_seconds: float) -> None:
     missed: list[str] = []
     with ExitStack() as stack:
         stored = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        place = _MEMORY if _has_room(_MEMORY) else None
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place)))
-        figures["written_to"] = "memory" if place else "disk"
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         storage = stack.enter_context(Storage(stored))
         say("uploading what is to be fetched")
         for case in CASES:
@@ -106,10 +107,6 @@ def run(rounds: int, idle_seconds: float) -> None:
         say(f"missed: {line}")
     if missed:
         raise OutcomeError(f"{len(missed)} figures were not reached")
-
-
-def _has_room(folder: Path) -> bool:
-    return folder.is_dir() and shutil.disk_usage(folder).free > _ROOM_BYTES
 
 
 def _upload(case: Case, storage: Storage, scratch: Path) -> None:
@@ -163,6 +160,7 @@ def _measure(
         for name, fetch in contenders.items():
             target = scratch / "fetched"
             target.mkdir()
+            _use_memory(scratch, wanted)
             taken[name].append(fetch(target))
             found = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
             # The poller's own notes are small.
@@ -172,6 +170,14 @@ def _measure(
     return taken
 
 
+def _use_memory(scratch: Path, count: int) -> None:
+    piece = bytes(1 << 20)
+    for _ in range(2):
+        with tempfile.TemporaryFile(dir=scratch) as file:
+            for _ in range(count * 5 // 4 // len(piece) + 1):
+                file.write(piece)
+
+
 def _contenders(case: Case, storage: Storage) -> dict[str, Callable[[Path], measured.Taken]]:
     own = {"PYTHONPATH": f"{_TREE}:{_TREE / 'poller'}"}
     uri = f"gs://models/{case.key}"
@@ -179,7 +185,8 @@ def _contenders(case: Case, storage: Storage) -> dict[str, Callable[[Path], meas
     def bring(target: Path) -> measured.Taken:
         argv = [sys.executable, "-m", "bench.bring", storage.url, uri, str(target), _MARKER]
         whole = measured.run(argv, own)
-        return measured.Taken(float(whole.output), whole.cpu_seconds, whole.memory_mb, whole.output)
+        seconds, synced = map(float, whole.output.split())
+        return replace(whole, seconds=seconds - synced, synced_seconds=synced)
 
     def once(target: Path) -> measured.Taken:
         argv = [
@@ -244,35 +251,41 @@ def report(
     case: Case, taken: Mapping[str, Sequence[measured.Taken]], missed: list[str]
 ) -> dict[str, dict[str, object]]:
     """Print one case, and add to ``missed`` what was not reached; returns what to keep."""
-    base = median(run.seconds for run in taken[BRING])
-    rows = [("", "SECONDS", "MB/S", "RATIO", "CPU", "PEAK MEMORY")]
+    base = min(run.seconds for run in taken[BRING])
+    rows = [("", "FASTEST", "RATIO", "MB/S", "ALL ROUNDS", "CPU", "PEAK MEMORY")]
     figures: dict[str, dict[str, object]] = {}
     for name, runs in taken.items():
         seconds = [run.seconds for run in runs]
-        wall, memory = median(seconds), max(run.memory_mb for run in runs)
-        cpu = median(run.cpu_seconds for run in runs)
+        wall, memory = min(seconds), max(run.memory_mb for run in runs)
+        cpu = min(run.cpu_seconds for run in runs)
         rate = sum(case.files.values()) / _MB / wall
         rows.append(
             (
                 name,
-                record.summary(seconds),
-                f"{rate:.0f}",
+                f"{wall:.2f} s",
                 f"{wall / base:.2f}",
+                f"{rate:.0f}",
+                record.summary(seconds),
                 f"{cpu:.2f} s",
                 f"{memory:.0f} MB",
             )
         )
         figures[name] = {
             "seconds": [round(value, 3) for value in seconds],
-            "median_seconds": round(wall, 3),
+            "fastest_seconds": round(wall, 3),
+            "median_seconds": round(median(seconds), 3),
             "ratio": round(wall / base, 2),
             "cpu_seconds": round(cpu, 2),
             "peak_memory_mb": round(memory, 1),
         }
+        if name == BRING:
+            synced = min(run.synced_seconds for run in runs)
+            figures[name]["synced_seconds"] = round(synced, 3)
         goal = _GOALS.get(case.key, {}).get(name, 0.0)
         if wall / base < goal:
             missed.append(f"{case.title}: {name} takes {wall / base:.2f} times as long, not {goal}")
         if name in (BRING, ONCE) and memory > _GOAL_MEMORY_MB:
             missed.append(f"{case.title}: {name} takes {memory:.0f} MB, not {_GOAL_MEMORY_MB:.0f}")
     table(rows)
+    say(f"{BRING}: {figures[BRING]['synced_seconds']} s more until the disk has it")
     return figures

@@ -11,6 +11,7 @@ import time
 import zlib
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
 import google_crc32c
@@ -129,7 +130,7 @@ class Download:
         self._failure: BaseException | None = None
         self._halted = False
         self._targets: dict[Path, _Target] = {}
-        self._parts: deque[_Part] = deque()
+        each: list[list[_Part]] = []
         for path, stored in targets.items():
             part_bytes = PART_BYTES if stored.in_ranges else max(stored.size, 1)
             starts = range(0, max(stored.size, 1), part_bytes)
@@ -137,7 +138,10 @@ class Download:
             parts = [_Part(target, at, min(part_bytes, stored.size - at)) for at in starts]
             if tail_first:
                 parts.insert(0, parts.pop())
-            self._parts.extend(parts)
+            each.append(parts)
+        # In turn: the system lets only one worker at a time write to a file.
+        in_turn = chain.from_iterable(zip_longest(*each))
+        self._parts = deque(part for part in in_turn if part)
         for folder in {path.parent for path in targets}:
             folder.mkdir(parents=True, exist_ok=True)
         largest = max((part.length for part in self._parts), default=0)

@@ -34,10 +34,10 @@ def test_a_program_that_fails_is_told_with_its_last_words() -> None:
 
 
 def taken(seconds: float, memory_mb: float = 50) -> list[measured.Taken]:
-    return [measured.Taken(seconds + off, 1.0, memory_mb, "") for off in (-0.1, 0, 0.1)]
+    return [measured.Taken(seconds + off, 1.0, memory_mb, "", 0.5) for off in (0, 0.4, 0.1)]
 
 
-def test_ratios_are_to_the_running_poller_and_missed_goals_are_told() -> None:
+def test_ratios_are_of_the_fastest_rounds_to_the_running_poller_and_missed_goals_are_told() -> None:
     missed: list[str] = []
     figures = poller.report(
         poller.CASES[0],
@@ -45,6 +45,7 @@ def test_ratios_are_to_the_running_poller_and_missed_goals_are_told() -> None:
         missed,
     )
     assert figures[poller.CURL]["ratio"] == 2.0
+    assert figures[poller.BRING]["synced_seconds"] == 0.5
     assert [line.partition(": ")[2].partition(": ")[2] for line in missed] == [
         "poller, running takes 81 MB, not 80",
         "gcloud storage cp takes 1.90 times as long, not 2.0",
@@ -55,7 +56,7 @@ def test_the_same_figures_give_the_same_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = {
-        case.key: {poller.BRING: {"median_seconds": 1.0}, poller.CURL: {"median_seconds": 2.0}}
+        case.key: {poller.BRING: {"fastest_seconds": 1.0}, poller.CURL: {"fastest_seconds": 2.0}}
         for case in poller.CASES
     }
     drawn = []
