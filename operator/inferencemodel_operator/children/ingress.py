@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from inferencemodel_operator import names
 from inferencemodel_operator.children.manifest import Manifest, manifest, present
+from inferencemodel_operator.children.paths import exact
 
 if TYPE_CHECKING:
     from inferencemodel_operator.spec import InferenceModel
@@ -17,9 +18,12 @@ def build(model: InferenceModel) -> Manifest | None:
     if wanted is None or wanted.host is None:
         return None
     backend = {"service": {"name": names.service(model.name), "port": {"name": "http"}}}
+    typed = [(wanted.path, "Prefix"), *((path, "Exact") for path in exact(model, wanted.path))]
     rule = {
         "host": wanted.host,
-        "http": {"paths": [{"path": wanted.path, "pathType": "Prefix", "backend": backend}]},
+        "http": {
+            "paths": [{"path": path, "pathType": kind, "backend": backend} for path, kind in typed]
+        },
     }
     tls = wanted.tls and [present(hosts=[wanted.host], secretName=wanted.tls.secret_name)]
     return manifest(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from inferencemodel_operator import names
 from inferencemodel_operator.children.manifest import Manifest, manifest, present
+from inferencemodel_operator.children.paths import exact
 
 if TYPE_CHECKING:
     from inferencemodel_operator.spec import Gateway, InferenceModel, ParentRef
@@ -18,8 +19,12 @@ def build_http(model: InferenceModel) -> Manifest | None:
     gateway = model.spec.gateway
     if gateway is None:
         return None
-    match = {"path": {"type": "PathPrefix", "value": gateway.path}}
-    rule = {"matches": [match], "backendRefs": [_backend(model, model.http_port)]}
+    typed = [
+        ("PathPrefix", gateway.path),
+        *(("Exact", path) for path in exact(model, gateway.path)),
+    ]
+    matches = [{"path": {"type": kind, "value": path}} for kind, path in typed]
+    rule = {"matches": matches, "backendRefs": [_backend(model, model.http_port)]}
     return _route(model, gateway, "HTTPRoute", gateway.hostnames, rule)
 
 

@@ -125,12 +125,7 @@ def test_annotations_of_the_service_are_the_cluster_services_alone() -> None:
 
 def test_the_ingress_leads_the_host_to_the_services_rest_port() -> None:
     made = built(
-        ingress={
-            "className": "traefik",
-            "host": "x.example.com",
-            "path": "/v1/models/imagenet",
-            "annotations": {"a/b": "c"},
-        }
+        ingress={"className": "traefik", "host": "x.example.com", "annotations": {"a/b": "c"}}
     )["Ingress/imagenet"]
     assert made["spec"] == {
         "ingressClassName": "traefik",
@@ -140,7 +135,7 @@ def test_the_ingress_leads_the_host_to_the_services_rest_port() -> None:
                 "http": {
                     "paths": [
                         {
-                            "path": "/v1/models/imagenet",
+                            "path": "/",
                             "pathType": "Prefix",
                             "backend": {"service": {"name": "imagenet", "port": {"name": "http"}}},
                         }
@@ -150,6 +145,25 @@ def test_the_ingress_leads_the_host_to_the_services_rest_port() -> None:
         ],
     }
     assert made["metadata"]["annotations"]["a/b"] == "c"
+
+
+@pytest.mark.parametrize("path", ["/v1/models/imagenet", "/team/v1/models/imagenet"])
+def test_a_models_own_path_takes_the_calls_whose_verb_is_in_the_last_element(path: str) -> None:
+    made = built(ingress={"host": "x.example.com", "path": path})["Ingress/imagenet"]
+    paths = made["spec"]["rules"][0]["http"]["paths"]
+    assert [(found["path"], found["pathType"]) for found in paths] == [
+        (path, "Prefix"),
+        (f"{path}:predict", "Exact"),
+        (f"{path}:classify", "Exact"),
+        (f"{path}:regress", "Exact"),
+    ]
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/models", "/team", "/v1/models/imagenet-b"])
+def test_any_other_path_is_a_prefix_alone(path: str) -> None:
+    made = built(ingress={"host": "x.example.com", "path": path})["Ingress/imagenet"]
+    (found,) = made["spec"]["rules"][0]["http"]["paths"]
+    assert (found["path"], found["pathType"]) == (path, "Prefix")
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,12 @@ def test_rest_goes_by_path_to_the_services_rest_port() -> None:
         "hostnames": ["models.example.com"],
         "rules": [
             {
-                "matches": [{"path": {"type": "PathPrefix", "value": "/v1/models/imagenet"}}],
+                "matches": [
+                    {"path": {"type": "PathPrefix", "value": "/v1/models/imagenet"}},
+                    {"path": {"type": "Exact", "value": "/v1/models/imagenet:predict"}},
+                    {"path": {"type": "Exact", "value": "/v1/models/imagenet:classify"}},
+                    {"path": {"type": "Exact", "value": "/v1/models/imagenet:regress"}},
+                ],
                 "backendRefs": [
                     {"group": "", "kind": "Service", "name": "imagenet", "port": 80, "weight": 1}
                 ],
