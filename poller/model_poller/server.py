@@ -86,7 +86,7 @@ class ServerWatch:
     FAST_SECONDS = 0.075
     SHUT_SECONDS = 0.25
     """While a change is under way and the port is closed, as it is during the first load."""
-    SLOW_SECONDS = 1.0
+    SLOW_SECONDS = 2.0
 
     def __init__(
         self, ask: Callable[[], Served | None], report: Callable[[Served | None], None]
