@@ -156,7 +156,10 @@ def predict(
     ] = None,
     via: Annotated[
         Via,
-        typer.Option(help="Through the API server, or by the URL that the status tells."),
+        typer.Option(
+            help="Through the API server to the Service, which needs no Ingress, "
+            "or by the URL that the status tells."
+        ),
     ] = Via.PROXY,
     output: As = Output.TABLE,
     namespace: Namespace = None,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -58,19 +60,75 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plugin(api_server: Api, picture: Path) -> Iterator[Plugin]:
-    """With an InferenceModel ``colours``, whose URL leads to a model server."""
+def server(picture: Path) -> Iterator[ModelServer]:
+    """Serves version 7 of the model as ``colours``."""
     base_path = picture.parent / "base"
     publish(picture.parent / "model", base_path, 7)
-    with (
-        crd.installed(api_server) as namespace,
-        ModelServer.of(picture.parent / "server", base_path, name="colours") as server,
-    ):
+    with ModelServer.of(picture.parent / "server", base_path, name="colours") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def plugin(api_server: Api, server: ModelServer) -> Iterator[Plugin]:
+    """With an InferenceModel ``colours``, whose URL leads to the model server."""
+    with crd.installed(api_server) as namespace:
         kubectl = Kubectl(api_server.program, api_server.kubeconfig, namespace)
         create(kubectl, "colours")
         url = f"http://127.0.0.1:{server.rest_port}/v1/models/colours"
         tell(kubectl, "colours", active=7, target=7, url=url)
         yield Plugin(kubectl)
+
+
+def own_address() -> str:
+    """An address of this machine that may stand in Endpoints, so none of loopback.
+
+    Connecting a UDP socket chooses the address and sends nothing.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+
+
+def serve(kubectl: Kubectl, name: str, port: int) -> None:
+    """The Service of an InferenceModel, with one pod: a port of this machine.
+
+    The API server carries requests to addresses of pods alone, so there has to be a Pod.
+    """
+    address = own_address()
+    pod = {"kind": "Pod", "namespace": kubectl.namespace, "name": name}
+    subset = {
+        "addresses": [{"ip": address, "targetRef": pod}],
+        "ports": [{"name": "http", "port": port}],
+    }
+    contents: dict[str, Any] = {
+        "Pod": {"spec": {"containers": [{"name": "model-server", "image": "none"}]}},
+        "Service": {"spec": {"ports": [{"name": "http", "port": 8501}]}},
+        "Endpoints": {"subsets": [subset]},
+    }
+    for kind, content in contents.items():
+        kubectl.apply({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **content})
+    status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
+    kubectl(
+        *("patch", "pod", name, "--subresource=status", "--type=merge"),
+        *("--patch", json.dumps({"status": status})),
+    )
+
+
+def test_without_any_url_the_api_server_carries_the_picture_to_the_service(
+    plugin: Plugin, server: ModelServer, picture: Path
+) -> None:
+    create(plugin.kubectl, "inside", model={"storageUri": "gs://models/colours", "name": "colours"})
+    serve(plugin.kubectl, "inside", server.rest_port)
+    of = ("predict", "inside", f"--image={picture}")
+    printed = plugin(*of)
+    rows = [line.split()[:2] for line in printed.splitlines()]
+    assert rows[1:3] == [["0.800", "blue"], ["0.200", "red"]]
+    assert "by version 7 of inside" in printed
+    assert plugin.json(*of, "--version=7")["version"] == 7
+    with pytest.raises(AnswerError, match="inside answers 404: Servable not found"):
+        plugin(*of, "--version=6")
+    with pytest.raises(AnswerError, match="inside has no URL in its status yet"):
+        plugin(*of, "--via=url")
 
 
 def test_a_picture_becomes_labels(plugin: Plugin, picture: Path) -> None:
