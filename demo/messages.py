@@ -12,7 +12,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-_STRING, _INT64 = 7, 9  # DT_STRING, DT_INT64
+_FLOAT, _STRING, _INT64 = 1, 7, 9  # DT_FLOAT, DT_STRING, DT_INT64
 
 
 def _import() -> Any:
@@ -35,6 +35,17 @@ def _import() -> Any:
 
 _predict = _import()
 PredictResponse: Any = _predict.PredictResponse
+
+
+def number_request(model: str, inputs: str, number: float) -> Any:
+    """A PredictRequest for one number."""
+    request = _predict.PredictRequest()
+    request.model_spec.name = model
+    tensor = request.inputs[inputs]
+    tensor.dtype = _FLOAT
+    tensor.tensor_shape.dim.add(size=1)
+    tensor.float_val.append(number)
+    return request
 
 
 def photo_request(model: str, image: bytes) -> Any:

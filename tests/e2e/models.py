@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from demo.load import Exchange, Load, Traffic, rest
+from demo import messages
+from demo.load import Exchange, Load, Traffic, grpc_predict, rest
 from tests.support.kubectl import Kubectl, KubectlError, Object, condition
 from tests.support.savedmodels import archive, files
 from tests.support.waiting import eventually
@@ -247,17 +248,33 @@ class Served:
         with urllib.request.urlopen(request, timeout=30) as response:
             return float(json.load(response)["predictions"][0])
 
-    def traffic(self, *, rate: int) -> Traffic:
-        """Steady requests through the Ingress inside a ``with`` block, ``rate`` a second.
+    def traffic(self, *, rate: int, grpc_rate: int = 0) -> Traffic:
+        """Steady requests inside a ``with`` block, ``rate`` a second through the Ingress.
 
-        Waits first until the ingress controller has taken notice of the Ingress.
+        ``grpc_rate`` a second go over one gRPC channel straight to the pods. Waits first until the
+        ingress controller has taken notice of the Ingress.
         """
         eventually(self._answers, what=f"an answer through the Ingress of {self.name}")
         url = f"http://{self.ingress}/v1/models/{self.name}:predict"
         body = json.dumps({"instances": [1.0]}).encode()
         requests = rest(url, [Exchange(body, _first_prediction)], host=self.host)
-        return Traffic(Load("REST through the Ingress", requests, rate))
+        loads = [Load("REST through the Ingress", requests, rate)]
+        if grpc_rate:
+            exchange = Exchange(messages.number_request(self.name, "x", 1.0), _grpc_prediction)
+            calls = grpc_predict(self._pods_by_dns(), [exchange], messages.PredictResponse)
+            loads.append(Load("gRPC to the pods", calls, grpc_rate))
+        return Traffic(*loads)
+
+    def _pods_by_dns(self) -> str:
+        dns = self.kubectl.in_namespace("kube-system").get("service", "kube-dns")
+        name = f"{self.name}-headless.{self.namespace}.svc.cluster.local"
+        return f"dns://{dns['spec']['clusterIP']}:53/{name}:8500"
 
 
 def _first_prediction(answer: bytes) -> str:
     return str(json.loads(answer)["predictions"][0])
+
+
+def _grpc_prediction(answer: Any) -> str:
+    (tensor,) = answer.outputs.values()
+    return str(tensor.float_val[0])

@@ -29,7 +29,7 @@ def test_an_eviction_fails_no_request_and_takes_one_pod_at_a_time(served: Served
     )
     assert disruptions["spec"]["maxUnavailable"] == 1
 
-    with served.traffic(rate=20) as traffic:
+    with served.traffic(rate=20, grpc_rate=20) as traffic:
         evict(served, first)
         with pytest.raises(KubectlError, match="disruption budget"):
             evict(served, second)
