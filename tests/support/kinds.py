@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from devcluster.client import Api
 
 _GATEWAY_API = "sigs.k8s.io/gateway-api"
+_PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator"
 
 SCALED_OBJECTS = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -50,16 +51,31 @@ def gateway_api() -> Path:
     Raises:
         subprocess.CalledProcessError: the module can't be had.
     """
+    return _module(_GATEWAY_API, paths.TOOLS / "traefik") / "config/crd/standard"
+
+
+def prometheus_operator() -> Path:
+    """The folder of Prometheus Operator's own definitions.
+
+    Raises:
+        subprocess.CalledProcessError: the module can't be had.
+    """
+    module = _module(_PROMETHEUS_OPERATOR, Path(__file__).with_name("prometheus_operator"))
+    return module / "example/prometheus-operator-crd"
+
+
+def _module(name: str, within: Path) -> Path:
+    """The sources of a Go module, in the version that the ``go.mod`` of a folder asks for."""
     found = subprocess.run(
-        ["go", "mod", "download", "-json", _GATEWAY_API],
-        cwd=paths.TOOLS / "traefik",
+        ["go", "mod", "download", "-json", name],
+        cwd=within,
         env={**os.environ, "GOFLAGS": "-mod=mod"},
         capture_output=True,
         text=True,
         check=True,
         timeout=300,
     )
-    return Path(json.loads(found.stdout)["Dir"]) / "config/crd/standard"
+    return Path(json.loads(found.stdout)["Dir"])
 
 
 @contextmanager

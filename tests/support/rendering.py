@@ -20,6 +20,8 @@ Objects = dict[tuple[str, str, str], Object]
 CHART = ROOT / "charts" / "inferencemodel-operator"
 MANIFESTS = ROOT / "manifests"
 SYSTEM = "inferencemodel-system"
+WITH_MONITORING = [f"monitoring.{part}=true" for part in ("monitors", "alerts", "dashboard")]
+"""The chart's values for everything that watches over the operator."""
 
 
 @dataclass(frozen=True)

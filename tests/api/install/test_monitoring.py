@@ -1,4 +1,4 @@
-"""Alerts and board ask for what operator and poller really export."""
+"""Alerts and board ask for what operator and poller really export, in objects that are taken."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from devcluster.client import KubectlError
 from inferencemodel_operator.metrics import Metrics
 from model_poller.metrics import METRICS
+from tests.support import kinds
 from tests.support.crd import ROOT
-from tests.support.rendering import MANIFESTS, run
+from tests.support.rendering import MANIFESTS, SYSTEM, WITH_MONITORING, run
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from devcluster.client import Api
     from tests.support.rendering import Programs
 
 pytestmark = pytest.mark.api
@@ -104,6 +107,33 @@ def test_monitors_select_ports_that_are_there(programs: Programs) -> None:
     wanted = service["spec"]["selector"]["matchLabels"].items()
     assert wanted <= served["metadata"]["labels"].items()
     assert [e["port"] for e in pods["spec"]["podMetricsEndpoints"]] == ["poller", "http"]
+
+
+def test_an_api_server_with_prometheus_operators_definitions_knows_every_field(
+    fresh_api: Api, programs: Programs
+) -> None:
+    definitions = [
+        f"--filename={kinds.prometheus_operator()}/monitoring.coreos.com_{plural}.yaml"
+        for plural in ("servicemonitors", "podmonitors", "prometheusrules")
+    ]
+    fresh_api.kubectl("apply", "--server-side", *definitions)
+    for condition in ("jsonpath={.status.conditions}", "condition=Established"):
+        fresh_api.kubectl("wait", *definitions, f"--for={condition}", "--timeout=30s")
+    fresh_api.kubectl("create", "namespace", SYSTEM)
+    strictly = ("--server-side", "--validate=strict", "--warnings-as-errors")
+
+    fresh_api.kubectl("apply", *strictly, "-k", str(MONITORING))
+    without, chart = programs.chart(), programs.chart(*WITH_MONITORING)
+    added = [obj for name, obj in chart.items() if name not in without]
+    together = json.dumps({"apiVersion": "v1", "kind": "List", "items": added})
+    fresh_api.kubectl("apply", *strictly, "--force-conflicts", "-f", "-", stdin=together)
+
+    custom = [obj for obj in added if obj["kind"] != "ConfigMap"]
+    assert len(custom) == len(definitions)
+    for obj in custom:
+        obj["spec"]["unknown"] = True
+        with pytest.raises(KubectlError, match="field not declared in schema"):
+            fresh_api.kubectl("apply", *strictly, "-f", "-", stdin=json.dumps(obj))
 
 
 def test_panels_do_not_overlap_and_have_distinct_ids() -> None:

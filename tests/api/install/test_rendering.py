@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from tests.support.rendering import CHART, MANIFESTS, SYSTEM, Object, Objects, run
+from tests.support.rendering import CHART, MANIFESTS, SYSTEM, WITH_MONITORING, Object, Objects, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,6 @@ HELMS_LABELS = {
     "app.kubernetes.io/version",
     "helm.sh/chart",
 }
-MONITORING = [f"monitoring.{part}=true" for part in ("monitors", "alerts", "dashboard")]
 
 
 def comparable(objects: Objects) -> Objects:
@@ -90,7 +89,7 @@ def test_both_install_the_same_monitoring(programs: Programs, tmp_path: Path) ->
         resources=[from_here + str(MANIFESTS / "base").lstrip("/")],
         components=[from_here + str(MANIFESTS / "components" / "monitoring").lstrip("/")],
     )
-    same(programs.chart(*MONITORING), programs.kustomize(together))
+    same(programs.chart(*WITH_MONITORING), programs.kustomize(together))
 
 
 def test_with_a_list_of_namespaces_there_is_a_role_in_each_and_no_cluster_role(
@@ -139,7 +138,7 @@ def test_a_value_that_means_nothing_is_refused(programs: Programs, value: str) -
 def test_the_chart_passes_helms_own_lint_with_everything_on(
     programs: Programs, tmp_path: Path
 ) -> None:
-    options = [f"--set={value}" for value in (*MONITORING, "namespaces={vision}")]
+    options = [f"--set={value}" for value in (*WITH_MONITORING, "namespaces={vision}")]
     run(programs.helm, "lint", "--strict", CHART)
     run(programs.helm, "lint", "--strict", CHART, *options)
 
