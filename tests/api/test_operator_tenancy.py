@@ -1,4 +1,4 @@
-"""Operators that share a namespace, on a real API server: each serves its own InferenceModels."""
+"""Operators that serve a part of a cluster, on a real API server: some namespaces, some labels."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ import pytest
 
 from tests.api.models import Model
 from tests.support import crd
-from tests.support.kubectl import Kubectl
+from tests.support.kubectl import Kubectl, KubectlError
 from tests.support.operators import WRITES, Operator
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from devcluster.client import Api
+    from tests.support.rendering import Programs
 
 pytestmark = pytest.mark.api
+
+NAME = "inferencemodel-operator"
+ALL = ("configmap", "deployment", "service", "service")
 
 
 @pytest.fixture
@@ -75,3 +80,46 @@ def test_two_operators_leave_each_others_resources_and_pods_alone(kubectl: Kubec
         assert rest.requests(*WRITES) == before
         assert pod is not None
         model.delete()
+
+
+def test_an_operator_serves_the_namespaces_that_the_chart_lists_with_the_roles_there(
+    kubectl: Kubectl, programs: Programs, tmp_path: Path
+) -> None:
+    system = kubectl.namespace
+    assert system
+    served, other = (f"{system}-vision", f"{system}-speech"), f"{system}-other"
+    for namespace in (*served, other):
+        kubectl("create", "namespace", namespace)
+    installed = programs.chart(
+        f"namespaces={{{','.join(served)}}}", "crds.install=false", namespace=system
+    )
+    for (kind, namespace, _), obj in installed.items():
+        if kind in {"ServiceAccount", "Role", "RoleBinding"}:
+            kubectl.in_namespace(namespace).apply(obj)
+    container = installed["Deployment", system, NAME]["spec"]["template"]["spec"]["containers"][0]
+    listed = [argument.partition("=") for argument in container["args"]]
+    namespaces = tuple(value for option, _, value in listed if option == "--namespace")
+    account = kubectl.as_service_account(NAME, tmp_path / "kubeconfig")
+    with pytest.raises(KubectlError):
+        account.in_namespace(other)("auth", "can-i", "list", "inferencemodels")
+
+    models = [Model(kubectl.in_namespace(n), "shared").apply() for n in (*served, other)]
+    arguments = ("--poller-access=direct", f"--lease-namespace={system}")
+    with Operator(account.kubeconfig, namespaces, arguments) as operator:
+        for model in models[:2]:
+            model.until_children(*ALL)
+            model.until_reported()
+        for number, model in enumerate(models, start=2):
+            model.patch(replicas=number)
+        for number, model in enumerate(models[:2], start=2):
+            model.until_child(
+                "deployment",
+                lambda o, number=number: o["spec"]["replicas"] == number,  # type: ignore[misc]
+                what=f"{number} replicas",
+            )
+        operator.until_quiet()
+        assert models[2].children() == []
+        assert "conditions" not in models[2].get().get("status", {})
+        assert 'outcome="403"' not in operator.get("/metrics")
+    for namespace in (*served, other):
+        kubectl("delete", "namespace", namespace, "--wait=false")

@@ -347,11 +347,7 @@ def test_the_rights_that_the_docs_give_a_pipeline_are_enough(
     plugin.kubectl(
         "create", "rolebinding", "deployer", f"--role={role['metadata']['name']}", account
     )
-    config = json.loads(plugin.kubectl("config", "view", "--raw", "-o", "json"))
-    config["users"][0]["user"] = {"token": plugin.kubectl("create", "token", "deployer").strip()}
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(json.dumps(config))
-    limited = Kubectl(plugin.kubectl.program, kubeconfig, plugin.kubectl.namespace)
+    limited = plugin.kubectl.as_service_account("deployer", tmp_path / "kubeconfig")
 
     create(limited, "deployed", suspend=False)
     create(limited, "another")

@@ -36,6 +36,15 @@ class Kubectl:
         """The same cluster, another default namespace."""
         return Kubectl(self.program, self.kubeconfig, namespace)
 
+    def as_service_account(self, name: str, kubeconfig: Path) -> Kubectl:
+        """The same, as a service account of the namespace, for an hour; writes a kubeconfig."""
+        config = json.loads(self("config", "view", "--raw", "--minify", "-o", "json"))
+        token = self("create", "token", name, "--duration=1h").strip()
+        config["users"][0]["user"] = {"token": token}
+        kubeconfig.touch(mode=0o600)
+        kubeconfig.write_text(json.dumps(config))
+        return Kubectl(self.program, kubeconfig, self.namespace)
+
     def __call__(self, *args: str, stdin: str | None = None, timeout: float = 120.0) -> str:
         """Run kubectl and return what it printed.
 

@@ -206,17 +206,13 @@ def with_rights(
     ]
     for obj in sorted(objects, key=lambda obj: obj["kind"] != "Namespace"):
         kubectl.apply(obj)
-    token = kubectl.in_namespace(namespace)("create", "token", NAME, "--duration=1h").strip()
-    config = json.loads(kubectl("config", "view", "--raw", "-o", "json"))
-    config["users"][0]["user"] = {"token": token}
-    kubeconfig = directory / "kubeconfig"
-    kubeconfig.write_text(json.dumps(config))
+    account = kubectl.in_namespace(namespace).as_service_account(NAME, directory / "kubeconfig")
     cluster_wide = any(obj["kind"] == "ClusterRole" for obj in objects)
     return Installed(
         kubectl=kubectl.in_namespace(PLACE),
         role="clusterrole" if cluster_wide else "role",
         user=f"system:serviceaccount:{namespace}:{NAME}",
-        kubeconfig=kubeconfig,
+        kubeconfig=account.kubeconfig,
         namespace=namespace,
         namespaces=() if cluster_wide else (namespace,),
     )
