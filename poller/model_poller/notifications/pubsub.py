@@ -6,23 +6,25 @@ are declared here by the field numbers of google/pubsub/v1/pubsub.proto.
 
 from __future__ import annotations
 
-import queue
+import asyncio
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import google.auth
 import google.auth.transport.requests
 import grpc
+import grpc.aio
 from google.auth.exceptions import GoogleAuthError
-from google.auth.transport.grpc import secure_authorized_channel
+from google.auth.transport.grpc import AuthMetadataPlugin
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from model_poller.metrics import METRICS
 from model_poller.notifications import telling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
     from model_poller.status import NotificationsStatus
 
@@ -111,15 +113,14 @@ class Subscription:
 
         ``on_object`` gets bucket and name of an object that changed, before the message is
         acknowledged; ``on_connect`` is called when messages may have been missed. All callbacks
-        come on this subscription's own threads.
+        come on this subscription's own thread.
         """
         self._name = name
         self._endpoint = endpoint
         self._on_object = on_object
         self._on_connect = on_connect
         self._teller = telling.Teller(name, report)
-        self._stopped = threading.Event()
-        self._call: Any = None
+        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="pubsub", daemon=True)
 
     def start(self) -> None:
@@ -128,16 +129,27 @@ class Subscription:
 
     def stop(self) -> None:
         """Listen no more."""
-        self._stopped.set()
-        if call := self._call:
-            call.cancel()
+        # The loop is closed where it was stopped before.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
 
     def _run(self) -> None:
+        with (
+            suppress(asyncio.CancelledError),
+            asyncio.Runner(loop_factory=lambda: self._loop) as runner,
+        ):
+            runner.run(self._listen_through_failures())
+
+    async def _listen_through_failures(self) -> None:
         failures = 0
-        while not self._stopped.is_set():
+        while True:
             begin = time.monotonic()
             try:
-                self._listen()
+                await self._listen()
                 message = "the server ended the stream"
             except grpc.RpcError as error:
                 message = self._explain(error)
@@ -145,73 +157,63 @@ class Subscription:
                 message = f"no credentials for {self._name}: {error}"
             except OSError as error:
                 message = f"a message of {self._name} could not be taken in: {error}"
-            if self._stopped.is_set():
-                return
             # Servers end a healthy stream now and then; that is worth no word.
             if time.monotonic() - begin > telling.LAST_RETRY_SECONDS:
                 failures = 0
                 continue
             self._teller.wrong(message)
             failures += 1
-            self._stopped.wait(telling.pause(failures))
+            await asyncio.sleep(telling.pause(failures))
 
-    def _listen(self) -> None:
-        outgoing: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        ended = threading.Event()
-        outgoing.put(
+    async def _listen(self) -> None:
+        # gRPC's blocking streams look ten times a second whether something came; these are woken.
+        outgoing: asyncio.Queue[Any] = asyncio.Queue()
+        outgoing.put_nowait(
             StreamingPullRequest(
                 subscription=self._name, stream_ack_deadline_seconds=_ACK_DEADLINE_SECONDS
             )
         )
 
-        def requests() -> Iterator[Any]:
-            while not ended.is_set():
+        async def requests() -> AsyncIterator[Any]:
+            while True:
                 try:
-                    yield outgoing.get(timeout=_HEARTBEAT_SECONDS)
-                except queue.Empty:
+                    yield await asyncio.wait_for(outgoing.get(), _HEARTBEAT_SECONDS)
+                except TimeoutError:
                     # Keeps the stream from being taken for abandoned.
                     yield StreamingPullRequest()
 
         def connected() -> None:
-            if not ended.is_set():
-                self._teller.well()
-                self._on_connect()
+            self._teller.well()
+            self._on_connect()
 
-        channel = self._open_channel()
-        timer = threading.Timer(_HEALTHY_SECONDS, connected)
-        timer.daemon = True
-        try:
-            call = channel.stream_stream(
-                _METHOD,
-                request_serializer=StreamingPullRequest.SerializeToString,
-                response_deserializer=StreamingPullResponse.FromString,
-            )(requests())
-            self._call = call
-            timer.start()
-            for response in call:
-                for received in response.received_messages:
-                    self._take(received.message)
-                outgoing.put(
-                    StreamingPullRequest(ack_ids=[r.ack_id for r in response.received_messages])
-                )
-        finally:
-            ended.set()
-            timer.cancel()
-            # Lets the generator above end, and with it gRPC's thread.
-            outgoing.put(StreamingPullRequest())
-            channel.close()
+        async with self._open_channel() as channel:
+            healthy = self._loop.call_later(_HEALTHY_SECONDS, connected)
+            try:
+                call = channel.stream_stream(
+                    _METHOD,
+                    request_serializer=StreamingPullRequest.SerializeToString,
+                    response_deserializer=StreamingPullResponse.FromString,
+                )(requests())
+                async for response in call:
+                    for received in response.received_messages:
+                        self._take(received.message)
+                    outgoing.put_nowait(
+                        StreamingPullRequest(ack_ids=[r.ack_id for r in response.received_messages])
+                    )
+            finally:
+                healthy.cancel()
 
-    def _open_channel(self) -> grpc.Channel:
+    def _open_channel(self) -> grpc.aio.Channel:
         if self._endpoint:
-            return grpc.insecure_channel(
+            return grpc.aio.insecure_channel(
                 self._endpoint, options=[*_OPTIONS, ("grpc.enable_http_proxy", 0)]
             )
         credentials, _ = google.auth.default(scopes=[SCOPE])
-        refresher = google.auth.transport.requests.Request()
-        channel: grpc.Channel = secure_authorized_channel(
-            credentials, refresher, HOST, options=_OPTIONS
+        prover = AuthMetadataPlugin(credentials, google.auth.transport.requests.Request())
+        proven = grpc.composite_channel_credentials(
+            grpc.ssl_channel_credentials(), grpc.metadata_call_credentials(prover)
         )
-        return channel
+        return grpc.aio.secure_channel(HOST, proven, options=_OPTIONS)
 
     def _take(self, message: Any) -> None:
         sent = message.publish_time.seconds + message.publish_time.nanos / 1e9
