@@ -18,31 +18,8 @@ if TYPE_CHECKING:
 
 _GATEWAY_API = "sigs.k8s.io/gateway-api"
 _PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator"
-
-SCALED_OBJECTS = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "scaledobjects.keda.sh"},
-    "spec": {
-        "group": "keda.sh",
-        "scope": "Namespaced",
-        "names": {"plural": "scaledobjects", "kind": "ScaledObject"},
-        "versions": [
-            {
-                "name": "v1alpha1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "x-kubernetes-preserve-unknown-fields": True,
-                    }
-                },
-            }
-        ],
-    },
-}
-"""A stand-in for KEDA's own definition: the name alone, and no schema."""
+_KEDA = "github.com/kedacore/keda/v2"
+_PINS = Path(__file__).with_name("definitions")
 
 
 def gateway_api() -> Path:
@@ -60,8 +37,11 @@ def prometheus_operator() -> Path:
     Raises:
         subprocess.CalledProcessError: the module can't be had.
     """
-    module = _module(_PROMETHEUS_OPERATOR, Path(__file__).with_name("prometheus_operator"))
-    return module / "example/prometheus-operator-crd"
+    return _module(_PROMETHEUS_OPERATOR, _PINS) / "example/prometheus-operator-crd"
+
+
+def _keda() -> Path:
+    return _module(_KEDA, _PINS) / "config/crd/bases"
 
 
 def _module(name: str, within: Path) -> Path:
@@ -80,11 +60,11 @@ def _module(name: str, within: Path) -> Path:
 
 @contextmanager
 def installed(api: Api) -> Iterator[None]:
-    """Offer Gateway API's kinds and ScaledObject."""
-    routes = [f"{gateway_api()}/gateway.networking.k8s.io_{kind}.yaml" for kind in _ROUTES]
-    files = [option for path in routes for option in ("-f", path)]
+    """Offer Gateway API's routes and KEDA's ScaledObject."""
+    found = [f"{gateway_api()}/gateway.networking.k8s.io_{kind}.yaml" for kind in _ROUTES]
+    found.append(f"{_keda()}/keda.sh_scaledobjects.yaml")
+    files = [option for path in found for option in ("-f", path)]
     api.kubectl("apply", "--server-side", *files)
-    api.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(SCALED_OBJECTS))
     api.kubectl("wait", "crd", *_NAMES, "--for=jsonpath={.status.conditions}", "--timeout=30s")
     api.kubectl("wait", "crd", *_NAMES, "--for=condition=Established", "--timeout=30s")
     try:
