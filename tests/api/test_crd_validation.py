@@ -69,6 +69,7 @@ NAME_RULE = "metadata.name must have at most 50 characters"
 QUEUE = {"sqs": {"queueUrl": "https://sqs.eu-central-1.amazonaws.com/123456789012/models"}}
 SUBSCRIPTION = {"pubsub": {"subscription": "projects/p/subscriptions/sub"}}
 CPU = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}
+NAMED = {"metric": {"name": "requests"}}
 TRIGGERS = [{"type": "cron", "metadata": {"timezone": "UTC"}}]
 PARENTS = [{"name": "public"}]
 
@@ -84,6 +85,11 @@ def scaled(**autoscaling: Any) -> Object:
 
 def metric(**fields: Any) -> Object:
     return scaled(metrics=[fields])
+
+
+def target(kind: str, field: Object, **target: Any) -> Object:
+    """Autoscaling by one metric of a kind, such as ``containerResource``."""
+    return metric(type=kind[0].upper() + kind[1:], **{kind: {**field, "target": target}})
 
 
 def rules(**policy: Any) -> Object:
@@ -912,7 +918,66 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
             },
         ),
         "spec.autoscaling.metrics[0].pods.target.averageValue",
-        "must hold quantities, such as 100 or 500m",
+        "must hold quantities above 0, such as 100 or 500m",
+    ),
+    "a resource's whole value": (
+        AUTOSCALING,
+        target("resource", {"name": "cpu"}, type="Value", value=2),
+        "spec.autoscaling.metrics[0].resource.target.type",
+        "of a Resource or ContainerResource must be Utilization, in percent of the request, or",
+    ),
+    "a container's whole value": (
+        AUTOSCALING,
+        target("containerResource", {"name": "cpu", "container": "x"}, type="Value", value=2),
+        "spec.autoscaling.metrics[0].containerResource.target.type",
+        "of a Resource or ContainerResource must be Utilization",
+    ),
+    "the pods' whole value": (
+        AUTOSCALING,
+        target("pods", NAMED, type="Value", value=2),
+        "spec.autoscaling.metrics[0].pods.target.type",
+        "of Pods must be AverageValue",
+    ),
+    "percents of the pods' metric": (
+        AUTOSCALING,
+        target("pods", NAMED, type="Utilization", averageUtilization=70),
+        "spec.autoscaling.metrics[0].pods.target.type",
+        "of Pods must be AverageValue",
+    ),
+    "percents of an object": (
+        AUTOSCALING,
+        target(
+            "object",
+            {**NAMED, "describedObject": {"kind": "Service", "name": "x"}},
+            type="Utilization",
+            averageUtilization=70,
+        ),
+        "spec.autoscaling.metrics[0].object.target.type",
+        "of an Object or External must be Value or AverageValue",
+    ),
+    "percents of something external": (
+        AUTOSCALING,
+        target("external", NAMED, type="Utilization", averageUtilization=70),
+        "spec.autoscaling.metrics[0].external.target.type",
+        "of an Object or External must be Value or AverageValue",
+    ),
+    "a target of nothing": (
+        AUTOSCALING,
+        target("pods", NAMED, type="AverageValue", averageValue="0"),
+        "spec.autoscaling.metrics[0].pods.target.averageValue",
+        "must hold quantities above 0",
+    ),
+    "a target below nothing": (
+        AUTOSCALING,
+        target("external", NAMED, type="Value", value=-1),
+        "spec.autoscaling.metrics[0].external.target.value",
+        "must hold quantities above 0",
+    ),
+    "a target beyond all bounds": (
+        AUTOSCALING,
+        target("external", NAMED, type="Value", value="1e99999999"),
+        "spec.autoscaling.metrics[0].external.target.value",
+        "must hold quantities above 0",
     ),
     "a misspelt metric": (
         AUTOSCALING,
@@ -925,6 +990,12 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         scaled(behavior={"scaleDown": {"stabilizationWindowSeconds": 86400}}),
         "spec.autoscaling.behavior.scaleDown.stabilizationWindowSeconds",
         "less than or equal to 3600",
+    ),
+    "a negative tolerance": (
+        AUTOSCALING,
+        scaled(behavior={"scaleUp": {"tolerance": "-0.1"}}),
+        "spec.autoscaling.behavior.scaleUp.tolerance",
+        "must be a quantity from 0, such as 0.1",
     ),
     "a policy of an unknown type": (
         AUTOSCALING,
@@ -1019,6 +1090,66 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.networkPolicy.from[0].ipBlock.cidr",
         "must be a range such as 10.0.0.0/8",
     ),
+    "a range with more than its prefix": (
+        "spec.networkPolicy",
+        fenced(ipBlock={"cidr": "10.0.0.1/8"}),
+        "spec.networkPolicy.from[0].ipBlock.cidr",
+        "with no bits beyond its prefix",
+    ),
+    "a range beside pods": (
+        "spec.networkPolicy",
+        fenced(ipBlock={"cidr": "10.0.0.0/8"}, podSelector={}),
+        "spec.networkPolicy.from[0].ipBlock",
+        "make it a peer of its own",
+    ),
+    "a range beside namespaces": (
+        "spec.networkPolicy",
+        fenced(ipBlock={"cidr": "10.0.0.0/8"}, namespaceSelector={}),
+        "spec.networkPolicy.from[0].ipBlock",
+        "make it a peer of its own",
+    ),
+    "an exception that is no range": (
+        "spec.networkPolicy",
+        fenced(ipBlock={"cidr": "10.0.0.0/8", "except": ["10.1.0.1"]}),
+        "spec.networkPolicy.from[0].ipBlock.except[0]",
+        "must hold ranges such as 10.1.0.0/16",
+    ),
+    "an exception with more than its prefix": (
+        "spec.networkPolicy",
+        fenced(ipBlock={"cidr": "10.0.0.0/8", "except": ["10.1.0.1/16"]}),
+        "spec.networkPolicy.from[0].ipBlock.except[0]",
+        "with no bits beyond their prefix",
+    ),
+    "an exception outside of the range": (
+        "spec.networkPolicy",
+        fenced(ipBlock={"cidr": "10.0.0.0/8", "except": ["192.168.0.0/16"]}),
+        "spec.networkPolicy.from[0].ipBlock.except",
+        "must hold smaller ranges in ipBlock.cidr",
+    ),
+    "an exception of the whole range": (
+        "spec.networkPolicy",
+        fenced(ipBlock={"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8"]}),
+        "spec.networkPolicy.from[0].ipBlock.except",
+        "must hold smaller ranges in ipBlock.cidr",
+    ),
+    "an exception of another family": (
+        "spec.networkPolicy",
+        fenced(ipBlock={"cidr": "10.0.0.0/8", "except": ["2001:db8::/32"]}),
+        "spec.networkPolicy.from[0].ipBlock.except",
+        "must hold smaller ranges in ipBlock.cidr",
+    ),
+    "a peer's label value with a space": (
+        "spec.networkPolicy",
+        fenced(podSelector={"matchLabels": {"app": "web shop"}}),
+        "spec.networkPolicy.from[0].podSelector.matchLabels",
+        "must choose by valid labels",
+    ),
+    "a namespace's label that is none": (
+        "spec.networkPolicy",
+        fenced(namespaceSelector={"matchLabels": {"a/b/c": "x"}}),
+        "spec.networkPolicy.from[0].namespaceSelector.matchLabels",
+        "must choose by valid labels",
+    ),
     "a misspelt peer": (
         "spec.networkPolicy",
         fenced(namespace={"matchLabels": {"a": "b"}}),
@@ -1068,6 +1199,12 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         [{"topologyKey": "rack", "maxSkew": 0}],
         "spec.template.topologySpreadConstraints[0].maxSkew",
         "greater than or equal to 1",
+    ),
+    "a spread twice": (
+        "spec.template.topologySpreadConstraints",
+        [{"topologyKey": "rack"}, {"topologyKey": "rack", "whenUnsatisfiable": "ScheduleAnyway"}],
+        "spec.template.topologySpreadConstraints[1]",
+        "Duplicate value",
     ),
 }
 
@@ -1248,6 +1385,10 @@ TAKEN: dict[str, tuple[str, Any]] = {
                 {"ipBlock": {"cidr": "2001:db8::/32", "except": ["2001:db8:1::/48"]}},
             ],
         },
+    ),
+    "a spread that is preferred and one that is insisted on": (
+        "spec.template.topologySpreadConstraints",
+        [{"topologyKey": "rack"}, {"topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}],
     ),
     "no spread": ("spec.template.topologySpreadConstraints", []),
 }
