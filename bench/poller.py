@@ -33,7 +33,7 @@ from demo.console import say, table
 from demo.errors import OutcomeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _TREE = Path(__file__).parent.parent
 _MARKER = "COMPLETE"
@@ -53,6 +53,8 @@ _GOALS = {
 }
 """How many times as long as the running poller the others have to take."""
 _GOAL_MEMORY_MB = 80.0
+_GOAL_IDLE_MEMORY_MB = 100.0
+_GOAL_IDLE_CPU_PERCENT = 0.5
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def run(rounds: int, idle_seconds: float) -> None:
             taken = _measure(case, rounds, storage, scratch)
             figures[case.key] = report(case, taken, missed)
     # On servers of its own: the uploads above are messages that a poller would have to read first.
-    figures["idle"] = poller_idle.run(idle_seconds)
+    idle = figures["idle"] = poller_idle.run(idle_seconds)
+    missed += _idle_missed(idle)
     figures["imports"] = poller_idle.imports()
     path = record.write("poller", figures)
     say(f"written to {path.relative_to(_TREE)}")
@@ -107,6 +110,18 @@ def run(rounds: int, idle_seconds: float) -> None:
         say(f"missed: {line}")
     if missed:
         raise OutcomeError(f"{len(missed)} figures were not reached")
+
+
+def _idle_missed(idle: Mapping[str, float]) -> Iterator[str]:
+    memory, cpu, lists = (
+        idle[name] for name in ("memory_mb", "cpu_percent_of_a_core", "list_calls")
+    )
+    if memory > _GOAL_IDLE_MEMORY_MB:
+        yield f"idle: {memory} MB, not {_GOAL_IDLE_MEMORY_MB:.0f}"
+    if cpu > _GOAL_IDLE_CPU_PERCENT:
+        yield f"idle: {cpu} % of a core, not {_GOAL_IDLE_CPU_PERCENT}"
+    if lists > idle["seconds"] / idle["poll_interval_seconds"]:
+        yield f"idle: {lists:.0f} lists in {idle['seconds']:.0f} s, not one in each poll interval"
 
 
 def _upload(case: Case, storage: Storage, scratch: Path) -> None:
