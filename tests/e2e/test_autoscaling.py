@@ -97,7 +97,7 @@ def test_load_scales_out_quiet_scales_in_and_nobody_resets_the_replicas(served: 
         served.until_active(1, replicas=3)
         served.kubectl("scale", f"inferencemodel/{served.name}", "--replicas=2")
         served.until_active(1, replicas=2)
-        eventually(lambda: len(served.pods()) == 2, what="the third pod to be gone", within=120)
+        served.until_pods(2)
     assert traffic.failures == ()
     assert replicas.seen == [*sorted(replicas.seen[:-1]), 2], "only up, until somebody said two"
 

@@ -172,3 +172,27 @@ def test_somebody_elses_service_of_the_same_name_is_left_untouched(served: Serve
 
     assert served.name in condition(told, "Stalled")["message"]
     assert served.kubectl.get("service", served.name) == before
+
+
+def test_pods_that_the_namespace_refuses_are_told_and_come_when_it_takes_them(
+    served: Served,
+) -> None:
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "no-pods"},
+        "spec": {"hard": {"pods": "0"}},
+    }
+    served.kubectl.apply(quota)
+    served.kubectl.until(
+        "resourcequota", "no-pods", lambda found: found["status"].get("hard"), what="the quota"
+    )
+    served.upload(1, offset=2)
+    served.apply(replicas=1)
+    served.until(lambda obj: condition(obj, "Ready")["reason"] == "PodsRefused", what="PodsRefused")
+    message = condition(served.get(), "Ready")["message"]
+    assert "exceeded quota: no-pods" in message
+    assert "raise the namespace's quota" in message
+
+    served.kubectl("delete", "resourcequota", "no-pods")
+    served.until_active(1, replicas=1)
