@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
+import ssl
+import time
+from contextlib import ExitStack, closing, contextmanager
+from datetime import datetime
+from http import HTTPStatus
+from http.client import HTTPSConnection
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -14,20 +22,23 @@ from devcluster.controlplane import API_SERVER, STOP_SECONDS
 from inferencemodel_operator import cluster
 from inferencemodel_operator.access import Access
 from inferencemodel_operator.cache import Cache
-from inferencemodel_operator.cluster import SERVICES, Cluster
+from inferencemodel_operator.cluster import SERVICES, USER_AGENT, Cluster
 from inferencemodel_operator.observe.informer import Informer
 from inferencemodel_operator.observe.signs import Signs
+from tests.api import accounts
 from tests.api.models import Model
 from tests.support import crd
 from tests.support.cable import Cable
-from tests.support.kubectl import Kubectl
-from tests.support.operators import Operator
+from tests.support.kubectl import Kubectl, condition
+from tests.support.operators import WRITES, Operator
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from devcluster.client import Api
+    from tests.support.rendering import Programs
 
 pytestmark = pytest.mark.api
 
@@ -134,6 +145,141 @@ async def test_a_watch_whose_bytes_are_swallowed_is_opened_anew(
                 await changed.wait()
             assert cache.child("Service", namespace, "s") is not None
             running.cancel()
+
+
+def test_an_api_server_that_throttles_is_obeyed_and_all_is_done_afterwards(
+    api_server: Api, programs: Programs, tmp_path: Path
+) -> None:
+    with crd.installed(api_server) as namespace:
+        kubectl = Kubectl(api_server.program, api_server.kubeconfig, namespace)
+        accounts.installed(kubectl, programs, namespace)
+        account = accounts.login(kubectl, tmp_path)
+        with Operator(account.kubeconfig, (namespace,)) as operator:
+            earlier = Model(kubectl).apply()
+            earlier.until_children(*ALL)
+            operator.until_quiet()
+
+            def refused() -> int:
+                return sum(operator.requests(*WRITES, outcome="429").values())
+
+            with _throttled(kubectl, account):
+                since = time.monotonic()
+                models = [Model(kubectl).apply() for _ in range(10)]
+                one_round = len(models) * (len(ALL) + 1)  # the children and the status
+                eventually(lambda: refused() >= 3 * one_round, what="three rounds", within=45)
+                # Each answer asks to wait for a second at least.
+                assert refused() <= one_round * (2 + time.monotonic() - since)
+                assert operator.get("/livez") == "ok\n", "starting anew would not help"
+                assert not any(model.children() for model in models)
+
+            for model in models:
+                model.until_children(*ALL)
+                eventually(
+                    lambda model=model: _conditions(model) == _conditions(earlier),  # type: ignore[misc]
+                    what=f"{model.name} to be as one that was never refused",
+                )
+        if api_server.audit_log is not None:
+            assert min(_pauses(api_server.audit_log, namespace)) >= 1
+
+
+def _pauses(audit_log: Path, namespace: str) -> Iterator[float]:
+    """The seconds from each answer 429 to the next request for the same."""
+    refused: dict[str, datetime] = {}
+    for entry in map(json.loads, audit_log.read_text().splitlines()):
+        if (
+            entry.get("userAgent") != USER_AGENT
+            or entry.get("objectRef", {}).get("namespace") != namespace
+        ):
+            continue
+        uri = entry["requestURI"]
+        if uri in refused:
+            began = datetime.fromisoformat(entry["requestReceivedTimestamp"])
+            yield (began - refused.pop(uri)).total_seconds()
+        if entry["responseStatus"]["code"] == HTTPStatus.TOO_MANY_REQUESTS:
+            refused[uri] = datetime.fromisoformat(entry["stageTimestamp"])
+
+
+def _conditions(model: Model) -> dict[str, tuple[str, str]]:
+    """Status and reason of each."""
+    found = model.until_reported()["status"]["conditions"]
+    return {one["type"]: (one["status"], one["reason"]) for one in found}
+
+
+@contextmanager
+def _throttled(kubectl: Kubectl, account: Kubectl) -> Iterator[None]:
+    """Let the API server answer 429 to all that an account asks, inside the block.
+
+    A level without seats and without any to borrow
+    (https://kubernetes.io/docs/concepts/cluster-administration/flow-control/) still serves one
+    request at a time, so there is one that does not end: its body never comes. Watches that are
+    open go on.
+    """
+    name = f"jail-{kubectl.namespace}"
+    api = "flowcontrol.apiserver.k8s.io/v1"
+    who = {"namespace": kubectl.namespace, "name": accounts.NAME}
+    whatever = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"]}
+    level = {
+        "type": "Limited",
+        "limited": {
+            "nominalConcurrencyShares": 0,
+            "borrowingLimitPercent": 0,
+            "limitResponse": {"type": "Reject"},
+        },
+    }
+    schema = {
+        "priorityLevelConfiguration": {"name": name},
+        "matchingPrecedence": 100,
+        "rules": [
+            {
+                "subjects": [{"kind": "ServiceAccount", "serviceAccount": who}],
+                "resourceRules": [{**whatever, "clusterScope": True}],
+                "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+            }
+        ],
+    }
+    contents = {"PriorityLevelConfiguration": level, "FlowSchema": schema}
+    try:
+        for kind, spec in contents.items():
+            kubectl.apply(
+                {"apiVersion": api, "kind": kind, "metadata": {"name": name}, "spec": spec}
+            )
+        # Told once the API server goes by it.
+        kubectl.until(
+            *("flowschema", name),
+            lambda o: condition(o, "Dangling").get("status") == "False",
+            what="to be in force",
+            within=30,
+        )
+        path = f"/api/v1/namespaces/{kubectl.namespace}/configmaps"
+        with ExitStack() as unfinished:
+
+            def refused() -> bool:
+                unfinished.enter_context(closing(_request(account, "POST", path, length=1)))
+                with closing(_request(account, "GET", path)) as asked:
+                    return asked.getresponse().status == HTTPStatus.TOO_MANY_REQUESTS
+
+            eventually(refused, what="requests to be refused", within=10)
+            yield
+    finally:
+        kubectl("delete", "flowschema,prioritylevelconfiguration", name, "--ignore-not-found")
+
+
+def _request(account: Kubectl, method: str, path: str, length: int = 0) -> HTTPSConnection:
+    """Send the head of a request with an account's token, and none of the body."""
+    config = json.loads(account("config", "view", "--raw", "--minify", "--flatten", "-o", "json"))
+    server, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+    authority = base64.b64decode(server["certificate-authority-data"]).decode()
+    connection = HTTPSConnection(
+        urlsplit(server["server"]).netloc,
+        context=ssl.create_default_context(cadata=authority),
+        timeout=30,
+    )
+    connection.putrequest(method, path)
+    connection.putheader("Authorization", f"Bearer {user['token']}")
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", str(length))
+    connection.endheaders()
+    return connection
 
 
 def _through(cable: Cable, api: Api, folder: Path) -> Path:

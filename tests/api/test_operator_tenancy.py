@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.api import accounts
 from tests.api.models import Model
 from tests.support import crd
 from tests.support.kubectl import Kubectl, KubectlError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.api
 
-NAME = "inferencemodel-operator"
 ALL = ("configmap", "deployment", "service", "service")
 
 
@@ -90,16 +90,13 @@ def test_an_operator_serves_the_namespaces_that_the_chart_lists_with_the_roles_t
     served, other = (f"{system}-vision", f"{system}-speech"), f"{system}-other"
     for namespace in (*served, other):
         kubectl("create", "namespace", namespace)
-    installed = programs.chart(
-        f"namespaces={{{','.join(served)}}}", "crds.install=false", namespace=system
-    )
-    for (kind, namespace, _), obj in installed.items():
-        if kind in {"ServiceAccount", "Role", "RoleBinding"}:
-            kubectl.in_namespace(namespace).apply(obj)
-    container = installed["Deployment", system, NAME]["spec"]["template"]["spec"]["containers"][0]
+    chart = accounts.installed(kubectl, programs, *served)
+    container = chart["Deployment", system, accounts.NAME]["spec"]["template"]["spec"][
+        "containers"
+    ][0]
     listed = [argument.partition("=") for argument in container["args"]]
     namespaces = tuple(value for option, _, value in listed if option == "--namespace")
-    account = kubectl.as_service_account(NAME, tmp_path / "kubeconfig")
+    account = accounts.login(kubectl, tmp_path)
     with pytest.raises(KubectlError):
         account.in_namespace(other)("auth", "can-i", "list", "inferencemodels")
 

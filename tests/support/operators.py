@@ -120,11 +120,14 @@ class Operator:
         finally:
             connection.close()
 
-    def requests(self, *verbs: str) -> dict[str, int]:
-        """How many requests of some verbs it has sent since its start, as ``verb resource``."""
+    def requests(self, *verbs: str, outcome: str | None = None) -> dict[str, int]:
+        """How many requests of some verbs it has sent since its start, as ``verb resource``.
+
+        With an outcome, such as an HTTP status, just those that ended so.
+        """
         counts: dict[str, int] = {}
-        for _, resource, verb, count in _REQUESTS.findall(self.get("/metrics")):
-            if verb in verbs:
+        for ended, resource, verb, count in _REQUESTS.findall(self.get("/metrics")):
+            if verb in verbs and outcome in (None, ended):
                 name = f"{verb} {resource}"
                 counts[name] = counts.get(name, 0) + int(float(count))
         return counts
