@@ -29,6 +29,7 @@ GOOD: Object = {
     "metadata": {"name": "imagenet"},
     "spec": {
         "model": {"storageUri": "gs://models/imagenet"},
+        "server": {"resources": {"requests": {"cpu": "500m"}}},
         "ingress": {"host": "imagenet.example.com"},
     },
 }
@@ -81,6 +82,15 @@ def stored(uri: str, source: Object) -> Object:
 
 def scaled(**autoscaling: Any) -> Object:
     return {"maxReplicas": 5, **autoscaling}
+
+
+def unrequested(**autoscaling: Any) -> Object:
+    """A spec whose autoscaling has memory alone to take percents of."""
+    return {
+        "model": GOOD["spec"]["model"],
+        "server": {"resources": {"requests": {"memory": "1Gi"}}},
+        "autoscaling": scaled(**autoscaling),
+    }
 
 
 def metric(**fields: Any) -> Object:
@@ -979,6 +989,70 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.autoscaling.metrics[0].external.target.value",
         "must hold quantities above 0",
     ),
+    "a metric's name with a slash": (
+        AUTOSCALING,
+        target("external", {"metric": {"name": "a/b"}}, type="Value", value=2),
+        "spec.autoscaling.metrics[0].external.metric.name",
+        "must be a metric's name",
+    ),
+    "a metric of an object in a folder": (
+        AUTOSCALING,
+        target(
+            "object",
+            {**NAMED, "describedObject": {"kind": "Service", "name": "ns/x"}},
+            type="Value",
+            value=2,
+        ),
+        "spec.autoscaling.metrics[0].object.describedObject.name",
+        "must be an object's name",
+    ),
+    "a metric of no kind": (
+        AUTOSCALING,
+        target(
+            "object",
+            {**NAMED, "describedObject": {"kind": "v1/Service", "name": "x"}},
+            type="Value",
+            value=2,
+        ),
+        "spec.autoscaling.metrics[0].object.describedObject.kind",
+        "must be an object's kind",
+    ),
+    "a container that can't be": (
+        AUTOSCALING,
+        target(
+            "containerResource",
+            {"name": "cpu", "container": "Model Server"},
+            type="AverageValue",
+            averageValue=2,
+        ),
+        "spec.autoscaling.metrics[0].containerResource.container",
+        "must be the name of a container, such as model-server",
+    ),
+    "percents of a CPU that is not requested": (
+        "spec",
+        unrequested(metrics=[{"type": "Resource", "resource": CPU}]),
+        "spec.server.resources.requests",
+        "must have every resource that autoscaling follows in percent of the request",
+    ),
+    "percents of a container's CPU that is not requested": (
+        "spec",
+        unrequested(
+            metrics=[
+                {
+                    "type": "ContainerResource",
+                    "containerResource": {**CPU, "container": "model-server"},
+                }
+            ]
+        ),
+        "spec.server.resources.requests",
+        "add it, such as cpu 500m, or give the metric a target of type AverageValue",
+    ),
+    "the default metric without a request": (
+        "spec",
+        unrequested(),
+        "spec.server.resources.requests",
+        "cpu where there are no autoscaling.metrics",
+    ),
     "a misspelt metric": (
         AUTOSCALING,
         metric(type="Resource", resource={**CPU, "averageUtilization": 70}),
@@ -1305,6 +1379,40 @@ TAKEN: dict[str, tuple[str, Any]] = {
     ),
     "warm-up from another store": ("spec.model.warmup", {"uri": "https://x.example.com/warm"}),
     "autoscaling with defaults": (AUTOSCALING, scaled()),
+    "percents of a limit, which is the request too": (
+        "spec",
+        {
+            **unrequested(metrics=[{"type": "Resource", "resource": CPU}]),
+            "server": {"resources": {"limits": {"cpu": 2}}},
+        },
+    ),
+    "percents of what is requested": (
+        "spec",
+        unrequested(metrics=[{"type": "Resource", "resource": {**CPU, "name": "memory"}}]),
+    ),
+    "percents of what the poller requests": (
+        "spec",
+        unrequested(
+            metrics=[
+                {"type": "ContainerResource", "containerResource": {**CPU, "container": "poller"}}
+            ]
+        ),
+    ),
+    "the used CPU without a request": (
+        "spec",
+        unrequested(
+            metrics=[
+                {
+                    "type": "Resource",
+                    "resource": {
+                        "name": "cpu",
+                        "target": {"type": "AverageValue", "averageValue": "500m"},
+                    },
+                }
+            ]
+        ),
+    ),
+    "scaling by KEDA without a request": ("spec", unrequested(keda={"triggers": TRIGGERS})),
     "autoscaling beside replicas": (
         "spec",
         {**GOOD["spec"], "replicas": 3, "autoscaling": scaled()},

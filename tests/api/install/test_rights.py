@@ -56,6 +56,7 @@ STAGES: Final = (
         {
             "ingress": {"host": "m.example.com"},
             "autoscaling": {"maxReplicas": 3},
+            "server": {"resources": {"requests": {"cpu": "100m"}}},
             "networkPolicy": {"enabled": True},
         },
         frozenset(
