@@ -22,6 +22,7 @@ from inferencemodel_operator.errors import (
     TransientError,
 )
 from inferencemodel_operator.observe import objects
+from inferencemodel_operator.values import same_amount
 
 if TYPE_CHECKING:
     from inferencemodel_operator.cache import Cache
@@ -47,17 +48,30 @@ _SHARED_LISTS: Final = frozenset(
 """Lists that others may add to (list maps by their schema): an injected sidecar is no drift."""
 
 
-def covers(live: Any, wanted: Any, *, field: str = "") -> bool:
+_QUANTITIES: Final = frozenset(
+    {
+        ("scaleDown", "tolerance"),
+        ("scaleUp", "tolerance"),
+        ("target", "averageValue"),
+        ("target", "value"),
+    }
+)
+"""The fields, each behind the one that it is in, that are handed on as the user wrote them and
+come back in canonical form: those of an autoscaler. Elsewhere a ``value`` is any text."""
+
+
+def covers(live: Any, wanted: Any, *, field: str = "", within: str = "") -> bool:
     """Whether everything wanted is in the live value; the API server adds defaults to it."""
     if isinstance(wanted, dict):
         return isinstance(live, dict) and all(
-            name in live and covers(live[name], value, field=name) for name, value in wanted.items()
+            name in live and covers(live[name], value, field=name, within=field)
+            for name, value in wanted.items()
         )
     if isinstance(wanted, list) and isinstance(live, list):
         if field in _SHARED_LISTS:
             return all(any(covers(there, item) for there in live) for item in wanted)
         return len(live) == len(wanted) and all(map(covers, live, wanted))
-    return bool(live == wanted)
+    return bool(live == wanted) or ((within, field) in _QUANTITIES and same_amount(live, wanted))
 
 
 class _Held(msgspec.Struct, frozen=True):

@@ -88,6 +88,14 @@ class Quantity(str):
         return _amount(match)
 
 
+def same_amount(one: str | int, other: str | int) -> bool:
+    """Whether both are quantities, in whatever form, and of one amount."""
+    try:
+        return Quantity(one).value == Quantity(other).value
+    except (ValueError, ArithmeticError):
+        return False
+
+
 def _amount(match: re.Match[str]) -> Decimal:
     number = Decimal(match["number"])
     if match["binary"]:

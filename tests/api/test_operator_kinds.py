@@ -184,6 +184,36 @@ def test_a_child_that_nothing_asks_for_is_deleted_whatever_its_kind(here: World)
             model.kubectl("delete", kind, f"{model.name}-theirs")
 
 
+def test_a_quantity_in_another_form_than_the_api_servers_is_not_written_again_after_a_restart(
+    here: World,
+) -> None:
+    queue = {"type": "AverageValue", "averageValue": "0.5"}
+    messages = {"type": "Value", "value": 3000}
+    autoscaling = {
+        "maxReplicas": 3,
+        "metrics": [
+            {"type": "Pods", "pods": {"metric": {"name": "queue"}, "target": queue}},
+            {"type": "External", "external": {"metric": {"name": "sent"}, "target": messages}},
+        ],
+        "behavior": {"scaleDown": {"tolerance": "0.05"}},
+    }
+    with here.model(autoscaling=autoscaling) as model:
+        model.until_children(*ALL)
+        scaler = model.until_child("hpa", lambda o: o["spec"], what="an autoscaler")
+        assert scaler["spec"]["metrics"][0]["pods"]["target"]["averageValue"] == "500m"
+        assert scaler["spec"]["metrics"][1]["external"]["target"]["value"] == "3k"
+        assert scaler["spec"]["behavior"]["scaleDown"]["tolerance"] == "50m"
+        model.until_reported()
+        here.operator.until_quiet()
+        before = here.writes()
+
+        here.operator.restart()
+        here.operator.until_quiet()
+
+        assert here.writes() == before
+        model.kubectl("delete", "hpa", model.name)
+
+
 def test_a_kind_is_watched_from_when_its_crd_is_installed_until_it_is_taken_away(
     here: World,
 ) -> None:

@@ -362,6 +362,11 @@ async def test_replicas_are_held_by_somebody_before_the_operator_lets_go_of_them
         ({"volumes": [{"name": "a", "x": [1, 2]}]}, {"volumes": [{"name": "a", "x": [1]}]}, False),
         ({"a": [1]}, {"a": {"b": 1}}, False),
         (None, {"a": 1}, False),
+        ({"target": {"averageValue": "500m"}}, {"target": {"averageValue": "0.5"}}, True),
+        ({"target": {"value": "30"}}, {"target": {"value": 30}}, True),
+        ({"scaleUp": {"tolerance": "50m"}}, {"scaleUp": {"tolerance": "0.05"}}, True),
+        ({"target": {"averageValue": "500m"}}, {"target": {"averageValue": "0.6"}}, False),
+        ({"env": [{"value": "500m"}]}, {"env": [{"value": "0.5"}]}, False),
     ],
 )  # fmt: skip
 def test_wanted_is_covered_by_live_with_what_others_add(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferencemodel_operator.values import Duration, Quantity
+from inferencemodel_operator.values import Duration, Quantity, same_amount
 
 
 @pytest.mark.parametrize(
@@ -97,3 +97,22 @@ def test_a_quantity_is_never_less_than_what_was_given(number: str, suffix: str) 
     factor = Decimal({"": "1", "m": "0.001", "k": "1e3", "M": "1e6", "G": "1e9"}[suffix])
     exact = Decimal(number) * factor
     assert 0 <= Quantity.parse(number + suffix).value - exact < Decimal("0.001")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("500m", "0.5", True),
+        (30, "30", True),
+        ("1Ki", 1024, True),
+        ("100u", "0.0001", True),
+        ("100u", "1m", False),
+        ("1", "many", False),
+        ("many", "many", False),
+        ("1", "1e99999999999999999999", False),
+    ],
+)
+def test_two_forms_of_one_amount_are_the_same(
+    one: str | int, other: str | int, *, same: bool
+) -> None:
+    assert same_amount(one, other) is same
