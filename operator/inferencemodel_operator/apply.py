@@ -117,7 +117,9 @@ class Applier:
         namespace, name = owner.key[0], wanted["metadata"]["name"]
         if resource not in self._offers:
             whole_name = f"{namespace}/{name}"
-            raise NotOfferedError(resource.kind, whole_name, resource.crd, resource.api_version)
+            raise NotOfferedError(
+                resource.kind, whole_name, resource.crd, resource.api_version, resource.asked_by
+            )
         memory = self._memories.setdefault(owner.key, _Memory())
         child = (resource.kind, name)
         wanted_hash = wanted["metadata"]["annotations"][names.DESIRED_HASH_ANNOTATION]

@@ -57,8 +57,13 @@ class Resource:
     api_version: str
     kind: str
     plural: str
-    optional: bool = False
-    """Whether it comes with a CRD that a cluster need not have."""
+    asked_by: str = ""
+    """The field that asks for it, where it comes with a CRD that a cluster need not have."""
+
+    @property
+    def optional(self) -> bool:
+        """Whether a cluster may be without it."""
+        return self.asked_by != ""
 
     @property
     def crd(self) -> str:
@@ -90,12 +95,17 @@ AUTOSCALERS: Final = Resource(
 DISRUPTION_BUDGETS: Final = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 NETWORK_POLICIES: Final = Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 HTTP_ROUTES: Final = Resource(
-    "gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes", optional=True
+    "gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes", asked_by="spec.gateway"
 )
 GRPC_ROUTES: Final = Resource(
-    "gateway.networking.k8s.io/v1", "GRPCRoute", "grpcroutes", optional=True
+    "gateway.networking.k8s.io/v1",
+    "GRPCRoute",
+    "grpcroutes",
+    asked_by="spec.gateway.grpcHostnames",
 )
-SCALED_OBJECTS: Final = Resource("keda.sh/v1alpha1", "ScaledObject", "scaledobjects", optional=True)
+SCALED_OBJECTS: Final = Resource(
+    "keda.sh/v1alpha1", "ScaledObject", "scaledobjects", asked_by="spec.autoscaling.keda"
+)
 PODS: Final = Resource("v1", "Pod", "pods")
 LEASES: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
 EVENTS: Final = Resource("events.k8s.io/v1", "Event", "events")

@@ -94,6 +94,7 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     INVALID_RECORD = "InvalidRecord"
     NAME_CONFLICT = "NameConflict"
+    KIND_MISSING = "KindMissing"
     REFUSED = "Refused"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
 

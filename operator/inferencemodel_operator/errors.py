@@ -89,10 +89,10 @@ class LostLeadershipError(PermanentError):
 class NotOfferedError(PermanentError):
     """A child of a kind that the API server doesn't know."""
 
-    def __init__(self, kind: str, name: str, crd: str, api_version: str) -> None:
+    def __init__(self, kind: str, name: str, crd: str, api_version: str, asked_by: str) -> None:
         super().__init__(
             f"{kind} {name} can't be created: this cluster has no {kind} ({api_version}); install "
-            f"the CRD {crd}, or take out of the InferenceModel what asks for the {kind}"
+            f"the CRD {crd}, or remove {asked_by} from the InferenceModel"
         )
         self.kind = kind
         self.name = name

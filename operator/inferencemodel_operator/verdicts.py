@@ -13,6 +13,7 @@ from inferencemodel_operator.errors import (
     InvalidModelError,
     InvalidRecordError,
     NameConflictError,
+    NotOfferedError,
     PermanentError,
     TransientError,
 )
@@ -297,6 +298,8 @@ def _stall_reason(problem: PermanentError) -> Reason:
             return Reason.INVALID_SPEC
         case InvalidRecordError():
             return Reason.INVALID_RECORD
+        case NotOfferedError():
+            return Reason.KIND_MISSING
         case _:
             return Reason.REFUSED
 

@@ -22,6 +22,7 @@ from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.record import VersionsRecord
 from inferencemodel_operator.settings import Settings
 from tests.api.models import World, world
+from tests.support.kubectl import condition
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.api
 
 ALL = ("configmap", "deployment", "service", "service")
+CRON = {"type": "cron", "metadata": {"timezone": "Etc/UTC"}}
 ROUTES = "httproutes.gateway.networking.k8s.io"
 
 
@@ -212,6 +214,31 @@ def test_a_quantity_in_another_form_than_the_api_servers_is_not_written_again_af
 
         assert here.writes() == before
         model.kubectl("delete", "hpa", model.name)
+
+
+@pytest.mark.parametrize(
+    ("spec", "crd", "field"),
+    [
+        ({"gateway": {"parentRefs": [{"name": "public"}]}}, ROUTES, "spec.gateway"),
+        (
+            {"autoscaling": {"maxReplicas": 3, "keda": {"triggers": [CRON]}}},
+            "scaledobjects.keda.sh",
+            "spec.autoscaling.keda",
+        ),
+    ],
+)
+def test_a_kind_that_the_cluster_lacks_is_told_with_its_crd_and_the_field_to_remove(
+    here: World, spec: Object, crd: str, field: str
+) -> None:
+    with here.model(**spec) as model:
+        stalled = model.until(lambda o: condition(o, "Stalled")["status"] == "True", what="Stalled")
+        told = condition(stalled, "Stalled")
+        assert told["reason"] == "KindMissing"
+        assert f"install the CRD {crd}, or remove {field} from" in told["message"]
+        model.until_children(*ALL)
+
+        model.patch(**dict.fromkeys(spec))
+        model.until(lambda o: condition(o, "Stalled")["status"] == "False", what="no stall")
 
 
 def test_a_kind_is_watched_from_when_its_crd_is_installed_until_it_is_taken_away(

@@ -299,14 +299,17 @@ async def test_only_an_own_child_is_removed(cache: Cache) -> None:
     assert server.requests == ["delete Service"]
 
 
-async def test_a_child_of_a_kind_that_is_not_offered_names_the_crd(cache: Cache) -> None:
+async def test_a_child_of_a_kind_that_is_not_offered_names_the_crd_and_the_field(
+    cache: Cache,
+) -> None:
     server = Server()
     offers = Offers(server)
     route = {**service(), "kind": "HTTPRoute", "apiVersion": "gateway.networking.k8s.io/v1"}
-    with pytest.raises(
-        NotOfferedError, match=r"install the CRD httproutes\.gateway\.networking\.k8s\.io"
-    ):
+    with pytest.raises(NotOfferedError) as refused:
         await Applier(server, cache, offers).ensure(MODEL, route)
+    told = str(refused.value)
+    assert "install the CRD httproutes.gateway.networking.k8s.io" in told
+    assert "or remove spec.gateway from the InferenceModel" in told
     assert server.requests == []
 
     server.offered = {HTTP_ROUTES}

@@ -14,6 +14,7 @@ from inferencemodel_operator.errors import (
     InvalidModelError,
     InvalidRecordError,
     NameConflictError,
+    NotOfferedError,
     RefusedError,
 )
 from inferencemodel_operator.observe.objects import DeploymentStatus, Trouble
@@ -419,6 +420,12 @@ def test_a_served_version_that_changed_in_the_bucket_is_told_and_stays_loaded() 
     [
         (NameConflictError("Service", "vision/m"), "NameConflict"),
         (InvalidRecordError("vision/m-versions", "target", "no number"), "InvalidRecord"),
+        (
+            NotOfferedError(
+                "ScaledObject", "m", "crd", "keda.sh/v1alpha1", "spec.autoscaling.keda"
+            ),
+            "KindMissing",
+        ),
         (RefusedError("Deployment", "m", "no", "change it"), "Refused"),
     ],
 )
