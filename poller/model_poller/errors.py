@@ -55,6 +55,12 @@ class UnreachableError(TransientError):
 class ObjectChangedError(TransientError):
     """A stored object was replaced or deleted while it was read; a new look shows what is there."""
 
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            f"{url} was replaced or deleted while it was read; the next look shows what is there"
+            " now"
+        )
+
 
 class InsufficientDiskError(TransientError):
     """The model volume has no room for a version.

@@ -20,6 +20,7 @@ from model_poller.metrics import METRICS
 from model_poller.sources import StoredObject
 from model_poller.sources.http_calls import Answer, HttpCalls, as_answer
 from model_poller.sources.http_ranges import HttpRanges, RefusedError
+from model_poller.sources.one_place import OnePlace
 from model_poller.sources.xml_answers import parse_xml, text
 
 if TYPE_CHECKING:
@@ -40,11 +41,8 @@ _GRANTS = {
 }
 
 
-class AzureSource:
+class AzureSource(OnePlace):
     """Versions in one folder of a container."""
-
-    mount = None
-    growing = False
 
     def __init__(
         self,
@@ -60,27 +58,13 @@ class AzureSource:
         Raises:
             InvalidSettingsError: neither an endpoint nor an account is named.
         """
-        self._location = location
+        super().__init__(location)
         self._identity = AzureIdentity(credentials, account, anonymous=anonymous)
         parts = urlsplit((endpoint or self._identity.endpoint).rstrip("/"))
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._root = f"{parts.path}/{location.bucket}"
         self._calls = HttpCalls(self._origin)
         self._ranges = HttpRanges(self._origin)
-
-    @property
-    def uri(self) -> str:
-        """As the user wrote it."""
-        return self._location.uri
-
-    @property
-    def locations(self) -> tuple[Location, ...]:
-        """Where it looks."""
-        return (self._location,)
-
-    def add(self, location: Location) -> bool:  # noqa: ARG002
-        """Not done: it looks into one place only."""
-        return False
 
     def close(self) -> None:
         """Close all connections."""
@@ -129,10 +113,6 @@ class AzureSource:
                 raise UnreachableError(f"the listing of {self.uri} does not go on where it should")
             marker = following
 
-    def describe(self, stored: StoredObject) -> StoredObject:
-        """See `Source.describe`: a listing tells all."""
-        return stored
-
     @contextmanager
     def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
         """See `Source.open_range`."""
@@ -163,10 +143,7 @@ class AzureSource:
                 f" anonymous caller; create it or correct the storage URI {self.uri}"
             )
         if status in (404, 412, 416):
-            return ObjectChangedError(
-                f"{where} was replaced or deleted while it was read; the next look shows what is"
-                " there now"
-            )
+            return ObjectChangedError(where)
         if status in (401, 403) or code == "PublicAccessNotPermitted":
             who = self._identity.principal
             self._identity.forget()

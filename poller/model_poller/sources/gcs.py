@@ -187,10 +187,7 @@ class GcsSource:
                 yield body
         except RefusedError as refusal:
             if refusal.status in (404, 412, 416):
-                raise ObjectChangedError(
-                    f"{stored.url} was replaced or deleted while it was read; the next look"
-                    " shows what is there now"
-                ) from refusal
+                raise ObjectChangedError(stored.url) from refusal
             if refusal.status in (401, 403):
                 raise self._denied("storage.objects.get", stored.url, refusal.body) from refusal
             raise UnreachableError(

@@ -31,6 +31,7 @@ from model_poller.metrics import METRICS
 from model_poller.sources import StoredObject
 from model_poller.sources.http_calls import Answer, HttpCalls, as_answer
 from model_poller.sources.http_ranges import HttpRanges, RefusedError
+from model_poller.sources.one_place import OnePlace
 from model_poller.versions import ARCHIVE_ENDINGS, split_path
 
 if TYPE_CHECKING:
@@ -84,34 +85,19 @@ class _Links(HTMLParser):
             self.targets += [value for name, value in attrs if name == "href" and value]
 
 
-class HttpSource:
+class HttpSource(OnePlace):
     """Versions below one URL."""
 
-    mount = None
     growing = True
 
     def __init__(self, location: Location, *, credentials: Credentials) -> None:
         """Credentials are ``HTTP_BEARER_TOKEN``, or ``HTTP_USERNAME`` and ``HTTP_PASSWORD``."""
-        self._location = location
+        super().__init__(location)
         self._credentials = credentials
         self._origin = f"{location.scheme}://{location.bucket}"
         self._lock = threading.Lock()
         self._calls: dict[str, HttpCalls] = {}
         self._ranges: dict[str, HttpRanges] = {}
-
-    @property
-    def uri(self) -> str:
-        """As the user wrote it."""
-        return self._location.uri
-
-    @property
-    def locations(self) -> tuple[Location, ...]:
-        """Where it looks."""
-        return (self._location,)
-
-    def add(self, location: Location) -> bool:  # noqa: ARG002
-        """Not done: it looks into one place only."""
-        return False
 
     def close(self) -> None:
         """Close all connections."""
@@ -142,10 +128,6 @@ class HttpSource:
         """
         return self._told(self._ask("HEAD", self.uri), self.uri, self.uri.rpartition("/")[2])
 
-    def describe(self, stored: StoredObject) -> StoredObject:
-        """See `Source.describe`: a web server keeps no checksums."""
-        return stored
-
     @contextmanager
     def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
         """See `Source.open_range`; only the bytes with the listed ETag or time are asked for."""
@@ -161,7 +143,8 @@ class HttpSource:
                     return
             except RefusedError as refusal:
                 if refusal.status not in _REDIRECTS or not refusal.elsewhere:
-                    raise self._refused(as_answer(refusal), stored.url, _changed) from refusal
+                    answer = as_answer(refusal)
+                    raise self._refused(answer, stored.url, ObjectChangedError) from refusal
                 url = self._next_hop(url, refusal.elsewhere)
         raise UnreachableError(f"{stored.url} redirects more than {_MAX_HOPS} times")
 
@@ -351,12 +334,6 @@ class HttpSource:
     def _ranges_of(self, origin: str) -> HttpRanges:
         with self._lock:
             return self._ranges.setdefault(origin, HttpRanges(origin))
-
-
-def _changed(where: str) -> PollerError:
-    return ObjectChangedError(
-        f"{where} was replaced or deleted while it was read; the next look shows what is there now"
-    )
 
 
 def _pin(generation: str) -> dict[str, str]:

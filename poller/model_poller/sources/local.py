@@ -18,6 +18,7 @@ from model_poller.errors import (
 )
 from model_poller.metrics import METRICS
 from model_poller.sources import StoredObject
+from model_poller.sources.one_place import OnePlace
 from model_poller.versions import split_path
 
 if TYPE_CHECKING:
@@ -28,29 +29,16 @@ if TYPE_CHECKING:
     from model_poller.sources.uri import Location
 
 
-class LocalSource:
+class LocalSource(OnePlace):
     """Versions in one folder of a file system that the model server sees too."""
 
+    mount: Path
     growing = True
 
     def __init__(self, location: Location, mount: Path) -> None:
         """``mount`` is the folder that ``location`` means, here and in the model server."""
-        self._location = location
+        super().__init__(location)
         self.mount = mount
-
-    @property
-    def uri(self) -> str:
-        """As the user wrote it."""
-        return self._location.uri
-
-    @property
-    def locations(self) -> tuple[Location, ...]:
-        """Where it looks."""
-        return (self._location,)
-
-    def add(self, location: Location) -> bool:  # noqa: ARG002
-        """Not done: it looks into one place only."""
-        return False
 
     def close(self) -> None:
         """Nothing is open."""
@@ -74,10 +62,6 @@ class LocalSource:
         except OSError as error:
             raise UnreachableError(f"listing {self.uri} failed ({error})") from error
 
-    def describe(self, stored: StoredObject) -> StoredObject:
-        """See `Source.describe`: a file system keeps no checksums."""
-        return stored
-
     @contextmanager
     def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
         """See `Source.open_range`."""
@@ -85,14 +69,14 @@ class LocalSource:
         try:
             file = os.open(stored.name, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
-            raise _changed(stored) from error
+            raise ObjectChangedError(stored.url) from error
         except PermissionError as error:
             raise self._denied(error) from error
         except OSError as error:
             raise UnreachableError(f"reading {stored.url} failed ({error})") from error
         try:
             if _generation(os.fstat(file)) != stored.generation:
-                raise _changed(stored)
+                raise ObjectChangedError(stored.url)
             yield _Range(file, stored, start, length)
         finally:
             os.close(file)
@@ -147,16 +131,9 @@ class _Range:
         except OSError as error:
             raise UnreachableError(f"reading {self._stored.url} failed ({error})") from error
         if not count and wanted:
-            raise _changed(self._stored)
+            raise ObjectChangedError(self._stored.url)
         self._position += count
         return count
-
-
-def _changed(stored: StoredObject) -> ObjectChangedError:
-    return ObjectChangedError(
-        f"{stored.url} was replaced or deleted while it was read; the next look shows what is"
-        " there now"
-    )
 
 
 def _generation(found: os.stat_result) -> str:

@@ -22,6 +22,7 @@ from model_poller.metrics import METRICS
 from model_poller.sources import StoredObject
 from model_poller.sources.http_calls import Answer, HttpCalls, as_answer
 from model_poller.sources.http_ranges import HttpRanges, RefusedError
+from model_poller.sources.one_place import OnePlace
 from model_poller.sources.xml_answers import parse_xml, text
 
 if TYPE_CHECKING:
@@ -37,11 +38,8 @@ _NO_KEYS = frozenset(
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
-class S3Source:
+class S3Source(OnePlace):
     """Versions in one folder of a bucket."""
-
-    mount = None
-    growing = False
 
     def __init__(
         self,
@@ -54,7 +52,7 @@ class S3Source:
         credentials: Credentials,
     ) -> None:
         """``endpoint`` replaces Amazon's own; ``path_style`` names the bucket in the path."""
-        self._location = location
+        super().__init__(location)
         self._identity = AwsIdentity(credentials, region, anonymous=anonymous)
         told = credentials.get("AWS_ENDPOINT_URL_S3") or credentials.get("AWS_ENDPOINT_URL")
         self._endpoint = (endpoint or told or "").rstrip("/")
@@ -70,20 +68,6 @@ class S3Source:
         self._root = f"{parts.path}/{bucket}" if self._path_style else parts.path
         self._calls = HttpCalls(self._origin)
         self._ranges = HttpRanges(self._origin)
-
-    @property
-    def uri(self) -> str:
-        """As the user wrote it."""
-        return self._location.uri
-
-    @property
-    def locations(self) -> tuple[Location, ...]:
-        """Where it looks."""
-        return (self._location,)
-
-    def add(self, location: Location) -> bool:  # noqa: ARG002
-        """Not done: it looks into one place only."""
-        return False
 
     def close(self) -> None:
         """Close all connections."""
@@ -200,10 +184,7 @@ class S3Source:
                 f" storage URI {self.uri}"
             )
         if status in (404, 412, 416):
-            return ObjectChangedError(
-                f"{where} was replaced or deleted while it was read; the next look shows what is"
-                " there now"
-            )
+            return ObjectChangedError(where)
         if code in _NO_KEYS:
             who = self._identity.principal
             self._identity.forget()

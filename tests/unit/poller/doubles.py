@@ -207,7 +207,7 @@ class MemorySource:
                 raise self.range_errors.pop(0)
             content, generation = self.objects.get(stored.path, (b"", 0))
             if str(generation) != stored.generation:
-                raise ObjectChangedError(f"{stored.url} was replaced")
+                raise ObjectChangedError(stored.url)
             piece = content[start : start + length]
             if self.corrupt and piece:
                 self.corrupt -= 1
