@@ -70,6 +70,7 @@ NAME_RULE = "metadata.name must have at most 50 characters"
 QUEUE = {"sqs": {"queueUrl": "https://sqs.eu-central-1.amazonaws.com/123456789012/models"}}
 SUBSCRIPTION = {"pubsub": {"subscription": "projects/p/subscriptions/sub"}}
 CPU = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}
+USED = {"type": "cpu", "metricType": "Utilization", "metadata": {"value": "70"}}
 NAMED = {"metric": {"name": "requests"}}
 TRIGGERS = [{"type": "cron", "metadata": {"timezone": "UTC"}}]
 PARENTS = [{"name": "public"}]
@@ -1083,6 +1084,12 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.autoscaling.behavior.scaleDown.policies[0].periodSeconds",
         "less than or equal to 1800",
     ),
+    "KEDA's percents of a CPU that is not requested": (
+        "spec",
+        unrequested(keda={"triggers": [USED]}),
+        "spec.server.resources.requests",
+        "must have what a trigger of autoscaling.keda follows in percent of the request",
+    ),
     "KEDA without triggers": (
         AUTOSCALING,
         scaled(keda={}),
@@ -1410,6 +1417,16 @@ TAKEN: dict[str, tuple[str, Any]] = {
                     },
                 }
             ]
+        ),
+    ),
+    "KEDA's percents of what is requested": (
+        "spec",
+        unrequested(keda={"triggers": [{**USED, "type": "memory"}]}),
+    ),
+    "KEDA's percents of the poller's CPU": (
+        "spec",
+        unrequested(
+            keda={"triggers": [{**USED, "metadata": {"value": "70", "containerName": "poller"}}]}
         ),
     ),
     "scaling by KEDA without a request": ("spec", unrequested(keda={"triggers": TRIGGERS})),
