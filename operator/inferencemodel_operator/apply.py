@@ -46,8 +46,6 @@ _SHARED_LISTS: Final = frozenset(
     }
 )
 """Lists that others may add to (list maps by their schema): an injected sidecar is no drift."""
-
-
 _QUANTITIES: Final = frozenset(
     {
         ("scaleDown", "tolerance"),
@@ -56,8 +54,8 @@ _QUANTITIES: Final = frozenset(
         ("target", "value"),
     }
 )
-"""The fields, each behind the one that it is in, that are handed on as the user wrote them and
-come back in canonical form: those of an autoscaler. Elsewhere a ``value`` is any text."""
+"""Fields of an autoscaler, each behind the one that it is in: they are handed on as the user wrote
+them, and come back in canonical form. Elsewhere a ``value`` is any text."""
 
 
 def covers(live: Any, wanted: Any, *, field: str = "", within: str = "") -> bool:
