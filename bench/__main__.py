@@ -30,7 +30,7 @@ def main() -> int:
     )
     operator.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 5000])
     operator.add_argument("--fleet", type=int, default=1000, help="resources whose pods report")
-    operator.add_argument("--steady", type=float, default=60, help="seconds to look at the fleet")
+    operator.add_argument("--steady", type=float, default=300, help="seconds to look at the fleet")
     operator.set_defaults(
         run=lambda given: operator_figures.run(given.sizes, given.fleet, given.steady)
     )
