@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from demo.errors import OutcomeError
 
@@ -28,30 +30,71 @@ _TREE = Path(__file__).parent.parent
 NAMESPACE = "bench"
 USER_AGENT = "inferencemodel-operator"
 
+_AS_IN_A_POD = """
+import sys
+from pathlib import Path
+from inferencemodel_operator import access
+access.SERVICE_ACCOUNT = Path(sys.argv.pop(1))
+from inferencemodel_operator.main import main
+sys.exit(main())
+"""
+"""With a service account's token, from another folder than the kubelet's: a kubeconfig would cost
+30 MB, for the library that reads it."""
+
 
 class OperatorProcess:
     """One run of the operator over the namespace of the measurements, inside a ``with`` block."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._log = Path(api.kubeconfig).parent / "operator.log"
+        folder = Path(api.kubeconfig).parent
+        self._log = folder / "operator.log"
+        self._account = folder / "operator-account"
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port: int = free.getsockname()[1]
 
     def __enter__(self) -> Self:
+        server = urlsplit(self._log_in())
         with self._log.open("w") as output:
             self.started = time.monotonic()
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "inferencemodel_operator", "run"),
-                    *(f"--kubeconfig={self._api.kubeconfig}", f"--http-port={self._port}"),
+                    *(sys.executable, "-c", _AS_IN_A_POD, str(self._account), "run"),
                     *("--poller-access=direct", f"--namespace={NAMESPACE}"),
+                    f"--http-port={self._port}",
                 ],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": f"{_TREE / 'operator'}:{_TREE / 'poller'}"},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": f"{_TREE / 'operator'}:{_TREE / 'poller'}",
+                    "KUBERNETES_SERVICE_HOST": str(server.hostname),
+                    "KUBERNETES_SERVICE_PORT": str(server.port),
+                },
             )
         return self
+
+    def _log_in(self) -> str:
+        """Write what the kubelet gives to a pod; returns the API server's address."""
+        config = json.loads(
+            self._api.kubectl("config", "view", "--raw", "--flatten", "--minify", "-o", "json")
+        )
+        cluster = config["clusters"][0]["cluster"]
+        if not self._account.exists():
+            self._account.mkdir()
+            self._api.kubectl("create", "serviceaccount", "operator", f"--namespace={NAMESPACE}")
+            self._api.kubectl(
+                *("create", "clusterrolebinding", "bench-operator", "--clusterrole=cluster-admin"),
+                f"--serviceaccount={NAMESPACE}:operator",
+            )
+            token = self._api.kubectl(
+                *("create", "token", "operator", f"--namespace={NAMESPACE}", "--duration=3h")
+            )
+            authority = base64.b64decode(cluster["certificate-authority-data"])
+            (self._account / "token").write_text(token)
+            (self._account / "ca.crt").write_bytes(authority)
+        server: str = cluster["server"]
+        return server
 
     def __exit__(self, *_: object) -> None:
         self._process.send_signal(signal.SIGTERM)
