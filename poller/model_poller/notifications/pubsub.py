@@ -35,6 +35,9 @@ _ACK_DEADLINE_SECONDS = 60
 _HEARTBEAT_SECONDS = 30.0
 _HEALTHY_SECONDS = 1.0
 """A refused stream ends sooner; the server says nothing on an accepted one before a message."""
+_MASKED = "Internal error from Core"
+"""What grpc.aio says in place of the server's status where a write fails as the stream ends
+(github.com/grpc/grpc/issues/36066)."""
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     # gRPC servers end a connection that pings more often than every 5 minutes, unless told other.
@@ -148,11 +151,12 @@ class Subscription:
         failures = 0
         while True:
             begin = time.monotonic()
+            message: str | None = "the server ended the stream"
             try:
                 await self._listen()
-                message = "the server ended the stream"
             except grpc.RpcError as error:
-                message = self._explain(error)
+                masked = error.details() == _MASKED
+                message = None if masked and failures else self._explain(error)
             except GoogleAuthError as error:
                 message = f"no credentials for {self._name}: {error}"
             except OSError as error:
@@ -161,7 +165,8 @@ class Subscription:
             if time.monotonic() - begin > telling.LAST_RETRY_SECONDS:
                 failures = 0
                 continue
-            self._teller.wrong(message)
+            if message:
+                self._teller.wrong(message)
             failures += 1
             await asyncio.sleep(telling.pause(failures))
 
