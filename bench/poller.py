@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING
 import zstandard
 
 from bench import kserve, measured, poller_idle, poller_plot, record
-from bench.storage import Storage
 from demo.console import say, table
 from demo.errors import OutcomeError
+from demo.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -142,10 +142,10 @@ def _upload(case: Case, storage: Storage, scratch: Path) -> None:
         if case.suffix:
             bundle = Path(made, f"1{case.suffix}")
             _pack(model, files, bundle)
-            storage.bucket.upload(bundle, f"{case.key}/{bundle.name}")
+            storage.bucket.upload(f"{case.key}/{bundle.name}", bundle.read_bytes())
             return
         for file in files:
-            storage.bucket.upload(file, f"{case.key}/1/{file.relative_to(model)}")
+            storage.bucket.upload(f"{case.key}/1/{file.relative_to(model)}", file.read_bytes())
 
 
 def _pack(model: Path, files: Sequence[Path], bundle: Path) -> None:

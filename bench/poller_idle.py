@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import grpc
 
 from bench import measured
-from bench.storage import SUBSCRIPTION, Storage
 from demo.console import say, table
 from demo.errors import OutcomeError
+from demo.storage import SUBSCRIPTION, Storage
 from model_poller import _tfs
 
 if TYPE_CHECKING:
@@ -76,9 +76,7 @@ def run(seconds: float) -> dict[str, float]:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         storage = stack.enter_context(Storage(scratch))
-        graph = scratch / "saved_model.pb"
-        graph.write_bytes(b"\x08\x01\x12\x02\x0a\x00")
-        storage.bucket.upload(graph, "idle/1/saved_model.pb")
+        storage.bucket.upload("idle/1/saved_model.pb", b"\x08\x01\x12\x02\x0a\x00")
         server = stack.enter_context(_model_server())
         poller, port = stack.enter_context(_poller(storage, scratch, server))
         say(f"leaving a poller alone for {seconds:.0f} s")

@@ -31,7 +31,7 @@ def run(rounds: int, rate: float) -> None:
     served, bucket = Served(cluster), setup.bucket(cluster)
     served.remove()
     bucket.clear(f"{NAME}/")
-    bucket.upload(made.archive(1), f"{NAME}/0001.zip")
+    bucket.upload(f"{NAME}/0001.zip", made.archive(1).read_bytes())
     served.apply()
     served.wait_for_version(1, replicas=3)
     first = served.first_answer(image)
@@ -45,7 +45,7 @@ def run(rounds: int, rate: float) -> None:
         newest = rounds + 1
         for version in range(2, newest + 1):
             archive = renumbered(made.archive(2 - version % 2), version, Path(scratch))
-            bucket.upload(archive, f"{NAME}/{archive.name}")
+            bucket.upload(f"{NAME}/{archive.name}", archive.read_bytes())
             served.wait_for_version(version, replicas=3)
             say(f"version {version}: {len(traffic.failures)} of {traffic.sent} failed so far")
         for replicas in (5, 3):

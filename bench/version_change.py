@@ -57,7 +57,7 @@ def run(rounds: int, options: Options) -> None:
         _begin(space, made.archive(1), (one, all_))
         for number in range(2, rounds + 2):
             archive = renumbered(made.archive(2), number, scratch)
-            space.bucket.upload(archive, space.path("floor", number))
+            space.bucket.upload(space.path("floor", number), archive.read_bytes())
             times[_ONE].append(one.bring(space.url("floor", number), number))
             times[_ALL].append(all_.bring(space.url("floor", number), number))
             served, told = _change(space, "notified", archive, number)
@@ -71,7 +71,7 @@ def run(rounds: int, options: Options) -> None:
 
 def _begin(space: Namespace, archive: Path, floors: tuple[Floor, ...]) -> None:
     for model, subscription in (("notified", "bench"), ("lost", "silent")):
-        space.bucket.upload(archive, space.path(model, 1))
+        space.bucket.upload(space.path(model, 1), archive.read_bytes())
         space.apply(
             model,
             subscription=subscription,
@@ -98,7 +98,7 @@ def _change(space: Namespace, model: str, archive: Path, version: int) -> tuple[
     waiting = threading.Thread(target=wait)
     waiting.start()
     with Arrival(space.addresses(model), model, version) as arrival:
-        space.bucket.upload(archive, space.path(model, version))
+        space.bucket.upload(space.path(model, version), archive.read_bytes())
         uploaded = time.monotonic()
         served = arrival.wait()
     waiting.join()

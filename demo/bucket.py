@@ -1,4 +1,4 @@
-"""Uploads to a bucket as any uploader would, by the JSON API of Google Cloud Storage."""
+"""A bucket as any uploader sees it, by the JSON API of Google Cloud Storage."""
 
 from __future__ import annotations
 
@@ -6,46 +6,49 @@ import http.client
 import json
 import urllib.parse
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from demo.errors import ClusterError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """One bucket behind ``host:port``."""
+    """One bucket behind ``host:port``; every method raises ClusterError when it is refused."""
 
     address: str
     name: str
 
-    def upload(self, file: Path, path: str) -> None:
-        """Put one object; returns when the store has it.
+    def make(self) -> None:
+        """Create the bucket itself."""
+        body = json.dumps({"name": self.name}).encode()
+        self._call("POST", "/storage/v1/b", body, "application/json")
 
-        Raises:
-            ClusterError: the store can't be reached or refused it.
-        """
+    def upload(self, path: str, content: bytes) -> None:
+        """Put one object; a second time replaces it under a new generation."""
         query = urllib.parse.urlencode({"uploadType": "media", "name": path})
-        self._call("POST", f"/upload/storage/v1/b/{self.name}/o?{query}", file.read_bytes())
+        self._call("POST", f"/upload/storage/v1/b/{self.name}/o?{query}", content)
+
+    def delete(self, path: str) -> None:
+        """Remove one object."""
+        self._call("DELETE", f"/storage/v1/b/{self.name}/o/{urllib.parse.quote(path, safe='')}")
 
     def clear(self, prefix: str) -> None:
-        """Remove every object below a prefix.
-
-        Raises:
-            ClusterError: the store can't be reached or refused it.
-        """
+        """Remove every object below a prefix."""
         query = urllib.parse.urlencode({"prefix": prefix})
         listed = self._call("GET", f"/storage/v1/b/{self.name}/o?{query}")
         for item in listed.get("items", []):
-            path = urllib.parse.quote(item["name"], safe="")
-            self._call("DELETE", f"/storage/v1/b/{self.name}/o/{path}")
+            self.delete(item["name"])
 
-    def _call(self, method: str, path: str, body: bytes | None = None) -> Any:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        content_type: str = "application/octet-stream",
+    ) -> Any:
         connection = http.client.HTTPConnection(self.address, timeout=120)
         try:
-            headers = {"Content-Type": "application/zip"} if body is not None else {}
+            headers = {"Content-Type": content_type} if body is not None else {}
             connection.request(method, path, body, headers)
             response = connection.getresponse()
             content = response.read()

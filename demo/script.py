@@ -128,7 +128,7 @@ def _run(steps: Steps, cluster: Cluster, options: Options) -> None:
 def _upload(bucket: Bucket, made: Artifacts, version: int) -> None:
     archive = made.archive(version)
     started = time.monotonic()
-    bucket.upload(archive, f"{NAME}/{archive.name}")
+    bucket.upload(f"{NAME}/{archive.name}", archive.read_bytes())
     size = archive.stat().st_size / 1e6
     say(
         f"uploaded gs://{BUCKET}/{NAME}/{archive.name}: {size:.1f} MB"

@@ -76,7 +76,6 @@ class Status:
     node_ready: bool
     kubeconfig: str
     url: str
-    node_address: str
     ingress: str
     """Where the ingress controller answers HTTP, such as ``http://127.0.0.1:80``."""
     ingress_tls: str
@@ -212,7 +211,6 @@ class Cluster:
             node_ready=ready and self._node_ready(self.api()),
             kubeconfig=str(self.kubeconfig),
             url=plane.url,
-            node_address=network.NODE_ADDRESS,
             ingress=f"http://127.0.0.1:{settings.http_port}",
             ingress_tls=f"https://127.0.0.1:{settings.https_port}",
             audit_log=str(plane.audit_log),

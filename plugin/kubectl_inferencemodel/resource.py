@@ -106,7 +106,6 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
     conditions: tuple[Condition, ...] = ()
     url: str = ""
     replicas: int = 0
-    ready_replicas: int = 0
     replica_summary: str = ""
     model: ModelStatus = ModelStatus()
 

@@ -23,9 +23,7 @@ from tests.support.pods import told
 PAGE = Path(__file__).parents[2] / "docs" / "gitops.md"
 ONE = told({1: VersionState.AVAILABLE}, target=1)
 FETCHING = told({1: VersionState.AVAILABLE, 2: VersionState.FETCHING}, target=2)
-ROLLED_OUT = DeploymentStatus(
-    observed_generation=1, replicas=1, updated_replicas=1, available_replicas=1
-)
+ROLLED_OUT = DeploymentStatus(observed_generation=1, replicas=1, updated_replicas=1)
 BROKEN = QuarantinedVersion(version=2, fingerprint="f", reason="LoadFailed", message="no graph")
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from demo.bucket import Bucket
 from demo.cluster import MANIFESTS, TREE
 from tests.e2e.models import Operator, Served
 from tests.support import savedmodels, subscriptions
-from tests.support.bucket import Bucket
 from tests.support.kubectl import Kubectl
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _served(
         namespace=namespace,
         kubectl=kubectl.in_namespace(namespace),
         operator=Operator(kubectl.in_namespace(SYSTEM)),
-        bucket=Bucket(f"http://{BUCKET_FROM_HERE}", "models"),
+        bucket=Bucket(BUCKET_FROM_HERE, "models"),
         subscription=subscription,
         ingress=cluster.ingress,
         exports=exports,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.support.bucket import Bucket
+    from demo.bucket import Bucket
 
 BUCKET_ENDPOINT_IN_CLUSTER = "http://bucket.development-bucket:4443"
 PUBSUB_ENDPOINT_IN_CLUSTER = "pubsub.development-bucket:8085"

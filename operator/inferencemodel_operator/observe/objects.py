@@ -126,7 +126,6 @@ class DeploymentStatus(_Wire, frozen=True):
     observed_generation: int = 0
     replicas: int = 0
     updated_replicas: int = 0
-    available_replicas: int = 0
     conditions: tuple[_Condition, ...] = ()
 
     def condition(self, kind: str) -> _Condition | None:

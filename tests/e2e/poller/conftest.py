@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from demo.storage import Storage
 from tests.support import store_servers
-from tests.support.gcs import Pods, Servers
+from tests.support.pollers import Pods
 from tests.support.stores import AZURE_ACCOUNT, Aws, BlobContainer
 
 if TYPE_CHECKING:
@@ -47,14 +48,13 @@ def fresh_name() -> Callable[[str], str]:
 
 
 @pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Servers]:
-    made = Servers(tmp_path)
-    yield made
-    made.stop()
+def storage(tmp_path: Path) -> Iterator[Storage]:
+    with Storage(tmp_path, in_memory=True) as running:
+        yield running
 
 
 @pytest.fixture
-def pods(servers: Servers, tmp_path: Path) -> Iterator[Pods]:
-    made = Pods(servers, tmp_path)
+def pods(storage: Storage, tmp_path: Path) -> Iterator[Pods]:
+    made = Pods(storage, tmp_path)
     yield made
     made.stop()

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.support.gcs import Pods, Servers
+    from demo.storage import Storage
+    from tests.support.pollers import Pods
     from tests.unit.poller.program import Program
 
 pytestmark = pytest.mark.e2e
@@ -72,7 +73,7 @@ class Observer:
 
 
 @pytest.fixture
-def faulty(servers: Servers) -> Iterator[Callable[[Callable[[str], bool], Fault], FaultyServer]]:
+def faulty(storage: Storage) -> Iterator[Callable[[Callable[[str], bool], Fault], FaultyServer]]:
     made: list[FaultyServer] = []
 
     def start(which: Callable[[str], bool], fault: Fault) -> FaultyServer:
@@ -84,7 +85,7 @@ def faulty(servers: Servers) -> Iterator[Callable[[Callable[[str], bool], Fault]
             left[0] -= 1
             return fault
 
-        made.append(FaultyServer(servers.url, choose).__enter__())
+        made.append(FaultyServer(storage.url, choose).__enter__())
         return made[-1]
 
     yield start
@@ -102,17 +103,17 @@ def published(program: Program, base: Path, version: int) -> None:
 @pytest.mark.parametrize("form", ["folder", "archive"])
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_reading_heals_by_itself(
-    servers: Servers,
+    storage: Storage,
     pods: Pods,
     faulty: Callable[[Callable[[str], bool], Fault], FaultyServer],
     fault: Fault,
     form: str,
 ) -> None:
     if form == "archive":
-        servers.bucket.upload("imagenet/1.zip", zipped(below("1", FILES)))
+        storage.bucket.upload("imagenet/1.zip", zipped(below("1", FILES)))
     else:
         for name, content in {**FILES, "DONE": b""}.items():
-            servers.bucket.upload(f"imagenet/1/{name}", content)
+            storage.bucket.upload(f"imagenet/1/{name}", content)
     proxy = faulty(is_range, fault)
     base = pods.base()
     observer = Observer(base)
@@ -129,16 +130,16 @@ def test_reading_heals_by_itself(
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_listing_heals_by_itself_and_what_is_served_stays(
-    servers: Servers,
+    storage: Storage,
     pods: Pods,
     faulty: Callable[[Callable[[str], bool], Fault], FaultyServer],
     fault: Fault,
 ) -> None:
-    servers.bucket.upload("imagenet/1.zip", zipped(below("1", FILES)))
+    storage.bucket.upload("imagenet/1.zip", zipped(below("1", FILES)))
     first = pods.start("--poll-interval=1")
     published(first, pods.base(), 1)
     first.end()
-    servers.bucket.upload("imagenet/2.zip", zipped(below("2", FILES)))
+    storage.bucket.upload("imagenet/2.zip", zipped(below("2", FILES)))
     proxy = faulty(is_list, fault)
     observer = Observer(pods.base())
     program = pods.start("--poll-interval=1", f"--endpoint={proxy.url}")
@@ -152,8 +153,8 @@ def test_listing_heals_by_itself_and_what_is_served_stays(
     assert lists <= SOMETIMES * 5 + 20, "calls are bounded"
 
 
-def test_a_refusal_that_lasts_is_told_and_asked_about_seldom(servers: Servers, pods: Pods) -> None:
-    with FaultyServer(servers.url, lambda *_: Fault(status=403)) as proxy:
+def test_a_refusal_that_lasts_is_told_and_asked_about_seldom(storage: Storage, pods: Pods) -> None:
+    with FaultyServer(storage.url, lambda *_: Fault(status=403)) as proxy:
         program = pods.start("--poll-interval=1", f"--endpoint={proxy.url}")
         eventually(
             lambda: program.status().source.reason is SourceReason.ACCESS_DENIED,

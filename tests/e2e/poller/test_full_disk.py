@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from demo.storage import Storage
     from model_poller.status import VersionStatus
-    from tests.support.gcs import Pods, Servers
+    from tests.support.pollers import Pods
     from tests.unit.poller.program import Program
 
 pytestmark = pytest.mark.e2e
@@ -60,15 +61,15 @@ def wait_until_short_of_disk(program: Program, number: int) -> None:
 
 
 def test_a_version_without_room_waits_and_the_one_before_is_untouched(
-    servers: Servers, pods: Pods, volume: Path
+    storage: Storage, pods: Pods, volume: Path
 ) -> None:
-    servers.bucket.upload("imagenet/1.zip", zipped(below("1", model(os.urandom(5 * MB)))))
+    storage.bucket.upload("imagenet/1.zip", zipped(below("1", model(os.urandom(5 * MB)))))
     program = pods.start("--poll-interval=1")
     program.wait_for(1, VersionState.PUBLISHED)
     ballast = fill(volume, 40 * MB)
     second = model(os.urandom(15 * MB))
 
-    servers.bucket.upload("imagenet/2.zip", zipped(below("2", second)))
+    storage.bucket.upload("imagenet/2.zip", zipped(below("2", second)))
     wait_until_short_of_disk(program, 2)
 
     told = version(program, 2)
@@ -81,14 +82,14 @@ def test_a_version_without_room_waits_and_the_one_before_is_untouched(
 
 
 def test_a_volume_that_others_fill_in_the_middle_of_a_fetch_is_waited_for(
-    servers: Servers, pods: Pods, volume: Path
+    storage: Storage, pods: Pods, volume: Path
 ) -> None:
     first = model(os.urandom(5 * MB))
-    servers.bucket.upload("imagenet/1.zip", zipped(below("1", first)))
+    storage.bucket.upload("imagenet/1.zip", zipped(below("1", first)))
     program = pods.start("--poll-interval=1", "--max-bandwidth=8000000")
     program.wait_for(1, VersionState.PUBLISHED)
 
-    servers.bucket.upload("imagenet/2.tar.gz", tarred(model(os.urandom(20 * MB))))
+    storage.bucket.upload("imagenet/2.tar.gz", tarred(model(os.urandom(20 * MB))))
     program.wait_for(2, VersionState.FETCHING)
     free = os.statvfs(volume)
     ballast = fill(volume, free.f_bavail * free.f_frsize - 2 * MB)

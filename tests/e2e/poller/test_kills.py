@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from tests.support.gcs import Pods, Servers
+    from demo.storage import Storage
+    from tests.support.pollers import Pods
 
 pytestmark = pytest.mark.e2e
 
@@ -81,7 +82,7 @@ class Observer:
 
 
 @pytest.mark.timeout(600)
-def test_two_hundred_kills_lose_nothing_and_leave_nothing(servers: Servers, pods: Pods) -> None:
+def test_two_hundred_kills_lose_nothing_and_leave_nothing(storage: Storage, pods: Pods) -> None:
     dice = random.Random(4)
     uploaded: dict[int, dict[str, str]] = {}
     root = pods.base().parent
@@ -100,7 +101,7 @@ def test_two_hundred_kills_lose_nothing_and_leave_nothing(servers: Servers, pods
 
         def put() -> None:
             for name, content in stored.items():
-                servers.bucket.upload(f"imagenet/{name}", content)
+                storage.bucket.upload(f"imagenet/{name}", content)
 
         uploading = threading.Thread(target=put)
         uploading.start()

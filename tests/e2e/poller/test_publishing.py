@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from demo.storage import Storage
     from model_poller.sources import Source
-    from tests.support.gcs import Servers
     from tests.support.stores import Aws, BlobContainer
 
 pytestmark = pytest.mark.e2e
@@ -79,8 +79,8 @@ class Place:
 
 
 @pytest.fixture
-def gcs(servers: Servers) -> Place:
-    return Place("gs://models/resnet", servers.url, ("--anonymous",), {})
+def gcs(storage: Storage) -> Place:
+    return Place("gs://models/resnet", storage.url, ("--anonymous",), {})
 
 
 @pytest.fixture
@@ -237,11 +237,10 @@ def test_a_bucket_of_google_that_goes_away_is_named(gcs: Place) -> None:
 
 
 def test_a_google_that_does_not_answer_is_unreachable(
-    uploads: GcsUploads, servers: Servers, monkeypatch: pytest.MonkeyPatch
+    uploads: GcsUploads, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("model_poller.sources.gcs_upload._RETRY_SECONDS", 0.1)
-    servers.storage.kill()
-    servers.storage.wait()
+    storage.end(storage.address)
     with pytest.raises(UnreachableError, match=r"storing gs://models/resnet/1 ü\.zip failed"):
         put(uploads, b"x")
 

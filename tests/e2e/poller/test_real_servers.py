@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from demo.storage import PROJECT, SUBSCRIPTION, SUBSCRIPTION_ID, Storage
 from model_poller.status import SourceReason, VersionReason, VersionState
-from tests.support.gcs import SUBSCRIPTION, Pods, Servers
 from tests.support.waiting import eventually
 from tests.unit.poller.doubles import below, graph, model, tarred, zipped
 from tests.unit.poller.program import Program
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.support.pollers import Pods
 
 pytestmark = pytest.mark.e2e
 
@@ -30,21 +32,21 @@ def listens(program: Program) -> None:
 
 
 def test_a_notified_poller_brings_an_upload_without_waiting_for_its_next_look(
-    servers: Servers, pods: Pods
+    storage: Storage, pods: Pods
 ) -> None:
     program = pods.start(NEVER, f"--pubsub-subscription={SUBSCRIPTION}")
     listens(program)
-    servers.bucket.upload("imagenet/0001.zip", zipped(below("0001", model(b"x" * 40_000_000))))
+    storage.bucket.upload("imagenet/0001.zip", zipped(below("0001", model(b"x" * 40_000_000))))
     program.wait_for(1, VersionState.PUBLISHED)
     assert (pods.base() / "1/saved_model.pb").exists()
-    servers.bucket.upload("other/9.zip", b"not ours")
-    servers.bucket.upload("imagenet/2.tar.gz", tarred(below("2", model(b"2"))))
+    storage.bucket.upload("other/9.zip", b"not ours")
+    storage.bucket.upload("imagenet/2.tar.gz", tarred(below("2", model(b"2"))))
     program.wait_for(2, VersionState.PUBLISHED)
     assert [v.version for v in program.status().versions] == [2, 1]
 
 
 def test_of_several_pollers_on_one_subscription_one_at_least_hears_of_an_upload(
-    servers: Servers, pods: Pods
+    storage: Storage, pods: Pods
 ) -> None:
     programs = [
         pods.start(NEVER, f"--pubsub-subscription={SUBSCRIPTION}", name=f"pod-{i}")
@@ -52,7 +54,7 @@ def test_of_several_pollers_on_one_subscription_one_at_least_hears_of_an_upload(
     ]
     for program in programs:
         listens(program)
-    servers.bucket.upload("imagenet/1.zip", zipped(model()))
+    storage.bucket.upload("imagenet/1.zip", zipped(model()))
     eventually(
         lambda: any(v.version == 1 for p in programs for v in p.status().versions),
         what="one of them to know",
@@ -60,7 +62,7 @@ def test_of_several_pollers_on_one_subscription_one_at_least_hears_of_an_upload(
     )
 
 
-def test_a_folder_is_taken_only_when_its_last_file_is_there(servers: Servers, pods: Pods) -> None:
+def test_a_folder_is_taken_only_when_its_last_file_is_there(storage: Storage, pods: Pods) -> None:
     program = pods.start("--poll-interval=0.3")
     files = model(b"y" * 1000, shards=2)
     for name, reason in [
@@ -68,7 +70,7 @@ def test_a_folder_is_taken_only_when_its_last_file_is_there(servers: Servers, po
         ("saved_model.pb", VersionReason.MISSING_VARIABLES),
         ("variables/variables.index", VersionReason.MISSING_VARIABLES),
     ]:
-        servers.bucket.upload(f"imagenet/0001/{name}", files[name])
+        storage.bucket.upload(f"imagenet/0001/{name}", files[name])
 
         def told(reason: VersionReason = reason) -> bool:
             return any(v.reason is reason for v in program.status().versions)
@@ -76,7 +78,7 @@ def test_a_folder_is_taken_only_when_its_last_file_is_there(servers: Servers, po
         eventually(told, what=f"{reason} after {name}", within=30, every=0.05)
         assert list(pods.base().iterdir()) == []
     last = "variables/variables.data-00001-of-00002"
-    servers.bucket.upload(f"imagenet/0001/{last}", files[last])
+    storage.bucket.upload(f"imagenet/0001/{last}", files[last])
     program.wait_for(1, VersionState.PUBLISHED)
     assert {
         p.relative_to(pods.base() / "1").as_posix(): p.read_bytes()
@@ -85,9 +87,9 @@ def test_a_folder_is_taken_only_when_its_last_file_is_there(servers: Servers, po
     } == files
 
 
-def test_a_graph_without_its_variables_is_never_shown(servers: Servers, pods: Pods) -> None:
+def test_a_graph_without_its_variables_is_never_shown(storage: Storage, pods: Pods) -> None:
     program = pods.start("--poll-interval=0.3")
-    servers.bucket.upload("imagenet/1/saved_model.pb", graph())
+    storage.bucket.upload("imagenet/1/saved_model.pb", graph())
     eventually(
         lambda: any(v.reason is VersionReason.MISSING_VARIABLES for v in program.status().versions),
         what="the missing variables",
@@ -97,21 +99,21 @@ def test_a_graph_without_its_variables_is_never_shown(servers: Servers, pods: Po
 
 
 def test_deletion_is_mirrored_but_never_that_of_the_served_version(
-    servers: Servers, pods: Pods
+    storage: Storage, pods: Pods
 ) -> None:
     program = pods.start("--poll-interval=0.3", "--retain-versions=3")
     for version in (1, 2, 3):
-        servers.bucket.upload(f"imagenet/{version}.zip", zipped(model(b"%d" % version)))
+        storage.bucket.upload(f"imagenet/{version}.zip", zipped(model(b"%d" % version)))
         program.wait_for(version, VersionState.PUBLISHED)
     program.wait_for(1, VersionState.FETCHED)
-    servers.bucket.delete("imagenet/1.zip")
+    storage.bucket.delete("imagenet/1.zip")
     eventually(
         lambda: [v.version for v in program.status().versions] == [3, 2],
         what="version 1 to go",
         within=30,
     )
     for version in (2, 3):
-        servers.bucket.delete(f"imagenet/{version}.zip")
+        storage.bucket.delete(f"imagenet/{version}.zip")
     eventually(
         lambda: program.status().source.reason is SourceReason.NO_VERSION_FOUND,
         what="the empty bucket to be seen",
@@ -121,7 +123,7 @@ def test_deletion_is_mirrored_but_never_that_of_the_served_version(
 
 
 def test_a_missing_subscription_is_told_and_versions_are_found_by_looking(
-    servers: Servers, pods: Pods
+    storage: Storage, pods: Pods
 ) -> None:
     gone = "projects/development/subscriptions/gone"
     program = pods.start("--poll-interval=0.3", f"--pubsub-subscription={gone}")
@@ -131,11 +133,11 @@ def test_a_missing_subscription_is_told_and_versions_are_found_by_looking(
         return notifications is not None and "does not exist" in notifications.message
 
     eventually(told, what="the missing subscription", within=30)
-    servers.bucket.upload("imagenet/1.zip", zipped(model()))
+    storage.bucket.upload("imagenet/1.zip", zipped(model()))
     program.wait_for(1, VersionState.PUBLISHED)
 
 
-def test_a_missing_bucket_is_told(servers: Servers, pods: Pods) -> None:
+def test_a_missing_bucket_is_told(storage: Storage, pods: Pods) -> None:
     program = pods.start("--poll-interval=0.3", "--storage-uri=gs://nowhere/imagenet")
     eventually(
         lambda: program.status().source.reason is SourceReason.BUCKET_NOT_FOUND,
@@ -146,31 +148,31 @@ def test_a_missing_bucket_is_told(servers: Servers, pods: Pods) -> None:
 
 
 def test_without_a_storage_uri_folders_are_learnt_and_remembered(
-    servers: Servers, tmp_path: Path
+    storage: Storage, tmp_path: Path
 ) -> None:
     save_dir = tmp_path / "resnet"
 
     def start() -> Program:
         return Program(
             tmp_path,
-            f"--endpoint={servers.url}",
+            f"--endpoint={storage.url}",
             "--anonymous",
             "--server-address=127.0.0.1:9",
-            PROJECT_ID="development",
-            SUBSCRIPTION="imagenet",
+            PROJECT_ID=PROJECT,
+            SUBSCRIPTION=SUBSCRIPTION_ID,
             SAVE_DIR=str(save_dir),
-            PUBSUB_EMULATOR_HOST=f"127.0.0.1:{servers.pubsub_port}",
+            PUBSUB_EMULATOR_HOST=storage.pubsub,
         )
 
     first = start()
     try:
         listens(first)
-        servers.bucket.upload("resnet/0001.zip", zipped(below("0001", model())))
+        storage.bucket.upload("resnet/0001.zip", zipped(below("0001", model())))
         first.wait_for(1, VersionState.PUBLISHED)
     finally:
         first.kill()
-    servers.bucket.upload("resnet/0002.zip", zipped(below("0002", model(b"2"))))
-    servers.pubsub.kill()
+    storage.bucket.upload("resnet/0002.zip", zipped(below("0002", model(b"2"))))
+    storage.end(storage.pubsub)
     second = start()
     try:
         second.wait_for(2, VersionState.PUBLISHED)

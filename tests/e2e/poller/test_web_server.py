@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import pytest
 
 from model_poller.status import SourceReason, VersionReason, VersionState
 from tests.support.faults import Fault, FaultyServer
-from tests.support.gcs import answers, free_port
+from tests.support.store_servers import Server
 from tests.support.waiting import eventually
 from tests.unit.poller.doubles import below, model, tarred, zipped
 from tests.unit.poller.program import Program
@@ -60,21 +59,17 @@ class WebServer:
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[WebServer]:
-    folder, port = tmp_path / "www", free_port()
+    folder = tmp_path / "www"
     (folder / "models").mkdir(parents=True)
-    with (tmp_path / "www.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "http.server", str(port)),
-                *("--bind=127.0.0.1", "--protocol=HTTP/1.1", f"--directory={folder}"),
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    eventually(lambda: answers(port), what="the web server", within=20, every=0.02)
-    yield WebServer(folder, f"http://127.0.0.1:{port}")
-    process.kill()
-    process.wait()
+    server = Server(
+        tmp_path / "www.log",
+        lambda port: [
+            *(sys.executable, "-m", "http.server", str(port)),
+            *("--bind=127.0.0.1", "--protocol=HTTP/1.1", f"--directory={folder}"),
+        ],
+    )
+    yield WebServer(folder, server.url)
+    server.stop()
 
 
 @pytest.fixture

@@ -41,9 +41,7 @@ A, D, P, Q, R = (
     VersionState.RETIRED,
 )
 NOW, LATER = "2026-01-01T00:00:00Z", "2026-01-01T00:05:00Z"
-ROLLED_OUT = DeploymentStatus(
-    observed_generation=1, replicas=2, updated_replicas=2, available_replicas=2
-)
+ROLLED_OUT = DeploymentStatus(observed_generation=1, replicas=2, updated_replicas=2)
 
 
 def model(**fields: Any) -> InferenceModel:

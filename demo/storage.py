@@ -1,13 +1,11 @@
-"""A storage server on this machine, for measurements without a cluster."""
+"""A bucket with notifications on this machine, for measurements and tests without a cluster."""
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
 import time
-import urllib.request
 from typing import TYPE_CHECKING
 
 from demo.bucket import Bucket
@@ -19,33 +17,40 @@ if TYPE_CHECKING:
     from typing import Self
 
 _START_SECONDS = 20
+_TOPIC = "models"
 PROJECT = "development"
-TOPIC = "models"
-SUBSCRIPTION = f"projects/{PROJECT}/subscriptions/bench"
+SUBSCRIPTION_ID = "local"
+SUBSCRIPTION = f"projects/{PROJECT}/subscriptions/{SUBSCRIPTION_ID}"
 
 
 class Storage:
     """fake-gcs-server with the bucket ``models``, and Google's Pub/Sub server, in a ``with`` block.
 
-    Objects are files below ``folder``, sent by sendfile as they are read.
+    Objects are files below ``folder``, sent by sendfile as they are read, or in memory.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, in_memory: bool = False) -> None:
+        """Choose the ports; ``folder`` gets the servers' log, too."""
         self._folder = folder
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._backend = (
+            ["-backend=memory"]
+            if in_memory
+            else ["-backend=filesystem", f"-filesystem-root={folder}"]
+        )
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.pubsub = f"127.0.0.1:{_free_port()}"
         self.address = f"127.0.0.1:{_free_port()}"
         self.url = f"http://{self.address}"
         self.bucket = Bucket(self.address, "models")
 
     def __enter__(self) -> Self:
-        programs = build.ensure(["fake-gcs-server", "pubsub-server"])
+        programs = build.ensure(build.BUCKET_TOOLS)
         try:
             self._start(
                 self.pubsub,
                 str(programs["pubsub-server"]),
                 f"-address={self.pubsub}",
-                f"-topic=projects/{PROJECT}/topics/{TOPIC}",
+                f"-topic=projects/{PROJECT}/topics/{_TOPIC}",
                 f"-subscription={SUBSCRIPTION}",
             )
             self._start(
@@ -55,39 +60,40 @@ class Storage:
                 "-host=127.0.0.1",
                 f"-port={self.address.partition(':')[2]}",
                 f"-public-host={self.address}",
-                "-backend=filesystem",
-                f"-filesystem-root={self._folder}",
+                *self._backend,
                 "-log-level=error",
                 f"-event.pubsub-project-id={PROJECT}",
-                f"-event.pubsub-topic={TOPIC}",
+                f"-event.pubsub-topic={_TOPIC}",
                 f"-event.bucket={self.bucket.name}",
                 "-event.list=finalize,delete",
             )
-            body = json.dumps({"name": self.bucket.name}).encode()
-            headers = {"Content-Type": "application/json"}
-            target = f"http://{self.address}/storage/v1/b"
-            request = urllib.request.Request(target, body, headers)
-            urllib.request.urlopen(request, timeout=_START_SECONDS).close()  # noqa: S310
+            self.bucket.make()
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._running:
-            process.kill()
-            process.wait()
+        for address in list(self._running):
+            self.end(address)
+
+    def end(self, address: str) -> None:
+        """End one of the two servers, known by its address, as a crash would."""
+        process = self._running.pop(address)
+        process.kill()
+        process.wait()
 
     def _start(self, address: str, *argv: str) -> None:
-        log = self._folder / "server.log"
+        log = self._folder / "servers.log"
         with log.open("ab") as written:
             process = subprocess.Popen(
-                argv,
+                # Ends with this process, however that ends.
+                ["setpriv", "--pdeathsig=KILL", "--", *argv],
                 stdout=written,
                 stderr=written,
                 env={"PATH": os.environ["PATH"], "PUBSUB_EMULATOR_HOST": self.pubsub},
             )
-        self._running.append(process)
+        self._running[address] = process
         host, _, port = address.partition(":")
         deadline = time.monotonic() + _START_SECONDS
         while True:
