@@ -161,6 +161,13 @@ _ALL = (
         linker="-X github.com/prometheus/common/version.Version={version}",
         tags="remove_all_sd",
     ),
+    Tool(
+        "kube-router",
+        "kube-router",
+        "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router",
+        required="github.com/cloudnativelabs/kube-router/v2",
+        linker="-X github.com/cloudnativelabs/kube-router/v2/pkg/version.Version={version}",
+    ),
     # How Flux judges an object, and the Lua in which Argo CD is told how to.
     Tool("kstatus", "gitops", "./kstatus"),
     Tool(
@@ -176,8 +183,8 @@ TOOLS = {tool.name: tool for tool in _ALL}
 API_TOOLS = ("etcd", "kubectl", "kube-apiserver")
 #: What runs in pods of the development bucket.
 BUCKET_TOOLS = ("fake-gcs-server", "pubsub-server")
-#: What tests check the chart, the alert rules and the status with.
-CHECK_TOOLS = ("helm", "promtool", "kstatus", "glua")
+#: What tests check the chart, the alert rules, the policies and the status with.
+CHECK_TOOLS = ("helm", "promtool", "kube-router", "kstatus", "glua")
 #: What a node needs.
 NODE_TOOLS = tuple(name for name in TOOLS if name not in {*BUCKET_TOOLS, *CHECK_TOOLS})
 

@@ -200,6 +200,17 @@ def removal(saved: str, keep: Iterable[str]) -> list[str]:
     return script
 
 
+def remove_chains(prefixes: tuple[str, ...]) -> None:
+    """Take away the chains of one program, known by how their names begin.
+
+    Raises:
+        StartError: a command fails.
+    """
+    for family in _FAMILIES:
+        others = [name for name in chains_of(_save(family)) if not name.startswith(prefixes)]
+        _remove_chains(family, keep=others)
+
+
 def _remove_chains(family: str, keep: Iterable[str]) -> None:
     script = removal(_save(family), keep)
     if script:

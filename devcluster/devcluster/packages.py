@@ -59,6 +59,7 @@ NODE = (
     Need("ip", "iproute2"),
     Need("openssl", "openssl"),
 )
+POLICIES = (Need("ipset", "ipset"),)
 IMAGES = (Need("buildah", "buildah"), Need("mmdebstrap", "mmdebstrap"))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from devcluster import build, recipes
+from devcluster import build, policies, recipes
 from devcluster.apiserver import ApiServer
 from devcluster.client import Api, external
 from devcluster.cluster import Cluster
@@ -58,6 +58,16 @@ def cluster() -> Iterator[Api]:
     yield embedded.up()
     if not found:
         embedded.down()
+
+
+@pytest.fixture
+def network_policies(cluster: Api) -> Iterator[None]:
+    """The cluster enforces NetworkPolicies; the embedded one for the time of the test."""
+    if cluster.audit_log is None:
+        yield
+        return
+    with policies.enforced(cluster.kubeconfig):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 import orjson
 
-from inferencemodel_operator import names
+from inferencemodel_operator import names, sockets
 from inferencemodel_operator.errors import (
     ApiUnavailableError,
     ConflictError,
@@ -430,7 +430,9 @@ def _fix(message: str) -> str:
 async def connect(access: Access, *, watches: int) -> AsyncIterator[aiohttp.BaseConnector]:
     """One pool of connections to the API server, for requests and for ``watches`` watches."""
     context = await asyncio.to_thread(access.ssl_context)
-    connector = aiohttp.TCPConnector(limit=CONNECTIONS + watches, ssl=context)
+    connector = aiohttp.TCPConnector(
+        limit=CONNECTIONS + watches, ssl=context, socket_factory=sockets.open_watched
+    )
     try:
         yield connector
     finally:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
-from inferencemodel_operator import cluster, health, logs, names
+from inferencemodel_operator import cluster, health, logs, names, sockets
 from inferencemodel_operator.access import Access
 from inferencemodel_operator.apply import Applier
 from inferencemodel_operator.cache import Cache
@@ -197,7 +197,7 @@ def _poll_session(access: Access, *, proxied: bool) -> aiohttp.ClientSession:
     # One connection for each pod, held open by its long poll: a pool's limit would starve them.
     context = access.ssl_context() if proxied else True
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=context),
+        connector=aiohttp.TCPConnector(limit=0, ssl=context, socket_factory=sockets.open_watched),
         middlewares=(access,) if proxied else (),
         headers={"User-Agent": cluster.USER_AGENT},
     )

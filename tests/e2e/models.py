@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
 import json
-import urllib.error
-import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -231,22 +230,9 @@ class Served:
 
     # -- requests
 
-    def _answers(self) -> bool:
-        try:
-            self.predict(1.0)
-        except urllib.error.HTTPError:
-            return False
-        return True
-
     def predict(self, x: float) -> float:
-        """One prediction through the Ingress."""
-        request = urllib.request.Request(
-            f"http://{self.ingress}/v1/models/{self.name}:predict",
-            data=json.dumps({"instances": [x]}).encode(),
-            headers={"Host": self.host, "Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return float(json.load(response)["predictions"][0])
+        """One prediction through the Ingress; raises as `predict`."""
+        return predict(self.ingress, self.host, self.name, x)
 
     def traffic(self, *, rate: int, grpc_rate: int = 0) -> Traffic:
         """Steady requests inside a ``with`` block, ``rate`` a second through the Ingress.
@@ -254,7 +240,8 @@ class Served:
         ``grpc_rate`` a second go over one gRPC channel straight to the pods. Waits first until the
         ingress controller has taken notice of the Ingress.
         """
-        eventually(self._answers, what=f"an answer through the Ingress of {self.name}")
+        what = f"an answer through the Ingress of {self.name}"
+        eventually(lambda: self.predict(1.0) is not None, what=what)
         url = f"http://{self.ingress}/v1/models/{self.name}:predict"
         body = json.dumps({"instances": [1.0]}).encode()
         requests = rest(url, [Exchange(body, _first_prediction)], host=self.host)
@@ -269,6 +256,30 @@ class Served:
         dns = self.kubectl.in_namespace("kube-system").get("service", "kube-dns")
         name = f"{self.name}-headless.{self.namespace}.svc.cluster.local"
         return f"dns://{dns['spec']['clusterIP']}:53/{name}:8500"
+
+
+def predict(address: str, host: str, model: str, x: float) -> float:
+    """One prediction by REST, from whatever listens at ``address`` (``host:port``) for a host.
+
+    Raises:
+        AssertionError: no answer, or a refusal; a wait takes it for "not yet".
+    """
+    connection = http.client.HTTPConnection(address, timeout=30)
+    try:
+        connection.request(
+            "POST",
+            f"/v1/models/{model}:predict",
+            json.dumps({"instances": [x]}).encode(),
+            {"Host": host, "Content-Type": "application/json"},
+        )
+        response = connection.getresponse()
+        content = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise AssertionError(f"{address} does not answer: {error}") from error
+    finally:
+        connection.close()
+    assert response.status == http.HTTPStatus.OK, (response.status, content)
+    return float(json.loads(content)["predictions"][0])
 
 
 def _first_prediction(answer: bytes) -> str:

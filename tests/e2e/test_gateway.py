@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import string
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +10,7 @@ import grpc
 import pytest
 
 from model_poller import _tfs
+from tests.e2e.models import predict
 from tests.support.kinds import gateway_api
 from tests.support.waiting import eventually
 
@@ -49,16 +48,6 @@ def gateway(served: Served, installed: Kubectl) -> Iterator[str]:
         installed("delete", "--ignore-not-found", "--wait=false", "-f", definitions)
 
 
-def predict(address: str, name: str) -> float:
-    request = urllib.request.Request(
-        f"http://{address}/v1/models/{name}:predict",
-        data=json.dumps({"instances": [1.0]}).encode(),
-        headers={"Host": REST_HOST, "Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=10) as response:
-        return float(json.load(response)["predictions"][0])
-
-
 def served_version(address: str, name: str) -> int:
     options = [("grpc.default_authority", GRPC_HOST), ("grpc.enable_http_proxy", 0)]
     with grpc.insecure_channel(address, options=options) as channel:
@@ -89,13 +78,11 @@ def test_rest_and_grpc_come_through_a_gateway(served: Served, gateway: str) -> N
     )
     served.until_active(1, replicas=1)
 
-    def answers() -> bool:
-        try:
-            return predict(gateway, served.name) == 2.5
-        except OSError as error:
-            raise AssertionError(error) from error
-
-    eventually(answers, what="REST through the Gateway", within=60)
+    eventually(
+        lambda: predict(gateway, REST_HOST, served.name, 1.0) == 2.5,
+        what="REST through the Gateway",
+        within=60,
+    )
 
     def grpc_answers() -> bool:
         try:

@@ -187,8 +187,9 @@ def test_up_after_a_reboot_goes_on_where_the_cluster_was(embedded: Cluster) -> N
     reboot(embedded)
     api = embedded.up()
     eventually(lambda: pod_runs(api), what="the pod to run again")
-    with pytest.raises(urllib.error.HTTPError, match="404"):
+    with pytest.raises(urllib.error.HTTPError, match="404") as refused:
         urllib.request.urlopen(f"http://{api.ingress}/", timeout=10)
+    refused.value.close()
 
 
 def test_up_on_a_whole_cluster_restarts_nothing(embedded: Cluster) -> None:
