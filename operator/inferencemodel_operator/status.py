@@ -57,7 +57,7 @@ def compute(model: InferenceModel, seen: Observed, previous: Mapping[str, Any], 
     ready = len(seen.ready)
     stalled = verdicts.stalled(seen)
     judged = {
-        ConditionType.READY: verdicts.ready(seen, active),
+        ConditionType.READY: verdicts.ready(model, seen, active),
         ConditionType.SOURCE_READY: verdicts.source_ready(model, seen),
         ConditionType.MODEL_LOADED: verdicts.model_loaded(model, seen, active),
         ConditionType.VERSION_SKEW: verdicts.version_skew(seen),

@@ -36,13 +36,14 @@ class Verdict(msgspec.Struct, frozen=True):
     message: str
 
 
-def ready(seen: Observed, active: int | None) -> Verdict:
+def ready(model: InferenceModel, seen: Observed, active: int | None) -> Verdict:
     """Whether all wanted replicas get requests, and it is known what they answer with."""
     count, wanted = len(seen.ready), seen.wanted
     if wanted == 0 and count == 0:
-        return Verdict(
-            "False", Reason.SCALED_TO_ZERO, "spec.replicas is 0, so nothing serves; raise it"
-        )
+        # True, as with a Deployment: a model that sleeps at night is as it was asked to be.
+        scaled = model.spec.autoscaling is not None
+        why = "the autoscaler wants no replica now" if scaled else "spec.replicas is 0"
+        return Verdict("True", Reason.SCALED_TO_ZERO, f"{why}, so nothing serves")
     if count < wanted:
         reason, why = _not_ready(seen)
         return Verdict("False", reason, f"{count} of {wanted} replicas are ready: {why}")
@@ -178,6 +179,10 @@ def model_loaded(model: InferenceModel, seen: Observed, active: int | None) -> V
             Reason.POLLER_UNREACHABLE,
             f"these pods can't be asked: {_pods(seen.unknown)}; see Ready",
         )
+    if not seen.reports:
+        if seen.wanted == 0:
+            return Verdict("False", Reason.SCALED_TO_ZERO, "no replica is wanted, see Ready")
+        return Verdict("Unknown", Reason.NO_REPORT, f"no pod has told about version {target} yet")
     return _on_its_way(model, target, seen, told)
 
 
@@ -190,8 +195,8 @@ def _on_its_way(
         return Verdict(
             "False", reason_of(held.reason), f"version {target}: {held.message or held.reason}"
         )
-    sources = [report.source.state for report in seen.reports]
-    if not told and sources and all(state is SourceState.READY for state in sources):
+    listed = all(report.source.state is SourceState.READY for report in seen.reports)
+    if not told and listed:
         return Verdict(
             "False",
             Reason.VERSION_NOT_FOUND,

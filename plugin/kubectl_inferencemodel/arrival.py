@@ -51,7 +51,7 @@ def look(model: InferenceModel, version: int | None) -> Arrival:
 
 def _look_at_wanted(model: InferenceModel) -> Arrival:
     of = model.status.model
-    if settled(model) and of.active_version == of.target_version:
+    if settled(model) and of.active_version is not None and of.active_version == of.target_version:
         summary = model.status.replica_summary
         return Arrival(
             Outcome.ARRIVED, f"version {of.active_version} answers on {summary} replicas"
@@ -91,8 +91,10 @@ def _hopeless(model: InferenceModel, version: int) -> Arrival | None:
 
 
 def _missing(model: InferenceModel, version: int) -> str:
+    ready = model.condition("Ready")
+    if ready is not None and ready.reason == "ScaledToZero":
+        return ready.message
     if model.status.model.active_version == version:
-        ready = model.condition("Ready")
         return f"replicas: {model.status.replica_summary}; {ready.message if ready else ''}"
     source = model.condition("SourceReady")
     if model.state_of(version) is None and source is not None and source.status != "True":

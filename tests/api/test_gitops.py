@@ -55,6 +55,15 @@ def observed(report: Any, *, ready: bool = True, target: int = 1, **more: Any) -
     )
 
 
+ASLEEP = Observed(
+    pods=(),
+    wanted=0,
+    record=VersionsRecord(target=1),
+    deployment=DeploymentStatus(observed_generation=1),
+    deployment_generation=1,
+)
+
+
 def outdated() -> dict[str, Any]:
     found = resource(observed(ONE))
     found["metadata"]["generation"] = 4
@@ -76,6 +85,7 @@ CASES = [
         "Degraded",
     ),
     ("suspended", resource(observed(ONE), suspend=True), "Current", "Suspended"),
+    ("scaled to zero", resource(ASLEEP, replicas=0), "Current", "Healthy"),
 ]
 
 

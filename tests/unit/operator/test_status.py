@@ -249,10 +249,26 @@ def test_pods_that_have_not_begun_are_told_with_where_to_look() -> None:
     assert "kubectl describe pod" in message(found, "Ready")
 
 
-def test_scaled_to_zero_is_told() -> None:
-    found = compute(observed(wanted=0))
-    assert condition(found, "Ready") == ("False", "ScaledToZero")
+def test_what_no_pod_has_told_is_not_known() -> None:
+    found = compute(observed(pod(1, None, ready=False), target=1))
+    assert condition(found, "ModelLoaded") == ("Unknown", "NoReport")
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"replicas": 0}, "spec.replicas is 0"),
+        ({"autoscaling": {"minReplicas": 0, "maxReplicas": 3}}, "the autoscaler wants no replica"),
+    ],
+)
+def test_scaled_to_zero_is_as_it_was_asked_for(spec: dict[str, Any], why: str) -> None:
+    found = compute(observed(wanted=0), **spec)
+    assert condition(found, "Ready") == ("True", "ScaledToZero")
+    assert why in message(found, "Ready")
+    assert condition(found, "ModelLoaded") == ("False", "ScaledToZero")
+    assert condition(found, "Reconciling") == ("False", "Settled")
     assert found["replicaSummary"] == "0/0"
+    assert "activeVersion" not in found["model"]
 
 
 @pytest.mark.parametrize(

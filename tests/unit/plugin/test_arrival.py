@@ -39,6 +39,10 @@ def test_a_version_has_arrived_when_it_is_active_and_all_wanted_replicas_are_rea
             model(conditions={"SourceReady": ("False", "AccessDenied", "give it objectViewer")}),
             "AccessDenied: give it objectViewer",
         ),
+        (
+            model(conditions={"Ready": ("True", "ScaledToZero", "nothing serves")}),
+            "nothing serves",
+        ),
     ],
 )
 def test_it_says_what_is_missing_while_it_waits(seen: InferenceModel, words: str) -> None:
@@ -86,3 +90,7 @@ def test_without_a_number_whatever_is_wanted_is_waited_for() -> None:
     assert look(stalled, None).outcome is Outcome.HOPELESS
     empty = model(conditions=GOING, activeVersion=None, targetVersion=None)
     assert look(empty, None).message == "there is no version to serve yet"
+    asleep = {"Ready": ("True", "ScaledToZero", "nothing serves")}
+    for target in (None, 2):
+        slept = look(model(conditions=asleep, activeVersion=None, targetVersion=target), None)
+        assert slept.outcome is Outcome.WAITING
