@@ -54,7 +54,7 @@ class Leadership:
 
     def holds(self) -> bool:
         """Whether nobody else can be the leader now."""
-        return time.monotonic() < self._valid_until
+        return self._holder() == self._identity and time.monotonic() < self._valid_until
 
     async def run(self) -> None:
         """Become the leader when it is this replica's turn, and stay it.

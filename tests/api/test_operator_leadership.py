@@ -89,6 +89,7 @@ def test_a_leader_whose_lease_is_taken_ends_and_writes_no_more(pair: Pair) -> No
     eventually(lambda: pair.first.ended() is not None, what="the leader to end", within=20)
     assert pair.first.ended() == 1
     assert "is lost: thief holds it" in pair.first.log()
+    assert pair.kubectl.get("lease", LEASE)["spec"]["holderIdentity"] == "thief"
     model.patch(replicas=4)
     assert pair.second.requests(*WRITES) == {}
     assert model.child("deployment")["spec"]["replicas"] == 1

@@ -150,6 +150,9 @@ async def test_a_leader_whose_lease_is_somebody_elses_ends(election: Election) -
 
     with pytest.raises(LostLeadershipError, match="thief holds it"):
         await asyncio.wait_for(running, 10)
+    assert not first.holds(), "nothing is written any more"
+    await first.release()
+    assert election.api.holder == "thief"
 
 
 async def test_a_standby_waits_for_an_api_server_that_is_away(election: Election) -> None:
