@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inferencemodel_operator.conditions import Reason
-from inferencemodel_operator.observe.objects import CRASHES
+from inferencemodel_operator.observe.troubles import CRASHES
 from model_poller.status import VersionState
 
 if TYPE_CHECKING:

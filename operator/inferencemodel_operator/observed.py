@@ -8,7 +8,8 @@ import msgspec
 
 if TYPE_CHECKING:
     from inferencemodel_operator.errors import OperatorError
-    from inferencemodel_operator.observe.objects import DeploymentStatus, Trouble
+    from inferencemodel_operator.observe.troubles import Trouble
+    from inferencemodel_operator.observe.wire import DeploymentStatus
     from inferencemodel_operator.record import VersionsRecord
     from model_poller.status import PollerStatus, VersionStatus
 

@@ -13,7 +13,7 @@ import pytest
 from devcluster import build
 from inferencemodel_operator import status
 from inferencemodel_operator.errors import NameConflictError
-from inferencemodel_operator.observe.objects import DeploymentStatus
+from inferencemodel_operator.observe.wire import DeploymentStatus
 from inferencemodel_operator.observed import Observed, PodView
 from inferencemodel_operator.record import QuarantinedVersion, VersionsRecord
 from inferencemodel_operator.spec import decode

@@ -26,11 +26,11 @@ from inferencemodel_operator.errors import ApiUnavailableError, ExpiredError
 from inferencemodel_operator.metrics import Metrics, classify
 from inferencemodel_operator.observe import objects, pollers
 from inferencemodel_operator.observe.feed import Feed
-from inferencemodel_operator.observe.objects import Pod, Trouble
 from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.observe.pollers import Pollers
 from inferencemodel_operator.observe.reports import Unreachable
 from inferencemodel_operator.observe.signs import DEAD_SECONDS, Signs
+from inferencemodel_operator.observe.troubles import Trouble
 from inferencemodel_operator.observe.watches import ModelWatches
 from inferencemodel_operator.queue import WorkQueue
 from model_poller.status import PollerStatus, VersionState
@@ -39,7 +39,7 @@ from tests.support.pods import StubPoller, told
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 
-    from inferencemodel_operator.observe.objects import Key
+    from inferencemodel_operator.observe.objects import Key, Pod
     from inferencemodel_operator.observe.reports import Report
 
 

@@ -17,7 +17,8 @@ from inferencemodel_operator.errors import (
     NotOfferedError,
     RefusedError,
 )
-from inferencemodel_operator.observe.objects import DeploymentStatus, Trouble
+from inferencemodel_operator.observe.troubles import Trouble
+from inferencemodel_operator.observe.wire import DeploymentStatus
 from inferencemodel_operator.observed import Observed, PodView
 from inferencemodel_operator.record import QuarantinedVersion, VersionsRecord
 from inferencemodel_operator.spec import InferenceModel, decode

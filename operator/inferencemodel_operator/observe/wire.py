@@ -1,0 +1,168 @@
+"""The API server's JSON, as far as the operator reads it; the rest is dropped at the edge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from inferencemodel_operator import names
+
+
+class _Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    pass
+
+
+class Owner(_Wire, frozen=True):
+    """One entry of ``ownerReferences``."""
+
+    kind: str
+    name: str
+    uid: str
+    api_version: str
+    controller: bool = False
+
+
+class FieldManager(_Wire, frozen=True):
+    """One entry of ``managedFields``: who set which fields."""
+
+    manager: str = ""
+    operation: str = ""
+    fields_v1: dict[str, Any] = msgspec.field(default={}, name="fieldsV1")
+
+
+class Meta(_Wire, frozen=True):
+    """``ObjectMeta`` of a namespaced object."""
+
+    name: str
+    namespace: str
+    uid: str
+    resource_version: str
+    generation: int = 0
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    owner_references: tuple[Owner, ...] = ()
+    managed_fields: tuple[FieldManager, ...] = ()
+
+    @property
+    def holds_replicas(self) -> bool:
+        """Whether the operator has applied ``spec.replicas``."""
+        return any(
+            entry.manager == names.FIELD_MANAGER
+            and entry.operation == "Apply"
+            and "f:replicas" in entry.fields_v1.get("f:spec", ())
+            for entry in self.managed_fields
+        )
+
+
+class Condition(_Wire, frozen=True):
+    """One of an object's conditions."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+
+
+class Waiting(_Wire, frozen=True):
+    """Why a container has not started yet."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class Terminated(_Wire, frozen=True):
+    """How a container ended."""
+
+    exit_code: int = 0
+    reason: str = ""
+
+
+class ContainerState(_Wire, frozen=True):
+    """Where a container is; one of the three at most."""
+
+    waiting: Waiting | None = None
+    running: dict[str, Any] | None = None
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(_Wire, frozen=True):
+    """A container, as the kubelet tells of it."""
+
+    name: str
+    image: str = ""
+    restart_count: int = 0
+    state: ContainerState = ContainerState()
+    last_state: ContainerState = ContainerState()
+
+
+class PodStatus(_Wire, frozen=True):
+    """A pod, as scheduler and kubelet tell of it."""
+
+    phase: str = "Pending"
+    pod_ip: str | None = msgspec.field(default=None, name="podIP")
+    conditions: tuple[Condition, ...] = ()
+    container_statuses: tuple[ContainerStatus, ...] = ()
+    init_container_statuses: tuple[ContainerStatus, ...] = ()
+
+
+class Port(_Wire, frozen=True):
+    """A port that a container declares."""
+
+    container_port: int
+    name: str = ""
+
+
+class Container(_Wire, frozen=True):
+    """A container, as the pod's spec asks for it."""
+
+    name: str
+    ports: tuple[Port, ...] = ()
+
+
+class PodSpec(_Wire, frozen=True):
+    """What a pod asks for."""
+
+    init_containers: tuple[Container, ...] = ()
+
+
+class Pod(_Wire, frozen=True):
+    """A pod."""
+
+    metadata: Meta
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+
+class DeploymentStatus(_Wire, frozen=True):
+    """A Deployment's own account of itself."""
+
+    observed_generation: int = 0
+    replicas: int = 0
+    updated_replicas: int = 0
+    conditions: tuple[Condition, ...] = ()
+
+    def condition(self, kind: str) -> Condition | None:
+        """One condition by its type."""
+        return next((c for c in self.conditions if c.type == kind), None)
+
+
+class DeploymentSpec(_Wire, frozen=True):
+    """What a Deployment asks for."""
+
+    replicas: int = 1
+
+
+class Deployment(_Wire, frozen=True):
+    """A Deployment."""
+
+    metadata: Meta
+    spec: DeploymentSpec = DeploymentSpec()
+    status: DeploymentStatus = DeploymentStatus()
+
+
+class Child(_Wire, frozen=True):
+    """An object of which the metadata alone is read."""
+
+    metadata: Meta
