@@ -1,9 +1,12 @@
-"""What the person who installs the operator decides for all InferenceModels."""
+"""What the person who installs the operator decides."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DEFAULT_POLLER_IMAGE: Final = "inferencemodel/poller:0.1.0"
 DEFAULT_NAMESPACE: Final = "inferencemodel-system"
@@ -11,7 +14,7 @@ DEFAULT_NAMESPACE: Final = "inferencemodel-system"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Settings of the pure builders.
+    """Settings of the pure builders, the same for all InferenceModels.
 
     Those of the poller are part of the pod template, so changing one restarts the serving pods, pod
     by pod. Nothing else of the operator's own release is in there.
@@ -22,3 +25,21 @@ class Settings:
     """Always, IfNotPresent, Never, or None for the cluster's own default."""
     namespace: str = DEFAULT_NAMESPACE
     """The operator's own, from which pollers are asked; part of no pod template."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The command line, parsed: how one process runs, and the settings for its InferenceModels."""
+
+    kubeconfig: Path | None
+    namespaces: tuple[str, ...]
+    """None of them for all."""
+    selector: str | None
+    """Of the labels of the InferenceModels that are served; None for all."""
+    poller_access: str
+    """auto, direct or proxy."""
+    http_port: int
+    """For health and metrics; 0 for none."""
+    lease: tuple[str, str] | None
+    """Namespace and name of the Lease that the replicas share; None for a single one."""
+    settings: Settings

@@ -1,0 +1,263 @@
+"""One replica of the operator: how the parts are wired, started and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import uuid
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+
+from inferencemodel_operator import cluster, health, names, sockets
+from inferencemodel_operator.access import Access
+from inferencemodel_operator.apply import Applier
+from inferencemodel_operator.cache import Cache
+from inferencemodel_operator.cluster import MODELS, OPTIONAL, WATCHED, Cluster
+from inferencemodel_operator.errors import OperatorError
+from inferencemodel_operator.leadership import Leadership
+from inferencemodel_operator.lean import kopf
+from inferencemodel_operator.metrics import Metrics
+from inferencemodel_operator.observe import pollers, watches
+from inferencemodel_operator.observe.feed import Feed
+from inferencemodel_operator.observe.offers import Offers
+from inferencemodel_operator.observe.pollers import Pollers
+from inferencemodel_operator.observe.signs import Signs
+from inferencemodel_operator.observe.watches import ModelWatches
+from inferencemodel_operator.queue import WorkQueue
+from inferencemodel_operator.reconcile import Reconciler
+from inferencemodel_operator.workers import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+    from inferencemodel_operator.observe.objects import Key, Pod
+    from inferencemodel_operator.settings import Options
+
+logger = logging.getLogger(__name__)
+
+CRD_RETRY_SECONDS: Final = 5.0
+
+
+class Operator:
+    """`start` connects it and sets it to work, `wait` returns when it has ended, `stop` ends it.
+
+    As an async context manager it is started at the beginning and stopped at the end.
+    """
+
+    def __init__(self, options: Options) -> None:
+        """Do nothing yet; to be called where an event loop runs."""
+        self._options = options
+        self._metrics = Metrics()
+        self._signs = Signs()
+        self._cache = Cache()
+        self._queue: WorkQueue[Key] = WorkQueue()
+        self._resources = AsyncExitStack()
+        """What is open: connections and the HTTP interface."""
+        self._life: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._in_kopf = False
+        self._kopf_session: aiohttp.ClientSession | None = None
+        self._over = asyncio.Event()
+        """Set to end it; kopf's stop flag."""
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Connect, serve health and metrics, and begin to work in the background.
+
+        Raises:
+            PermanentError: there are no credentials for a cluster.
+            OSError: the port for health and metrics is taken.
+        """
+        access = await asyncio.to_thread(Access, self._options.kubeconfig)
+        async with AsyncExitStack() as resources:
+            await self._wire(access, resources)
+            self._resources = resources.pop_all()
+        self._life = asyncio.create_task(self._live(), name="operator")
+
+    async def wait(self) -> None:
+        """Return when it was told to end, by `stop` or by a signal to the process.
+
+        Raises:
+            Exception: what a part of it failed with; LostLeadershipError among others.
+        """
+        if self._life is not None:
+            await asyncio.shield(self._life)
+
+    async def stop(self) -> None:
+        """End all work, leave the Lease to the next replica, and close all connections."""
+        self._over.set()
+        if self._life is not None:
+            # kopf has to be asked: cancelled, it leaves its own tasks behind.
+            if not self._in_kopf:
+                self._life.cancel()
+            await asyncio.wait([self._life])
+        await self._resources.aclose()
+
+    async def _wire(self, access: Access, resources: AsyncExitStack) -> None:
+        options = self._options
+        self._access = access
+        self._watches = ModelWatches(options.namespaces, self._signs, access.server)
+        count = (len(WATCHED) + len(OPTIONAL)) * max(1, len(options.namespaces))
+        self._pool = await resources.enter_async_context(cluster.connect(access, watches=count))
+        requests = cluster.session(self._pool, self._metrics, access)
+        await resources.enter_async_context(requests)
+        self._leadership = _leadership(options, Cluster(access, requests))
+        self._api = Cluster(
+            access,
+            requests,
+            models=options.selector,
+            may_write=self._leadership.holds if self._leadership else lambda: True,
+        )
+        self._pollers = await self._reach_pollers(access, resources)
+        offers = Offers(self._api)
+        self._feed = Feed(
+            self._api,
+            self._cache,
+            self._queue,
+            self._pollers,
+            self._watches,
+            self._signs,
+            offers,
+            options.namespaces,
+        )
+        applier = Applier(self._api, self._cache, offers)
+        self._reconciler = Reconciler(
+            self._api, self._cache, self._queue, applier, options.settings
+        )
+        self._workers = Workers(self._queue, self._reconciler.reconcile, self._metrics)
+        await resources.enter_async_context(
+            health.serve(options.http_port, self._signs, self._feed, self._metrics, self._refresh)
+        )
+
+    async def _reach_pollers(self, access: Access, resources: AsyncExitStack) -> Pollers:
+        chosen = self._options.poller_access
+        proxied = chosen == "proxy" or (chosen == "auto" and not access.in_cluster)
+        session = await resources.enter_async_context(_poll_session(access, proxied=proxied))
+        address: Callable[[Pod], str] = pollers.direct
+        if proxied:
+            address = lambda pod: pollers.proxied(access.server, pod)  # noqa: E731
+        return Pollers(session, address, self._cache.reports, self._queue.add, self._metrics)
+
+    async def _live(self) -> None:
+        await _wait_for_crd(self._api)
+        self._begin()
+        self._in_kopf = True
+        options = self._options
+        try:
+            await kopf.operator(
+                registry=self._handlers(),
+                settings=watches.settings(options.selector),
+                clusterwide=not options.namespaces,
+                namespaces=options.namespaces,
+                stop_flag=self._over,
+                # For peering, which is off; kopf's own guess fails for a user without a name.
+                identity=names.FIELD_MANAGER,  # type: ignore[arg-type]  # a str by a private type
+            )
+        finally:
+            await self._end()
+            # kopf closes only a session that it came to use.
+            if self._kopf_session is not None:
+                await self._kopf_session.close()
+        for task in self._tasks:
+            if not task.cancelled():
+                task.result()
+
+    def _handlers(self) -> kopf.OperatorRegistry:
+        handlers = watches.registry(self._feed.event)
+
+        async def log_in(**_: object) -> kopf.AiohttpSession:
+            # kopf closes a session that is refused; the pool below it stays open.
+            session = cluster.session(self._pool, self._watches, self._metrics, self._access)
+            self._kopf_session = session
+            return kopf.AiohttpSession(server=self._access.server, aiohttp_session=session)
+
+        async def end(**_: object) -> None:
+            # kopf takes every task that is younger than itself for its own, and waits for it.
+            await self._end()
+
+        kopf.on.login(registry=handlers)(log_in)
+        kopf.on.cleanup(registry=handlers)(end)
+        return handlers
+
+    def _begin(self) -> None:
+        """Start the parts that never end by themselves; where one fails, all end."""
+        parts = {"feed": self._feed.run(), "work": self._work()}
+        if self._leadership is not None:
+            parts["leadership"] = self._leadership.run()
+        self._tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
+        for task in self._tasks:
+            task.add_done_callback(lambda _: self._over.set())
+
+    async def _end(self) -> None:
+        self._queue.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._pollers.close()
+        if self._leadership is not None:
+            await self._leadership.release()
+
+    async def _work(self) -> None:
+        """Reconcile from the moment that this replica leads and knows all that there is."""
+        if self._leadership is not None:
+            await self._leadership.acquired.wait()
+        await self._feed.complete.wait()
+        self._pollers.start(self._cache.served_pods())
+        self._metrics.leading.set(1)
+        await self._workers.run()
+
+    def _refresh(self) -> None:
+        """Bring the gauges up to date."""
+        metrics = self._metrics
+        metrics.queue_depth.set(len(self._queue))
+        metrics.queue_waiting.set(self._queue.waiting)
+        metrics.queue_working.set(self._queue.working)
+        for resource, age in self._signs.ages():
+            metrics.watch_age.labels(resource.plural).set(age)
+        states = list(self._reconciler.ready_states())
+        for state in ("True", "False", "Unknown"):
+            metrics.models.labels(state).set(states.count(state))
+
+
+def _leadership(options: Options, api: Cluster) -> Leadership | None:
+    if options.lease is None:
+        return None
+    namespace, name = options.lease
+    replica = os.environ.get("POD_NAME") or socket.gethostname()
+    return Leadership(api, namespace, name, f"{replica}_{uuid.uuid4().hex[:8]}")
+
+
+def _poll_session(access: Access, *, proxied: bool) -> aiohttp.ClientSession:
+    # One connection for each pod, held open by its long poll: a pool's limit would starve them.
+    context = access.ssl_context() if proxied else True
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=context, socket_factory=sockets.open_watched),
+        middlewares=(access,) if proxied else (),
+        headers={"User-Agent": cluster.USER_AGENT},
+    )
+
+
+async def _wait_for_crd(api: Cluster) -> None:
+    logged = False
+    while True:
+        try:
+            if await api.offers(MODELS):
+                return
+            problem = "the CRD of InferenceModel is not installed; kubectl apply -f crds/"
+        except OperatorError as error:
+            problem = str(error)
+        if not logged:
+            logger.warning("waiting: %s", problem)
+        logged = True
+        await asyncio.sleep(CRD_RETRY_SECONDS)

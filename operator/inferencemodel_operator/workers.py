@@ -1,0 +1,82 @@
+"""The workers: each takes a key from the queue, has it reconciled, and judges how that went."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from inferencemodel_operator.errors import PermanentError, TransientError
+from inferencemodel_operator.logs import about
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from inferencemodel_operator.metrics import Metrics
+    from inferencemodel_operator.observe.objects import Key
+    from inferencemodel_operator.queue import WorkQueue
+
+logger = logging.getLogger(__name__)
+
+WORKERS: Final = 16
+QUIET_RETRIES: Final = 4
+"""The failure in a row of one InferenceModel that is worth a warning."""
+
+
+class Workers:
+    """Keeps the queue empty."""
+
+    def __init__(
+        self,
+        queue: WorkQueue[Key],
+        reconcile: Callable[[Key], Awaitable[None]],
+        metrics: Metrics,
+    ) -> None:
+        """Take no key yet.
+
+        Args:
+            queue: gets back what failed, to be tried again with backoff.
+            reconcile: one pass over one InferenceModel.
+            metrics: counts the outcomes.
+        """
+        self._queue = queue
+        self._reconcile = reconcile
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Take key after key, so many at a time; ends only by being cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(WORKERS):
+                group.create_task(self._work(), name=f"worker {number}")
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.get()
+            try:
+                with self._metrics.reconcile_seconds.time():
+                    outcome = await self._attempt(key)
+            finally:
+                self._queue.done(key)
+            self._metrics.reconciles.labels(outcome).inc()
+
+    async def _attempt(self, key: Key) -> str:
+        """One pass; the outcome for the metric."""
+        try:
+            await self._reconcile(key)
+        except TransientError as error:
+            self._queue.retry(key, at_least=getattr(error, "retry_after", 0.0))
+            if self._queue.failures(key) == QUIET_RETRIES:
+                logger.warning("still trying: %s", error, extra=about(key))
+            return "retried"
+        except PermanentError as error:
+            # Not even the status could be written: the CRD is of another release, say.
+            delay = self._queue.retry(key)
+            logger.error("%s; again in %.1f s", error, delay, extra=about(key))  # noqa: TRY400
+            return "failed"
+        except Exception:
+            # One InferenceModel's surprise must not stop the others.
+            delay = self._queue.retry(key)
+            logger.exception("unexpected; trying again in %.1f s", delay, extra=about(key))
+            return "failed"
+        self._queue.forget(key)
+        return "done"

@@ -1,0 +1,124 @@
+"""The operator as an object: it starts, works, ends when a part ends, and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+
+from inferencemodel_operator.errors import LostLeadershipError
+from inferencemodel_operator.leadership import Leadership
+from inferencemodel_operator.process import Operator
+from inferencemodel_operator.settings import Options, Settings
+from tests.support import api_double
+from tests.support.api_double import ApiDouble
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
+
+MODELS = "/apis/inferencemodel.dev/v1alpha1/inferencemodels"
+
+
+@pytest.fixture
+def api() -> Iterator[ApiDouble]:
+    with api_double.serve(ApiDouble()) as double:
+        yield double
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free: int = probe.getsockname()[1]
+    return free
+
+
+def options(
+    api: ApiDouble, folder: Path, port: int, *, lease: tuple[str, str] | None = None
+) -> Options:
+    return Options(
+        kubeconfig=api_double.kubeconfig(folder, api.url, {"token": "t"}),
+        namespaces=(),
+        selector=None,
+        poller_access="direct",
+        http_port=port,
+        lease=lease,
+        settings=Settings(),
+    )
+
+
+async def until(holds: Callable[[], bool | Awaitable[bool]], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        answer = holds()
+        if answer if isinstance(answer, bool) else await answer:
+            return
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        await asyncio.sleep(0.02)
+
+
+async def get(port: int, path: str) -> int:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}{path}") as response,
+    ):
+        return response.status
+
+
+async def is_ready(port: int) -> bool:
+    return await get(port, "/readyz") == 200
+
+
+async def test_it_works_until_it_is_stopped_and_leaves_nothing_behind(
+    api: ApiDouble, tmp_path: Path, port: int
+) -> None:
+    before = asyncio.all_tasks()
+    operator = Operator(options(api, tmp_path, port))
+    await operator.start()
+    await until(lambda: is_ready(port), "the operator to be ready")
+    await until(lambda: api.requests[f"watch {MODELS}"] > 0, "kopf's watch")
+    await operator.stop()
+    await operator.wait()
+    assert asyncio.all_tasks() <= before
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await get(port, "/livez")
+
+
+async def test_it_can_be_stopped_while_it_waits_for_its_crd(
+    api: ApiDouble, tmp_path: Path, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.has_crd = False
+    async with Operator(options(api, tmp_path, port)):
+        await until(lambda: "kubectl apply -f crds/" in caplog.text, "the advice")
+        assert await get(port, "/livez") == 200
+        assert await get(port, "/readyz") == 503
+
+
+async def test_it_ends_with_the_reason_when_one_of_its_parts_ends(
+    api: ApiDouble, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lose(_: Leadership) -> None:
+        raise LostLeadershipError("Lease system/operator", "another")
+
+    monkeypatch.setattr(Leadership, "run", lose)
+    operator = Operator(options(api, tmp_path, port, lease=("system", "operator")))
+    await operator.start()
+    with pytest.raises(LostLeadershipError, match="another holds it"):
+        await operator.wait()
+    await operator.stop()
+
+
+async def test_a_start_that_fails_closes_what_it_had_opened(
+    api: ApiDouble, tmp_path: Path, port: int
+) -> None:
+    # An aiohttp session that is left open is a ResourceWarning, which is an error here.
+    with socket.create_server(("0.0.0.0", port)):
+        operator = Operator(options(api, tmp_path, port))
+        with pytest.raises(OSError, match="address"):
+            await operator.start()
+        await operator.stop()
