@@ -12,20 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 import orjson
 
-from inferencemodel_operator import names, sockets
-from inferencemodel_operator.errors import (
-    ApiUnavailableError,
-    ConflictError,
-    ExpiredError,
-    NotLeadingError,
-    RefusedError,
-    TransientError,
-)
+from inferencemodel_operator import answers, names, sockets
+from inferencemodel_operator.answers import Target
+from inferencemodel_operator.errors import ApiUnavailableError, NotFoundError, NotLeadingError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
-    from aiohttp import ClientResponse
     from aiohttp.client_middlewares import ClientMiddlewareType
 
     from inferencemodel_operator.access import Access
@@ -39,7 +32,6 @@ HANDOVER_MANAGER: Final = f"{names.FIELD_MANAGER}-handover"
 CONNECTIONS: Final = 24
 """The most connections for requests; watches come on top."""
 REQUEST_TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
-LONGEST_RETRY_AFTER: Final = 60.0
 PAGE_SIZE: Final = 100
 WATCH_SECONDS: Final = 240
 """After about so long the API server ends a watch, and the next goes on where it was."""
@@ -82,6 +74,13 @@ class Resource:
             path += f"/namespaces/{namespace}"
         path += f"/{self.plural}"
         return path if name is None else f"{path}/{name}"
+
+    def target(
+        self, verb: str, namespace: str | None, name: str | None = None, *, subresource: str = ""
+    ) -> Target:
+        """What a request is about, for messages."""
+        about = "/".join(part for part in (namespace, name) if part is not None)
+        return Target(verb=verb, kind=self.kind, name=about, subresource=subresource)
 
 
 MODELS: Final = Resource(names.API_VERSION, names.KIND, names.PLURAL)
@@ -132,21 +131,13 @@ WATCHED: Final = (
 )
 """Watched always."""
 
-_PASSING: Final = (
-    "is being terminated",
-    "custom resource definition is terminating",
-    # An API server looks only now and then which kinds there are.
-    "cannot find RESTMapping",
-)
-"""Words of a refusal (403) that waiting heals."""
-
 
 class Cluster:
     """Requests to one API server.
 
     Every method raises ApiUnavailableError when the server can't be asked or asks to come later,
     TransientError when the object changed under the request, and RefusedError when the server
-    refuses the content.
+    refuses the content (see ``answers``).
     """
 
     def __init__(
@@ -173,26 +164,31 @@ class Cluster:
     async def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
         """Read one object; None when there is none."""
         try:
-            return await self._json("GET", resource.path(namespace, name))
-        except _NotFoundError:
+            return await self._json(
+                "GET", resource.path(namespace, name), resource.target("get", namespace, name)
+            )
+        except NotFoundError:
             return None
 
     async def offers(self, resource: Resource) -> bool:
         """Whether the API server knows the kind."""
         try:
-            found = await self._json("GET", resource.path(None).rpartition("/")[0])
-        except _NotFoundError:
+            found = await self._json(
+                "GET", resource.path(None).rpartition("/")[0], resource.target("discover", None)
+            )
+        except NotFoundError:
             return False
         return any(known["name"] == resource.plural for known in found["resources"])
 
     async def list(self, resource: Resource, namespace: str | None) -> AsyncIterator[Object]:
         """Read all objects of a kind as of one moment: the pages of the list."""
+        path, target = resource.path(namespace), resource.target("list", namespace)
         query = {"limit": str(PAGE_SIZE)}
         labels = self._selector(resource)
         if labels is not None:
             query["labelSelector"] = labels
         while True:
-            page = await self._json("GET", resource.path(namespace), query=query)
+            page = await self._json("GET", path, target, query=query)
             yield page
             token = page["metadata"].get("continue")
             if not token:
@@ -217,24 +213,25 @@ class Cluster:
         labels = self._selector(resource)
         if labels is not None:
             query["labelSelector"] = labels
-        path = resource.path(namespace)
+        target = resource.target("watch", namespace)
         try:
             async with self._session.get(
-                self._server + path, params=query, timeout=WATCH_TIMEOUT
+                self._server + resource.path(namespace), params=query, timeout=WATCH_TIMEOUT
             ) as response:
                 if response.status >= HTTPStatus.BAD_REQUEST:
-                    raise _error("WATCH", path, response, await response.read(), None)
+                    found = answers.status(response.status, await response.read())
+                    raise answers.error(target, found)
                 rest = b""
                 async for chunk in response.content.iter_any():
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
                         event = orjson.loads(line)
                         if event["type"] == "ERROR":
-                            raise _watch_error(path, event["object"])
+                            raise answers.error(target, _status(event["object"]))
                         yield event["type"], event["object"]
         except (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError) as error:
             raise ApiUnavailableError(
-                f"WATCH {path}: {error or type(error).__name__}; trying again"
+                f"{target}: {error or type(error).__name__}; trying again"
             ) from error
 
     async def apply(
@@ -257,10 +254,12 @@ class Cluster:
         """
         precondition = {"resourceVersion": NO_VERSION} if uid is None else {"uid": uid}
         metadata = {**wanted["metadata"], **precondition}
-        path = resource.path(metadata["namespace"], metadata["name"])
+        namespace, name = metadata["namespace"], metadata["name"]
+        path = resource.path(namespace, name)
         return await self._json(
             "PATCH",
             f"{path}/{subresource}" if subresource else path,
+            resource.target("apply", namespace, name, subresource=subresource),
             query={"fieldManager": names.FIELD_MANAGER, "force": "true"},
             body={**wanted, "metadata": metadata},
             content_type="application/apply-patch+yaml",
@@ -281,6 +280,7 @@ class Cluster:
         return await self._json(
             "PATCH",
             resource.path(namespace, name),
+            resource.target("apply", namespace, name),
             query={"fieldManager": HANDOVER_MANAGER},
             body={
                 "apiVersion": resource.api_version,
@@ -305,11 +305,12 @@ class Cluster:
             return await self._json(
                 "PATCH",
                 resource.path(namespace, name),
+                resource.target("annotate", namespace, name),
                 query={"fieldManager": names.FIELD_MANAGER},
                 body={"metadata": {"uid": uid, "annotations": dict(annotations)}},
                 content_type="application/merge-patch+json",
             )
-        except _NotFoundError:
+        except NotFoundError:
             return None
 
     async def create(self, resource: Resource, wanted: Object) -> Object:
@@ -318,7 +319,13 @@ class Cluster:
         Raises:
             ConflictError: there is one of that name.
         """
-        return await self._json("POST", resource.path(wanted["metadata"]["namespace"]), body=wanted)
+        namespace, name = wanted["metadata"]["namespace"], wanted["metadata"]["name"]
+        return await self._json(
+            "POST",
+            resource.path(namespace),
+            resource.target("create", namespace, name),
+            body=wanted,
+        )
 
     async def replace(self, resource: Resource, wanted: Object) -> Object:
         """Replace an object as it was read.
@@ -326,17 +333,25 @@ class Cluster:
         Raises:
             ConflictError: it was changed since.
         """
-        metadata = wanted["metadata"]
+        namespace, name = wanted["metadata"]["namespace"], wanted["metadata"]["name"]
         return await self._json(
-            "PUT", resource.path(metadata["namespace"], metadata["name"]), body=wanted
+            "PUT",
+            resource.path(namespace, name),
+            resource.target("replace", namespace, name),
+            body=wanted,
         )
 
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
         """Delete just this object; no error when it is gone already."""
         body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
         try:
-            await self._json("DELETE", resource.path(namespace, name), body=body)
-        except _NotFoundError:
+            await self._json(
+                "DELETE",
+                resource.path(namespace, name),
+                resource.target("delete", namespace, name),
+                body=body,
+            )
+        except NotFoundError:
             return
 
     def _selector(self, resource: Resource) -> str | None:
@@ -346,13 +361,14 @@ class Cluster:
         self,
         method: str,
         path: str,
+        target: Target,
         *,
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
         content_type: str = "application/json",
     ) -> Object:
         if method != "GET" and not self._may_write():
-            raise NotLeadingError(f"{method} {path}: not sent, for another replica may lead")
+            raise NotLeadingError(f"{target}: not sent, for another replica may lead")
         try:
             async with self._session.request(
                 method,
@@ -365,65 +381,19 @@ class Cluster:
                 answer = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiUnavailableError(
-                f"{method} {path}: {error or type(error).__name__}; trying again"
+                f"{target}: {error or type(error).__name__}; trying again"
             ) from error
         if response.status >= HTTPStatus.BAD_REQUEST:
-            raise _error(method, path, response, answer, body)
+            found = answers.status(response.status, answer)
+            raise answers.error(target, found, response.headers.get("Retry-After", ""))
         decoded: Object = orjson.loads(answer)
         return decoded
 
 
-class _NotFoundError(TransientError):
-    """There is no such object, or its namespace is going away."""
-
-
-def _error(
-    method: str, path: str, response: ClientResponse, answer: bytes, body: Object | None
-) -> Exception:
-    try:
-        message = str(orjson.loads(answer)["message"])
-    except (ValueError, KeyError, TypeError):
-        message = answer[:200].decode(errors="replace")
-    status = response.status
-    if status == HTTPStatus.GONE:
-        return ExpiredError(f"{method} {path}: {message}; listing anew")
-    if status == HTTPStatus.NOT_FOUND:
-        return _NotFoundError(f"{method} {path}: {message}")
-    if status == HTTPStatus.CONFLICT:
-        return ConflictError(f"{method} {path}: {message}; looking again")
-    if status == HTTPStatus.FORBIDDEN and any(words in message for words in _PASSING):
-        return TransientError(f"{method} {path}: {message}; looking again")
-    if status in (HTTPStatus.FORBIDDEN, HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
-        kind = str((body or {}).get("kind") or path.rsplit("/", 2)[-2])
-        return RefusedError(kind, path.rsplit("/", 1)[-1], message, _fix(message))
-    return ApiUnavailableError(
-        f"{method} {path}: {status} {message}; trying again",
-        retry_after=_seconds(response.headers.get("Retry-After", "")),
-    )
-
-
-def _seconds(retry_after: str) -> float:
-    """What a server asks for, within reason; it may name a date, too, but none of these does."""
-    return min(LONGEST_RETRY_AFTER, float(retry_after)) if retry_after.isdecimal() else 0.0
-
-
-def _watch_error(path: str, status: Object) -> Exception:
-    message = f"WATCH {path}: {status.get('message')}"
-    if status.get("code") == HTTPStatus.GONE:
-        return ExpiredError(f"{message}; listing anew")
-    return ApiUnavailableError(f"{message}; trying again")
-
-
-def _fix(message: str) -> str:
-    if "field is immutable" in message:
-        return "delete it, and the operator creates it as it is wanted now"
-    if "exceeded quota" in message:
-        return "raise the namespace's ResourceQuota or ask for less"
-    if "cannot" in message and "resource" in message:
-        return "give the operator's service account this right (manifests/base/rbac.yaml)"
-    if "denied the request" in message or "admission" in message.lower():
-        return "satisfy the admission policy named here, or exempt the namespace from it"
-    return "correct the field of the InferenceModel that this comes from"
+def _status(event: Object) -> answers.Status:
+    """The Status that an ERROR event of a watch carries."""
+    code = event.get("code")
+    return answers.status(code if isinstance(code, int) else 500, orjson.dumps(event))
 
 
 @asynccontextmanager

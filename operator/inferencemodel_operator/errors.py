@@ -7,11 +7,14 @@ OperatorError
 │   ├── NameConflictError       an object of a child's name belongs to somebody else
 │   ├── LostLeadershipError     another replica of the operator leads, or soon may
 │   ├── NotOfferedError         the API server doesn't know a child's kind
-│   └── RefusedError            the API server refuses a child as it is (quota, admission, schema)
+│   ├── RefusedError            the API server refuses a child as it is (quota, admission, schema)
+│   └── StatusRefusedError      the API server refuses the status
 └── TransientError              heals by waiting: retried with backoff and jitter
     ├── ApiUnavailableError     the API server can't be asked, or asks to come later
     ├── ConflictError           the object is not, or no longer, the one that was meant
     ├── ExpiredError            the API server no longer has what came after a version
+    ├── NamespaceTerminatingError  the namespace is being deleted, and what is in it
+    ├── NotFoundError           there is no such object, kind or namespace
     ├── NotLeadingError         this replica of the operator may not write
     └── PollerUnavailableError  a pod's poller can't be asked
 
@@ -76,6 +79,23 @@ class RefusedError(PermanentError):
         super().__init__(f"{kind} {name} was refused by the API server: {problem}; {fix}")
         self.kind = kind
         self.name = name
+        """NAMESPACE/NAME."""
+
+
+class StatusRefusedError(PermanentError):
+    """The API server refused an InferenceModel's status, which nobody but the operator writes.
+
+    Unless admission has denied it, the installed CRD is of another release than the operator.
+    """
+
+    def __init__(self, name: str, problem: str, fix: str | None = None) -> None:
+        mend = fix or (
+            "install the CRD of the operator's own release (crds/inferencemodel.yaml): the one "
+            "that is installed does not know what this operator reports"
+        )
+        super().__init__(
+            f"the status of InferenceModel {name} was refused by the API server: {problem}; {mend}"
+        )
 
 
 class LostLeadershipError(PermanentError):
@@ -109,6 +129,14 @@ class ApiUnavailableError(TransientError):
         super().__init__(problem)
         self.retry_after = retry_after
         """Seconds that the API server asked to wait."""
+
+
+class NamespaceTerminatingError(TransientError):
+    """The namespace is being deleted: nothing new is let in, and what is there goes."""
+
+
+class NotFoundError(TransientError):
+    """There is no such object, kind or namespace."""
 
 
 class NotLeadingError(TransientError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from inferencemodel_operator import names
 from inferencemodel_operator.children import batching, pod
@@ -12,6 +12,11 @@ from inferencemodel_operator.record import TARGET_KEY
 if TYPE_CHECKING:
     from inferencemodel_operator.settings import Settings
     from inferencemodel_operator.spec import InferenceModel, Model, Source
+
+RESOURCES: Final[Manifest] = {
+    "requests": {"cpu": "20m", "memory": "128Mi"},
+    "limits": {"memory": "512Mi"},
+}
 
 
 def container(model: InferenceModel, settings: Settings) -> Manifest:
@@ -31,10 +36,7 @@ def container(model: InferenceModel, settings: Settings) -> Manifest:
         # A day of waiting for a first version; a poller that hung instead is then started anew.
         startupProbe=_probe("/startupz", periodSeconds=1, failureThreshold=86400),
         livenessProbe=_probe("/livez", periodSeconds=10, failureThreshold=6),
-        resources={
-            "requests": {"cpu": "20m", "memory": "128Mi"},
-            "limits": {"memory": "512Mi"},
-        },
+        resources=RESOURCES,
         securityContext=pod.CONTAINER_SECURITY,
         volumeMounts=_mounts(model),
     )
