@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from inferencemodel_operator import names, versions
+from inferencemodel_operator import names, refusals, versions
+from inferencemodel_operator.answers import MESSAGE_LIMIT
 from inferencemodel_operator.conditions import Reason, reason_of
 from inferencemodel_operator.errors import (
     InvalidModelError,
@@ -62,11 +63,9 @@ def _not_ready(seen: Observed) -> tuple[Reason, str]:
     refused = seen.deployment.condition("ReplicaFailure") if seen.deployment else None
     if refused is not None and refused.status == "True":
         # The message starts with the name of a pod that never was: another one at each attempt.
-        _, _, refusal = refused.message.rpartition(" is forbidden: ")
-        return Reason.PODS_REFUSED, (
-            f"the API server refuses the pods: {refusal}; raise the namespace's quota, or satisfy "
-            "the policy named here"
-        )
+        refusal = refusals.brief(refusals.reason(refused.message), MESSAGE_LIMIT)
+        fix = refusals.fix(refused.message) or "change what is named here"
+        return Reason.PODS_REFUSED, f"the API server refuses the pods: {refusal}; {fix}"
     troubled = next((pod for pod in seen.pods if pod.trouble is not None), None)
     if troubled is not None and troubled.trouble is not None:
         return reason_of(troubled.trouble), troubled.message
@@ -247,7 +246,7 @@ def reconciling(
         )
     for problem in seen.problems:
         if isinstance(problem, TransientError):
-            return Verdict("True", Reason.APPLYING, "not all children could be applied; retrying")
+            return Verdict("True", Reason.APPLYING, f"not everything is applied yet: {problem}")
     if not _rolled_out(seen):
         return Verdict(
             "True", Reason.ROLLING_OUT, "the Deployment is on its way to the wanted pods"

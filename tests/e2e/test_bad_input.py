@@ -192,7 +192,7 @@ def test_pods_that_the_namespace_refuses_are_told_and_come_when_it_takes_them(
     served.until(lambda obj: condition(obj, "Ready")["reason"] == "PodsRefused", what="PodsRefused")
     message = condition(served.get(), "Ready")["message"]
     assert "exceeded quota: no-pods" in message
-    assert "raise the namespace's quota" in message
+    assert "raise the namespace's ResourceQuota" in message
 
     served.kubectl("delete", "resourcequota", "no-pods")
     served.until_active(1, replicas=1)
