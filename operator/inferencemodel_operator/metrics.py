@@ -80,6 +80,11 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.assignments_repeated = Counter(
+            f"{prefix}_assignments_repeated_total",
+            "How often a pod was told again what to serve, because its poller had not heard it",
+            registry=self.registry,
+        )
         self.watch_age = Gauge(
             f"{prefix}_watch_age_seconds",
             "Time since a watch last gave a sign of life",

@@ -22,6 +22,8 @@ DESIRED_HASH_ANNOTATION: Final = f"{GROUP}/desired-hash"
 """On children: the hash of what was last applied."""
 TARGET_VERSION_ANNOTATION: Final = f"{GROUP}/target-version"
 """On pods: the version (decimal) that this pod is to serve. Never in the pod template."""
+ASSIGNMENT_ATTEMPT_ANNOTATION: Final = f"{GROUP}/assignment-attempt"
+"""On pods: a counter, raised where the poller has not heard what it is to serve."""
 STORAGE_URI_ANNOTATION: Final = f"{GROUP}/storage-uri"
 """On pods, by their template: the source that the pod's poller brings versions from."""
 

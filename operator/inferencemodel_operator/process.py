@@ -133,7 +133,7 @@ class Operator:
         )
         applier = Applier(self._api, self._cache, offers)
         self._reconciler = Reconciler(
-            self._api, self._cache, self._queue, applier, options.settings
+            self._api, self._cache, self._queue, applier, options.settings, self._metrics
         )
         self._workers = Workers(self._queue, self._reconciler.reconcile, self._metrics)
         await resources.enter_async_context(

@@ -12,6 +12,7 @@ import orjson
 
 from inferencemodel_operator import events, names, status, versions
 from inferencemodel_operator.apply import RECHECK_SECONDS
+from inferencemodel_operator.assignments import AssignmentWatch
 from inferencemodel_operator.children import children
 from inferencemodel_operator.cluster import (
     CONFIG_MAPS,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from inferencemodel_operator.cache import Cache
     from inferencemodel_operator.children.manifest import Manifest
     from inferencemodel_operator.cluster import Cluster
+    from inferencemodel_operator.metrics import Metrics
     from inferencemodel_operator.observe.objects import Child, Deployment, Key, Model, Pod
     from inferencemodel_operator.queue import WorkQueue
     from inferencemodel_operator.settings import Settings
@@ -56,6 +58,7 @@ class _Memory(msgspec.Struct):
     """What spares work for one InferenceModel; losing it costs nothing but that work."""
 
     crashes: CrashWatch
+    assignments: AssignmentWatch
     next_status: float = 0.0
     taken: tuple[bytes, bytes] | None = None
     """A status that the API server took as something else (its CRD is of another release, say),
@@ -74,12 +77,14 @@ class Reconciler:
         queue: WorkQueue[Key],
         applier: Applier,
         settings: Settings,
+        metrics: Metrics,
     ) -> None:
         self._cluster = cluster
         self._cache = cache
         self._queue = queue
         self._applier = applier
         self._settings = settings
+        self._metrics = metrics
         self._memories: dict[Key, _Memory] = {}
 
     def ready_states(self) -> Iterable[str]:
@@ -98,7 +103,7 @@ class Reconciler:
             self._memories.pop(key, None)
             self._applier.forget(key)
             return
-        memory = self._memories.setdefault(key, _Memory(crashes=CrashWatch()))
+        memory = self._memories.setdefault(key, _Memory(CrashWatch(), AssignmentWatch()))
         if model.model is None:
             await self._report_invalid(model, memory)
             return
@@ -108,7 +113,7 @@ class Reconciler:
             record = self._decide(model, model.model, record, memory)
         wanted = children(model.model, record, self._settings)
         if active:
-            done, problems = await self._apply(model, model.model, record, wanted)
+            done, problems = await self._apply(model, model.model, record, wanted, memory)
             if done:
                 logger.info("%s", ", ".join(done), extra=about(key))
             if done and not problems and len(self._queue):
@@ -165,6 +170,7 @@ class Reconciler:
         typed: InferenceModel,
         record: VersionsRecord,
         wanted: tuple[Manifest, ...],
+        memory: _Memory,
     ) -> tuple[list[str], list[OperatorError]]:
         """Write what differs: the pods' annotations first, for they are what pollers wait for.
 
@@ -172,12 +178,10 @@ class Reconciler:
             What was done to children, in words, and what stood in the way.
         """
         kept = {(child["kind"], child["metadata"]["name"]) for child in wanted}
+        pods = [pod for pod in self._pods(model) if _has_source(pod, typed)]
+        memory.assignments.keep(pods)
         work = [
-            *(
-                self._annotate(pod, record.target)
-                for pod in self._pods(model)
-                if _has_source(pod, typed)
-            ),
+            *(self._annotate(pod, record, memory.assignments) for pod in pods),
             *(self._ensure(model, child) for child in wanted),
             *(
                 self._remove(model, child)
@@ -196,15 +200,29 @@ class Reconciler:
                 raise outcome
         return done, problems
 
-    async def _annotate(self, pod: Pod, target: int | None) -> None:
-        if target is None or pod.target == str(target):
+    async def _annotate(
+        self, pod: Pod, record: VersionsRecord, assignments: AssignmentWatch
+    ) -> None:
+        if record.target is None:
             return
+        assignment = {names.TARGET_VERSION_ANNOTATION: str(record.target)}
+        telling = assignments.look(pod, assignment, self._report_of(pod))
+        if telling.after is not None:
+            self._queue.add_after(pod.key, telling.after)
+        if not telling.annotations:
+            return
+        if telling.repeated:
+            self._metrics.assignments_repeated.inc()
+            logger.log(
+                logging.INFO if telling.after else logging.WARNING,
+                "pod %s has not heard that it is to serve version %d: told again%s",
+                pod.name,
+                record.target,
+                "" if telling.after else " for the last time; look at its node's kubelet",
+                extra=about(pod.key),
+            )
         answer = await self._cluster.annotate(
-            PODS,
-            pod.namespace,
-            pod.name,
-            uid=pod.uid,
-            annotations={names.TARGET_VERSION_ANNOTATION: str(target)},
+            PODS, pod.namespace, pod.name, uid=pod.uid, annotations=telling.annotations
         )
         if answer is not None:
             self._cache.put(PODS, answer)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.support import crd
 from tests.support.kubectl import Kubectl, Object
+from tests.support.kubelet import Kubelet
 from tests.support.operators import Operator
 from tests.support.pods import SimulatedPod, StubPoller
 from tests.support.waiting import eventually
@@ -29,6 +30,7 @@ class Model:
     kubectl: Kubectl
     name: str = field(default_factory=lambda: f"model-{next(_numbers)}")
     pods: list[SimulatedPod] = field(default_factory=list)
+    kubelet: Kubelet | None = None
 
     def apply(self, **spec: Any) -> Model:
         """``kubectl apply`` it; a repeated call replaces the spec."""
@@ -97,6 +99,8 @@ class Model:
         """One more running pod."""
         pod = SimulatedPod(self.kubectl, self.name, f"{self.name}-pod-{len(self.pods) + 1}")
         self.pods.append(pod)
+        if self.kubelet is not None:
+            self.kubelet.run(pod.name, pod.poller)
         return pod.create(ready=ready)
 
     def pollers(self) -> list[StubPoller]:
@@ -131,11 +135,12 @@ class World:
     namespace: str
     kubectl: Kubectl
     operator: Operator
+    kubelet: Kubelet
 
     @contextmanager
     def model(self, **spec: Any) -> Iterator[Model]:
         """An InferenceModel that ends with the block; not yet applied without a spec."""
-        made = Model(self.kubectl)
+        made = Model(self.kubectl, kubelet=self.kubelet)
         try:
             yield made.apply(**spec) if spec else made
         finally:
@@ -158,5 +163,5 @@ def world(api: Api) -> Iterator[World]:
     """The CRD, a namespace and an operator."""
     with crd.installed(api) as namespace:
         kubectl = Kubectl(api.program, api.kubeconfig, namespace)
-        with Operator(api.kubeconfig, (namespace,)) as operator:
-            yield World(api, namespace, kubectl, operator)
+        with Kubelet(kubectl) as kubelet, Operator(api.kubeconfig, (namespace,)) as operator:
+            yield World(api, namespace, kubectl, operator, kubelet)

@@ -360,6 +360,20 @@ def test_each_change_is_one_event(here: World) -> None:
         ]
 
 
+def test_a_pod_that_has_not_heard_what_it_is_to_serve_is_told_again(here: World) -> None:
+    with serving(here, replicas=3) as model:
+        one, deaf, three = model.pods
+        deaf.poller.misses = 1
+        one.poller.tell(told({1: AVAILABLE, 2: FETCHED}, target=1))
+        until_told(model, 2)
+
+        eventually(lambda: deaf.poller.target == 2, what="version 2 heard of", within=20)
+
+        here.operator.until_quiet()
+        assert [pod.attempt for pod in (one, deaf, three)] == [None, "1", None]
+        assert "assignments_repeated_total 1.0" in here.operator.get("/metrics")
+
+
 def test_a_suspended_resource_moves_no_pod_but_tells_what_is(here: World) -> None:
     with serving(here, replicas=1) as model:
         model.patch(suspend=True)

@@ -42,6 +42,9 @@ class StubPoller:
         self._number = 0
         self._status = PollerStatus(revision="", model="m", source=SourceStatus(uri="gs://b/m"))
         self._server: ThreadingHTTPServer | None = None
+        self._heard: str | None = None
+        self.misses = 0
+        """How many changes of what the pod is told it does not hear of before another write."""
 
     def start(self) -> None:
         """Listen."""
@@ -90,6 +93,23 @@ class StubPoller:
             self._number += 1
             self._status = msgspec.structs.replace(told, revision=f"stub-{self._number}")
             self._changed.notify_all()
+
+    @property
+    def target(self) -> int | None:
+        """The version that it says it was told to serve."""
+        return self._status.target
+
+    def hear(self, target: str | None) -> None:
+        """Take in what the pod is told; a poller says it from then on."""
+        with self._changed:
+            if target in (None, self._heard):
+                return
+            if self.misses:
+                self.misses -= 1
+                return
+            self._heard = target
+            report = msgspec.structs.replace(self._status, target=int(str(target)))
+        self.tell(report)
 
     def answer(self, after: str, timeout: str) -> bytes | None:
         """One answer, at the latest after ``timeout`` seconds; None once it is stopped."""
@@ -213,10 +233,18 @@ class SimulatedPod:
     @property
     def target(self) -> str | None:
         """The target version that the operator has told this pod."""
+        return self._annotation("target-version")
+
+    @property
+    def attempt(self) -> str | None:
+        """How often the operator has told it again."""
+        return self._annotation("assignment-attempt")
+
+    def _annotation(self, name: str) -> str | None:
         annotations: dict[str, Any] = self.kubectl.get("pod", self.name)["metadata"].get(
             "annotations", {}
         )
-        return annotations.get("inferencemodel.dev/target-version")
+        return annotations.get(f"inferencemodel.dev/{name}")
 
     def delete(self) -> None:
         """Delete the Pod and stop its poller; no error when it is gone already."""

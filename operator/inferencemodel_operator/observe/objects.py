@@ -49,6 +49,8 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     server_restarts: int
     target: str | None
     """The annotation's text."""
+    attempt: int = 0
+    """How often it was told again what to serve."""
     template: str
     """Hash of the pod template that it was made from."""
     storage_uri: str | None
@@ -184,11 +186,17 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
         poller_running=poller.state.running is not None if poller else status.phase == "Running",
         server_restarts=server.restart_count if server else 0,
         target=meta.annotations.get(names.TARGET_VERSION_ANNOTATION),
+        attempt=_counter(meta.annotations.get(names.ASSIGNMENT_ATTEMPT_ANNOTATION, "")),
         template=meta.labels.get("pod-template-hash", ""),
         storage_uri=meta.annotations.get(names.STORAGE_URI_ANNOTATION),
         trouble=trouble,
         message=message,
     )
+
+
+def _counter(text: str) -> int:
+    """Anybody may have written there: what can't be one of the operator's own counts as none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
 
 
 def _port(pod: wire.PodSpec) -> int:

@@ -20,6 +20,7 @@ from inferencemodel_operator.cluster import (
     Resource,
 )
 from inferencemodel_operator.errors import ApiUnavailableError, RefusedError
+from inferencemodel_operator.metrics import Metrics
 from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.queue import WorkQueue
 from inferencemodel_operator.reconcile import Reconciler
@@ -121,7 +122,7 @@ class World:
         self.queue: WorkQueue[Key] = WorkQueue()
         applier = Applier(self.server, self.cache, Offers(self.server))
         self.reconciler = Reconciler(
-            self.server, self.cache, self.queue, applier, Settings(poller_image="p:1")
+            self.server, self.cache, self.queue, applier, Settings(poller_image="p:1"), Metrics()
         )
         self.model()
 
