@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from inferencemodel_operator import names
+from inferencemodel_operator.assignment import is_confirmed, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -64,11 +65,6 @@ def exhausted(wait: Wait) -> bool:
     return wait.repetitions >= REPETITIONS
 
 
-def confirmed(report: PollerStatus, assignment: Mapping[str, str]) -> bool:
-    """Whether a poller says that it was told just that."""
-    return str(report.target) == assignment[names.TARGET_VERSION_ANNOTATION]
-
-
 def _delay(repetitions: int, jitter: float) -> float:
     return min(LONGEST_SECONDS, FIRST_SECONDS * 2.0**repetitions) * (1 + _JITTER * jitter)
 
@@ -110,12 +106,12 @@ class AssignmentWatch:
         """
         now = self._clock()
         wait = self._waits.get(pod.uid)
-        if pod.target != assignment[names.TARGET_VERSION_ANNOTATION]:
+        if missing(assignment, pod.assignment):
             self._waits[pod.uid] = wait = begin(assignment, now, self._jitter())
             return Telling(assignment, after=wait.due - now)
         if report is None:
             return Telling()
-        if confirmed(report, assignment):
+        if is_confirmed(assignment, report):
             if wait is not None and not wait.repetitions:
                 # One that was told again is remembered, or a poller that says now this and now
                 # that would be told for ever.

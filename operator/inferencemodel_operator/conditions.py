@@ -75,6 +75,7 @@ class Reason(StrEnum):
     LOAD_TIMEOUT = "LoadTimeout"
     WARMUP_UNAVAILABLE = "WarmupUnavailable"
     CHANGED_AFTER_PUBLISH = "ChangedAfterPublish"
+    QUARANTINED_ELSEWHERE = "QuarantinedElsewhere"
 
     # VersionSkew
     SAME_VERSION = "SameVersion"

@@ -22,6 +22,15 @@ DESIRED_HASH_ANNOTATION: Final = f"{GROUP}/desired-hash"
 """On children: the hash of what was last applied."""
 TARGET_VERSION_ANNOTATION: Final = f"{GROUP}/target-version"
 """On pods: the version (decimal) that this pod is to serve. Never in the pod template."""
+SERVED_VERSIONS_ANNOTATION: Final = f"{GROUP}/served-versions"
+"""On pods: that version and those to serve beside it, highest first, such as ``4,2``."""
+QUARANTINED_VERSIONS_ANNOTATION: Final = f"{GROUP}/quarantined-versions"
+"""On pods: what they must not fetch or serve, as ``NUMBER@FINGERPRINT`` with commas between."""
+ASSIGNMENT_ANNOTATIONS: Final = (
+    TARGET_VERSION_ANNOTATION,
+    SERVED_VERSIONS_ANNOTATION,
+    QUARANTINED_VERSIONS_ANNOTATION,
+)
 ASSIGNMENT_ATTEMPT_ANNOTATION: Final = f"{GROUP}/assignment-attempt"
 """On pods: a counter, raised where the poller has not heard what it is to serve."""
 STORAGE_URI_ANNOTATION: Final = f"{GROUP}/storage-uri"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import orjson
 
-from inferencemodel_operator import events, names, status, versions
+from inferencemodel_operator import assignment, events, names, status, versions
 from inferencemodel_operator.apply import RECHECK_SECONDS
 from inferencemodel_operator.assignments import AssignmentWatch
 from inferencemodel_operator.children import children
@@ -35,7 +35,7 @@ from inferencemodel_operator.record import VersionsRecord
 from model_poller.status import PollerStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from inferencemodel_operator.apply import Applier
     from inferencemodel_operator.cache import Cache
@@ -180,8 +180,9 @@ class Reconciler:
         kept = {(child["kind"], child["metadata"]["name"]) for child in wanted}
         pods = [pod for pod in self._pods(model) if _has_source(pod, typed)]
         memory.assignments.keep(pods)
+        assigned = assignment.assignment(record)
         work = [
-            *(self._annotate(pod, record, memory.assignments) for pod in pods),
+            *(self._assign(pod, assigned, memory.assignments) for pod in pods),
             *(self._ensure(model, child) for child in wanted),
             *(
                 self._remove(model, child)
@@ -200,13 +201,10 @@ class Reconciler:
                 raise outcome
         return done, problems
 
-    async def _annotate(
-        self, pod: Pod, record: VersionsRecord, assignments: AssignmentWatch
+    async def _assign(
+        self, pod: Pod, wanted: Mapping[str, str], assignments: AssignmentWatch
     ) -> None:
-        if record.target is None:
-            return
-        assignment = {names.TARGET_VERSION_ANNOTATION: str(record.target)}
-        telling = assignments.look(pod, assignment, self._report_of(pod))
+        telling = assignments.look(pod, wanted, self._report_of(pod))
         if telling.after is not None:
             self._queue.add_after(pod.key, telling.after)
         if not telling.annotations:
@@ -215,9 +213,9 @@ class Reconciler:
             self._metrics.assignments_repeated.inc()
             logger.log(
                 logging.INFO if telling.after else logging.WARNING,
-                "pod %s has not heard that it is to serve version %d: told again%s",
+                "pod %s has not heard that it is to serve version %s: told again%s",
                 pod.name,
-                record.target,
+                wanted[names.TARGET_VERSION_ANNOTATION],
                 "" if telling.after else " for the last time; look at its node's kubelet",
                 extra=about(pod.key),
             )

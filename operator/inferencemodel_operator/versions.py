@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from inferencemodel_operator.conditions import Reason
-from inferencemodel_operator.record import QuarantinedVersion, VersionsRecord
+from inferencemodel_operator.record import TEMPLATE, QuarantinedVersion, VersionsRecord
 from model_poller.status import PollerStatus, SourceState, VersionState, VersionStatus
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ COMPLETE: Final = frozenset(
     }
 )
 """States of a version that is whole, in the bucket or on the disk of a pod."""
-
-_TEMPLATE: Final = "+template:"
 
 
 class PodVersions(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,16 +62,12 @@ def decide(
     """
     known = [pod.report for pod in pods if pod.report is not None]
     quarantined = _quarantined(record.quarantined, pods, known, active)
-    if model.version is not None:
-        target: int | None = model.version
-    else:
-        everyone_knows = len(known) == len(pods) > 0 and all(
-            report.source.state is SourceState.READY for report in known
-        )
-        target = _newest(
-            model.min_version or 0, record.target, quarantined, known, everyone_knows, active
-        )
-    return VersionsRecord(target=target, quarantined=quarantined)
+    there = _there(known, quarantined, active, all_known=len(known) == len(pods) > 0)
+    target = model.version
+    if target is None:
+        target = _newest(model.min_version or 0, record.target, quarantined, there)
+    served = _served(model, target, record.served, quarantined, there)
+    return VersionsRecord(target=target, served=served, quarantined=quarantined)
 
 
 def latest(reports: Iterable[PollerStatus]) -> int | None:
@@ -94,36 +88,92 @@ def blocked(version: int, record: VersionsRecord) -> QuarantinedVersion | None:
     return next((entry for entry in record.quarantined if entry.version == version), None)
 
 
+class _There(msgspec.Struct, frozen=True):
+    """The good versions that pods tell of."""
+
+    whole: frozenset[int]
+    """In the bucket or on some disk."""
+    offered: frozenset[int]
+    """Those that one may turn to: what was only retained on a disk is not among them."""
+    is_all: bool
+    """Whether every pod has told, after a look into the bucket."""
+
+    def gone(self, version: int) -> bool:
+        """Whether a version is known to be nowhere, or not good."""
+        return self.is_all and version not in self.whole
+
+
+def _there(
+    known: Sequence[PollerStatus],
+    quarantined: Iterable[QuarantinedVersion],
+    active: int | None,
+    *,
+    all_known: bool,
+) -> _There:
+    bad = {(entry.version, entry.stored) for entry in quarantined}
+    versions = [version for report in known for version in report.versions]
+    whole = frozenset(
+        v.version
+        for v in versions
+        if v.state in COMPLETE and ((v.version, v.fingerprint) not in bad or v.version == active)
+    )
+    offered = frozenset(
+        v.version
+        for v in versions
+        if v.version in whole and (v.in_source or v.state is VersionState.AVAILABLE)
+    )
+    listed = all(report.source.state is SourceState.READY for report in known)
+    return _There(whole, offered, all_known and listed)
+
+
 def _newest(
     minimum: int,
     current: int | None,
     quarantined: Sequence[QuarantinedVersion],
-    known: Sequence[PollerStatus],
-    everyone_knows: bool,
-    active: int | None,
+    there: _There,
 ) -> int | None:
-    bad = {(entry.version, _stored(entry.fingerprint)) for entry in quarantined}
-    whole = {
-        version.version
-        for report in known
-        for version in report.versions
-        if version.state in COMPLETE
-        and ((version.version, version.fingerprint) not in bad or version.version == active)
-    }
-    eligible = {
-        version.version
-        for report in known
-        for version in report.versions
-        if version.version in whole
-        and version.version >= minimum
-        and (version.in_source or version.state is VersionState.AVAILABLE)
-    }
+    eligible = {version for version in there.offered if version >= minimum}
     if current is not None:
-        spoilt = current not in whole and any(entry.version == current for entry in quarantined)
-        vanished = everyone_knows and current not in whole
-        if not spoilt and (not vanished or not eligible):
+        spoilt = _is_spoilt(current, quarantined, there)
+        if not spoilt and (not there.gone(current) or not eligible):
             eligible.add(current)
     return max(eligible, default=current)
+
+
+def _served(
+    model: spec.Model,
+    target: int | None,
+    before: Sequence[int],
+    quarantined: Sequence[QuarantinedVersion],
+    there: _There,
+) -> tuple[int, ...]:
+    """The target and the versions beside it: those served already first, then the next lower.
+
+    Requests that name no version get the highest, so none is above the target; but where the
+    target is pinned to one that failed, what was served before it goes on.
+    """
+    if target is None:
+        return ()
+    minimum = model.min_version or 0
+    serving = [
+        v
+        for v in before
+        if v != target
+        and v >= minimum
+        and not there.gone(v)
+        and not _is_spoilt(v, quarantined, there)
+    ]
+    if _is_spoilt(target, quarantined, there):
+        return tuple(sorted(serving, reverse=True)[: model.num_versions])
+    below = sorted((v for v in serving if v < target), reverse=True)
+    new = (v for v in there.offered if minimum <= v < target and v not in below)
+    beside = [*below, *sorted(new, reverse=True)][: model.num_versions - 1]
+    return tuple(sorted((target, *beside), reverse=True))
+
+
+def _is_spoilt(version: int, quarantined: Sequence[QuarantinedVersion], there: _There) -> bool:
+    """Whether a version failed, and nobody has other objects of the same number."""
+    return version not in there.whole and any(entry.version == version for entry in quarantined)
 
 
 def _quarantined(
@@ -151,7 +201,7 @@ def _quarantined(
 def _still_applies(
     entry: QuarantinedVersion, pods: Sequence[PodVersions], known: Sequence[PollerStatus]
 ) -> bool:
-    stored, _, template = entry.fingerprint.partition(_TEMPLATE)
+    stored, _, template = entry.fingerprint.partition(TEMPLATE)
     if template and pods and all(pod.template != template for pod in pods):
         return False
     listed = [report for report in known if report.source.state is SourceState.READY]
@@ -182,12 +232,8 @@ def _crashed(version: int, template: str, report: PollerStatus) -> QuarantinedVe
         version=version,
         # A crash may be the pod's fault (too little memory, a wrong flag) as well as the
         # version's, so another pod template is another attempt.
-        fingerprint=f"{stored}{_TEMPLATE}{template}",
+        fingerprint=f"{stored}{TEMPLATE}{template}",
         reason=Reason.SERVER_CRASHED.value,
         message="the model server ends while it loads this version; give it more memory or "
         "correct spec.server, or upload a version that loads",
     )
-
-
-def _stored(fingerprint: str) -> str:
-    return fingerprint.partition(_TEMPLATE)[0]

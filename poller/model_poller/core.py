@@ -17,6 +17,7 @@ from model_poller.store import RESERVE_BYTES, Disk, Quarantined
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from model_poller.assignment import Assignment
     from model_poller.versions import StoredVersion, Verdict
 
 STALE_END_SECONDS = 30.0
@@ -31,6 +32,8 @@ ABSENCE_SECONDS = 3.0
 TF Serving tries a number again only after it has seen it gone, which takes it up to its poll
 interval (1 s by default).
 """
+COMPANION_SECONDS = 300.0
+"""How long a new pod waits for the versions that are served beside its target, once it has that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ class Observed:
     """None: the model server does not answer."""
     server_was_seen: bool
     """Whether it ever answered this process."""
-    told: int | None
+    assignment: Assignment
     fetching: StoredVersion | None
     publications: Mapping[int, Publication] = field(default_factory=dict)
     retries: Mapping[int, Retry] = field(default_factory=dict)
@@ -154,8 +157,52 @@ Action = Fetch | StopFetch | Publish | Retire | Remove | Quarantine | Release
 def goal(seen: Observed, policy: Policy) -> int | None:
     """The version that should be served here."""
     if policy.follow_newest:
-        return max(seen.disk.complete - _outdated(seen), default=None)
-    return seen.told
+        here = seen.disk.complete - _outdated(seen)
+        return max((v for v in here if not is_withheld(seen, v)), default=None)
+    # The target is the highest of what is served, but for one that failed and is asked for still.
+    return max(seen.assignment.served, default=seen.assignment.target)
+
+
+def is_withheld(seen: Observed, version: int) -> bool:
+    """Whether what is here of a version, or else what is stored, failed on another pod."""
+    known = (
+        seen.disk.published.get(version)
+        or seen.disk.retained.get(version)
+        or (seen.found or {}).get(version)
+    )
+    return known is not None and (version, known.fingerprint) in seen.assignment.quarantined
+
+
+def is_complete_at_start(seen: Observed, policy: Policy) -> bool:
+    """Whether a model server that starts now has in its base path what it is to begin with.
+
+    That is the target and, of the versions beside it, those that can be had by
+    `COMPANION_SECONDS` after it; or anything from before, while the target is still on its way.
+    """
+    target = goal(seen, policy)
+    publication = seen.publications.get(target) if target is not None else None
+    if not seen.disk.published or publication is None:
+        return bool(seen.disk.published)
+    late = seen.now - publication.since >= COMPANION_SECONDS
+    missing = _wanted(seen, policy) - seen.disk.published.keys()
+    return late or not any(_can_be_had(seen, version) for version in missing)
+
+
+def _can_be_had(seen: Observed, version: int) -> bool:
+    if version in seen.disk.retained:
+        return not is_withheld(seen, version)
+    stored = _candidates(seen).get(version)
+    if stored is None:
+        return False
+    if stored == seen.fetching:
+        return True
+    retry = seen.retries.get(version)
+    is_hopeless = (
+        retry is not None
+        and retry.fingerprint == stored.fingerprint
+        and retry.not_before == float("inf")
+    )
+    return not is_hopeless and seen.free_bytes >= room_needed(seen, stored)
 
 
 def _outdated(seen: Observed) -> set[int]:
@@ -271,28 +318,36 @@ def _wanted(seen: Observed, policy: Policy) -> set[int]:
     target = goal(seen, policy)
     if target is None:
         return set()
-    below = sorted((v for v in seen.disk.complete if v < target), reverse=True)
+    if seen.assignment.served and not policy.follow_newest:
+        return set(seen.assignment.served)
+    below = sorted(
+        (v for v in seen.disk.complete if v < target and not is_withheld(seen, v)), reverse=True
+    )
     return {target, *below[: policy.num_versions - 1]}
 
 
 def _publications(seen: Observed, policy: Policy) -> Iterator[Action]:
     target = goal(seen, policy)
-    if target is None or target not in seen.disk.complete:
-        return
     failed = {
         action.entry.version
         for action in _failed_loads(seen, policy)
         if isinstance(action, Quarantine)
     }
-    if target in failed:
+    given_up = {v for v in seen.disk.published if v not in failed and _is_given_up(seen, v)}
+    for version in sorted(given_up, reverse=True):
+        yield Retire(version)
+    if target is None or target not in seen.disk.complete:
         return
-    wanted = _wanted(seen, policy)
+    withheld = {v for v in seen.disk.complete if is_withheld(seen, v)}
+    if target in failed or target in withheld:
+        return
+    wanted = _wanted(seen, policy) - withheld
     ready = seen.disk.retained.keys() - seen.disk.published.keys() - _outdated(seen)
     for version in sorted(wanted & ready, reverse=True):
         absent = seen.now - seen.left.get(version, seen.started)
         if absent >= ABSENCE_SECONDS or not ended_with_error(seen, version):
             yield Publish(version)
-    others = sorted(seen.disk.published.keys() - wanted - failed, reverse=True)
+    others = sorted(seen.disk.published.keys() - wanted - failed - given_up, reverse=True)
     if policy.follow_newest and not seen.server_was_seen:
         # Nobody will say AVAILABLE: the version before stays, older ones make room.
         others = others[1:]
@@ -305,6 +360,14 @@ def _publications(seen: Observed, policy: Policy) -> Iterator[Action]:
         yield Retire(version)
 
 
+def _is_given_up(seen: Observed, version: int) -> bool:
+    """Whether a version that failed elsewhere leaves before any other one answers: it serves not,
+    and may be what keeps the server from serving."""
+    if not is_withheld(seen, version):
+        return False
+    return seen.served is None or not _has_served(seen, version)
+
+
 def _has_served(seen: Observed, version: int) -> bool:
     publication = seen.publications.get(version)
     return publication is None or publication.served
@@ -315,7 +378,9 @@ def _removals(seen: Observed, policy: Policy) -> Iterator[Action]:
     target = goal(seen, policy)
     busy = {s.version for s in seen.served or () if s.state != "END"}
     newest = max(_candidates(seen), default=None)
-    kept = disk.published.keys() | busy | {v for v in (target, newest) if v is not None}
+    wanted = _wanted(seen, policy) | {v for v in (target, newest) if v is not None}
+    withheld = {v for v in disk.retained if is_withheld(seen, v)}
+    kept = disk.published.keys() | busy | (wanted - withheld)
     outdated = _outdated(seen)
     for version in sorted(outdated):
         yield Remove(version, "its stored objects changed before it was ever served")
@@ -326,7 +391,9 @@ def _removals(seen: Observed, policy: Policy) -> Iterator[Action]:
     for version in loose:
         record, twin = disk.retained[version], stored.get(version)
         gone = seen.listing_is_fresh and has_versions and twin is None and record.fingerprint
-        if gone and len(left) > 1:
+        if version in withheld:
+            why = "it failed on another pod"
+        elif gone and len(left) > 1:
             why = "it was deleted from the source"
         elif len(left) > max(policy.retain_versions, policy.num_versions):
             why = f"{policy.retain_versions} versions are retained"
@@ -340,7 +407,9 @@ def _candidates(seen: Observed) -> dict[int, StoredVersion]:
     return {
         version: stored
         for version, stored in (seen.found or {}).items()
-        if stored.incomplete is None and not is_stopped_by_quarantine(seen, version)
+        if stored.incomplete is None
+        and not is_stopped_by_quarantine(seen, version)
+        and (version, stored.fingerprint) not in seen.assignment.quarantined
     }
 
 
@@ -349,9 +418,11 @@ def _fetches(seen: Observed, policy: Policy) -> Iterator[Action]:
     on_disk = seen.disk.complete
     wanted: list[StoredVersion] = []
     urgent = None
-    if seen.told is not None and not policy.follow_newest and seen.told not in on_disk:
-        urgent = candidates.get(seen.told)
-        wanted += [urgent] if urgent else []
+    if not policy.follow_newest:
+        target = goal(seen, policy)
+        urgent = candidates.get(target) if target is not None and target not in on_disk else None
+        missing = sorted(_wanted(seen, policy) - on_disk, reverse=True)
+        wanted += [candidates[version] for version in missing if version in candidates]
     newest = max(candidates, default=None)
     if newest is not None and newest > max(on_disk, default=-1):
         wanted.append(candidates[newest])
@@ -360,8 +431,13 @@ def _fetches(seen: Observed, policy: Policy) -> Iterator[Action]:
         if ready:
             yield Fetch(ready[0])
         return
-    current = (seen.found or {}).get(seen.fetching.version)
-    outdated = current is None or current.fingerprint != seen.fetching.fingerprint
+    version, fingerprint = seen.fetching.version, seen.fetching.fingerprint
+    current = (seen.found or {}).get(version)
+    outdated = (
+        current is None
+        or current.fingerprint != fingerprint
+        or (version, fingerprint) in seen.assignment.quarantined
+    )
     overtaken = urgent in ready and urgent is not None and urgent != seen.fetching
     if outdated or overtaken:
         yield StopFetch()

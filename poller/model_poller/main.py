@@ -9,8 +9,9 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from model_poller import logs, once, places, settings
+from model_poller import assignment, logs, once, places, settings
 from model_poller.api import Api, Health
+from model_poller.assignment import AssignmentWatch, InvalidTargetError
 from model_poller.bring import Bringer, Demands
 from model_poller.errors import InvalidSettingsError
 from model_poller.looking import Looker
@@ -20,12 +21,12 @@ from model_poller.server import ModelServer, ServerWatch, write_configuration
 from model_poller.signature import PublicKey
 from model_poller.sources.opening import open_source
 from model_poller.store import Store
-from model_poller.target import TargetWatch, read_target
 from model_poller.warmup import WarmupRequests, locate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from model_poller.assignment import Assignment
     from model_poller.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -97,7 +98,9 @@ def run(chosen: Settings) -> ExitCode:
 
     parts: list[_Part] = [looker, watch, api]
     if chosen.target_file:
-        parts.append(TargetWatch(chosen.target_file, chosen.target_fallback, poller.on_target))
+        parts.append(
+            AssignmentWatch(chosen.target_file, chosen.first_assignment, poller.on_assignment)
+        )
     hearing: dict[str, Any] = {
         "on_object": on_object,
         "on_connect": looker.look_now,
@@ -132,7 +135,8 @@ def run(chosen: Settings) -> ExitCode:
 
 def _run_once(chosen: Settings) -> ExitCode:
     source = open_source(chosen.source)
-    wanted = read_target(chosen.target_file, chosen.target_fallback)
+    assigned = _assignment(chosen)
+    wanted = assigned.target
     poller = Poller(
         chosen.model,
         replace(chosen.policy, follow_newest=wanted is None),
@@ -141,8 +145,7 @@ def _run_once(chosen: Settings) -> ExitCode:
         hurry=lambda _: None,
     )
     looker = Looker(source, chosen.poll_interval, poller.on_look, marker=chosen.complete_marker)
-    if wanted is not None:
-        poller.on_target(wanted)
+    poller.on_assignment(assigned)
     poller.start()
     looker.start()
     try:
@@ -150,6 +153,16 @@ def _run_once(chosen: Settings) -> ExitCode:
     finally:
         looker.stop()
         poller.stop()
+
+
+def _assignment(chosen: Settings) -> Assignment:
+    texts = assignment.read(chosen.target_file, chosen.first_assignment)
+    try:
+        return assignment.parse(texts)
+    except InvalidTargetError:
+        raise InvalidSettingsError(
+            f"the target {texts.target[:50]!r} is no version number"
+        ) from None
 
 
 def _prepare_volume(chosen: Settings) -> Store:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from model_poller import core, report
+from model_poller.assignment import Assignment
 from model_poller.board import Board
 from model_poller.errors import (
     BrokenVersionError,
@@ -96,7 +97,7 @@ class _Inbox:
     listing_is_fresh: bool = False
     served: Served | None = None
     server_was_seen: bool = False
-    told: int | None = None
+    assignment: Assignment = field(default_factory=Assignment)
 
 
 class Poller:
@@ -161,11 +162,19 @@ class Poller:
         if not same:
             self._wake.set()
 
-    def on_target(self, target: int | None) -> None:
-        """Take in what this pod was told to serve."""
-        _log.info("told to serve %s", "nothing" if target is None else f"version {target}")
+    def on_assignment(self, assignment: Assignment) -> None:
+        """Take in what this pod is to serve."""
+        target = assignment.target
+        _log.info(
+            "told to serve %s%s%s",
+            "nothing" if target is None else f"version {target}",
+            f", of {assignment.texts.served}" if assignment.texts and assignment.served else "",
+            f"; elsewhere failed {assignment.texts.quarantined}"
+            if assignment.texts and assignment.quarantined
+            else "",
+        )
         with self._inbox.lock:
-            self._inbox.told = target
+            self._inbox.assignment = assignment
         self._wake.set()
 
     def on_notifications(self, status: NotificationsStatus) -> None:
@@ -181,7 +190,7 @@ class Poller:
         return self._clock() - self._beat < _ALIVE_SECONDS
 
     def has_published(self) -> bool:
-        """Whether the model server has had something to load since the start, or before it."""
+        """Whether the model server has had what it is to begin with since the start."""
         return self._published
 
     def is_ready(self) -> bool:
@@ -225,7 +234,7 @@ class Poller:
                 break
         else:
             _log.error("no rest after 20 rounds; last planned: %s", actions)
-        self._published |= bool(seen.disk.published)
+        self._published |= core.is_complete_at_start(seen, self._policy)
         self._hurry(core.change_is_under_way(seen, self._policy))
         self._ask_for_target(seen)
         self._tell(seen)
@@ -242,7 +251,7 @@ class Poller:
                 listing_is_fresh=self._inbox.listing_is_fresh,
                 served=self._inbox.served,
                 server_was_seen=self._inbox.server_was_seen,
-                told=self._inbox.told,
+                assignment=self._inbox.assignment,
                 fetching=self._job.stored if self._job else None,
                 publications=self._publications or {},
                 retries=self._retries,
@@ -396,11 +405,11 @@ class Poller:
 
     def _ask_for_target(self, seen: Observed) -> None:
         """A target that nobody has heard of may have been uploaded this moment."""
-        told = seen.told
-        known = told is None or told in seen.disk.complete or told in (seen.found or {})
-        if not known and told != self._asked_for:
+        target = seen.assignment.target
+        known = target is None or target in seen.disk.complete or target in (seen.found or {})
+        if not known and target != self._asked_for:
             self._look_now()
-        self._asked_for = told
+        self._asked_for = target
 
     # Telling.
 

@@ -11,6 +11,7 @@ from model_poller.core import (
     ended_with_error,
     goal,
     is_stopped_by_quarantine,
+    is_withheld,
     room_needed,
 )
 from model_poller.status import (
@@ -44,8 +45,9 @@ def build(
 ) -> PollerStatus:
     """The whole answer of ``GET /status``, but for its revision."""
     disk = seen.disk
-    target = goal(seen, policy)
-    here = {*disk.complete, *disk.quarantined}
+    assignment = seen.assignment
+    target = goal(seen, policy) if policy.follow_newest else assignment.target
+    here = {*disk.complete, *disk.quarantined, *assignment.served}
     if target is not None:
         here.add(target)
     elsewhere = sorted((seen.found or {}).keys() - here, reverse=True)[:MAX_VERSIONS]
@@ -53,6 +55,7 @@ def build(
         revision="",
         model=model,
         target=target,
+        assigned=assignment.texts,
         source=msgspec.structs.replace(source, notifications=notifications),
         versions=tuple(
             _version(seen, version, bytes_done, seconds_left)
@@ -96,6 +99,7 @@ def _version(
         bytes_total=total,
         reason=verdict.reason if verdict else None,
         message=verdict.message if verdict else "",
+        proven=record is not None and (record.proven or seen.available(version)),
     )
 
 
@@ -119,6 +123,12 @@ def _state(seen: Observed, version: int) -> tuple[VersionState, Verdict | None]:
     if seen.fetching and seen.fetching.version == version:
         return VersionState.FETCHING, None
     stored = (seen.found or {}).get(version)
+    if stored and not stored.incomplete and is_withheld(seen, version):
+        return VersionState.DISCOVERED, Verdict(
+            VersionReason.QUARANTINED_ELSEWHERE,
+            f"version {version} failed on another pod, and is not fetched here until its stored"
+            " objects change; see status.model.quarantined",
+        )
     if stored is None:
         return VersionState.INCOMPLETE, Verdict(
             VersionReason.MISSING_SAVED_MODEL,

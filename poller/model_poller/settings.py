@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model_poller import assignment
 from model_poller.core import Policy
 from model_poller.errors import InvalidSettingsError
 from model_poller.fetch import FetchLimits
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from model_poller.sources.opening import SourceSettings
+    from model_poller.status import AssignmentStatus
 
 MAX_PARALLELISM = 32
 
@@ -80,7 +82,8 @@ class Settings:
     server_config_dir: Path | None
     batching_parameters: str | None
     target_file: Path | None
-    target_fallback: str
+    first_assignment: AssignmentStatus
+    """What counts while the target's file is empty."""
     http_port: int
     log_format: str
     policy: Policy
@@ -156,7 +159,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         server_config_dir=Path(given.server_config_dir) if given.server_config_dir else None,
         batching_parameters=given.batching_parameters,
         target_file=Path(given.target_file) if given.target_file else None,
-        target_fallback=environment.get("TARGET_VERSION", ""),
+        first_assignment=assignment.from_environment(environment),
         http_port=given.http_port,
         log_format=given.log_format,
         policy=Policy(
@@ -271,7 +274,9 @@ def _parser() -> argparse.ArgumentParser:
     disk.add_argument(
         "--target-file",
         metavar="FILE",
-        help="holds the version to serve; while empty, TARGET_VERSION of the environment counts."
+        help="holds the version to serve; served-versions and quarantined-versions beside it hold"
+        " what else is served and what failed on other pods. While they are empty,"
+        " TARGET_VERSION, SERVED_VERSIONS and QUARANTINED_VERSIONS of the environment count."
         " Without this option the newest complete version is served",
     )
     disk.add_argument("--num-versions", type=int, default=1, metavar="N", help="served at once (1)")

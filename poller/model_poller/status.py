@@ -100,6 +100,8 @@ class VersionReason(StrEnum):
     WARMUP_UNAVAILABLE = "WarmupUnavailable"
     """The configured warm-up requests can't be read; versions wait for them."""
     CHANGED_AFTER_PUBLISH = "ChangedAfterPublish"
+    QUARANTINED_ELSEWHERE = "QuarantinedElsewhere"
+    """It failed on another pod, and is neither fetched nor served on this one."""
     OTHER = "Other"
     """One that only a newer release knows."""
 
@@ -126,6 +128,8 @@ class VersionStatus(_Message, frozen=True, kw_only=True):
     """Bytes to fetch from the store; 0 while unknown."""
     seconds_left: int | None = None
     """Until the fetch ends, at the rate so far; None when no fetch runs or nothing came yet."""
+    proven: bool = False
+    """Whether the model server has ever answered with it on this pod."""
     reason: VersionReason | None = None
     message: str = ""
 
@@ -165,6 +169,16 @@ class DiskStatus(_Message, frozen=True, kw_only=True):
     total_bytes: int
 
 
+class AssignmentStatus(_Message, frozen=True, kw_only=True):
+    """What the operator has written for this pod, text by text as it was read."""
+
+    target: str = ""
+    served: str = ""
+    """Version numbers with commas between them."""
+    quarantined: str = ""
+    """``NUMBER@FINGERPRINT`` with commas between them."""
+
+
 class PollerStatus(_Message, frozen=True, kw_only=True, omit_defaults=False):
     """The whole answer of ``GET /status``."""
 
@@ -174,6 +188,8 @@ class PollerStatus(_Message, frozen=True, kw_only=True, omit_defaults=False):
     model: str
     target: int | None = None
     """The version this pod was told to serve; None when it has not been told."""
+    assigned: AssignmentStatus | None = None
+    """All that this pod was told; None when it has not been told, and from an older poller."""
     source: SourceStatus
     versions: tuple[VersionStatus, ...] = ()
     """Newest first."""

@@ -14,6 +14,12 @@ MODELS_DIR: Final = "/models"
 SERVER_CONFIG_DIR: Final = f"{MODELS_DIR}/.server"
 POD_INFO_DIR: Final = "/etc/podinfo"
 TARGET_FILE: Final = f"{POD_INFO_DIR}/target-version"
+ASSIGNMENT_FILES: Final[dict[str, str]] = {
+    "target-version": names.TARGET_VERSION_ANNOTATION,
+    "served-versions": names.SERVED_VERSIONS_ANNOTATION,
+    "quarantined-versions": names.QUARANTINED_VERSIONS_ANNOTATION,
+}
+"""Files in POD_INFO_DIR, and the annotations that the kubelet shows there."""
 CREDENTIALS_DIR: Final = "/etc/model-source"
 CREDENTIALS_FILE: Final = f"{CREDENTIALS_DIR}/key.json"
 CLAIM_DIR: Final = "/mnt/model-source"
@@ -45,7 +51,6 @@ def mount(volume: str, path: str, *, read_only: bool = False) -> Manifest:
 
 def volumes(model: InferenceModel) -> list[Manifest]:
     """The volumes of the pod."""
-    target = f"metadata.annotations['{names.TARGET_VERSION_ANNOTATION}']"
     wanted: list[Manifest] = [
         {"name": "models", "emptyDir": {}},
         {"name": "tmp", "emptyDir": {}},
@@ -54,9 +59,13 @@ def volumes(model: InferenceModel) -> list[Manifest]:
             "downwardAPI": {
                 "items": [
                     {
-                        "path": "target-version",
-                        "fieldRef": {"apiVersion": "v1", "fieldPath": target},
+                        "path": file,
+                        "fieldRef": {
+                            "apiVersion": "v1",
+                            "fieldPath": f"metadata.annotations['{annotation}']",
+                        },
                     }
+                    for file, annotation in ASSIGNMENT_FILES.items()
                 ]
             },
         },

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from inferencemodel_operator import names
 from inferencemodel_operator.children import batching, pod
 from inferencemodel_operator.children.manifest import Manifest, present
-from inferencemodel_operator.record import TARGET_KEY
+from inferencemodel_operator.record import QUARANTINED_KEY, SERVED_KEY, TARGET_KEY
 
 if TYPE_CHECKING:
     from inferencemodel_operator.settings import Settings
@@ -17,6 +17,14 @@ RESOURCES: Final[Manifest] = {
     "requests": {"cpu": "20m", "memory": "128Mi"},
     "limits": {"memory": "512Mi"},
 }
+
+
+ASSIGNMENT: Final = {
+    "TARGET_VERSION": TARGET_KEY,
+    "SERVED_VERSIONS": SERVED_KEY,
+    "QUARANTINED_VERSIONS": QUARANTINED_KEY,
+}
+"""What a pod starts with, whether the operator is there or not."""
 
 
 def container(model: InferenceModel, settings: Settings) -> Manifest:
@@ -115,13 +123,8 @@ def _demands(wanted: Model) -> list[str]:
 
 
 def _environment(model: InferenceModel) -> list[Manifest]:
-    target = {
-        "name": names.versions_config_map(model.name),
-        "key": TARGET_KEY,
-        "optional": True,
-    }
     environment: list[Manifest] = [
-        {"name": "TARGET_VERSION", "valueFrom": {"configMapKeyRef": target}},
+        *(_remembered(model, variable, key) for variable, key in ASSIGNMENT.items()),
         _field("POD_NAME", "metadata.name"),
         _field("POD_NAMESPACE", "metadata.namespace"),
     ]
@@ -131,6 +134,11 @@ def _environment(model: InferenceModel) -> list[Manifest]:
             {"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": pod.CREDENTIALS_FILE}
         )
     return environment
+
+
+def _remembered(model: InferenceModel, variable: str, key: str) -> Manifest:
+    reference = {"name": names.versions_config_map(model.name), "key": key, "optional": True}
+    return {"name": variable, "valueFrom": {"configMapKeyRef": reference}}
 
 
 def _field(variable: str, path: str) -> Manifest:

@@ -47,8 +47,8 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     poller_port: int
     poller_running: bool
     server_restarts: int
-    target: str | None
-    """The annotation's text."""
+    assignment: dict[str, str]
+    """Those annotations that tell its poller what to serve."""
     attempt: int = 0
     """How often it was told again what to serve."""
     template: str
@@ -185,7 +185,11 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
         terminating=meta.deletion_timestamp is not None or status.phase in ("Succeeded", "Failed"),
         poller_running=poller.state.running is not None if poller else status.phase == "Running",
         server_restarts=server.restart_count if server else 0,
-        target=meta.annotations.get(names.TARGET_VERSION_ANNOTATION),
+        assignment={
+            name: text
+            for name, text in meta.annotations.items()
+            if name in names.ASSIGNMENT_ANNOTATIONS
+        },
         attempt=_counter(meta.annotations.get(names.ASSIGNMENT_ATTEMPT_ANNOTATION, "")),
         template=meta.labels.get("pod-template-hash", ""),
         storage_uri=meta.annotations.get(names.STORAGE_URI_ANNOTATION),

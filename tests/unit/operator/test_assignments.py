@@ -60,9 +60,10 @@ class Node:
     def look(self, version: int, report: PollerStatus | None) -> Telling:
         assignment = {names.TARGET_VERSION_ANNOTATION: str(version)}
         telling = self.watch.look(self.pod, assignment, report)
-        target = telling.annotations.get(names.TARGET_VERSION_ANNOTATION, self.pod.target)
-        attempt = telling.annotations.get(names.ASSIGNMENT_ATTEMPT_ANNOTATION, self.pod.attempt)
-        self.pod = msgspec.structs.replace(self.pod, target=target, attempt=int(attempt))
+        annotations = dict(telling.annotations)
+        attempt = int(annotations.pop(names.ASSIGNMENT_ATTEMPT_ANNOTATION, self.pod.attempt))
+        assigned = {**self.pod.assignment, **annotations}
+        self.pod = msgspec.structs.replace(self.pod, assignment=assigned, attempt=attempt)
         return telling
 
     def until_silent(self, version: int, report: PollerStatus) -> list[float]:
@@ -189,7 +190,7 @@ def test_no_sequence_of_looks_writes_to_a_pod_that_has_confirmed_or_more_often_t
         if version != wanted:
             written, wanted = 0, version
         report = None if target is None else says(target)
-        before = node.pod.target
+        before = node.pod.assignment.get(names.TARGET_VERSION_ANNOTATION)
         telling = node.look(version, report)
         written += telling.repeated
         assert written <= REPETITIONS

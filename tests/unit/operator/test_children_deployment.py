@@ -12,6 +12,7 @@ from inferencemodel_operator.children import batching, deployment, model_server
 from inferencemodel_operator.children.manifest import Manifest, digest
 from inferencemodel_operator.settings import Settings
 from inferencemodel_operator.spec import Batching, InferenceModel, decode
+from model_poller.assignment import QUARANTINED_FILE, SERVED_FILE
 
 
 def model(**spec: Any) -> InferenceModel:
@@ -82,7 +83,7 @@ def test_the_pod_template_is_the_one_of_the_releases_before() -> None:
         },
         template={"metadata": {"labels": {"team": "vision"}}, "nodeSelector": {"pool": "gpu"}},
     )
-    assert digest(full) == "6d99765f9cccff94"
+    assert digest(full) == "b4b2b6ca0096ee1a"
 
 
 @pytest.mark.parametrize(
@@ -225,22 +226,36 @@ def test_what_the_spec_leaves_out_is_not_told() -> None:
     assert not left_out & told.keys()
 
 
-def test_a_new_pod_starts_with_the_target_of_the_config_map_if_there_is_one() -> None:
-    variables = {variable["name"]: variable for variable in poller()["env"]}
-    assert variables["TARGET_VERSION"]["valueFrom"]["configMapKeyRef"] == {
+@pytest.mark.parametrize(
+    ("variable", "key"),
+    [
+        ("TARGET_VERSION", "target"),
+        ("SERVED_VERSIONS", "served"),
+        ("QUARANTINED_VERSIONS", "quarantined"),
+    ],
+)
+def test_a_new_pod_starts_with_what_the_config_map_says_if_there_is_one(
+    variable: str, key: str
+) -> None:
+    variables = {entry["name"]: entry for entry in poller()["env"]}
+    assert variables[variable]["valueFrom"]["configMapKeyRef"] == {
         "name": "imagenet-versions",
-        "key": "target",
+        "key": key,
         "optional": True,
     }
 
 
-def test_the_target_annotation_reaches_the_poller_as_a_file() -> None:
+def test_the_assignment_reaches_the_poller_as_files_of_one_folder() -> None:
     pod = template()["spec"]
     (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "podinfo")
-    (item,) = volume["downwardAPI"]["items"]
     (mount,) = (m for m in poller()["volumeMounts"] if m["name"] == "podinfo")
-    assert f"{mount['mountPath']}/{item['path']}" == flags(poller())["target-file"]
-    assert names.TARGET_VERSION_ANNOTATION in item["fieldRef"]["fieldPath"]
+    items = {item["path"]: item["fieldRef"] for item in volume["downwardAPI"]["items"]}
+    assert f"{mount['mountPath']}/target-version" == flags(poller())["target-file"]
+    assert {file: reference["fieldPath"] for file, reference in items.items()} == {
+        "target-version": f"metadata.annotations['{names.TARGET_VERSION_ANNOTATION}']",
+        SERVED_FILE: f"metadata.annotations['{names.SERVED_VERSIONS_ANNOTATION}']",
+        QUARANTINED_FILE: f"metadata.annotations['{names.QUARANTINED_VERSIONS_ANNOTATION}']",
+    }
 
 
 def test_credentials_are_in_the_pollers_container_alone() -> None:

@@ -31,7 +31,7 @@ def pod(restarts: int) -> Pod:
         poller_port=8502,
         poller_running=True,
         server_restarts=restarts,
-        target=None,
+        assignment={},
         template="t",
         storage_uri=None,
         trouble=None,

@@ -17,6 +17,7 @@ BROKEN = QuarantinedVersion(
         VersionsRecord(target=0),
         VersionsRecord(target=2**63 - 1),
         VersionsRecord(target=15, quarantined=(BROKEN,)),
+        VersionsRecord(target=15, served=(15, 9)),
     ],
 )
 def test_a_record_is_read_back_as_it_was_written(record: VersionsRecord) -> None:
@@ -56,6 +57,10 @@ def test_a_field_of_a_later_release_is_ignored() -> None:
         {"target": "-1"},
         {"target": "1.5"},
         {"target": "²"},
+        {"target": str(2**63)},
+        {"target": "9" * 5000},
+        {"served": "2,x"},
+        {"served": "9" * 5000},
         {"quarantined.json": "{"},
         {"quarantined.json": "{}"},
         {"quarantined.json": '[{"version": "16"}]'},

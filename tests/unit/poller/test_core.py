@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from model_poller import core
+from model_poller.assignment import Assignment
 from model_poller.core import (
     Fetch,
     Observed,
@@ -52,7 +53,11 @@ def records(*versions: int, **changes: Any) -> dict[int, Record]:
 
 
 def seen(**changes: Any) -> Observed:
-    """A settled pod: version 1 served, 1 in the source, told to serve 1."""
+    """A settled pod: version 1 served, 1 in the source, told to serve 1.
+
+    ``told`` is short for an assignment of a target alone.
+    """
+    told = changes.pop("told", 1)
     values: dict[str, Any] = {
         "now": 100.0,
         "disk": Disk(records(1, proven=True), {}, {}),
@@ -61,7 +66,7 @@ def seen(**changes: Any) -> Observed:
         "listing_is_fresh": True,
         "served": (served(1),),
         "server_was_seen": True,
-        "told": 1,
+        "assignment": Assignment(told),
         "fetching": None,
         "publications": {1: Publication(0.0, end_is_stale=False, served=True)},
         "retries": {},

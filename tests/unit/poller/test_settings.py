@@ -31,7 +31,7 @@ def test_a_pod_keeps_its_versions_beside_the_base_path() -> None:
     assert chosen.hidden == Path("/models")
     assert chosen.source.locations == (Location("models", "imagenet"),)
     assert not chosen.policy.follow_newest
-    assert chosen.target_fallback == "4"
+    assert chosen.first_assignment.target == "4"
     assert chosen.subscription is None
 
 

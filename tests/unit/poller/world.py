@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from model_poller.assignment import Assignment
 from model_poller.bring import Bringer, Demands
 from model_poller.core import Policy
 from model_poller.looking import Looker
@@ -18,7 +19,7 @@ from model_poller.store import Store
 from tests.unit.poller.doubles import Clock, FakeServer, MemorySource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from model_poller.sources import Source
@@ -48,7 +49,7 @@ class World:
         self._read: Source = source or self.source
         self.store = Store(root / "imagenet", root)
         self.root = root
-        self.told: int | None = None
+        self.assignment = Assignment()
         self.store.prepare()
         self.server = FakeServer(self.store.base)
         self.start()
@@ -66,12 +67,12 @@ class World:
             spawn=lambda work: work(),
         )
         self.looker = Looker(self._read, 30.0, self.poller.on_look, marker=self.demands.marker)
-        if self.told is not None:
-            self.poller.on_target(self.told)
+        self.poller.on_assignment(self.assignment)
 
-    def tell(self, target: int) -> None:
-        self.told = target
-        self.poller.on_target(target)
+    def tell(self, target: int, *served: int, quarantined: Iterable[tuple[int, str]] = ()) -> None:
+        """Assign a target, with all that is served beside it and what failed elsewhere."""
+        self.assignment = Assignment(target, served, frozenset(quarantined))
+        self.poller.on_assignment(self.assignment)
 
     def look(self) -> None:
         self.looker.look(self.clock)

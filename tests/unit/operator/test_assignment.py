@@ -1,0 +1,90 @@
+"""What pods are told, and how it is known that they have read it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from inferencemodel_operator import assignment, names
+from inferencemodel_operator.children import poller
+from inferencemodel_operator.record import LISTED, TEMPLATE, QuarantinedVersion, VersionsRecord
+from model_poller import assignment as reading
+from model_poller.status import AssignmentStatus, VersionState
+from tests.support.pods import told
+
+RECORD = VersionsRecord(
+    target=4,
+    served=(4, 2),
+    quarantined=(
+        QuarantinedVersion(version=5, fingerprint="f5", reason="LoadFailed"),
+        QuarantinedVersion(version=3, fingerprint=f"f3{TEMPLATE}t1", reason="ServerCrashed"),
+        QuarantinedVersion(version=3, fingerprint=f"f3{TEMPLATE}t2", reason="ServerCrashed"),
+    ),
+)
+TARGET, SERVED, QUARANTINED = names.ASSIGNMENT_ANNOTATIONS
+
+
+def bad(version: int, fingerprint: str) -> QuarantinedVersion:
+    return QuarantinedVersion(version=version, fingerprint=fingerprint, reason="LoadFailed")
+
+
+def test_the_annotations_are_the_texts_of_the_config_map() -> None:
+    data = RECORD.to_data()
+    assert assignment.assignment(RECORD) == {
+        TARGET: data["target"],
+        SERVED: data["served"],
+        QUARANTINED: data["quarantined"],
+    }
+    assert (data["target"], data["served"], data["quarantined"]) == ("4", "4,2", "5@f5,3@f3")
+
+
+def test_the_poller_reads_what_the_operator_writes() -> None:
+    data = RECORD.to_data()
+    environment = {variable: data[key] for variable, key in poller.ASSIGNMENT.items()}
+    read = reading.parse(reading.from_environment(environment))
+    assert (read.target, read.served) == (4, (4, 2))
+    assert read.quarantined == frozenset({(5, "f5"), (3, "f3")})
+
+
+def test_with_nothing_to_say_nothing_is_written() -> None:
+    wanted = assignment.assignment(VersionsRecord())
+    assert set(wanted.values()) == {""}
+    assert not assignment.missing(wanted, {})
+
+
+def test_it_is_written_when_any_part_of_it_differs() -> None:
+    wanted = assignment.assignment(RECORD)
+    assert not assignment.missing(wanted, wanted)
+    for name in names.ASSIGNMENT_ANNOTATIONS:
+        assert assignment.missing(wanted, {**wanted, name: "old"})
+    assert assignment.missing(wanted, {})
+
+
+def test_a_quarantine_that_ends_is_taken_from_the_pod() -> None:
+    before = assignment.assignment(RECORD)
+    after = assignment.assignment(msgspec.structs.replace(RECORD, quarantined=()))
+    assert after[QUARANTINED] == ""
+    assert assignment.missing(after, before)
+
+
+def test_the_text_is_bounded_to_the_newest_and_takes_no_strange_fingerprint() -> None:
+    many = tuple(bad(number, f"f{number}") for number in range(LISTED + 7))
+    text = assignment.assignment(VersionsRecord(quarantined=many))[QUARANTINED]
+    assert text.split(",")[0] == f"{LISTED + 6}@f{LISTED + 6}"
+    assert text.count("@") == LISTED
+    odd = VersionsRecord(quarantined=(bad(1, "a,2@b"), bad(3, "x" * 65), bad(4, "ok")))
+    assert assignment.assignment(odd)[QUARANTINED] == "4@ok"
+
+
+def test_an_assignment_is_confirmed_when_the_poller_repeats_all_of_it() -> None:
+    wanted = assignment.assignment(RECORD)
+    report = told({4: VersionState.AVAILABLE}, target=4)
+    whole = AssignmentStatus(target="4", served="4,2", quarantined="5@f5,3@f3")
+    assert assignment.is_confirmed(wanted, msgspec.structs.replace(report, assigned=whole))
+    part = msgspec.structs.replace(whole, quarantined="5@f5")
+    assert not assignment.is_confirmed(wanted, msgspec.structs.replace(report, assigned=part))
+
+
+def test_an_older_poller_confirms_by_the_target_alone() -> None:
+    wanted = assignment.assignment(RECORD)
+    assert assignment.is_confirmed(wanted, told({4: VersionState.AVAILABLE}, target=4))
+    assert not assignment.is_confirmed(wanted, told({4: VersionState.AVAILABLE}, target=2))

@@ -1,0 +1,184 @@
+"""What a pod is assigned, as the kubelet writes it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from model_poller import assignment
+from model_poller.assignment import Assignment, AssignmentWatch
+from model_poller.status import AssignmentStatus
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Volume:
+    """A downward API volume: a link to a folder of data that is swapped as a whole."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.file = root / "target-version"
+        self._count = 0
+
+    def write(self, text: str, **others: str) -> None:
+        """The target, and other texts by their names."""
+        self._count += 1
+        folder = self.root / f"..{self._count}"
+        folder.mkdir()
+        (folder / "target-version").write_text(text)
+        for name, other in others.items():
+            (folder / f"{name}-versions").write_text(other)
+        link = self.root / "..data_tmp"
+        link.symlink_to(folder.name)
+        link.rename(self.root / "..data")
+        if not self.file.is_symlink():
+            self.file.symlink_to("..data/target-version")
+
+
+def watching(
+    volume: Volume, targets: list[int | None], fallback: AssignmentStatus = assignment.NOTHING
+) -> AssignmentWatch:
+    return AssignmentWatch(volume.file, fallback, lambda given: targets.append(given.target))
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Volume:
+    return Volume(tmp_path)
+
+
+def test_every_new_target_is_reported_once(volume: Volume) -> None:
+    targets: list[int | None] = []
+    watch = watching(volume, targets)
+    for text in ("", "1", "1", "0002\n", "3"):
+        volume.write(text)
+        watch.look()
+        watch.look()
+    assert targets == [None, 1, 2, 3]
+
+
+def test_the_environment_counts_while_the_file_is_empty_or_missing(volume: Volume) -> None:
+    targets: list[int | None] = []
+    watch = watching(volume, targets, AssignmentStatus(target="7"))
+    watch.look()
+    volume.write("")
+    watch.look()
+    volume.write("8")
+    watch.look()
+    assert targets == [7, 8]
+
+
+def test_what_is_no_number_is_told_and_changes_nothing(
+    volume: Volume, caplog: pytest.LogCaptureFixture
+) -> None:
+    targets: list[int | None] = []
+    watch = watching(volume, targets)
+    volume.write("5")
+    watch.look()
+    volume.write("latest")
+    with caplog.at_level(logging.ERROR):
+        watch.look()
+        watch.look()
+    assert targets == [5]
+    assert [r.getMessage() for r in caplog.records] == [
+        f"the target 'latest' in {volume.file} is no version number; ignored"
+    ]
+
+
+def test_a_swapped_link_is_noticed_by_itself(volume: Volume) -> None:
+    targets: list[int | None] = []
+    watch = watching(volume, targets)
+    volume.write("1")
+    watch.start()
+    assert targets == [1]
+    volume.write("2")
+    eventually(lambda: targets == [1, 2], what="the new target", within=10, every=0.01)
+    watch.stop()
+
+
+@pytest.mark.parametrize("notices", [True, False])
+def test_a_new_target_is_noticed_with_the_kernels_notices_and_without(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch, notices: bool
+) -> None:
+    # Longer than this test waits: what it sees came by a notice.
+    monkeypatch.setattr(assignment, "RELOOK_SECONDS", 60.0)
+    if not notices:
+
+        def used_up(_: Path) -> None:
+            raise OSError(24, "Too many open files")
+
+        monkeypatch.setattr(assignment, "FolderNotices", used_up)
+    targets: list[int | None] = []
+    volume.write("1")
+    watch = watching(volume, targets)
+    watch.start()
+    eventually(lambda: targets == [1], what="the first target", within=10, every=0.01)
+    for number in (2, 3):
+        volume.write(str(number))
+        eventually(
+            lambda number=number: targets[-1] == number,  # type: ignore[misc]
+            what=f"target {number}",
+            within=10,
+            every=0.01,
+        )
+    watch.stop()
+    volume.write("4")
+
+
+def test_the_lists_beside_the_target_are_read_with_it(volume: Volume) -> None:
+    given: list[Assignment] = []
+    watch = AssignmentWatch(volume.file, assignment.NOTHING, given.append)
+    volume.write("4", served="4,2\n", quarantined="3@f3,5@f5")
+    watch.look()
+    volume.write("4", served="4,2", quarantined="")
+    watch.look()
+    assert [(g.target, g.served, g.quarantined) for g in given] == [
+        (4, (4, 2), {(3, "f3"), (5, "f5")}),
+        (4, (4, 2), frozenset()),
+    ]
+    assert given[0].texts == AssignmentStatus(target="4", served="4,2", quarantined="3@f3,5@f5")
+
+
+def test_an_older_operators_target_comes_without_lists_whatever_the_environment_has(
+    volume: Volume,
+) -> None:
+    fallback = AssignmentStatus(target="3", served="3,2", quarantined="1@f1")
+    assert assignment.read(volume.file, fallback) == fallback
+    volume.write("4")
+    assert assignment.read(volume.file, fallback) == AssignmentStatus(target="4")
+
+
+def test_what_failed_elsewhere_is_known_before_there_is_a_target(volume: Volume) -> None:
+    volume.write("", quarantined="1@f1")
+    given = assignment.parse(assignment.read(volume.file, AssignmentStatus(target="9")))
+    assert (given.target, given.quarantined) == (None, frozenset({(1, "f1")}))
+
+
+@pytest.mark.parametrize("text", [",", "x", "4;2", "-1", "9" * 5000, "\N{SUPERSCRIPT TWO}"])
+def test_of_the_lists_what_can_not_be_understood_is_left_out(text: str) -> None:
+    given = assignment.parse(
+        AssignmentStatus(target="4", served=f"4,{text}", quarantined=f"{text}@f,3@f3")
+    )
+    assert (given.served, given.quarantined) == ((4,), frozenset({(3, "f3")}))
+
+
+def test_all_texts_are_of_one_moment_although_the_link_is_swapped_between_them(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume.write("2", served="2", quarantined="3@f3")
+    whole = assignment._text
+    swaps = [lambda: volume.write("4", served="4,2", quarantined="")]
+
+    def swapped(file: Path) -> str:
+        text = whole(file)
+        if swaps:
+            swaps.pop()()
+        return text
+
+    monkeypatch.setattr(assignment, "_text", swapped)
+    assert assignment.read(volume.file, assignment.NOTHING) == AssignmentStatus(
+        target="4", served="4,2"
+    )
