@@ -7,6 +7,7 @@ therefore not imported in a pod, where two files and two variables say it all.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import ssl
 import time
@@ -14,6 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+from yarl import URL
 
 from inferencemodel_operator.errors import PermanentError
 
@@ -23,10 +27,16 @@ if TYPE_CHECKING:
     from aiohttp import ClientRequest, ClientResponse
     from aiohttp.client_middlewares import ClientHandlerType
 
+logger = logging.getLogger(__name__)
+
 RECHECK_SECONDS: Final = 60.0
 """How long a token is used before it is looked at again; projected tokens rotate hourly."""
+RENEW_SECONDS: Final = 10.0
+"""The least time between two attempts to get other credentials than those that were refused. What
+comes through the API server's proxy may be a pod's own refusal, and renewing starts a plugin."""
 
 UNAUTHORIZED: Final = 401
+_REDIRECTS: Final = range(300, 400)
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where the kubelet puts a pod's token and what it is to trust ("Accessing the Kubernetes API from
 a Pod" in Kubernetes' documentation)."""
@@ -44,10 +54,20 @@ class _Credentials:
     verify: bool = True
     certificate: str | None = None
     key: str | None = None
+    in_cluster: bool = False
+
+
+class AstrayError(aiohttp.ClientConnectionError):
+    """A request that would take the operator's credentials somewhere else; it was not sent."""
 
 
 class Access:
-    """One cluster's address and credentials; an aiohttp client middleware that adds them."""
+    """One cluster's address and credentials; an aiohttp client middleware that adds them.
+
+    It sends nothing to any other origin (scheme, host and port) than the API server's, and lets no
+    session follow a redirect, wherever to: neither a token nor a client certificate gets anywhere
+    else, and nobody who is reached through the API server's proxy chooses what is read from it.
+    """
 
     def __init__(self, kubeconfig: Path | None = None) -> None:
         """Load the credentials, which may start an exec plugin: call it in a thread.
@@ -60,20 +80,22 @@ class Access:
             PermanentError: no usable credentials; names where they were looked for.
         """
         self._kubeconfig = kubeconfig
-        self.in_cluster = False
+        self._credentials, self._header = self._load()
+        self._recheck_at = time.monotonic() + RECHECK_SECONDS
+        self._renewing = asyncio.Lock()
+        self._renew_at = 0.0
+        self.in_cluster = self._credentials.in_cluster
         """Whether this process runs in a pod of the cluster that it manages."""
-        self._load()
-        self.server = self._credentials.server.rstrip("/")
+        self.server = self._credentials.server
 
-    def _load(self) -> None:
-        found = None if self._kubeconfig else _service_account()
-        self.in_cluster = found is not None
+    def _load(self) -> tuple[_Credentials, str | None]:
+        """The credentials of now, and the header that they give."""
         try:
-            self._credentials = found or _from_kubeconfig(self._kubeconfig)
-            self._header = self._credentials.header()
+            found = None if self._kubeconfig else _service_account()
+            credentials = found or _from_kubeconfig(self._kubeconfig)
+            return credentials, credentials.header()
         except OSError as error:
             raise _NoAccessError(self._kubeconfig, error) from None
-        self._recheck_at = time.monotonic() + RECHECK_SECONDS
 
     def ssl_context(self) -> ssl.SSLContext | bool:
         """What a connection trusts and shows; True for an address without TLS."""
@@ -89,26 +111,63 @@ class Access:
         return context
 
     async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
-        """Send a request with the credentials of now; once more with new ones when refused."""
-        if time.monotonic() >= self._recheck_at:
-            self._recheck_at = time.monotonic() + RECHECK_SECONDS
-            # A token that can't be read now is no worse than the one that was read before.
-            with suppress(OSError):
-                self._header = await asyncio.to_thread(self._credentials.header)
+        """Send a request with the credentials of now; once more with new ones when refused.
+
+        Raises:
+            AstrayError: it goes, or is redirected, to where the credentials must not go.
+        """
+        await self._recheck()
         used = self._header
         response = await self._send(request, send)
         if response.status == UNAUTHORIZED and used is not None:
-            if self._header == used:
-                await asyncio.to_thread(self._load)
+            await self._renew(used)
             if self._header != used:
                 response.release()
                 response = await self._send(request, send)
         return response
 
     async def _send(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+        if _origin(request.url) != _origin(URL(self.server)):
+            raise AstrayError(f"{request.url.origin()} is not the API server's address")
         if self._header is not None:
             request.headers["Authorization"] = self._header
-        return await send(request)
+        response = await send(request)
+        if response.status in _REDIRECTS:
+            response.close()
+            raise AstrayError(f"redirects ({response.status}) are not followed")
+        return response
+
+    async def _recheck(self) -> None:
+        """Look now and then whether the credentials have changed."""
+        if time.monotonic() < self._recheck_at:
+            return
+        self._recheck_at = time.monotonic() + RECHECK_SECONDS
+        # A token that can't be read now is no worse than the one that was read before.
+        with suppress(OSError):
+            self._header = await asyncio.to_thread(self._credentials.header)
+
+    async def _renew(self, refused: str) -> None:
+        """Load the credentials anew, unless another request just did."""
+        async with self._renewing:
+            if self._header != refused or time.monotonic() < self._renew_at:
+                return
+            self._renew_at = time.monotonic() + RENEW_SECONDS
+            try:
+                credentials, header = await asyncio.to_thread(self._load)
+            except PermanentError as error:
+                logger.warning("the credentials were refused, and there are no others: %s", error)
+                return
+            if credentials.server != self._credentials.server:
+                logger.error(
+                    "the credentials are those of %s by now; restart the operator to move there",
+                    credentials.server,
+                )
+                return
+            self._credentials, self._header = credentials, header
+
+
+def _origin(url: URL) -> tuple[str, str | None, int | None]:
+    return url.scheme, url.host, url.port
 
 
 class _NoAccessError(PermanentError):
@@ -132,6 +191,7 @@ def _service_account() -> _Credentials | None:
         # The kubelet replaces the token long before it expires.
         header=lambda: f"Bearer {token.read_text().strip()}",
         trusted=str(SERVICE_ACCOUNT / "ca.crt"),
+        in_cluster=True,
     )
 
 
@@ -148,7 +208,7 @@ def _from_kubeconfig(path: Path | None) -> _Credentials:
     except kubernetes.config.ConfigException as error:
         raise _NoAccessError(path, error) from None
     return _Credentials(
-        server=str(configuration.host),
+        server=str(configuration.host).rstrip("/"),
         header=lambda: configuration.get_api_key_with_prefix("BearerToken"),
         trusted=configuration.ssl_ca_cert or None,
         verify=configuration.verify_ssl,

@@ -417,6 +417,7 @@ def session(
         connector=connector,
         connector_owner=False,
         middlewares=middlewares,
+        cookie_jar=aiohttp.DummyCookieJar(),
         # Compressing lists would cost the API server more time than it saves on the way.
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
     )

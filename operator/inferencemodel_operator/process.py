@@ -10,9 +10,7 @@ import uuid
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
-import aiohttp
-
-from inferencemodel_operator import cluster, health, names, sockets
+from inferencemodel_operator import cluster, health, names
 from inferencemodel_operator.access import Access
 from inferencemodel_operator.apply import Applier
 from inferencemodel_operator.cache import Cache
@@ -34,6 +32,8 @@ from inferencemodel_operator.workers import Workers
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
+
+    import aiohttp
 
     from inferencemodel_operator.observe.objects import Key, Pod
     from inferencemodel_operator.settings import Options
@@ -143,7 +143,7 @@ class Operator:
     async def _reach_pollers(self, access: Access, resources: AsyncExitStack) -> Pollers:
         chosen = self._options.poller_access
         proxied = chosen == "proxy" or (chosen == "auto" and not access.in_cluster)
-        session = await resources.enter_async_context(_poll_session(access, proxied=proxied))
+        session = await resources.enter_async_context(pollers.session(access if proxied else None))
         address: Callable[[Pod], str] = pollers.direct
         if proxied:
             address = lambda pod: pollers.proxied(access.server, pod)  # noqa: E731
@@ -236,16 +236,6 @@ def _leadership(options: Options, api: Cluster) -> Leadership | None:
     namespace, name = options.lease
     replica = os.environ.get("POD_NAME") or socket.gethostname()
     return Leadership(api, namespace, name, f"{replica}_{uuid.uuid4().hex[:8]}")
-
-
-def _poll_session(access: Access, *, proxied: bool) -> aiohttp.ClientSession:
-    # One connection for each pod, held open by its long poll: a pool's limit would starve them.
-    context = access.ssl_context() if proxied else True
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=context, socket_factory=sockets.open_watched),
-        middlewares=(access,) if proxied else (),
-        headers={"User-Agent": cluster.USER_AGENT},
-    )
 
 
 async def _wait_for_crd(api: Cluster) -> None:

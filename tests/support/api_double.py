@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from aiohttp import web
@@ -70,8 +70,11 @@ class ApiDouble:
         return response
 
 
+Double = TypeVar("Double", bound=ApiDouble)
+
+
 @contextmanager
-def serve(double: ApiDouble) -> Iterator[ApiDouble]:
+def serve(double: Double) -> Iterator[Double]:
     """Serve it on a free port of 127.0.0.1 while the context is open, in a thread of its own.
 
     kopf takes every younger task of its event loop for its own, and waits for it in the end.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 import msgspec
 
+from inferencemodel_operator import cluster, sockets
 from inferencemodel_operator.errors import PollerUnavailableError
 from inferencemodel_operator.logs import about
 from inferencemodel_operator.observe.reports import Report, Unreachable
@@ -19,6 +20,7 @@ from model_poller import status
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from inferencemodel_operator.access import Access
     from inferencemodel_operator.metrics import Metrics
     from inferencemodel_operator.observe.objects import Key, Pod
 
@@ -33,6 +35,25 @@ FIRST_BACKOFF: Final = 0.25
 LONGEST_BACKOFF: Final = 15.0
 SHORTEST_TURN: Final = 0.05
 """Seconds between two answers of one poller: a bound on what a broken one can cost."""
+
+
+def session(access: Access | None) -> aiohttp.ClientSession:
+    """A session for polls: one connection for each pod, held open by its long poll.
+
+    Args:
+        access: of the API server through whose proxy pods are asked; None to ask them themselves,
+            without any credentials.
+    """
+    # A pool's limit would starve them.
+    context = access.ssl_context() if access else True
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=context, socket_factory=sockets.open_watched),
+        middlewares=(access,) if access else (),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        # What a compressed answer becomes could not be bounded by reading less of it.
+        auto_decompress=False,
+        headers={"User-Agent": cluster.USER_AGENT, "Accept-Encoding": "identity"},
+    )
 
 
 class Pollers:
@@ -140,7 +161,10 @@ class Pollers:
         query = {} if revision is None else {"after": revision, "timeout": str(POLL_SECONDS)}
         try:
             async with self._session.get(
-                f"{address}/status", params=query, timeout=TIMEOUT if revision else FIRST_TIMEOUT
+                f"{address}/status",
+                params=query,
+                timeout=TIMEOUT if revision else FIRST_TIMEOUT,
+                allow_redirects=False,
             ) as response:
                 body = await response.read()
                 if response.status != HTTPStatus.OK:
