@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator
 
     from aiohttp import ClientResponse
+
+SHORT: Final = 2**16
+"""Bytes of a body that everybody may hold at once."""
 
 
 class TooLargeError(aiohttp.ClientPayloadError):
@@ -19,8 +24,15 @@ class TooLargeError(aiohttp.ClientPayloadError):
         super().__init__(f"{what} is longer than {limit} bytes")
 
 
-async def read(response: ClientResponse, limit: int) -> bytes:
+async def read(
+    response: ClientResponse, limit: int, *, turns: asyncio.Semaphore | None = None
+) -> bytes:
     """The body of an answer.
+
+    Args:
+        response: whose body is read.
+        limit: how many bytes it may have.
+        turns: of those who read a body of more than `SHORT` bytes; None to let all at once.
 
     Raises:
         TooLargeError: it is longer than ``limit`` bytes; no more than that was held.
@@ -30,12 +42,15 @@ async def read(response: ClientResponse, limit: int) -> bytes:
         response.close()
         raise TooLargeError("the answer", limit)
     parts, size = [], 0
-    async for part in response.content.iter_any():
-        size += len(part)
-        if size > limit:
-            response.close()
-            raise TooLargeError("the answer", limit)
-        parts.append(part)
+    async with AsyncExitStack() as turn:
+        async for part in response.content.iter_any():
+            if turns is not None and size <= SHORT < size + len(part):
+                await turn.enter_async_context(turns)
+            size += len(part)
+            if size > limit:
+                response.close()
+                raise TooLargeError("the answer", limit)
+            parts.append(part)
     return b"".join(parts)
 
 

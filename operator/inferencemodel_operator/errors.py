@@ -17,6 +17,7 @@ OperatorError
     ├── NotFoundError           there is no such object, kind or namespace
     ├── NotLeadingError         this replica of the operator may not write
     └── PollerUnavailableError  a pod's poller can't be asked
+        └── InvalidReportError  what it answers is no report
 
 Every message names the object, what is wrong with it, and what to do.
 """
@@ -149,3 +150,10 @@ class ExpiredError(TransientError):
 
 class PollerUnavailableError(TransientError):
     """A pod's poller could not be asked."""
+
+
+class InvalidReportError(PollerUnavailableError):
+    """What a pod's poller answers is no report of a poller."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"what it answers is no report: {problem}")

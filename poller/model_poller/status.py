@@ -8,9 +8,12 @@ so that pollers and operators of neighbouring releases understand each other.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A version or a number of bytes: an int64, as TensorFlow Serving and Kubernetes have them."""
 
 SCHEMA_VERSION: Final = 1
 """Raised when a field changes its meaning or goes away; not when one is added."""
@@ -117,16 +120,16 @@ class _Message(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_d
 class VersionStatus(_Message, frozen=True, kw_only=True):
     """One version, as this pod knows it."""
 
-    version: int
+    version: Count
     state: VersionState
     in_source: bool = False
     """Whether the last successful listing had it, complete or not."""
     fingerprint: str = ""
     """Identifies the stored objects (names, generations, sizes); changes when any of them does."""
-    bytes_done: int = 0
-    bytes_total: int = 0
+    bytes_done: Count = 0
+    bytes_total: Count = 0
     """Bytes to fetch from the store; 0 while unknown."""
-    seconds_left: int | None = None
+    seconds_left: Count | None = None
     """Until the fetch ends, at the rate so far; None when no fetch runs or nothing came yet."""
     proven: bool = False
     """Whether the model server has ever answered with it on this pod."""
@@ -137,7 +140,7 @@ class VersionStatus(_Message, frozen=True, kw_only=True):
 class ServedVersion(_Message, frozen=True, kw_only=True):
     """One entry of the model server's own answer to GetModelStatus."""
 
-    version: int
+    version: Count
     state: str
     """START, LOADING, AVAILABLE, UNLOADING or END."""
     error_code: str = "OK"
@@ -165,8 +168,8 @@ class SourceStatus(_Message, frozen=True, kw_only=True):
 class DiskStatus(_Message, frozen=True, kw_only=True):
     """The model volume. Refreshed with every status, but never a reason for a new revision."""
 
-    free_bytes: int
-    total_bytes: int
+    free_bytes: Count
+    total_bytes: Count
 
 
 class AssignmentStatus(_Message, frozen=True, kw_only=True):
@@ -186,7 +189,7 @@ class PollerStatus(_Message, frozen=True, kw_only=True, omit_defaults=False):
     revision: str
     """Opaque; differs whenever anything below but ``disk`` differs, and after a restart."""
     model: str
-    target: int | None = None
+    target: Count | None = None
     """The version this pod was told to serve; None when it has not been told."""
     assigned: AssignmentStatus | None = None
     """All that this pod was told; None when it has not been told, and from an older poller."""

@@ -6,16 +6,16 @@ import asyncio
 import logging
 import random
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import aiohttp
-import msgspec
 
-from inferencemodel_operator import cluster, sockets
-from inferencemodel_operator.errors import PollerUnavailableError
+from inferencemodel_operator import bodies, bounds, cluster, sockets
+from inferencemodel_operator.errors import InvalidReportError, PollerUnavailableError
 from inferencemodel_operator.logs import about
+from inferencemodel_operator.observe import reports
 from inferencemodel_operator.observe.reports import Report, Unreachable
-from model_poller import status
+from inferencemodel_operator.pace import Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from inferencemodel_operator.access import Access
     from inferencemodel_operator.metrics import Metrics
     from inferencemodel_operator.observe.objects import Key, Pod
+    from model_poller.status import PollerStatus
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,19 @@ FIRST_BACKOFF: Final = 0.25
 LONGEST_BACKOFF: Final = 15.0
 SHORTEST_TURN: Final = 0.05
 """Seconds between two answers of one poller: a bound on what a broken one can cost."""
+NEWS_BURST: Final = 20
+NEWS_SECONDS: Final = 0.5
+"""A poller may change what it tells so often at once, and then so often: loading a version takes
+about ten changes, and one that flips all the time is asked less often."""
+BYTES_A_SECOND: Final = 2**20
+"""Of one poller's answers, so that long ones cost no more of a processor than short ones."""
+LARGEST_ANSWER: Final = 2 * 2**20
+"""Bytes. A poller tells of 50 versions in the bucket and those on its disk: of a hundred, each with
+a message of 4 KiB of its own and one of the model server's, escaped to double, it is 1.7 MB."""
+LONG_ANSWERS: Final = 8
+"""How many answers of more than 64 KiB are read at a time."""
+BODY_SECONDS: Final = 10.0
+"""From an answer's beginning to its end, its turn included."""
 
 
 def session(access: Access | None) -> aiohttp.ClientSession:
@@ -52,8 +66,17 @@ def session(access: Access | None) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         # What a compressed answer becomes could not be bounded by reading less of it.
         auto_decompress=False,
+        # Of what waits to be read, up to twice as much is held for each.
+        read_bufsize=2**14,
         headers={"User-Agent": cluster.USER_AGENT, "Accept-Encoding": "identity"},
     )
+
+
+class _Answer(NamedTuple):
+    revision: str
+    report: PollerStatus
+    size: int
+    """Of the body, in bytes."""
 
 
 class Pollers:
@@ -83,6 +106,7 @@ class Pollers:
         self._metrics = metrics
         self._tasks: dict[str, tuple[str, asyncio.Task[None]]] = {}
         self._asking = False
+        self._long_answers = asyncio.Semaphore(LONG_ANSWERS)
         metrics.long_polls.set_function(lambda: len(self._tasks))
 
     def start(self, pods: Iterable[Pod]) -> None:
@@ -132,12 +156,14 @@ class Pollers:
             self._tell(pod, Unreachable(str(error)))
 
     async def _follow(self, pod: Pod, address: str) -> None:
+        loop = asyncio.get_running_loop()
+        news = Bucket(burst=NEWS_BURST, seconds=NEWS_SECONDS)
         revision: str | None = None
         heard = False
         failures = 0
         while True:
             try:
-                report = await self._ask(address, revision)
+                answer = await self._ask(address, revision)
             except PollerUnavailableError as error:
                 revision = None
                 self._metrics.polls.labels("failed").inc()
@@ -152,12 +178,15 @@ class Pollers:
             if heard and failures:
                 logger.info("pod %s can be asked again", pod.name, extra=about(pod.key))
             heard, failures = True, 0
-            self._metrics.polls.labels("unchanged" if report.revision == revision else "news").inc()
-            revision = report.revision
-            self._tell(pod, _lasting(report))
-            await asyncio.sleep(SHORTEST_TURN)
+            self._metrics.polls.labels("unchanged" if answer.revision == revision else "news").inc()
+            revision = answer.revision
+            if self._tell(pod, answer.report):
+                news.take(loop.time())
+            await asyncio.sleep(
+                max(SHORTEST_TURN, answer.size / BYTES_A_SECOND, news.wait(loop.time()))
+            )
 
-    async def _ask(self, address: str, revision: str | None) -> status.PollerStatus:
+    async def _ask(self, address: str, revision: str | None) -> _Answer:
         query = {} if revision is None else {"after": revision, "timeout": str(POLL_SECONDS)}
         try:
             async with self._session.get(
@@ -166,19 +195,32 @@ class Pollers:
                 timeout=TIMEOUT if revision else FIRST_TIMEOUT,
                 allow_redirects=False,
             ) as response:
-                body = await response.read()
-                if response.status != HTTPStatus.OK:
-                    text = body[:200].decode(errors="replace")
-                    raise PollerUnavailableError(f"{address}: status {response.status}: {text}")
-                return status.decode(body)
-        except (aiohttp.ClientError, TimeoutError, OSError, msgspec.MsgspecError) as error:
-            raise PollerUnavailableError(f"{address}: {error or type(error).__name__}") from error
+                async with asyncio.timeout(BODY_SECONDS):
+                    return await self._read(response)
+        except InvalidReportError as error:
+            raise PollerUnavailableError(f"{address}: {error}") from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            problem = bounds.text(str(error) or type(error).__name__, bounds.NAME)
+            raise PollerUnavailableError(f"{address}: {problem}") from error
 
-    def _tell(self, pod: Pod, report: Report) -> None:
+    async def _read(self, response: aiohttp.ClientResponse) -> _Answer:
+        if response.status != HTTPStatus.OK:
+            words = (await bodies.start(response, bounds.NAME)).decode(errors="replace")
+            raise InvalidReportError(f"status {response.status}: {bounds.text(words)}")
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding != "identity":
+            response.close()
+            raise InvalidReportError(f"it is compressed ({bounds.text(encoding, 16)})")
+        body = await bodies.read(response, LARGEST_ANSWER, turns=self._long_answers)
+        return _Answer(*reports.decode(body), len(body))
+
+    def _tell(self, pod: Pod, report: Report) -> bool:
+        """Pass on what a pod reports; whether it is news."""
         if _same(self._reports.get(pod.uid), report):
-            return
+            return False
         self._reports[pod.uid] = report
         self._changed(pod.key)
+        return True
 
 
 def askable(pod: Pod) -> bool:
@@ -200,19 +242,6 @@ def proxied(server: str, pod: Pod) -> str:
     """The poller's URL through the API server, for an operator outside the pod network."""
     path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}:{pod.poller_port}/proxy"
     return f"{server}{path}"
-
-
-def _lasting(report: status.PollerStatus) -> status.PollerStatus:
-    """A report without what changes all the time and decides nothing."""
-    return msgspec.structs.replace(
-        report,
-        revision="",
-        disk=None,
-        versions=tuple(
-            msgspec.structs.replace(version, bytes_done=0, seconds_left=None)
-            for version in report.versions
-        ),
-    )
 
 
 def _same(before: Report | None, now: Report) -> bool:

@@ -1,0 +1,29 @@
+"""How often something may happen: at once at first, and less and less often while it goes on."""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+class Bucket:
+    """A token bucket: so many at once, and then one each so many seconds.
+
+    It is full again after ``burst * seconds`` of rest. Times are in seconds of the caller's clock.
+    """
+
+    def __init__(self, *, burst: int, seconds: float) -> None:
+        self._seconds: Final = seconds
+        self._debt: Final = (burst - 1) * seconds
+        self._full_at = float("-inf")
+
+    def wait(self, now: float) -> float:
+        """Seconds until one more may happen; 0 for now."""
+        return max(0.0, self._full_at - self._debt - now)
+
+    def take(self, now: float) -> None:
+        """One happens."""
+        self._full_at = max(self._full_at, now) + self._seconds
+
+    def is_full(self, now: float) -> bool:
+        """Whether it remembers nothing: a new one would do as well."""
+        return self._full_at <= now

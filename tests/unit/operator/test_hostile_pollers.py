@@ -1,0 +1,336 @@
+"""Answers that no poller gives: each costs little, and ends in words about the pod."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferencemodel_operator import bounds
+from inferencemodel_operator.errors import InvalidReportError
+from inferencemodel_operator.metrics import Metrics
+from inferencemodel_operator.observe import objects, pollers, reports
+from inferencemodel_operator.observe.pollers import LARGEST_ANSWER, Pollers
+from inferencemodel_operator.observe.reports import Report, Unreachable
+from model_poller import status
+from model_poller.status import (
+    AssignmentStatus,
+    NotificationsStatus,
+    PollerStatus,
+    ServedVersion,
+    SourceState,
+    SourceStatus,
+    VersionState,
+    VersionStatus,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator
+
+MEGABYTE = b"x" * 10**6
+
+
+class Pod:
+    """A listener that answers each request with the same bytes, as many as are taken."""
+
+    def __init__(self, answer: Iterable[bytes], *, pause: float = 0.0) -> None:
+        self.url = ""
+        self.sent = 0
+        self.requests: list[bytes] = []
+        self._serving: list[asyncio.Task[None]] = []
+        self._answer = answer
+        self._pause = pause
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[Pod]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield self
+        server.close()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.append(task)
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+            for part in self._answer:
+                writer.write(part)
+                await writer.drain()
+                self.sent += len(part)
+                await asyncio.sleep(self._pause)
+        writer.close()
+
+
+def ok(body: bytes, *headers: str) -> list[bytes]:
+    lines = ["HTTP/1.1 200 OK", f"Content-Length: {len(body)}", *headers, "", ""]
+    return ["\r\n".join(lines).encode(), body]
+
+
+def endless(first: bytes, part: bytes = MEGABYTE) -> Iterator[bytes]:
+    yield first
+    for _ in range(700):
+        yield part
+
+
+def chunks() -> Iterator[bytes]:
+    yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for _ in range(700):
+        yield b"f4240\r\n" + MEGABYTE + b"\r\n"
+
+
+REPORT: dict[str, Any] = {"revision": "1", "model": "m", "source": {"uri": "gs://b/m"}}
+
+
+def report(**more: Any) -> bytes:
+    return json.dumps({**REPORT, **more}).encode()
+
+
+def versions(number: bytes) -> bytes:
+    return report(versions=[{"version": 1, "state": "Fetched"}]).replace(b": 1,", b": %b," % number)
+
+
+HOSTILE: dict[str, tuple[Iterable[bytes], str]] = {
+    "700 MB with their length": (
+        endless(b"HTTP/1.1 200 OK\r\nContent-Length: 700000000\r\n\r\n"),
+        "longer than",
+    ),
+    "700 MB until the end": (endless(b"HTTP/1.1 200 OK\r\n\r\n"), "longer than"),
+    "700 MB in chunks": (chunks(), "longer than"),
+    "700 MB of an error": (endless(b"HTTP/1.1 500 No\r\n\r\n"), "status 500: xxx"),
+    "700 MB of one header": (endless(b"HTTP/1.1 200 OK\r\nX: "), "Got more than 8190 bytes"),
+    "many headers": (
+        endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 10**5),
+        "Too many headers",
+    ),
+    "a length below the body's": (
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", report()],
+        "Bad status line",
+    ),
+    "a length above the body's": (
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n", report()],
+        "payload is not completed",
+    ),
+    "a negative length": (
+        [b"HTTP/1.1 200 OK\r\nContent-Length: -9\r\n\r\n", report()],
+        "Content-Length",
+    ),
+    "gzip": (ok(gzip.compress(report()), "Content-Encoding: gzip"), "compressed (gzip)"),
+    "a gzip bomb": (
+        ok(gzip.compress(b" " * 10**7), "Content-Encoding: gzip"),
+        "compressed (gzip)",
+    ),
+    "an encoding that nobody knows": (ok(report(), "Content-Encoding: x"), "compressed (x)"),
+    "a redirect": ([b"HTTP/1.1 302 Found\r\nLocation: /other\r\n\r\n"], "status 302"),
+    "another protocol": (
+        [b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"],
+        "status 101",
+    ),
+    "no HTTP": ([b"SSH-2.0-OpenSSH_9.6\r\n"], "Bad status line"),
+    "nothing": ([], "disconnected"),
+    "no JSON": (ok(b"<html>"), "malformed"),
+    "another shape": (ok(b"[]"), "Expected `object`"),
+    "no UTF-8": (ok(report(model="MODEL").replace(b"MODEL", b"\xff\xfe")), "utf-8"),
+    "half of a surrogate pair": (ok(report(model="\ud83d")), "no report"),
+    "100,000 brackets": (ok(b'{"x":' + b"[" * 100000), "nested too deeply"),
+    "2^63": (ok(versions(b"9223372036854775808")), "versions"),
+    "a negative version": (ok(versions(b"-1")), "versions"),
+    "5,000 digits": (ok(versions(b"9" * 5000)), "versions"),
+    "a number beyond floats": (ok(versions(b"1e999")), "versions"),
+    "a long revision": (ok(report(revision="x" * 1000)), "revision is longer"),
+}
+
+
+async def asked(pod: Pod) -> Report:
+    """What is known of a pod after one attempt to ask it."""
+    found: dict[str, Report] = {}
+    async with pollers.session(None) as session:
+        asking = Pollers(session, lambda _: pod.url, found, lambda _: None, Metrics())
+        asking.start([_running()])
+        async with asyncio.timeout(20):
+            while "uid-p" not in found:  # noqa: ASYNC110  it has no event of its own
+                await asyncio.sleep(0.01)
+        await asking.close()
+    return found["uid-p"]
+
+
+def _running() -> objects.Pod:
+    pod = objects.pod(
+        {
+            "metadata": {
+                "name": "p",
+                "namespace": "vision",
+                "uid": "uid-p",
+                "resourceVersion": "1",
+                "labels": {"inferencemodel.dev/name": "m"},
+            },
+            "status": {"phase": "Running", "podIP": "127.0.0.1"},
+        }
+    )
+    assert pod is not None
+    return pod
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_a_hostile_answer_is_read_no_further_than_needed_and_told_in_words(name: str) -> None:
+    answer, words = HOSTILE[name]
+    async with Pod(answer).listening() as pod:
+        found = await asked(pod)
+    assert isinstance(found, Unreachable)
+    assert words in found.problem
+    assert len(found.problem.encode()) <= bounds.MESSAGE
+    # What lies in the kernel's buffers counts as sent.
+    assert pod.sent < LARGEST_ANSWER + 16 * 10**6
+
+
+async def test_no_compression_is_asked_for_and_no_credentials_are_sent() -> None:
+    async with Pod(ok(report())).listening() as pod:
+        assert isinstance(await asked(pod), PollerStatus)
+    (request,) = pod.requests
+    assert b"Accept-Encoding: identity\r\n" in request
+    assert b"Authorization" not in request
+    assert b"Cookie" not in request
+
+
+@pytest.mark.parametrize("part", [b"", b" "], ids=["silent", "a byte now and then"])
+async def test_a_body_that_does_not_end_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, part: bytes
+) -> None:
+    monkeypatch.setattr(pollers, "BODY_SECONDS", 0.2)
+    answer = [b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", *[part] * 1000]
+    async with Pod(answer, pause=0.05).listening() as pod:
+        found = await asked(pod)
+    assert isinstance(found, Unreachable)
+    assert "TimeoutError" in found.problem
+
+
+async def test_long_answers_are_read_in_turns_and_all_of_them() -> None:
+    body = report(versions=[{"version": n, "state": "Fetched"} for n in range(10000)])
+    found: dict[str, Report] = {}
+    pods = [msgspec.structs.replace(_running(), uid=f"uid-{number}") for number in range(20)]
+    async with Pod(ok(body)).listening() as pod, pollers.session(None) as session:
+        asking = Pollers(session, lambda _: pod.url, found, lambda _: None, Metrics())
+        asking.start(pods)
+        async with asyncio.timeout(20):
+            while len(found) < len(pods):  # noqa: ASYNC110  it has no event of its own
+                await asyncio.sleep(0.01)
+        await asking.close()
+    assert all(isinstance(known, PollerStatus) for known in found.values())
+
+
+# -- what is kept of an answer
+
+
+def test_of_30000_versions_the_newest_and_those_on_the_pod_stay() -> None:
+    many = tuple(
+        VersionStatus(version=number, state=VersionState.DISCOVERED) for number in range(30_000)
+    )
+    here = VersionStatus(version=7, state=VersionState.AVAILABLE)
+    told = PollerStatus(
+        revision="1",
+        model="m",
+        target=9,
+        source=SourceStatus(uri="gs://b/m"),
+        versions=(here, *many),
+        served=(
+            *(ServedVersion(version=number, state="END") for number in range(30_000)),
+            ServedVersion(version=7, state="AVAILABLE"),
+        ),
+    )
+    _, kept = reports.decode(status.encode(told))
+    numbers = [version.version for version in kept.versions]
+    assert numbers == [*range(29_999, 29_999 - bounds.VERSIONS + 2, -1), 9, 7]
+    assert kept.versions[-1].state is VersionState.AVAILABLE
+    assert len(kept.served) == bounds.VERSIONS
+
+
+def test_what_changes_all_the_time_is_not_kept() -> None:
+    version = VersionStatus(
+        version=1, state=VersionState.FETCHING, bytes_done=5, bytes_total=9, seconds_left=3
+    )
+    told = PollerStatus(
+        revision="7", model="m", source=SourceStatus(uri="gs://b/m"), versions=(version,)
+    )
+    revision, kept = reports.decode(status.encode(told))
+    assert revision == "7"
+    assert kept.revision == ""
+    assert kept.versions[0].bytes_done == 0
+    assert kept.versions[0].seconds_left is None
+
+
+WILD = st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.builds(
+    lambda letter, count: letter * count, st.sampled_from(["x", "模", "\0", "\n"]), st.just(9000)
+)
+NUMBERS = st.integers(0, 2**63 - 1)
+REPORTS = st.builds(
+    PollerStatus,
+    revision=st.just("r"),
+    model=WILD,
+    target=st.none() | NUMBERS,
+    assigned=st.none() | st.builds(AssignmentStatus, target=WILD, served=WILD, quarantined=WILD),
+    source=st.builds(
+        SourceStatus,
+        uri=WILD,
+        state=st.sampled_from(SourceState),
+        message=WILD,
+        notifications=st.none() | st.builds(NotificationsStatus, message=WILD),
+    ),
+    versions=st.lists(
+        st.builds(
+            VersionStatus,
+            version=NUMBERS,
+            state=st.sampled_from(VersionState),
+            fingerprint=WILD,
+            message=WILD,
+        ),
+        max_size=200,
+    ).map(tuple),
+    served=st.lists(
+        st.builds(ServedVersion, version=NUMBERS, state=WILD, error_code=WILD, error_message=WILD),
+        max_size=200,
+    ).map(tuple),
+)
+
+
+@given(REPORTS)
+def test_whatever_a_poller_says_what_is_kept_of_it_is_small_and_can_be_shown(
+    told: PollerStatus,
+) -> None:
+    _, kept = reports.decode(status.encode(told))
+    assert len(kept.versions) <= bounds.VERSIONS
+    assert len(kept.served) <= bounds.VERSIONS
+    assert len({version.version for version in kept.versions}) == len(kept.versions)
+    written = status.encode(kept).decode()
+    assert all(ord(character) >= 32 for character in written)
+    assert "\\u00" not in written
+    longest = max(len(text.encode()) for text in _texts(json.loads(written)))
+    assert longest <= 8192
+    if told.target in {version.version for version in told.versions}:
+        assert told.target in {version.version for version in kept.versions}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+@given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
+def test_no_bytes_make_more_of_a_mess_than_an_invalid_report(body: bytes) -> None:
+    with pytest.raises(InvalidReportError):
+        reports.decode(body)
