@@ -92,6 +92,11 @@ def serve(double: Double) -> Iterator[Double]:
         ready.set()
         await over.wait()
         await runner.cleanup()
+        # Those that hold a watch open end only now.
+        held = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in held:
+            task.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(live()), daemon=True)
     thread.start()
