@@ -23,6 +23,8 @@ URI: Final = 1024
 """Bytes of a source's address; no longer one can be in a spec."""
 NAME: Final = 256
 """Bytes of a fingerprint, a reason, a state, or a model's name."""
+ASSIGNMENT: Final = 8192
+"""Bytes of one text of an assignment: 50 quarantined versions with their fingerprints fit."""
 VERSIONS: Final = 64
 """Versions of one pod, or of one resource, that are remembered."""
 LARGEST_NUMBER: Final = 2**63 - 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 import orjson
 
-from inferencemodel_operator import answers, names, sockets
+from inferencemodel_operator import answers, bodies, names, sockets
 from inferencemodel_operator.answers import Target
 from inferencemodel_operator.errors import ApiUnavailableError, NotFoundError, NotLeadingError
 
@@ -33,6 +33,12 @@ CONNECTIONS: Final = 24
 """The most connections for requests; watches come on top."""
 REQUEST_TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
 PAGE_SIZE: Final = 100
+LARGEST_PAGE: Final = 8 * 2**20
+"""Bytes of a page of a list; of objects that are larger, fewer are asked for at a time."""
+LARGEST_OBJECT: Final = 16 * 2**20
+"""Bytes of one object. etcd takes 1.5 MiB of one, and JSON may write a byte of it with six."""
+LARGEST_ERROR: Final = 2**20
+"""Bytes of an error answer that are looked at."""
 WATCH_SECONDS: Final = 240
 """After about so long the API server ends a watch, and the next goes on where it was."""
 WATCH_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=90)
@@ -183,12 +189,26 @@ class Cluster:
     async def list(self, resource: Resource, namespace: str | None) -> AsyncIterator[Object]:
         """Read all objects of a kind as of one moment: the pages of the list."""
         path, target = resource.path(namespace), resource.target("list", namespace)
-        query = {"limit": str(PAGE_SIZE)}
+        size = PAGE_SIZE
+        query = {}
         labels = self._selector(resource)
         if labels is not None:
             query["labelSelector"] = labels
         while True:
-            page = await self._json("GET", path, target, query=query)
+            limit = {"limit": str(size)}
+            try:
+                page = await self._json(
+                    "GET",
+                    path,
+                    target,
+                    query=query | limit,
+                    largest=LARGEST_PAGE if size > 1 else LARGEST_OBJECT,
+                )
+            except _TooLargeError:
+                if size == 1:
+                    raise
+                size = max(1, size // 4)
+                continue
             yield page
             token = page["metadata"].get("continue")
             if not token:
@@ -219,16 +239,13 @@ class Cluster:
                 self._server + resource.path(namespace), params=query, timeout=WATCH_TIMEOUT
             ) as response:
                 if response.status >= HTTPStatus.BAD_REQUEST:
-                    found = answers.status(response.status, await response.read())
-                    raise answers.error(target, found)
-                rest = b""
-                async for chunk in response.content.iter_any():
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    for line in lines:
-                        event = orjson.loads(line)
-                        if event["type"] == "ERROR":
-                            raise answers.error(target, _status(event["object"]))
-                        yield event["type"], event["object"]
+                    answer = await bodies.start(response, LARGEST_ERROR)
+                    raise answers.error(target, answers.status(response.status, answer))
+                async for line in bodies.lines(response, LARGEST_OBJECT):
+                    event = orjson.loads(line)
+                    if event["type"] == "ERROR":
+                        raise answers.error(target, _status(event["object"]))
+                    yield event["type"], event["object"]
         except (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError) as error:
             raise ApiUnavailableError(
                 f"{target}: {error or type(error).__name__}; trying again"
@@ -366,6 +383,7 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
         content_type: str = "application/json",
+        largest: int = LARGEST_OBJECT,
     ) -> Object:
         if method != "GET" and not self._may_write():
             raise NotLeadingError(f"{target}: not sent, for another replica may lead")
@@ -378,16 +396,27 @@ class Cluster:
                 headers={"Content-Type": content_type, "Accept": "application/json"},
                 timeout=REQUEST_TIMEOUT,
             ) as response:
-                answer = await response.read()
+                failed = response.status >= HTTPStatus.BAD_REQUEST
+                answer = await (
+                    bodies.start(response, LARGEST_ERROR)
+                    if failed
+                    else bodies.read(response, largest)
+                )
+        except bodies.TooLargeError as error:
+            raise _TooLargeError(f"{target}: {error}; trying again") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiUnavailableError(
                 f"{target}: {error or type(error).__name__}; trying again"
             ) from error
-        if response.status >= HTTPStatus.BAD_REQUEST:
+        if failed:
             found = answers.status(response.status, answer)
             raise answers.error(target, found, response.headers.get("Retry-After", ""))
         decoded: Object = orjson.loads(answer)
         return decoded
+
+
+class _TooLargeError(ApiUnavailableError):
+    """The answer is longer than any object is, or than a page is to be."""
 
 
 def _status(event: Object) -> answers.Status:

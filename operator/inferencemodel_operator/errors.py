@@ -55,8 +55,9 @@ class InvalidRecordError(PermanentError):
     """A versions ConfigMap whose data the operator didn't write."""
 
     def __init__(self, name: str, key: str, problem: str) -> None:
+        where = f"data[{key!r}]" if key else "data"
         super().__init__(
-            f"ConfigMap {name}: data[{key!r}]: {problem}; "
+            f"ConfigMap {name}: {where}: {problem}; "
             "delete the ConfigMap, the operator writes it anew"
         )
 

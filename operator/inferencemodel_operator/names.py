@@ -110,3 +110,20 @@ def route(name: str) -> str:
 def network_policy(name: str) -> str:
     """Name of the NetworkPolicy."""
     return name
+
+
+def children(name: str) -> frozenset[str]:
+    """All names that children of the InferenceModel ``name`` can have."""
+    return frozenset(
+        {
+            deployment(name),
+            service(name),
+            headless_service(name),
+            ingress(name),
+            versions_config_map(name),
+            autoscaler(name),
+            disruption_budget(name),
+            route(name),
+            network_policy(name),
+        }
+    )

@@ -134,6 +134,8 @@ class Reconciler:
         if live is None or live.owner_uid != model.uid:
             return VersionsRecord(), []
         try:
+            if live.is_too_large:
+                raise InvalidRecordError(f"{namespace}/{config_map}", "", "it is too large")
             data = live.content_object().get("data")
             return VersionsRecord.from_config_map(data, name=f"{namespace}/{config_map}"), []
         except InvalidRecordError as problem:

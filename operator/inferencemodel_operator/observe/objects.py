@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import orjson
 
-from inferencemodel_operator import names, spec
+from inferencemodel_operator import bounds, names, spec
 from inferencemodel_operator.cluster import DEPLOYMENTS
 from inferencemodel_operator.errors import InvalidModelError
 from inferencemodel_operator.observe import troubles, wire
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str]
 """Namespace and name of an InferenceModel."""
+
+LARGEST_CONTENT: Final = 2**18
+"""Bytes of a child's JSON. The largest that the operator writes is the record of 64 quarantined
+versions, each with a message of a kilobyte: a third of it."""
+_NO_CONTENT: Final = b'{"metadata":{}}'
+_DIGEST: Final = b'{"digest":'
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -74,7 +81,9 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
     owner_uid: str | None
     """Of the controller owner, when that is an InferenceModel."""
     content: bytes
-    """The object's JSON without status and field managers, as compact as it gets."""
+    """The object's JSON without status and field managers, as compact as it gets. Of one that no
+    InferenceModel asks for nothing but its identity is known, and of one that is too large to be
+    the operator's own doing no more than a digest: what it says is not worth the memory."""
     deployment: Deployment | None
     """Of a Deployment alone."""
 
@@ -82,6 +91,11 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
         """The content, decoded."""
         decoded: dict[str, Any] = orjson.loads(self.content)
         return decoded
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether no more than a digest of it is known."""
+        return self.content.startswith(_DIGEST)
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,12 +150,7 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
         meta = msgspec.convert(obj, wire.Child).metadata
     owner = next((o for o in meta.owner_references if o.controller and o.kind == names.KIND), None)
     name = owner.name if owner else meta.labels.get(names.MODEL_LABEL)
-    kept = {field: value for field, value in obj.items() if field != "status"}
-    kept["metadata"] = {
-        field: value
-        for field, value in obj["metadata"].items()
-        if field not in ("managedFields", "resourceVersion", "generation", "creationTimestamp")
-    }
+    expected = owner is not None and meta.name in names.children(owner.name)
     return Child(
         key=(meta.namespace, name) if name else None,
         kind=kind,
@@ -152,9 +161,22 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
         generation=meta.generation,
         terminating=meta.deletion_timestamp is not None,
         owner_uid=owner.uid if owner else None,
-        content=_compact(kept),
-        deployment=deployment,
+        content=_content(obj) if expected else _NO_CONTENT,
+        deployment=deployment if expected else None,
     )
+
+
+def _content(obj: Mapping[str, Any]) -> bytes:
+    kept = {field: value for field, value in obj.items() if field != "status"}
+    kept["metadata"] = {
+        field: value
+        for field, value in obj["metadata"].items()
+        if field not in ("managedFields", "resourceVersion", "generation", "creationTimestamp")
+    }
+    content = _compact(kept)
+    if len(content) <= LARGEST_CONTENT:
+        return content
+    return b'%s"%s","metadata":{}}' % (_DIGEST, hashlib.sha256(content).hexdigest().encode())
 
 
 def _compact(value: object) -> bytes:
@@ -186,16 +208,20 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
         poller_running=poller.state.running is not None if poller else status.phase == "Running",
         server_restarts=server.restart_count if server else 0,
         assignment={
-            name: text
+            name: bounds.text(text, bounds.ASSIGNMENT)
             for name, text in meta.annotations.items()
             if name in names.ASSIGNMENT_ANNOTATIONS
         },
         attempt=_counter(meta.annotations.get(names.ASSIGNMENT_ATTEMPT_ANNOTATION, "")),
         template=meta.labels.get("pod-template-hash", ""),
-        storage_uri=meta.annotations.get(names.STORAGE_URI_ANNOTATION),
+        storage_uri=_uri(meta.annotations.get(names.STORAGE_URI_ANNOTATION)),
         trouble=trouble,
-        message=message,
+        message=bounds.text(message),
     )
+
+
+def _uri(text: str | None) -> str | None:
+    return None if text is None else bounds.text(text, bounds.URI)
 
 
 def _counter(text: str) -> int:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from model_poller.status import ServedVersion, SourceStatus, VersionStatus
 
-_ASSIGNMENT: Final = 8192
-"""Bytes of one text of an assignment: 50 quarantined versions with their fingerprints fit."""
 _ABSENT: Final = frozenset({VersionState.INCOMPLETE, VersionState.DISCOVERED})
 """States of a version of which nothing is on the pod."""
 
@@ -60,8 +58,8 @@ def _bounded(report: PollerStatus) -> PollerStatus:
         assigned = replace(
             assigned,
             target=bounds.text(assigned.target, bounds.NAME),
-            served=bounds.text(assigned.served, _ASSIGNMENT),
-            quarantined=bounds.text(assigned.quarantined, _ASSIGNMENT),
+            served=bounds.text(assigned.served, bounds.ASSIGNMENT),
+            quarantined=bounds.text(assigned.quarantined, bounds.ASSIGNMENT),
         )
     return replace(
         report,

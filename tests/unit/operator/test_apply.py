@@ -156,6 +156,27 @@ async def test_what_the_api_server_makes_of_a_wish_is_not_fought(cache: Cache) -
     assert server.requests.count("apply Service") == 1
 
 
+async def test_a_child_that_somebody_made_too_large_to_remember_is_applied_once(
+    cache: Cache,
+) -> None:
+    server = Server()
+    grown = live(server, cache, service())
+    grown["metadata"]["annotations"]["other"] = "x" * 300_000
+    grown["metadata"]["resourceVersion"] = "8"
+    cache.put(CHILDREN["Service"], grown)
+
+    def merge(obj: dict[str, Any]) -> dict[str, Any]:
+        obj["metadata"]["annotations"]["other"] = "x" * 300_000
+        return obj
+
+    server.mutate = merge
+    applier = Applier(server, cache, Offers(server))
+
+    assert await applier.ensure(MODEL, service())
+    assert not await applier.ensure(MODEL, service())
+    assert server.requests == ["apply Service"]
+
+
 async def test_what_somebody_changes_during_a_write_is_not_taken_for_its_outcome(
     cache: Cache,
 ) -> None:

@@ -62,15 +62,30 @@ def model(name: str, version: int, **more: Any) -> dict[str, Any]:
     return obj(name, version, spec={"model": {"storageUri": "gs://b/m"}}, **more)
 
 
+def owned(name: str, version: int, **more: Any) -> dict[str, Any]:
+    """A child whose controller is the InferenceModel m."""
+    child = obj(name, version, **more)
+    child["metadata"]["ownerReferences"] = [
+        {
+            "apiVersion": "inferencemodel.dev/v1alpha1",
+            "kind": "InferenceModel",
+            "name": "m",
+            "uid": "uid-m",
+            "controller": True,
+        }
+    ]
+    return child
+
+
 # -- the cache
 
 
 def test_of_two_views_the_newer_stays() -> None:
     cache = Cache()
-    assert cache.put(DEPLOYMENTS, obj("m", 9)) is not None
-    assert cache.put(DEPLOYMENTS, obj("m", 8)) is None
-    assert cache.put(DEPLOYMENTS, obj("m", 9)) is None
-    assert cache.put(DEPLOYMENTS, obj("m", 10, spec={"paused": True})) is not None
+    assert cache.put(DEPLOYMENTS, owned("m", 9)) is not None
+    assert cache.put(DEPLOYMENTS, owned("m", 8)) is None
+    assert cache.put(DEPLOYMENTS, owned("m", 9)) is None
+    assert cache.put(DEPLOYMENTS, owned("m", 10, spec={"paused": True})) is not None
     found = cache.child("Deployment", "vision", "m")
     assert found is not None
     assert found.resource_version == 10
@@ -78,9 +93,9 @@ def test_of_two_views_the_newer_stays() -> None:
 
 def test_what_nobody_looks_at_is_no_news() -> None:
     cache = Cache()
-    cache.put(DEPLOYMENTS, obj("m", 1, spec={"replicas": 2}))
-    assert cache.put(DEPLOYMENTS, obj("m", 2, spec={"replicas": 2})) is None
-    assert cache.put(DEPLOYMENTS, obj("m", 3, spec={"replicas": 3})) is not None
+    cache.put(DEPLOYMENTS, owned("m", 1, spec={"replicas": 2}))
+    assert cache.put(DEPLOYMENTS, owned("m", 2, spec={"replicas": 2})) is None
+    assert cache.put(DEPLOYMENTS, owned("m", 3, spec={"replicas": 3})) is not None
 
 
 def test_children_are_found_by_their_inferencemodel() -> None:
@@ -140,12 +155,53 @@ def test_a_pod_without_the_models_label_is_none_of_its_business() -> None:
 
 
 def test_a_child_is_kept_without_what_nobody_looks_at() -> None:
-    kept = objects.child("Deployment", obj("m", 1, spec={"replicas": 1}, status={"replicas": 1}))
+    kept = objects.child("Deployment", owned("m", 1, spec={"replicas": 1}, status={"replicas": 1}))
     assert b"much text" not in kept.content
     assert b"status" not in kept.content
     assert kept.content_object()["spec"] == {"replicas": 1}
     assert kept.deployment is not None
     assert (kept.deployment.replicas, kept.deployment.status.replicas) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        obj("m-versions", 1, data={"target": "x" * 10**6}),
+        owned("any", 1, data={"target": "x" * 10**6}),
+        owned("m-versions-2", 1, data={"target": "x" * 10**6}),
+    ],
+    ids=["nobody's", "of another name", "of a similar name"],
+)
+def test_of_an_object_that_nobody_asks_for_no_more_than_its_identity_is_kept(
+    stray: dict[str, Any],
+) -> None:
+    kept = objects.child("ConfigMap", stray)
+    assert (kept.key, kept.uid) == (("vision", "m"), f"uid-{kept.name}")
+    assert len(kept.content) < 100
+
+
+def test_of_a_child_that_is_too_large_a_digest_is_kept() -> None:
+    first, second = (
+        objects.child("ConfigMap", owned("m-versions", 1, data={"target": letter * 10**6}))
+        for letter in "ab"
+    )
+    assert len(first.content) < 200
+    assert first.content != second.content
+    assert "data" not in first.content_object()
+    assert first.is_too_large
+
+
+def test_what_anybody_may_write_on_a_pod_is_kept_within_bounds() -> None:
+    pod = obj("p", 1, status={"podIP": "10.0.0.1"})
+    pod["metadata"]["annotations"] = {
+        "inferencemodel.dev/storage-uri": "gs://" + "x" * 10**5,
+        "inferencemodel.dev/served-versions": "1," * 10**5,
+        "inferencemodel.dev/target-version": "9" * 10**5,
+        "other": "x" * 10**5,
+    }
+    read = objects.pod(pod)
+    assert read is not None
+    assert len(msgspec.json.encode(msgspec.structs.asdict(read))) < 20_000
 
 
 def test_an_object_of_another_release_is_kept_with_its_problem() -> None:
