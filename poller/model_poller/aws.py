@@ -64,9 +64,20 @@ class Keys:
 class AwsIdentity:
     """Finds keys, renews them before they expire, and signs with them."""
 
-    def __init__(self, credentials: Credentials, region: str | None, *, anonymous: bool) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        region: str | None,
+        *,
+        anonymous: bool,
+        everywhere: bool = False,
+    ) -> None:
+        """``everywhere`` signs for all regions at once, as access points of many regions ask for
+        (https://docs.aws.amazon.com/AmazonS3/latest/userguide/MultiRegionAccessPointRequests.html).
+        """
         self._credentials = credentials
         self._anonymous = anonymous
+        self._everywhere = everywhere
         self.region = (
             region
             or credentials.get("AWS_REGION")
@@ -113,12 +124,14 @@ class AwsIdentity:
         )
         s3 = service == "s3"
         config = AwsSigningConfig(
-            algorithm=AwsSigningAlgorithm.V4,
+            algorithm=AwsSigningAlgorithm.V4_ASYMMETRIC
+            if self._everywhere
+            else AwsSigningAlgorithm.V4,
             signature_type=AwsSignatureType.HTTP_REQUEST_HEADERS,
             credentials_provider=AwsCredentialsProvider.new_static(
                 keys.access_key_id, keys.secret, keys.token
             ),
-            region=self.region,
+            region="*" if self._everywhere else self.region,
             service=service,
             # S3 alone takes paths as they are.
             use_double_uri_encode=not s3,

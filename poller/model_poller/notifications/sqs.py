@@ -44,6 +44,12 @@ _GAP_SECONDS = 1.0
 """Between two questions to a server that does not wait with its answer, as some stand-ins."""
 
 
+_REGION = re.compile(
+    # sqs.REGION.amazonaws.com, sqs-fips.REGION.…, VPCE.sqs.REGION.vpce.…, the older REGION.queue.…
+    r"(?:^|\.)sqs(?:-fips)?\.([a-z]{2,}(?:-[a-z]+)+-\d+)\.|^([a-z]{2,}(?:-[a-z]+)+-\d+)\.queue\."
+)
+
+
 class _Message(msgspec.Struct, rename="pascal"):
     receipt_handle: str
     body: str = ""
@@ -88,14 +94,20 @@ class Queue:
             )
         self._url = url
         self._origin = f"{parts.scheme}://{parts.netloc}"
-        told = re.match(r"sqs\.([a-z0-9-]+)\.amazonaws\.com", parts.hostname)
-        self._identity = AwsIdentity(credentials, told[1] if told else region, anonymous=False)
+        if told := _REGION.search(parts.hostname):
+            region = told[1] or told[2]
+        self._identity = AwsIdentity(credentials, region, anonymous=False)
         self._calls = HttpCalls(self._origin, _TIMEOUT_SECONDS)
         self._on_object = on_object
         self._on_connect = on_connect
         self._teller = Teller(url, report)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="queue", daemon=True)
+
+    @property
+    def region(self) -> str:
+        """Where the queue is asked."""
+        return self._identity.region
 
     def start(self) -> None:
         """Begin to listen."""

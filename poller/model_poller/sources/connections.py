@@ -29,11 +29,9 @@ class Connections:
         the host.
 
         Raises:
-            InvalidSettingsError: HTTPS_PROXY names no proxy.
+            InvalidSettingsError: the endpoint names no host with a port, or HTTPS_PROXY no proxy.
         """
-        parts = urlsplit(endpoint)
-        self.host = parts.hostname or ""
-        self._port = parts.port
+        parts, self.host, self._port = _address(endpoint)
         self._timeout = timeout
         self._tls = self._proxy = None
         if parts.scheme == "https":
@@ -105,6 +103,19 @@ class Connections:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+
+
+def _address(endpoint: str) -> tuple[SplitResult, str, int | None]:
+    try:
+        parts = urlsplit(endpoint)
+        host, port = parts.hostname or "", parts.port
+        # What connecting does later, where it would look like a fault of what is sent.
+        host.encode("idna")
+    except ValueError as error:
+        raise InvalidSettingsError(f"{endpoint} names no host with a port: {error}") from None
+    if not host or port == 0:
+        raise InvalidSettingsError(f"{endpoint} names no host with a port")
+    return parts, host, port
 
 
 def _proxy(host: str) -> SplitResult | None:

@@ -271,8 +271,11 @@ class HttpSource(OnePlace):
         raise UnreachableError(f"{asked} redirects more than {_MAX_HOPS} times")
 
     def _next_hop(self, url: str, elsewhere: str) -> str:
-        target = urljoin(url, elsewhere)
-        scheme = urlsplit(target).scheme
+        try:
+            target = urljoin(url, elsewhere)
+            scheme = urlsplit(target).scheme
+        except ValueError as error:
+            raise InvalidSourceError(f"{url} redirects to what is no URL ({error})") from None
         if scheme not in ("http", "https") or (self._location.scheme == "https" != scheme):
             raise InvalidSourceError(
                 f"{url} redirects to {scheme}://, which is not followed; give the URI of where the"

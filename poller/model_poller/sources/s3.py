@@ -23,6 +23,7 @@ from model_poller.sources import StoredObject
 from model_poller.sources.http_calls import Answer, HttpCalls, as_answer
 from model_poller.sources.http_ranges import HttpRanges, RefusedError
 from model_poller.sources.one_place import OnePlace
+from model_poller.sources.uri import ACCESS_POINT
 from model_poller.sources.xml_answers import parse_xml, text
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ _NO_KEYS = frozenset(
     {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefresh"}
 )
 _MD5 = re.compile(r"[0-9a-f]{32}")
+_HOST_LABEL = re.compile(r"[a-z0-9-]{1,63}")
+"""A bucket that can stand in front of the server's name: no certificate fits one with dots, and
+host names know neither capitals nor ``_``."""
 
 
 class S3Source(OnePlace):
@@ -53,17 +57,30 @@ class S3Source(OnePlace):
     ) -> None:
         """``endpoint`` replaces Amazon's own; ``path_style`` names the bucket in the path."""
         super().__init__(location)
-        self._identity = AwsIdentity(credentials, region, anonymous=anonymous)
+        self._point = ACCESS_POINT.fullmatch(location.bucket)
+        self._identity = AwsIdentity(
+            credentials,
+            (self._point and self._point["region"]) or region,
+            anonymous=anonymous,
+            everywhere=bool(self._point and self._point["alias"]),
+        )
         told = credentials.get("AWS_ENDPOINT_URL_S3") or credentials.get("AWS_ENDPOINT_URL")
         self._endpoint = (endpoint or told or "").rstrip("/")
-        # No certificate fits a host name whose bucket has dots.
-        self._path_style = path_style or (not endpoint and bool(told)) or "." in location.bucket
+        self._path_style = not self._point and (
+            path_style
+            or (not endpoint and bool(told))
+            or not _HOST_LABEL.fullmatch(location.bucket)
+        )
         self._connect()
 
     def _connect(self) -> None:
         region, bucket = self._identity.region, self._location.bucket
-        parts = urlsplit(self._endpoint or f"https://s3.{region}.{domain(region)}")
-        host = parts.netloc if self._path_style else f"{bucket}.{parts.netloc}"
+        if self._point:
+            parts = urlsplit(self._endpoint or f"https://{_access_point_domain(self._point)}")
+            host = f"{_access_point_label(self._point)}.{parts.netloc}"
+        else:
+            parts = urlsplit(self._endpoint or f"https://s3.{region}.{domain(region)}")
+            host = parts.netloc if self._path_style else f"{bucket}.{parts.netloc}"
         self._origin = f"{parts.scheme}://{host}"
         self._root = f"{parts.path}/{bucket}" if self._path_style else parts.path
         self._calls = HttpCalls(self._origin)
@@ -135,17 +152,25 @@ class S3Source(OnePlace):
         """See `Source.open_range`."""
         METRICS.source_requests.labels("get").inc()
         target = self.target(stored.name)
-        wanted = {"If-Match": f'"{stored.generation}"'}
-        headers = self._identity.sign("s3", "GET", self._origin + target, wanted)
+        headers = self.signed("GET", target, {"If-Match": f'"{stored.generation}"'})
         try:
             with self._ranges.get(target, headers, start, length) as body:
                 yield body
         except RefusedError as refusal:
             raise self._refused(as_answer(refusal), "s3:GetObject", stored.url) from refusal
 
+    @property
+    def origin(self) -> str:
+        """The server that has the bucket."""
+        return self._origin
+
     def target(self, name: str) -> str:
         """The path by which the bucket's server knows an object; of the bucket, for no name."""
         return f"{self._root}/{quote(name, safe='/~')}"
+
+    def signed(self, method: str, target: str, headers: Mapping[str, str]) -> dict[str, str]:
+        """The headers of a request, with what proves who asks."""
+        return self._identity.sign("s3", method, self._origin + target, headers)
 
     def _ask(
         self,
@@ -159,12 +184,11 @@ class S3Source(OnePlace):
             target += f"?{urlencode(sorted(query.items()), quote_via=quote, safe='')}"
         answer = self._calls.ask(
             method,
-            lambda: (
-                target,
-                self._identity.sign("s3", method, self._origin + target, headers or {}),
-            ),
+            lambda: (target, self.signed(method, target, headers or {})),
         )
-        region = _told_region(answer) if answer.status in (301, 400) else ""
+        region = ""
+        if answer.status in (301, 400) and not self._point:
+            region = _told_region(answer)
         if region not in ("", self._identity.region):
             # Nobody has to know where a bucket is: S3 tells.
             self._identity.region = region
@@ -203,6 +227,18 @@ class S3Source(OnePlace):
             f"asking for {where} was answered {status} {code}".rstrip() + "; it is tried again",
             answer.retry_after,
         )
+
+
+def _access_point_label(point: re.Match[str]) -> str:
+    """What stands in front of the servers' name
+    (https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-points-naming.html)."""
+    return point["alias"] or f"{point['name']}-{point['account']}"
+
+
+def _access_point_domain(point: re.Match[str]) -> str:
+    if point["alias"]:
+        return "accesspoint.s3-global.amazonaws.com"
+    return f"s3-accesspoint.{point['region']}.{domain(point['region'])}"
 
 
 def _number(answer: Answer, kind: str) -> int | None:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from model_poller.errors import InvalidSettingsError
 
+ACCESS_POINT = re.compile(
+    r"arn:(?P<partition>aws[a-z-]*):s3:"
+    r"(?:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):accesspoint[/:]"
+    r"(?P<name>[a-z0-9][a-z0-9-]{1,48}[a-z0-9])"
+    r"|:\d{12}:accesspoint[/:](?P<alias>[a-z0-9]+\.mrap))"
+)
+"""The ARN of an S3 access point, or of one of many regions
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-points-naming.html)."""
+
 _BUCKET = {
     "gs": r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]",
-    # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
-    "s3": r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
+    # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html; the oldest
+    # buckets, and those of other makers, have capitals, '_' and up to 255 characters.
+    "s3": rf"[a-zA-Z0-9][a-zA-Z0-9._-]{{2,254}}|{ACCESS_POINT.pattern}",
     # https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers
-    "az": r"\$root|[a-z0-9](?:[a-z0-9]|-(?=[a-z0-9])){2,62}",
+    "az": r"\$(?:root|web|logs)|[a-z0-9](?:[a-z0-9]|-(?=[a-z0-9])){2,62}",
     "https": r"[^/@]+",
     "http": r"[^/@]+",
     "pvc": r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?",
@@ -27,6 +39,7 @@ _EXAMPLES = {
     "pvc": "pvc://CLAIM/FOLDER",
     "file": "file:///FOLDER",
 }
+_URL_PATH = re.compile(r"(?:[-a-zA-Z0-9._~!$&'()*+,;=:@/]|%[0-9a-fA-F]{2})*")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -34,15 +47,25 @@ class Location:
     """A bucket and the folder in it below which versions are."""
 
     bucket: str
-    """A bucket, a container, a host with its port, a claim; empty for ``file://``."""
+    """A bucket or an access point's ARN, a container, a host with its port, a claim; empty for
+    ``file://``."""
     prefix: str
     """Without slashes at its ends; empty for the whole bucket."""
     scheme: str = "gs"
 
     def holds(self, bucket: str, name: str) -> bool:
-        """Whether an object lies below this place."""
-        return bucket == self.bucket and f"/{name}".startswith(
+        """Whether an object lies below this place.
+
+        Of an access point the bucket behind it isn't known, so any one may be it.
+        """
+        return (bucket == self.bucket or self._is_access_point) and f"/{name}".startswith(
             f"/{self.prefix}/".replace("//", "/")
+        )
+
+    @property
+    def _is_access_point(self) -> bool:
+        return self.scheme == "s3" and (
+            self.bucket.startswith("arn:") or self.bucket.endswith("-s3alias")
         )
 
     @property
@@ -61,13 +84,44 @@ def parse_uri(uri: str) -> Location:
     if scheme not in _BUCKET:
         known = ", ".join(_EXAMPLES.values())
         raise InvalidSettingsError(f"{uri!r} is no storage URI; write one of {known}")
-    bucket, _, prefix = rest.partition("/")
-    if scheme in ("http", "https") and re.search(r"[?#]", rest):
-        # The URI is shown in the status and in logs, and what follows the path is often a secret.
-        raise InvalidSettingsError(
-            f"{uri.partition('?')[0]!r}: a storage URI takes no query; give HTTP_BEARER_TOKEN or"
-            " HTTP_USERNAME and HTTP_PASSWORD as credentials"
-        )
+    point = ACCESS_POINT.match(rest) if scheme == "s3" else None
+    # The name of an access point may come after a slash.
+    end = point.end() if point else 0
+    bucket, _, prefix = rest[end:].partition("/")
+    bucket = rest[:end] + bucket
+    if scheme in ("http", "https"):
+        if re.search(r"[?#]", rest):
+            # The URI is shown in the status and in logs, and what follows the path is often a
+            # secret.
+            raise InvalidSettingsError(
+                f"{uri.partition('?')[0]!r}: a storage URI takes no query; give HTTP_BEARER_TOKEN"
+                " or HTTP_USERNAME and HTTP_PASSWORD as credentials"
+            )
+        if not _URL_PATH.fullmatch(prefix):
+            raise InvalidSettingsError(
+                f"{uri!r} holds characters that no URL has; write its path as a browser shows it,"
+                " with %20 for a space"
+            )
     if not re.fullmatch(_BUCKET[scheme], bucket):
         raise InvalidSettingsError(f"{uri!r} is no storage URI; write {_EXAMPLES[scheme]}")
+    if scheme in ("http", "https"):
+        _check_host(uri, bucket)
     return Location(bucket, prefix.strip("/"), scheme)
+
+
+def _check_host(uri: str, bucket: str) -> None:
+    """Judge a host with its port, before anything connects to it.
+
+    Raises:
+        InvalidSettingsError
+    """
+    try:
+        parts = urlsplit(f"http://{bucket}")
+        host, port = parts.hostname or "", parts.port
+        host.encode("idna")
+        if bucket.startswith("["):
+            ipaddress.IPv6Address(host)
+    except ValueError as error:
+        raise InvalidSettingsError(f"{uri!r} names no host with a port: {error}") from None
+    if not host or port == 0:
+        raise InvalidSettingsError(f"{uri!r} names no host with a port")
