@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -214,6 +214,7 @@ class Ingress(_Part, frozen=True):
     class_name: str | None = None
     host: str | None = None
     path: str = "/"
+    path_type: Literal["Exact", "Prefix", "ImplementationSpecific"] = "Prefix"
     annotations: dict[str, str] = {}
     tls: IngressTls | None = None
 
@@ -382,9 +383,10 @@ class InferenceModel(_Part, frozen=True):
     def url(self) -> str:
         """Where the model's REST API is: through the Ingress if there is one, else in the cluster.
 
-        The model server only knows paths below ``/v1/models/NAME``. An Ingress path that is a
-        prefix of it reaches the server as it is; any other is taken as rewritten by the Ingress
-        controller, so it comes in front.
+        The model server only knows paths below ``/v1/models/NAME``. An Ingress path that begins
+        like them reaches the server as it is; any other is taken as rewritten by the Ingress
+        controller, so it comes in front: of a regular expression the part before its first
+        operator.
         """
         api = f"/v1/models/{self.model_name}"
         ingress = self.spec.ingress
@@ -392,8 +394,12 @@ class InferenceModel(_Part, frozen=True):
             host = f"{names.service(self.name)}.{self.namespace}.svc"
             return f"http://{host}:{self.http_port}{api}"
         scheme = "https" if ingress.tls else "http"
-        path = ingress.path.rstrip("/")
-        prefix = "" if f"{api}/".startswith(f"{path}/") else path
+        path = ingress.path
+        if ingress.path_type == "ImplementationSpecific":
+            path = _literal(path)
+        path = path.rstrip("/")
+        beneath = f"{api}/".startswith(f"{path}/") or path.startswith((f"{api}/", f"{api}:"))
+        prefix = "" if beneath else path
         return f"{scheme}://{ingress.host}{prefix}{api}"
 
 
@@ -414,6 +420,18 @@ def decode(obj: Mapping[str, Any]) -> InferenceModel:
             problem,
             "correct it, and install the CRD and the operator of the same release",
         ) from None
+
+
+_LITERAL: Final = re.compile(r"(?:[^\\.+*?()\[\]{}^$|]|\.(?![+*?{]))*")
+_REPEATED: Final = frozenset("*?{")
+
+
+def _literal(path: str) -> str:
+    """What a regular expression begins with before its first operator; a plain path whole."""
+    found = _LITERAL.match(path)
+    literal = found[0] if found else ""
+    # What may be there, or not, is no part of it.
+    return literal[:-1] if path[len(literal) : len(literal) + 1] in _REPEATED else literal
 
 
 def _decode_value(kind: type, value: object) -> object:

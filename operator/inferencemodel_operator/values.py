@@ -7,12 +7,12 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION_PART: Final = re.compile(r"(\d+)(ms|s|m|h)")
-_DURATION: Final = re.compile(r"(?:\d+(?:ms|s|m|h))+")
+_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+")
 
 
 class Duration(float):
-    """Seconds, written in the spec as ``90s``, ``5m`` or ``1h30m``."""
+    """Seconds, written in the spec as ``90s``, ``1.5m`` or ``1h30m``."""
 
     __slots__ = ()
 
@@ -21,13 +21,14 @@ class Duration(float):
         """Read a duration.
 
         Raises:
-            ValueError: not a sequence of whole numbers with the units ms, s, m or h.
+            ValueError: not a sequence of numbers with the units ms, s, m or h.
         """
         if not _DURATION.fullmatch(text):
             raise ValueError(f"{text!r} is no duration such as 30s, 5m or 1h30m")
         return cls(
             sum(
-                int(number) * _DURATION_UNITS[unit] for number, unit in _DURATION_PART.findall(text)
+                float(number) * _DURATION_UNITS[unit]
+                for number, unit in _DURATION_PART.findall(text)
             )
         )
 

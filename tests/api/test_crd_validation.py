@@ -7,9 +7,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from devcluster.client import KubectlError
 from tests.support import crd
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,6 +111,15 @@ def rules(**policy: Any) -> Object:
     return scaled(behavior={"scaleDown": {"policies": [{**whole, **policy}]}})
 
 
+def expressed(**requirement: Any) -> Object:
+    """A choice by one label."""
+    return {"matchExpressions": [{"key": "a", "operator": "Exists", **requirement}]}
+
+
+HOST = {"host": "imagenet.example.com"}
+FIELD = {"key": "metadata.name", "operator": "In", "values": ["node-1"]}
+
+
 def fenced(**peer: Any) -> Object:
     return {"enabled": True, "from": [peer]}
 
@@ -118,6 +129,18 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
     "too long a name": ("metadata.name", "m" * 51, "", NAME_RULE),
     "a name that is no Service's": ("metadata.name", "1-imagenet", "", NAME_RULE),
     "a name with a dot": ("metadata.name", "image.net", "", NAME_RULE),
+    "the name of another one's Service": (
+        "metadata.name",
+        "imagenet-headless",
+        "",
+        "must not end with -headless",
+    ),
+    "the name of another one's autoscaler": (
+        "metadata.name",
+        "keda-hpa-imagenet",
+        "",
+        "nor begin with keda-hpa-",
+    ),
     "no spec": ("spec", ABSENT, "spec", "Required value"),
     "no model": ("spec.model", ABSENT, "spec.model", "Required value"),
     "no storageUri": ("spec.model", {}, "spec.model.storageUri", "Required value"),
@@ -283,6 +306,12 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.source.pollInterval",
         "type string",
     ),
+    "an interval without a number": (
+        "spec.source.pollInterval",
+        ".m",
+        "spec.source.pollInterval",
+        "such as 30s, 5m or 1h30m",
+    ),
     "an interval in days": (
         "spec.source.pollInterval",
         "1d",
@@ -349,6 +378,22 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.server.image",
         "must be an image reference",
     ),
+    **{
+        f"no image: {image}": (
+            "spec.server.image",
+            image,
+            "spec.server.image",
+            "must be an image reference",
+        )
+        for image in (
+            "tensorflow/Serving",
+            "tensorflow/serving:",
+            "tensorflow/serving@sha256:0",
+            "tensorflow//serving",
+            "https://r.example.com/serving",
+            "r.example.com:/serving",
+        )
+    },
     "an unknown pull policy": (
         "spec.server.imagePullPolicy",
         "Sometimes",
@@ -434,6 +479,48 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.server.resources.limits",
         "server.resources knows cpu, memory",
     ),
+    "a device without a limit": (
+        "spec.server.resources",
+        {"requests": {"cpu": 1, "nvidia.com/gpu": 1}},
+        "spec.server.resources.requests",
+        "must equal their limits",
+    ),
+    "fewer devices than the limit": (
+        "spec.server.resources",
+        {"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": 2}},
+        "spec.server.resources.requests",
+        "must equal their limits",
+    ),
+    "half a device": (
+        "spec.server.resources",
+        {"limits": {"nvidia.com/gpu": "500m"}},
+        "spec.server.resources.limits",
+        "must count devices such as nvidia.com/gpu in whole numbers",
+    ),
+    "a device's name with two slashes": (
+        "spec.server.resources",
+        {"limits": {"nvidia.com/gpu/a": 1}},
+        "spec.server.resources.limits",
+        "correct the resource's name",
+    ),
+    "hugepages of no size": (
+        "spec.server.resources",
+        {"limits": {"cpu": 1, "hugepages-big": "4Mi"}},
+        "spec.server.resources.limits",
+        "correct the resource's name",
+    ),
+    "half a hugepage": (
+        "spec.server.resources",
+        {"limits": {"cpu": 1, "hugepages-2Mi": "3Mi"}},
+        "spec.server.resources.limits",
+        "in whole pages",
+    ),
+    "hugepages alone": (
+        "spec.server.resources",
+        {"limits": {"hugepages-2Mi": "4Mi"}},
+        "spec.server.resources.limits",
+        "cpu or memory beside them",
+    ),
     "a request above its limit": (
         "spec.server.resources",
         {"requests": {"cpu": "1500m"}, "limits": {"cpu": 1}},
@@ -476,11 +563,17 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.server.batching.allowedBatchSizes[1]",
         "Duplicate value",
     ),
-    "a variable's name with a dash": (
+    "a variable's name with its value": (
         "spec.server.env",
-        [{"name": "LOG-LEVEL", "value": "1"}],
+        [{"name": "LOG_LEVEL=1"}],
         "spec.server.env[0].name",
-        "letters, digits and '_'",
+        "printable ASCII characters other than '='",
+    ),
+    "a variable's name in Greek": (
+        "spec.server.env",
+        [{"name": "ΛΟΓΟΣ"}],
+        "spec.server.env[0].name",
+        "printable ASCII characters",
     ),
     "a variable twice": (
         "spec.server.env",
@@ -537,7 +630,43 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.service.annotations",
         "the operator writes those itself",
     ),
+    "annotations without end": (
+        "spec.service.annotations",
+        {f"a{number}": "é" * 16000 for number in range(7)},
+        "spec.service.annotations",
+        "must not hold more than 200000 bytes together",
+    ),
     # -- spec.ingress
+    "an address with leading zeros as host": (
+        "spec.ingress.host",
+        "010.0.0.1",
+        "spec.ingress.host",
+        "a DNS name",
+    ),
+    "a path with a space": (
+        "spec.ingress.path",
+        "/image net",
+        "spec.ingress.path",
+        "hold no white space",
+    ),
+    "an encoded slash in a path": (
+        "spec.ingress.path",
+        "/v1%2Fmodels",
+        "spec.ingress.path",
+        "unless ingress.pathType is ImplementationSpecific",
+    ),
+    "an unknown type of path": (
+        "spec.ingress.pathType",
+        "Regex",
+        "spec.ingress.pathType",
+        '"Exact", "Prefix", "ImplementationSpecific"',
+    ),
+    "an ingress class twice": (
+        "spec.ingress",
+        {"className": "nginx", "annotations": {"kubernetes.io/ingress.class": "nginx"}},
+        "spec.ingress.annotations",
+        "leave out the annotation",
+    ),
     "a URL as host": (
         "spec.ingress.host",
         "http://imagenet.example.com",
@@ -648,6 +777,74 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         f"{TOLERATION}[0].effect",
         '"NoSchedule", "PreferNoSchedule", "NoExecute"',
     ),
+    "a toleration's key that is none": (
+        TOLERATION,
+        [{"key": "a b", "operator": "Exists"}],
+        f"{TOLERATION}[0].key",
+        "must be a taint's key",
+    ),
+    "a toleration's value that is none": (
+        TOLERATION,
+        [{"key": "a", "value": "x y"}],
+        f"{TOLERATION}[0].value",
+        "must be a taint's value",
+    ),
+    **{
+        f"an affinity to nodes by {what}": (
+            AFFINITY,
+            {
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}
+                }
+            },
+            "nodeSelectorTerms[0]",
+            says,
+        )
+        for what, term, says in (
+            ("no value", expressed(operator="In"), "be one with Gt and Lt"),
+            ("two bounds", expressed(operator="Gt", values=["1", "2"]), "be one with Gt and Lt"),
+            ("a value of Exists", expressed(operator="Exists", values=["x"]), "not be there with"),
+            ("a label that is none", expressed(key="a b"), "should match"),
+            ("a value that is none", expressed(operator="In", values=["x y"]), "should match"),
+            ("another field", {"matchFields": [{**FIELD, "key": "a"}]}, '"metadata.name"'),
+            ("two names", {"matchFields": [{**FIELD, "values": ["a", "b"]}]}, "at most 1"),
+        )
+    },
+    **{
+        f"an affinity to pods by {what}": (
+            AFFINITY,
+            {
+                "podAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": [
+                        {"topologyKey": "zone", **term}
+                    ]
+                }
+            },
+            "requiredDuringSchedulingIgnoredDuringExecution[0]",
+            says,
+        )
+        for what, term, says in (
+            ("no label of nodes", {"topologyKey": "a b"}, "must be a label's name"),
+            ("a namespace that can't be", {"namespaces": ["A"]}, "should match"),
+            ("no labels", {"matchLabelKeys": ["a"]}, "must be there beside matchLabelKeys"),
+            (
+                "a label both ways",
+                {"labelSelector": {}, "matchLabelKeys": ["a"], "mismatchLabelKeys": ["a"]},
+                "must have no label of matchLabelKeys",
+            ),
+            (
+                "a key that is none",
+                {"labelSelector": {}, "matchLabelKeys": ["a b"]},
+                "should match",
+            ),
+            (
+                "labels that are none",
+                {"labelSelector": {"matchLabels": {"a": "x y"}}},
+                "must be valid labels",
+            ),
+            ("no values", {"labelSelector": expressed(operator="In")}, "must be there with In"),
+        )
+    },
     "an affinity without a place": (
         AFFINITY,
         {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{}]}},
@@ -661,12 +858,114 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "unknown field",
     ),
     # -- every store
-    "an S3 bucket with an underscore": (
+    "an S3 bucket of two letters": (
         "spec.model.storageUri",
-        "s3://my_models/imagenet",
+        "s3://my/imagenet",
         "spec.model.storageUri",
         "must name a bucket after s3://",
     ),
+    "an access point of another service": (
+        "spec.model.storageUri",
+        "s3://arn:aws:s3-object-lambda:eu-west-1:123456789012:accesspoint/name/imagenet",
+        "spec.model.storageUri",
+        "arn:aws:s3:REGION:ACCOUNT:accesspoint/NAME",
+    ),
+    "a bucket's ARN": (
+        "spec.model.storageUri",
+        "s3://arn:aws:s3:::models/imagenet",
+        "spec.model.storageUri",
+        "must name a bucket after s3://",
+    ),
+    "an access point of no account": (
+        "spec.model.storageUri",
+        "s3://arn:aws:s3:eu-west-1::accesspoint/name/imagenet",
+        "spec.model.storageUri",
+        "arn:aws:s3:REGION:ACCOUNT:accesspoint/NAME",
+    ),
+    "an unknown special container": (
+        "spec",
+        stored("az://$everything/imagenet", {"azure": {"account": "models"}}),
+        "spec.model.storageUri",
+        "must name a container after az://",
+    ),
+    "a container with two dashes": (
+        "spec",
+        stored("az://my--models/imagenet", {"azure": {"account": "models"}}),
+        "spec.model.storageUri",
+        "must name a container after az://",
+    ),
+    "too long a container": (
+        "spec",
+        stored(f"az://{'m-' * 32}/imagenet", {"azure": {"account": "models"}}),
+        "spec.model.storageUri",
+        "must name a container after az://",
+    ),
+    "a container of no account": (
+        "spec",
+        stored("az://models/imagenet", {}),
+        "spec.source.azure",
+        "must name the storage account",
+    ),
+    "a claim with two dots": (
+        "spec.model.storageUri",
+        "pvc://models..v1/imagenet",
+        "spec.model.storageUri",
+        "must name a PersistentVolumeClaim",
+    ),
+    "an empty segment behind a colon": (
+        "spec.model.storageUri",
+        "gs://models/a://b",
+        "spec.model.storageUri",
+        "must not hold empty",
+    ),
+    "a space at the end": (
+        "spec.model.storageUri",
+        "gs://models/imagenet ",
+        "spec.model.storageUri",
+        "nor white space at its end",
+    ),
+    **{
+        f"no web server: {uri}": (
+            "spec.model.storageUri",
+            uri,
+            "spec.model.storageUri",
+            "must be https://HOST/FOLDER",
+        )
+        for uri in (
+            "https://models.example.com:65536/imagenet",
+            "https://models.example.com:0/imagenet",
+            "https://models.example.com:/imagenet",
+            "https://models..example.com/imagenet",
+            "https://-models.example.com/imagenet",
+            "https://[1:2]/imagenet",
+            "https://[::1/imagenet",
+            "https://[fe80::1%25eth0]/imagenet",
+            "https://::1/imagenet",
+            "https://models.example.com/image net",
+            "https://models.example.com/modèles",
+            "https://models.example.com/100%/imagenet",
+            "https://models.example.com/a#b",
+        )
+    },
+    **{
+        f"no endpoint: {endpoint}": (
+            "spec.source.endpoint",
+            endpoint,
+            "spec.source.endpoint",
+            "must be a URL with http:// or https:// and a host",
+        )
+        for endpoint in (
+            "http://",
+            "http://bucket:99999",
+            "http://user:password@bucket",
+            "http://bucket?x=1",
+            "http://bucket#x",
+            "http://buc ket",
+            "http://bucket/a b",
+            "http://[::g]:4443",
+            "http://bucket..ns",
+        )
+    },
     "no container": (
         "spec.model.storageUri",
         "az:///imagenet",
@@ -778,6 +1077,52 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.source.notifications.sqs.queueUrl",
         "must be the queue's URL, such as https://sqs.",
     ),
+    **{
+        f"no queue: {url}": (
+            "spec",
+            stored("s3://models/imagenet", {"notifications": {"sqs": {"queueUrl": url}}}),
+            "spec.source.notifications.sqs.queueUrl",
+            "must be the queue's URL",
+        )
+        for url in (
+            "https://sqs.eu-central-1.amazonaws.com/models",
+            "https://sqs.eu-central-1.amazonaws.com//models",
+            "https://sqs.eu-central-1.amazonaws.com/123456789012/mod els",
+            "https://sqs.eu-central-1.amazonaws.com:70000/123456789012/models",
+            "sqs.eu-central-1.amazonaws.com/123456789012/models",
+        )
+    },
+    **{
+        f"no subscription: {name}": (
+            "spec.source.notifications",
+            {"pubsub": {"subscription": name}},
+            "spec.source.notifications.pubsub.subscription",
+            "must be projects/PROJECT/subscriptions/SUBSCRIPTION",
+        )
+        for name in (
+            "projects//subscriptions/models",
+            "projects/p/subscriptions/m",
+            "projects/p/subscriptions/1models",
+            "projects/p/q/subscriptions/models",
+            "projects/example.com:/subscriptions/models",
+        )
+    },
+    **{
+        f"no emulator: {endpoint}": (
+            "spec.source.notifications",
+            {"pubsub": {**SUBSCRIPTION["pubsub"], "endpoint": endpoint}},
+            "spec.source.notifications.pubsub.endpoint",
+            "must be HOST:PORT",
+        )
+        for endpoint in (
+            "pubsub",
+            "::1:8085",
+            "[1:2]:8085",
+            "pub sub:8085",
+            "pubsub:8085/x",
+            "[]:1",
+        )
+    },
     "no range at once": (
         "spec.source.fetch",
         {"parallelism": 0},
@@ -850,6 +1195,35 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         {"uri": "gs://models/warm/"},
         "spec.model.warmup.uri",
         "must name one file",
+    ),
+    **{
+        f"no warm-up file: {uri}": (
+            "spec.model.warmup",
+            {"uri": uri},
+            "spec.model.warmup.uri",
+            says,
+        )
+        for uri, says in {
+            "gs://models": "must name one file",
+            "gs://Models/requests": "must name a bucket, container or claim",
+            "s3://m/requests": "must name a bucket, container or claim",
+            "https://u:p@models.example.com/requests": "without user, password, query or fragment",
+            "https://models.example.com/requests?x=1": "without user, password, query or fragment",
+            "gs://models/a/../requests": "must not hold empty, '.' or '..'",
+            "gs://models/a\nrequests": "nor line breaks",
+        }.items()
+    },
+    "warm-up from a claim that is not mounted": (
+        "spec.model",
+        {"storageUri": "pvc://models/imagenet", "warmup": {"uri": "pvc://other/requests"}},
+        "spec.model.warmup.uri",
+        "must lie on the claim of model.storageUri",
+    ),
+    "a ConfigMap's hidden key": (
+        "spec.model.warmup",
+        {"configMap": {"name": "warm", "key": "..requests"}},
+        "spec.model.warmup.configMap.key",
+        "not begin with '..'",
     ),
     "a ConfigMap of another namespace": (
         "spec.model.warmup",
@@ -1007,6 +1381,17 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.autoscaling.metrics[0].object.describedObject.name",
         "must be an object's name",
     ),
+    "a metric of no API version": (
+        AUTOSCALING,
+        target(
+            "object",
+            {**NAMED, "describedObject": {"kind": "Service", "name": "x", "apiVersion": "a/b/c"}},
+            type="Value",
+            value=2,
+        ),
+        "spec.autoscaling.metrics[0].object.describedObject.apiVersion",
+        "must be VERSION or GROUP/VERSION",
+    ),
     "a metric of no kind": (
         AUTOSCALING,
         target(
@@ -1115,7 +1500,45 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.disruptionBudget.maxUnavailable",
         "a part from 1% to 100%",
     ),
+    "a budget's number as text": (
+        "spec.disruptionBudget",
+        {"maxUnavailable": "2"},
+        "spec.disruptionBudget.maxUnavailable",
+        "must be a number from 1 or a part",
+    ),
     # -- spec.gateway
+    "a Gateway twice": (
+        "spec.gateway",
+        {"parentRefs": [{"name": "public"}, {"name": "public", "sectionName": "web"}]},
+        "spec.gateway.parentRefs",
+        "with a sectionName of its own each",
+    ),
+    **{
+        f"a Gateway by no {field}": (
+            "spec.gateway",
+            {"parentRefs": [{"name": "public", field: value}]},
+            f"spec.gateway.parentRefs[0].{field}",
+            "must be",
+        )
+        for field, value in {
+            "group": "a b",
+            "kind": "gateways/v1",
+            "namespace": "Infra",
+            "sectionName": "Web",
+        }.items()
+    },
+    "an encoded slash in a route's path": (
+        "spec.gateway",
+        {"parentRefs": PARENTS, "path": "/v1%2fmodels"},
+        "spec.gateway.path",
+        "a plain path",
+    ),
+    "a route's path with a brace": (
+        "spec.gateway",
+        {"parentRefs": PARENTS, "path": "/v1/{a}"},
+        "spec.gateway.path",
+        "a plain path",
+    ),
     "routes without a Gateway": (
         "spec.gateway",
         {"hostnames": ["x.example.com"]},
@@ -1257,6 +1680,18 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.template.imagePullSecrets[0].name",
         "must be the name of a Secret in this namespace",
     ),
+    "a registry's Secret twice": (
+        "spec.template.imagePullSecrets",
+        [{"name": "registry"}, {"name": "registry"}],
+        "spec.template.imagePullSecrets",
+        "leave out the repeated one",
+    ),
+    "a spread over a label that is none": (
+        "spec.template.topologySpreadConstraints",
+        [{"topologyKey": "a b"}],
+        "spec.template.topologySpreadConstraints[0].topologyKey",
+        "must be a label's name",
+    ),
     "a priority as a number": (
         "spec.template.priorityClassName",
         1000,
@@ -1307,6 +1742,186 @@ def test_bad_input_is_refused_with_the_fields_name_and_the_fix(
 TAKEN: dict[str, tuple[str, Any]] = {
     "the longest name": ("metadata.name", "m" * 50),
     "the shortest name": ("metadata.name", "m"),
+    **{
+        f"the storage {uri}": ("spec", stored(uri, {}))
+        for uri in (
+            "gs://my_models.example.com/a",
+            "gs://123",
+            "gs://models/with space/ä",
+            "s3://my_models/imagenet",
+            "s3://Models.Of.1999_/imagenet",
+            "s3://models-hrzrlukc5m36ft7okagglf3gmwluquse1b-s3alias/imagenet",
+            "s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/name/prefix",
+            "s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/name",
+            "s3://arn:aws-cn:s3:cn-north-1:123456789012:accesspoint:name/a/b",
+            "s3://arn:aws-us-gov:s3:us-gov-west-1:123456789012:accesspoint/name/a",
+            "s3://arn:aws:s3::123456789012:accesspoint/mfzwi23gnjvgw.mrap/a",
+            "pvc://m/with space",
+            "pvc://models.v-1",
+            "https://[::1]:8080/x",
+            "https://[2001:db8::8:800:200c:417a]/x/",
+            "http://10.0.0.1:65535",
+            "http://my_bucket.local/a%20b/c,d;e=f/(g)'h'",
+            "https://models.example.com./imagenet",
+        )
+    },
+    **{
+        f"the container {name}": ("spec", stored(f"az://{name}/a", {"azure": {"account": "m12"}}))
+        for name in ("$web", "$root", "$logs", "a-b", "a12", "m" * 63, "a-" * 31 + "a")
+    },
+    "an account that the Secret names": (
+        "spec",
+        stored("az://models", {"secretRef": {"name": "key"}}),
+    ),
+    **{
+        f"the endpoint {endpoint}": ("spec.source.endpoint", endpoint)
+        for endpoint in (
+            "https://[::1]:8080",
+            "http://[2001:db8::1]/prefix",
+            "http://bucket",
+            "http://bucket_1.ns.svc.cluster.local.:65535/",
+            "https://storage.googleapis.com",
+        )
+    },
+    **{
+        f"the region {region}": (
+            "spec",
+            stored("s3://models/imagenet", {"region": region}),
+        )
+        for region in ("us-gov-west-1", "RegionOne", "auto", "eu_west.1")
+    },
+    **{
+        f"the queue {url}": (
+            "spec",
+            stored("s3://models/imagenet", {"notifications": {"sqs": {"queueUrl": url}}}),
+        )
+        for url in (
+            "https://sqs.us-gov-west-1.amazonaws.com/123456789012/models",
+            "https://sqs.cn-north-1.amazonaws.com.cn/123456789012/models",
+            "https://sqs-fips.us-east-1.amazonaws.com/123456789012/models",
+            "https://eu-west-1.queue.amazonaws.com/123456789012/my_models-1",
+            "https://vpce-1a-2b.sqs.eu-west-1.vpce.amazonaws.com/123456789012/models",
+            "http://sqs.eu-west-1.localhost.localstack.cloud:4566/000000000000/models",
+            "http://localhost:4566/queue/eu-west-1/000000000000/models",
+            "http://[::1]:9324/000000000000/models",
+        )
+    },
+    **{
+        f"the subscription {name}": (
+            "spec.source.notifications",
+            {"pubsub": {"subscription": name}},
+        )
+        for name in (
+            "projects/123456/subscriptions/models",
+            "projects/example.com:models-1/subscriptions/models",
+            "projects/models-1/subscriptions/a.b_c~d+e%25-f",
+        )
+    },
+    **{
+        f"the emulator {endpoint}": (
+            "spec.source.notifications",
+            {"pubsub": {**SUBSCRIPTION["pubsub"], "endpoint": endpoint}},
+        )
+        for endpoint in ("[::1]:8085", "10.0.0.1:1", "pub_sub.ns:65535")
+    },
+    "part of a minute": ("spec.source.pollInterval", "1.5m"),
+    **{
+        f"the image {image}": ("spec.server.image", image)
+        for image in (
+            "serving",
+            "localhost/serving:1",
+            "R.example.com/a/b__c/d--e.f:V1_.-",
+            "[::1]:5000/serving",
+            "r:5000/serving:1@sha256:" + "0" * 64,
+        )
+    },
+    "variables with dots and dashes": (
+        "spec.server.env",
+        [
+            {"name": name, "value": "1"}
+            for name in ("a.b", "a-b", "1a", "..", "a b", "!\"#$%&'()*+,/")
+        ],
+    ),
+    "devices without a request": (
+        "spec.server.resources",
+        {"limits": {"nvidia.com/gpu": 1, "kubernetes.io/x": "500m"}},
+    ),
+    "devices and hugepages with their limits": (
+        "spec.server.resources",
+        {
+            "requests": {"cpu": "+1", "nvidia.com/gpu": "1", "hugepages-2Mi": "4Mi"},
+            "limits": {"nvidia.com/gpu": 1, "hugepages-2Mi": "4096Ki", "hugepages-1Gi": "1Gi"},
+        },
+    ),
+    "an annotation's key with capitals": (
+        "spec.service.annotations",
+        {"Example.com/Name": "x"},
+    ),
+    **{
+        f"the path {path} as {kind}": ("spec.ingress", {**HOST, "path": path, "pathType": kind})
+        for path, kind in (
+            ("/serving(/|$)(.*)", "ImplementationSpecific"),
+            ("/v1//%2Fa/../b", "ImplementationSpecific"),
+            ("/v1/models/[a-z]+:predict", "ImplementationSpecific"),
+            ("/v1/models/imagenet:predict", "Exact"),
+            ("/v1/models/imagenet", "Prefix"),
+            ("/a(b)*,;='%20@ü", "Prefix"),
+            ("/" + "a" * 999, "Exact"),
+        )
+    },
+    "an ingress class by its annotation": (
+        "spec.ingress",
+        {**HOST, "annotations": {"kubernetes.io/ingress.class": "nginx"}},
+    ),
+    "a route's path with all that it can have": (
+        "spec.gateway",
+        {"parentRefs": PARENTS, "path": "/" + "a" * 900 + "~!$&'()*+,;=:@%20-._"},
+    ),
+    "listeners of one Gateway and of another namespace's": (
+        "spec.gateway",
+        {
+            "parentRefs": [
+                {"name": "public", "sectionName": "web"},
+                {"name": "public", "sectionName": "tls"},
+                {"name": "public", "namespace": "infra"},
+                {"name": "public", "kind": "XListenerSet", "group": "a.example.com"},
+            ]
+        },
+    ),
+    "peers by expressions": (
+        "spec.networkPolicy",
+        fenced(
+            podSelector=expressed(operator="NotIn", values=["a", ""]),
+            namespaceSelector=expressed(key="example.com/a"),
+        ),
+    ),
+    "a metric's series by expressions": (
+        AUTOSCALING,
+        target(
+            "external",
+            {"metric": {"name": "a", "selector": expressed(operator="In", values=["b"])}},
+            type="Value",
+            value="+2",
+        ),
+    ),
+    "a budget by its number": ("spec.disruptionBudget", {"maxUnavailable": 100_000}),
+    "tolerations and affinities of all kinds": (
+        "spec.template",
+        {
+            "tolerations": [{"key": "example.com/a", "value": "b.c"}, {"key": "a", "value": ""}],
+            "affinity": {
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [
+                            expressed(operator="NotIn", values=["a", ""]),
+                            expressed(key="example.com/A", operator="Lt", values=["4"]),
+                            {"matchFields": [{**FIELD, "values": ["n" * 100 + ".example.com"]}]},
+                        ]
+                    }
+                }
+            },
+        },
+    ),
     "a whole bucket": ("spec.model.storageUri", "gs://models"),
     "a folder with a slash at its end": ("spec.model.storageUri", "gs://models/imagenet/"),
     "a bucket with dots": ("spec.model.storageUri", "gs://models.example.com/a/b"),
@@ -1564,3 +2179,39 @@ def test_every_example_is_accepted(api_server: Api, namespace: str, example: str
         *("-f", str(crd.EXAMPLES / example)),
     )
     assert "created (server dry run)" in created
+
+
+def test_a_name_that_is_refused_now_is_kept_by_the_one_that_has_it(
+    api_server: Api, namespace: str
+) -> None:
+    """An earlier release took it, and its Service must not go."""
+    place = ("--namespace", namespace, "-f", "-")
+    version = yaml.safe_load(crd.CRD.read_text())
+    rules = version["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"]
+    (rule,) = (rule for rule in rules if "-headless" in rule["message"])
+    rules.remove(rule)
+    replace = ("apply", "--server-side", "--force-conflicts", "-f")
+    old = named("imagenet-headless", None)
+    try:
+        api_server.kubectl(*replace, "-", stdin=json.dumps(version))
+        eventually(
+            lambda: not is_refused(api_server, namespace, old),
+            what="the older definition is in force",
+        )
+        api_server.kubectl("create", *place, stdin=json.dumps(old))
+    finally:
+        api_server.kubectl(*replace, str(crd.CRD))
+    eventually(
+        lambda: is_refused(api_server, namespace, named("other-headless", None)),
+        what="the newer definition is in force",
+    )
+    old["spec"]["replicas"] = 3
+    assert "replaced" in api_server.kubectl("replace", *place, stdin=json.dumps(old))
+
+
+def is_refused(api: Api, namespace: str, made: Object) -> bool:
+    try:
+        posted(api, namespace, made)
+    except KubectlError:
+        return True
+    return False

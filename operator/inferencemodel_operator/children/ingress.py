@@ -18,7 +18,9 @@ def build(model: InferenceModel) -> Manifest | None:
     if wanted is None or wanted.host is None:
         return None
     backend = {"service": {"name": names.service(model.name), "port": {"name": "http"}}}
-    typed = [(wanted.path, "Prefix"), *((path, "Exact") for path in exact(model, wanted.path))]
+    typed = [(wanted.path, wanted.path_type)]
+    if wanted.path_type == "Prefix":
+        typed += [(path, "Exact") for path in exact(model, wanted.path)]
     rule = {
         "host": wanted.host,
         "http": {

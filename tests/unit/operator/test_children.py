@@ -159,6 +159,14 @@ def test_a_models_own_path_takes_the_calls_whose_verb_is_in_the_last_element(pat
     ]
 
 
+@pytest.mark.parametrize("kind", ["Exact", "ImplementationSpecific"])
+@pytest.mark.parametrize("path", ["/v1/models/imagenet", "/vision(/|$)(.*)"])
+def test_a_path_that_is_no_prefix_is_handed_on_as_it_is(path: str, kind: str) -> None:
+    made = built(ingress={"host": "x.example.com", "path": path, "pathType": kind})
+    (found,) = made["Ingress/imagenet"]["spec"]["rules"][0]["http"]["paths"]
+    assert (found["path"], found["pathType"]) == (path, kind)
+
+
 @pytest.mark.parametrize("path", ["/", "/v1/models", "/team", "/v1/models/imagenet-b"])
 def test_any_other_path_is_a_prefix_alone(path: str) -> None:
     made = built(ingress={"host": "x.example.com", "path": path})["Ingress/imagenet"]

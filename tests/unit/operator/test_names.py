@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,3 +44,39 @@ def test_children_of_the_longest_name_still_have_dns_labels(child: Callable[[str
 
 def test_the_two_services_have_different_names() -> None:
     assert names.service("imagenet") != names.headless_service("imagenet")
+
+
+BY_KIND: dict[str, list[Callable[[str], str]]] = {
+    "Deployment": [names.deployment],
+    "Service": [names.service, names.headless_service],
+    "Ingress": [names.ingress],
+    "ConfigMap": [names.versions_config_map],
+    "HorizontalPodAutoscaler": [names.autoscaler, lambda name: f"keda-hpa-{name}"],
+    "ScaledObject": [names.autoscaler],
+    "PodDisruptionBudget": [names.disruption_budget],
+    "Route": [names.route],
+    "NetworkPolicy": [names.network_policy],
+}
+"""What one InferenceModel has of each kind; KEDA names the autoscaler of a ScaledObject itself."""
+
+RESERVED = re.compile(r"keda-hpa-.*|.*-headless")
+"""Names that the CRD refuses (crds/inferencemodel.yaml)."""
+
+
+@pytest.mark.parametrize("kind", BY_KIND)
+def test_no_two_models_have_a_child_of_one_kind_and_name(kind: str) -> None:
+    children = BY_KIND[kind]
+    one = {child("imagenet") for child in children}
+    # Only a model that is called like a child can have a child that is called so.
+    for other in (child("imagenet") for group in BY_KIND.values() for child in group):
+        if other != "imagenet" and not RESERVED.fullmatch(other):
+            assert one.isdisjoint(child(other) for child in children)
+
+
+def test_the_reserved_names_are_those_that_would_collide() -> None:
+    for reserved in ("imagenet-headless", "keda-hpa-imagenet"):
+        assert RESERVED.fullmatch(reserved)
+        assert any(
+            {child("imagenet") for child in group} & {child(reserved) for child in group}
+            for group in BY_KIND.values()
+        )

@@ -123,12 +123,34 @@ def test_an_object_without_a_spec_is_refused_by_name() -> None:
             {"host": "x.example.com", "path": "/vision/"},
             "http://x.example.com/vision/v1/models/imagenet",
         ),
+        (
+            {"host": "x.example.com", "path": "/v1/models/imagenet:predict", "pathType": "Exact"},
+            "http://x.example.com/v1/models/imagenet",
+        ),
     ],
 )
 def test_the_url_is_where_a_client_reaches_the_model(
     ingress: dict[str, Any] | None, url: str
 ) -> None:
     assert model(ingress=ingress).url == url
+
+
+@pytest.mark.parametrize(
+    ("path", "in_front"),
+    [
+        ("/vision(/|$)(.*)", "/vision"),
+        ("/vision/?(.*)", "/vision"),
+        ("/vision.ai/.*", "/vision.ai"),
+        ("/v1/models/imagenet.*", ""),
+        ("/v1/models/[^/]+", ""),
+        ("/(v1|v2)/models/imagenet", ""),
+        ("/vision", "/vision"),
+        ("/.*", ""),
+    ],
+)
+def test_of_a_regular_expression_the_url_has_what_stands_in_front(path: str, in_front: str) -> None:
+    ingress = {"host": "x.example.com", "path": path, "pathType": "ImplementationSpecific"}
+    assert model(ingress=ingress).url == f"http://x.example.com{in_front}/v1/models/imagenet"
 
 
 def test_the_url_inside_the_cluster_has_the_services_port() -> None:

@@ -1,0 +1,82 @@
+"""What the CRD takes, all that comes after it takes too: operator, API server and poller."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from inferencemodel_operator.children import children
+from inferencemodel_operator.record import VersionsRecord
+from inferencemodel_operator.settings import Settings
+from inferencemodel_operator.spec import decode
+from model_poller import settings
+from model_poller.credentials import Credentials
+from model_poller.notifications.sqs import Queue
+from model_poller.sources.opening import open_source
+from model_poller.warmup import locate
+from tests.api.test_crd_validation import TAKEN, changed
+from tests.support import crd, kinds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from devcluster.client import Api
+    from inferencemodel_operator.children.manifest import Manifest
+
+pytestmark = pytest.mark.api
+
+
+@pytest.fixture(scope="module")
+def namespace(api_server: Api) -> Iterator[str]:
+    with crd.installed(api_server) as name, kinds.installed(api_server):
+        yield name
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_what_the_crd_takes_is_taken_by_the_operator_the_api_server_and_the_poller(
+    api_server: Api, namespace: str, case: str
+) -> None:
+    created = api_server.kubectl(
+        *("create", "--dry-run=server", "--namespace", namespace, "-f", "-", "-o", "json"),
+        stdin=json.dumps(changed(*TAKEN[case])),
+    )
+    model = decode(json.loads(created))
+    wanted = children(model, VersionsRecord(), Settings())
+    applied = api_server.kubectl(
+        *("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"),
+        stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": wanted}),
+    )
+    assert applied.count("serverside-applied") == len(wanted)
+    start_poller(command_line(wanted), uri=model.spec.model.storage_uri)
+
+
+def command_line(wanted: tuple[Manifest, ...]) -> list[str]:
+    """The poller's arguments, as the kubelet hands them on."""
+    (deployment,) = (child for child in wanted if child["kind"] == "Deployment")
+    (poller,) = deployment["spec"]["template"]["spec"]["initContainers"]
+    return [argument.replace("$$", "$") for argument in poller["args"]]
+
+
+def start_poller(arguments: list[str], *, uri: str) -> None:
+    """What a poller makes of its command line before it asks anybody."""
+    # As a Secret can name it.
+    chosen = settings.parse(arguments, {"AZURE_STORAGE_ACCOUNT_NAME": "models"})
+    source = open_source(replace(chosen.source, anonymous=True))
+    try:
+        assert source.uri == uri.rstrip("/")
+    finally:
+        source.close()
+    if chosen.warmup_requests:
+        locate(chosen.warmup_requests, chosen.source)
+    if chosen.sqs_queue_url:
+        Queue(
+            chosen.sqs_queue_url,
+            credentials=Credentials(),
+            region=None,
+            on_object=lambda bucket, name: None,
+            on_connect=lambda: None,
+            report=lambda status: None,
+        )
