@@ -330,6 +330,22 @@ class Cluster:
         except NotFoundError:
             return None
 
+    async def merge(
+        self, resource: Resource, namespace: str, name: str, patch: Object
+    ) -> Object | None:
+        """Merge fields into one object; None when it is gone."""
+        try:
+            return await self._json(
+                "PATCH",
+                resource.path(namespace, name),
+                resource.target("patch", namespace, name),
+                query={"fieldManager": names.FIELD_MANAGER},
+                body=patch,
+                content_type="application/merge-patch+json",
+            )
+        except NotFoundError:
+            return None
+
     async def create(self, resource: Resource, wanted: Object) -> Object:
         """Create an object.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from inferencemodel_operator import names
+from inferencemodel_operator import bounds, names
 from inferencemodel_operator.conditions import ConditionType, Reason
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from inferencemodel_operator.observe.objects import Model
 
-NOTE_LIMIT: Final = 1024
-"""The API server's limit on an Event's note, in characters."""
+NOTE_LIMIT: Final = bounds.MESSAGE
+"""The API server's limit on an Event's note, in bytes."""
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -78,18 +78,17 @@ _TROUBLES: Final = frozenset(
 def event(model: Model, change: Change) -> dict[str, Any]:
     """The Event object (events.k8s.io/v1) of a change."""
     namespace, name = model.key
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
         "metadata": {"namespace": namespace, "name": f"{name}.{uuid.uuid4().hex[:16]}"},
-        "eventTime": now.replace("+00:00", "Z"),
+        "eventTime": micro_time(datetime.datetime.now(datetime.UTC)),
         "reportingController": f"{names.GROUP}/operator",
         "reportingInstance": socket.gethostname()[:128],
         "action": "Reconcile",
         "type": "Warning" if change.warning else "Normal",
         "reason": change.reason,
-        "note": change.note[:NOTE_LIMIT],
+        "note": bounds.text(change.note, NOTE_LIMIT),
         "regarding": {
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,
@@ -98,6 +97,11 @@ def event(model: Model, change: Change) -> dict[str, Any]:
             "uid": model.uid,
         },
     }
+
+
+def micro_time(moment: datetime.datetime) -> str:
+    """A moment in UTC as Kubernetes' MicroTime."""
+    return f"{moment:%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
 def _model(status: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -27,3 +27,19 @@ class Bucket:
     def is_full(self, now: float) -> bool:
         """Whether it remembers nothing: a new one would do as well."""
         return self._full_at <= now
+
+
+class Pace:
+    """Several buckets, each of which has to let it happen."""
+
+    def __init__(self, *buckets: Bucket) -> None:
+        self._buckets = buckets
+
+    def wait(self, now: float) -> float:
+        """Seconds until one more may happen; 0 for now."""
+        return max(bucket.wait(now) for bucket in self._buckets)
+
+    def take(self, now: float) -> None:
+        """One happens."""
+        for bucket in self._buckets:
+            bucket.take(now)

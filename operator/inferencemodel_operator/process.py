@@ -27,6 +27,7 @@ from inferencemodel_operator.observe.signs import Signs
 from inferencemodel_operator.observe.watches import ModelWatches
 from inferencemodel_operator.queue import WorkQueue
 from inferencemodel_operator.reconcile import Reconciler
+from inferencemodel_operator.recorder import Recorder
 from inferencemodel_operator.workers import Workers
 
 if TYPE_CHECKING:
@@ -132,8 +133,15 @@ class Operator:
             options.namespaces,
         )
         applier = Applier(self._api, self._cache, offers)
+        self._recorder = Recorder(self._api)
         self._reconciler = Reconciler(
-            self._api, self._cache, self._queue, applier, options.settings, self._metrics
+            self._api,
+            self._cache,
+            self._queue,
+            applier,
+            options.settings,
+            self._metrics,
+            self._recorder,
         )
         self._workers = Workers(self._queue, self._reconciler.reconcile, self._metrics)
         await resources.enter_async_context(
@@ -192,7 +200,11 @@ class Operator:
 
     def _begin(self) -> None:
         """Start the parts that never end by themselves; where one fails, all end."""
-        parts = {"feed": self._feed.run(), "work": self._work()}
+        parts = {
+            "feed": self._feed.run(),
+            "work": self._work(),
+            "recorder": self._recorder.run(),
+        }
         if self._leadership is not None:
             parts["leadership"] = self._leadership.run()
         self._tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]

@@ -17,7 +17,6 @@ from inferencemodel_operator.children import children
 from inferencemodel_operator.cluster import (
     CONFIG_MAPS,
     DEPLOYMENTS,
-    EVENTS,
     MODELS,
     PODS,
 )
@@ -31,6 +30,7 @@ from inferencemodel_operator.errors import (
 from inferencemodel_operator.logs import about
 from inferencemodel_operator.observe.pollers import askable
 from inferencemodel_operator.observed import Observed, PodView
+from inferencemodel_operator.pace import Bucket, Pace
 from inferencemodel_operator.record import VersionsRecord
 from model_poller.status import PollerStatus
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from inferencemodel_operator.metrics import Metrics
     from inferencemodel_operator.observe.objects import Child, Deployment, Key, Model, Pod
     from inferencemodel_operator.queue import WorkQueue
+    from inferencemodel_operator.recorder import Recorder
     from inferencemodel_operator.settings import Settings
     from inferencemodel_operator.spec import InferenceModel
 
@@ -52,6 +53,10 @@ logger = logging.getLogger(__name__)
 STATUS_SECONDS: Final = 0.2
 """The least time between two writes of one status: the first change goes out at once, a burst
 becomes five writes a second."""
+STATUS_BURST: Final = 12
+STATUS_REST_SECONDS: Final = 3.0
+"""So many writes may follow one another like that, more than a change of version takes; what goes
+on changing is then written once in so many seconds."""
 
 
 class _Memory(msgspec.Struct):
@@ -59,7 +64,13 @@ class _Memory(msgspec.Struct):
 
     crashes: CrashWatch
     assignments: AssignmentWatch
-    next_status: float = 0.0
+    statuses: Pace = msgspec.field(
+        default_factory=lambda: Pace(
+            Bucket(burst=1, seconds=STATUS_SECONDS),
+            Bucket(burst=STATUS_BURST, seconds=STATUS_REST_SECONDS),
+        )
+    )
+    """Of the writes of its status."""
     taken: tuple[bytes, bytes] | None = None
     """A status that the API server took as something else (its CRD is of another release, say),
     and what it made of it: writing it again would change nothing."""
@@ -78,6 +89,7 @@ class Reconciler:
         applier: Applier,
         settings: Settings,
         metrics: Metrics,
+        recorder: Recorder,
     ) -> None:
         self._cluster = cluster
         self._cache = cache
@@ -85,6 +97,7 @@ class Reconciler:
         self._applier = applier
         self._settings = settings
         self._metrics = metrics
+        self._recorder = recorder
         self._memories: dict[Key, _Memory] = {}
 
     def ready_states(self) -> Iterable[str]:
@@ -283,11 +296,12 @@ class Reconciler:
         before = self._live(model)
         if after == before or memory.taken == (_json(after), _json(before)):
             return
-        loop = asyncio.get_running_loop()
-        if loop.time() < memory.next_status:
-            self._queue.add_after(model.key, memory.next_status - loop.time())
+        now = asyncio.get_running_loop().time()
+        wait = memory.statuses.wait(now)
+        if wait > 0:
+            self._queue.add_after(model.key, wait)
             return
-        memory.next_status = loop.time() + STATUS_SECONDS
+        memory.statuses.take(now)
         namespace, name = model.key
         answer = await self._cluster.apply(
             MODELS,
@@ -305,11 +319,7 @@ class Reconciler:
         memory.taken = None if became == after else (_json(after), _json(became))
         for change in events.changes(before, after):
             logger.info("%s: %s", change.reason, change.note, extra=about(model.key))
-            try:
-                await self._cluster.create(EVENTS, events.event(model, change))
-            except OperatorError as problem:
-                # The status has it; an Event is a courtesy.
-                logger.warning("no Event: %s", problem, extra=about(model.key))
+            await self._recorder.record(model, change)
 
     def _tell(self, key: Key, problems: list[OperatorError], memory: _Memory) -> None:
         told = "; ".join(str(p) for p in problems if isinstance(p, PermanentError))

@@ -67,7 +67,7 @@ def test_an_event_is_about_its_inferencemodel_and_within_the_api_servers_limits(
             "spec": {"model": {"storageUri": "gs://b/m"}},
         }
     )
-    made = events.event(model, Change("LoadFailed", "x" * 5000, warning=True))
+    made = events.event(model, Change("LoadFailed", "模" * 5000, warning=True))
     assert made["regarding"]["uid"] == "u"
     assert made["type"] == "Warning"
-    assert len(made["note"]) == NOTE_LIMIT
+    assert NOTE_LIMIT - 3 < len(made["note"].encode()) <= NOTE_LIMIT

@@ -24,6 +24,7 @@ from inferencemodel_operator.metrics import Metrics
 from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.queue import WorkQueue
 from inferencemodel_operator.reconcile import Reconciler
+from inferencemodel_operator.recorder import Recorder
 from inferencemodel_operator.settings import Settings
 from model_poller.status import VersionState
 from tests.support.pods import told
@@ -92,6 +93,10 @@ class Server(Cluster):
         assert resource is EVENTS
         return await self._answer(f"event {wanted['reason']}", wanted)
 
+    async def merge(self, resource: Resource, namespace: str, name: str, patch: Any) -> Any:
+        assert resource is EVENTS
+        return await self._answer("series", {"metadata": {}})
+
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
         await self._answer(f"delete {resource.kind} {name}", {"metadata": {}})
 
@@ -122,7 +127,13 @@ class World:
         self.queue: WorkQueue[Key] = WorkQueue()
         applier = Applier(self.server, self.cache, Offers(self.server))
         self.reconciler = Reconciler(
-            self.server, self.cache, self.queue, applier, Settings(poller_image="p:1"), Metrics()
+            self.server,
+            self.cache,
+            self.queue,
+            applier,
+            Settings(poller_image="p:1"),
+            Metrics(),
+            Recorder(self.server),
         )
         self.model()
 
@@ -212,6 +223,18 @@ async def test_a_burst_of_changes_waits_for_its_turn(
     assert "annotate a 2" in sent, "only the status waits"
     assert "apply InferenceModel/status" not in sent
     assert world.queue.waiting == 1
+    world.queue.close()
+
+
+async def test_a_status_that_goes_on_flipping_is_written_less_often(world: World) -> None:
+    sent: list[str] = []
+    world.pod("a")
+    for number in range(50):
+        world.cache.reports["uid-a"] = told({1: F if number % 2 else A}, target=1)
+        sent += await world.pass_()
+    assert sent.count("apply InferenceModel/status") == reconcile.STATUS_BURST
+    assert sum(request.startswith("event") for request in sent) == 1
+    assert world.queue.waiting == 1, "the last one is told when its time has come"
     world.queue.close()
 
 
