@@ -13,44 +13,64 @@ if TYPE_CHECKING:
 
     from inferencemodel_operator.observe.objects import Pod
     from inferencemodel_operator.record import VersionsRecord
-    from model_poller.status import PollerStatus
+    from model_poller.status import PollerStatus, VersionStatus
+
+_HAD_ITS_TURN = frozenset(
+    {
+        VersionState.PUBLISHED,
+        VersionState.AVAILABLE,
+        VersionState.RETIRED,
+        VersionState.QUARANTINED,
+    }
+)
 
 
 class CrashWatch:
-    """Counts, pod by pod, the model server's restarts while one version is published."""
+    """Counts, pod by pod, the model server's restarts while one version is published.
+
+    Whether they speak against the version is decided in `versions`: they may be the fault of the
+    pod, or of its template.
+    """
 
     def __init__(self) -> None:
-        self._since: dict[str, tuple[int, int]] = {}
+        self._since: dict[str, tuple[tuple[int, str], int]] = {}
+        """By a pod's uid: version and fingerprint of what it tries, and its restarts before."""
 
     def crashed(self, pod: Pod, report: PollerStatus, record: VersionsRecord) -> int | None:
         """The version during whose load this pod's model server ended again and again.
 
-        None as long as it is loading, or once any version is AVAILABLE.
+        None as long as it is loading, and once the pod has served it. That an older version beside
+        it is AVAILABLE between two ends of the server changes nothing.
         """
-        published = report.target
-        states = {version.version: version.state for version in report.versions}
-        if (
-            published is None
-            or report.active_version is not None
-            or states.get(published) is not VersionState.PUBLISHED
-        ):
+        published = _loading(report)
+        if published is None:
             self._since.pop(pod.uid, None)
             return None
-        version, restarts = self._since.get(pod.uid, (None, 0))
-        if version != published:
-            # All restarts of a pod that never served count, unless another version had its turn.
-            others = (VersionState.PUBLISHED, VersionState.RETIRED, VersionState.QUARANTINED)
-            first = version is None and not any(
-                state in others for number, state in states.items() if number != published
-            )
-            first = first and not any(
-                entry.reason == Reason.SERVER_CRASHED for entry in record.quarantined
-            )
-            restarts = 0 if first else pod.server_restarts
-            self._since[pod.uid] = (published, restarts)
-        return published if pod.server_restarts - restarts >= CRASHES else None
+        attempt = (published.version, published.tried)
+        before, restarts = self._since.get(pod.uid, (None, 0))
+        if before != attempt:
+            all_count = before is None and _is_first(report, published, record)
+            restarts = 0 if all_count else pod.server_restarts
+            self._since[pod.uid] = (attempt, restarts)
+        return published.version if pod.server_restarts - restarts >= CRASHES else None
 
     def keep(self, pods: Iterable[Pod]) -> None:
         """Forget all other pods."""
         uids = {pod.uid for pod in pods}
         self._since = {uid: since for uid, since in self._since.items() if uid in uids}
+
+
+def _loading(report: PollerStatus) -> VersionStatus | None:
+    """The target, while it is given to the model server and never was AVAILABLE on this pod."""
+    target = next((v for v in report.versions if v.version == report.target), None)
+    if target is None or target.state is not VersionState.PUBLISHED or target.proven:
+        return None
+    return target
+
+
+def _is_first(report: PollerStatus, published: VersionStatus, record: VersionsRecord) -> bool:
+    """Whether no other version can have caused a restart of this pod's model server."""
+    others = (v for v in report.versions if v.version != published.version)
+    return not any(v.proven or v.state in _HAD_ITS_TURN for v in others) and not any(
+        entry.reason == Reason.SERVER_CRASHED for entry in record.quarantined
+    )

@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
+from inferencemodel_operator import bounds
 from inferencemodel_operator.errors import InvalidRecordError
+from model_poller.status import Count  # noqa: TC001 (msgspec reads it)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 TARGET_KEY: Final = "target"
 SERVED_KEY: Final = "served"
 QUARANTINED_KEY: Final = "quarantined"
 """What pods have to know of `QUARANTINED_JSON_KEY`, which is read back instead."""
 QUARANTINED_JSON_KEY: Final = "quarantined.json"
+ACTIVE_KEY: Final = "active"
+TEMPLATES_KEY: Final = "templates.json"
+SOURCE_KEY: Final = "source"
 
-MAX_VERSION: Final = 2**63 - 1
-"""TF Serving reads version numbers as int64."""
 LISTED: Final = 50
 """Of the quarantined versions, pods are told the newest so many."""
 
+PROOFS: Final = 10
+TEMPLATES: Final = 10
+"""So many pod templates are remembered; a rollout has two."""
 TEMPLATE: Final = "+template:"
 """In a fingerprint, between that of the stored objects and that of the pod template."""
 
-_NUMBER: Final = re.compile(r"[0-9]{1,19}")
 _FINGERPRINT: Final = re.compile(r"[0-9A-Za-z._-]{0,64}")
 
 
 class QuarantinedVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A version that failed for a reason which the same stored objects will not heal."""
 
-    version: int
+    version: Count
     fingerprint: str
     """Of the stored objects that failed; the quarantine ends when they change."""
     reason: str
@@ -45,6 +50,26 @@ class QuarantinedVersion(msgspec.Struct, frozen=True, kw_only=True, rename="came
         return self.fingerprint.partition(TEMPLATE)[0]
 
 
+class WorkingTemplate(msgspec.Struct, frozen=True):
+    """A pod template whose model server has answered requests."""
+
+    template: str
+    """Its hash."""
+    versions: tuple[Count, ...]
+    """With which versions, the one that came last first; at most `PROOFS` of them."""
+
+
+class ActiveVersion(msgspec.Struct, frozen=True):
+    """A version that all wanted replicas have served."""
+
+    version: int
+    fingerprint: str
+    """Of the objects that were served: others under the same number have to prove themselves."""
+
+    def __str__(self) -> str:
+        return f"{self.version}@{self.fingerprint}"
+
+
 class VersionsRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The memory that outlives pods and operator."""
 
@@ -54,6 +79,29 @@ class VersionsRecord(msgspec.Struct, frozen=True, kw_only=True):
     """All versions that every pod is to serve, highest first: the target and those beside it."""
     quarantined: tuple[QuarantinedVersion, ...] = ()
     """Newest first."""
+    active: ActiveVersion | None = None
+    """What all wanted replicas were last known to serve. It is not taken back."""
+    templates: tuple[WorkingTemplate, ...] = ()
+    """Those that work: what crashes in one of them is the version's fault."""
+    source: str = ""
+    """The storage URI that all this is about; empty where an older release has written it."""
+
+    @property
+    def proven(self) -> frozenset[int]:
+        """The versions that are known to have answered requests."""
+        served = {version for known in self.templates for version in known.versions}
+        return frozenset(served if self.active is None else served | {self.active.version})
+
+    def works(self, template: str) -> bool:
+        """Whether a pod of this template has ever answered requests."""
+        return any(known.template == template for known in self.templates)
+
+    def has_served_another(self, template: str, version: int) -> bool:
+        """Whether a pod of this template has answered with a version that is not this one."""
+        return any(
+            known.template == template and any(v != version for v in known.versions)
+            for known in self.templates
+        )
 
     @classmethod
     def from_config_map(
@@ -67,39 +115,60 @@ class VersionsRecord(msgspec.Struct, frozen=True, kw_only=True):
         data = data or {}
         target = data.get(TARGET_KEY)
         served = [part for part in data.get(SERVED_KEY, "").split(",") if part]
-        try:
-            quarantined = msgspec.json.decode(
-                data.get(QUARANTINED_JSON_KEY, "[]"), type=tuple[QuarantinedVersion, ...]
-            )
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
-            raise InvalidRecordError(name, QUARANTINED_JSON_KEY, str(error)) from None
         return cls(
             target=None if target is None else _number(target, name, TARGET_KEY),
             served=tuple(_number(part, name, SERVED_KEY) for part in served),
-            quarantined=quarantined,
+            quarantined=_decode(data, QUARANTINED_JSON_KEY, tuple[QuarantinedVersion, ...], name),
+            active=_active(data.get(ACTIVE_KEY), name),
+            templates=_decode(data, TEMPLATES_KEY, tuple[WorkingTemplate, ...], name),
+            source=data.get(SOURCE_KEY, ""),
         )
 
     def to_data(self) -> dict[str, str]:
         """The ``data`` of the ConfigMap."""
         ordered = sorted(self.quarantined, key=lambda entry: entry.version, reverse=True)
-        data = {QUARANTINED_JSON_KEY: msgspec.json.encode(ordered).decode()}
-        if self.target is not None:
-            data[TARGET_KEY] = str(self.target)
-        if self.served:
-            data[SERVED_KEY] = ",".join(map(str, self.served))
-        if ordered:
-            data[QUARANTINED_KEY] = _compact(ordered)
-        return data
+        texts = {
+            TARGET_KEY: "" if self.target is None else str(self.target),
+            SERVED_KEY: ",".join(map(str, self.served)),
+            QUARANTINED_KEY: _compact(ordered),
+            ACTIVE_KEY: "" if self.active is None else str(self.active),
+            TEMPLATES_KEY: _encode(self.templates) if self.templates else "",
+            SOURCE_KEY: self.source,
+        }
+        # What is not known is absent, so that a new pod sees nothing of it.
+        given = {key: text for key, text in texts.items() if text}
+        return {QUARANTINED_JSON_KEY: _encode(ordered), **given}
+
+
+def _active(text: str | None, name: str) -> ActiveVersion | None:
+    if text is None:
+        return None
+    number, _, fingerprint = text.partition("@")
+    return ActiveVersion(_number(number, name, ACTIVE_KEY), fingerprint)
 
 
 def _number(text: str, name: str, key: str) -> int:
-    number = int(text) if _NUMBER.fullmatch(text) else -1
-    if not 0 <= number <= MAX_VERSION:
+    number = bounds.number(text)
+    if number is None:
         raise InvalidRecordError(name, key, f"{text[:50]!r} is no version number")
     return number
 
 
-def _compact(entries: list[QuarantinedVersion]) -> str:
+_T = TypeVar("_T")
+
+
+def _decode(data: Mapping[str, str], key: str, kind: type[_T], name: str) -> _T:
+    try:
+        return msgspec.json.decode(data.get(key, "[]"), type=kind)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise InvalidRecordError(name, key, str(error)) from None
+
+
+def _encode(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _compact(entries: Iterable[QuarantinedVersion]) -> str:
     """``NUMBER@FINGERPRINT`` of each, as pollers read it."""
     known = dict.fromkeys(
         (entry.version, entry.stored) for entry in entries if _FINGERPRINT.fullmatch(entry.stored)

@@ -6,12 +6,27 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from inferencemodel_operator import bounds
 from inferencemodel_operator.conditions import Reason
-from inferencemodel_operator.record import TEMPLATE, QuarantinedVersion, VersionsRecord
-from model_poller.status import PollerStatus, SourceState, VersionState, VersionStatus
+from inferencemodel_operator.record import (
+    PROOFS,
+    TEMPLATE,
+    TEMPLATES,
+    ActiveVersion,
+    QuarantinedVersion,
+    VersionsRecord,
+    WorkingTemplate,
+)
+from model_poller.status import (
+    PollerStatus,
+    SourceState,
+    VersionReason,
+    VersionState,
+    VersionStatus,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from inferencemodel_operator import spec
 
@@ -26,6 +41,12 @@ COMPLETE: Final = frozenset(
     }
 )
 """States of a version that is whole, in the bucket or on the disk of a pod."""
+
+_SERVED: Final = frozenset({VersionState.AVAILABLE, VersionState.RETIRED})
+"""States of a version that the pod has answered with; a newer poller says it by ``proven``."""
+
+MOST: Final = bounds.VERSIONS
+"""Quarantined versions that are remembered, newest first."""
 
 
 class PodVersions(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,28 +67,52 @@ def decide(
     *,
     active: int | None,
 ) -> VersionsRecord:
-    """The next record: target version and quarantined versions.
+    """The next record: what every pod is to serve, and what none is to try again.
 
     The target is the pinned version, else the newest complete version that is not quarantined
     and not below ``minVersion``. Without a pin it goes down only when it is quarantined, or when
     every pod says that it is neither in the bucket nor on any disk: a wiped or unreadable bucket
     takes nothing back.
 
+    A model server that ends again and again speaks against a version only where its pod template
+    has served another one; else the template may be what is wrong. Such pods have to be as many as
+    those that serve the version.
+
     Args:
         model: ``spec.model``.
-        record: what was decided and remembered before.
+        record: what was decided and remembered before; of another source it counts for nothing.
         pods: the pods with the spec's source, and what those that drain still tell.
-        active: the version that all ready replicas are known to serve. A version that has come
+        active: the version that all wanted replicas are known to serve. A version that has come
             that far is not taken back because one more pod fails with it.
     """
+    if record.source not in ("", model.storage_uri):
+        record = VersionsRecord()
     known = [pod.report for pod in pods if pod.report is not None]
-    quarantined = _quarantined(record.quarantined, pods, known, active)
-    there = _there(known, quarantined, active, all_known=len(known) == len(pods) > 0)
+    served = {
+        version.tried
+        for report in known
+        for version in report.versions
+        if version.version == report.active_version == active
+    }
+    # What the status says may be of another source, or of pods that are gone.
+    reached = active if served else None
+    record = msgspec.structs.replace(
+        record,
+        source=model.storage_uri,
+        active=_active(record.active, reached, served),
+        templates=_templates(record.templates, pods),
+    )
+    quarantined = _quarantined(record, pods, known, reached)
+    there = _there(known, quarantined, all_known=len(known) == len(pods) > 0)
     target = model.version
     if target is None:
         target = _newest(model.min_version or 0, record.target, quarantined, there)
-    served = _served(model, target, record.served, quarantined, there)
-    return VersionsRecord(target=target, served=served, quarantined=quarantined)
+    return msgspec.structs.replace(
+        record,
+        target=target,
+        served=_served(model, target, record, quarantined, there),
+        quarantined=quarantined,
+    )
 
 
 def latest(reports: Iterable[PollerStatus]) -> int | None:
@@ -106,7 +151,6 @@ class _There(msgspec.Struct, frozen=True):
 def _there(
     known: Sequence[PollerStatus],
     quarantined: Iterable[QuarantinedVersion],
-    active: int | None,
     *,
     all_known: bool,
 ) -> _There:
@@ -115,7 +159,8 @@ def _there(
     whole = frozenset(
         v.version
         for v in versions
-        if v.state in COMPLETE and ((v.version, v.fingerprint) not in bad or v.version == active)
+        # What is on a disk may be good and what is stored by now bad, or the other way about.
+        if v.state in COMPLETE and {(v.version, v.tried), (v.version, v.fingerprint)} - bad
     )
     offered = frozenset(
         v.version
@@ -143,22 +188,24 @@ def _newest(
 def _served(
     model: spec.Model,
     target: int | None,
-    before: Sequence[int],
+    record: VersionsRecord,
     quarantined: Sequence[QuarantinedVersion],
     there: _There,
 ) -> tuple[int, ...]:
     """The target and the versions beside it: those served already first, then the next lower.
 
-    Requests that name no version get the highest, so none is above the target; but where the
-    target is pinned to one that failed, what was served before it goes on.
+    Only one that has answered before comes beside the target: one that was never tried could bring
+    all replicas down. Requests that name no version get the highest, so none is above the target;
+    but where the target is pinned to one that failed, what was served before it goes on.
     """
     if target is None:
         return ()
     minimum = model.min_version or 0
     serving = [
         v
-        for v in before
+        for v in record.served
         if v != target
+        and v in record.proven
         and v >= minimum
         and not there.gone(v)
         and not _is_spoilt(v, quarantined, there)
@@ -166,7 +213,7 @@ def _served(
     if _is_spoilt(target, quarantined, there):
         return tuple(sorted(serving, reverse=True)[: model.num_versions])
     below = sorted((v for v in serving if v < target), reverse=True)
-    new = (v for v in there.offered if minimum <= v < target and v not in below)
+    new = (v for v in there.offered & record.proven if minimum <= v < target and v not in below)
     beside = [*below, *sorted(new, reverse=True)][: model.num_versions - 1]
     return tuple(sorted((target, *beside), reverse=True))
 
@@ -176,26 +223,102 @@ def _is_spoilt(version: int, quarantined: Sequence[QuarantinedVersion], there: _
     return version not in there.whole and any(entry.version == version for entry in quarantined)
 
 
+def _active(
+    before: ActiveVersion | None, reached: int | None, served: Collection[str]
+) -> ActiveVersion | None:
+    """The version that was last reached, with the fingerprint of what serves of it."""
+    if reached is None:
+        return before
+    if before is not None and before.version == reached and before.fingerprint in served:
+        return before
+    return ActiveVersion(reached, min(served))
+
+
+def _was_active(entry: QuarantinedVersion, active: ActiveVersion | None) -> bool:
+    return active is not None and (entry.version, entry.stored) == (
+        active.version,
+        active.fingerprint,
+    )
+
+
+def _templates(
+    remembered: Sequence[WorkingTemplate], pods: Sequence[PodVersions]
+) -> tuple[WorkingTemplate, ...]:
+    """The templates that work, those of live pods first: of too many, the others are forgotten."""
+    served = {known.template: known.versions for known in remembered}
+    for pod in pods:
+        for version in pod.report.versions if pod.report else ():
+            before = served.get(pod.template, ())
+            answered = version.proven or version.state in _SERVED
+            if answered and version.version not in before:
+                served[pod.template] = (version.version, *before)
+    live = {pod.template for pod in pods}
+    ordered = sorted(served, key=lambda template: template not in live)
+    return tuple(
+        WorkingTemplate(template, served[template][:PROOFS]) for template in ordered[:TEMPLATES]
+    )
+
+
 def _quarantined(
-    remembered: Iterable[QuarantinedVersion],
+    record: VersionsRecord,
     pods: Sequence[PodVersions],
     known: Sequence[PollerStatus],
-    active: int | None,
+    reached: int | None,
 ) -> tuple[QuarantinedVersion, ...]:
-    entries = {
-        (entry.version, entry.fingerprint): entry
-        for entry in remembered
-        if _still_applies(entry, pods, known)
-    }
-    for report in known:
-        for version in report.versions:
-            if version.state is VersionState.QUARANTINED and version.version != active:
-                entries.setdefault((version.version, version.fingerprint), _failed(version))
+    entries = [
+        *(entry for entry in record.quarantined if _still_applies(entry, pods, known)),
+        *(_failed(version) for pod in pods for version in _failures(pod, pods, record)),
+        *_accused(record, pods),
+    ]
+    first: dict[tuple[int, str], QuarantinedVersion] = {}
+    for entry in entries:
+        if entry.version != reached and not _was_active(entry, record.active):
+            first.setdefault((entry.version, entry.fingerprint), entry)
+    return tuple(sorted(first.values(), key=lambda e: (-e.version, e.fingerprint))[:MOST])
+
+
+def _failures(
+    pod: PodVersions, pods: Sequence[PodVersions], record: VersionsRecord
+) -> Iterator[VersionStatus]:
+    """What one pod has quarantined by a word that counts for all."""
+    broken = not record.works(pod.template) and any(
+        record.works(other.template) for other in pods if other.template != pod.template
+    )
+    for version in pod.report.versions if pod.report else ():
+        if version.state is not VersionState.QUARANTINED:
+            continue
+        if version.reason is VersionReason.LOAD_TIMEOUT:
+            # The model server was silent or ended: see `_accused`.
+            continue
+        if version.reason is VersionReason.LOAD_FAILED and broken:
+            # A template that has served nothing, beside one that works.
+            continue
+        yield version
+
+
+def _accused(record: VersionsRecord, pods: Sequence[PodVersions]) -> Iterator[QuarantinedVersion]:
+    """The versions that bring down as many model servers as serve them, or more."""
+    accusations: dict[int, list[tuple[PodVersions, VersionStatus]]] = {}
     for pod in pods:
-        if pod.crashed is not None and pod.crashed != active and pod.report is not None:
-            entry = _crashed(pod.crashed, pod.template, pod.report)
-            entries.setdefault((entry.version, entry.fingerprint), entry)
-    return tuple(sorted(entries.values(), key=lambda e: (-e.version, e.fingerprint)))
+        for version in pod.report.versions if pod.report else ():
+            timeout = (
+                version.state is VersionState.QUARANTINED
+                and version.reason is VersionReason.LOAD_TIMEOUT
+            )
+            if not (timeout or version.version == pod.crashed) or version.proven:
+                continue
+            if record.has_served_another(pod.template, version.version):
+                accusations.setdefault(version.version, []).append((pod, version))
+    for number, found in accusations.items():
+        serving = sum(_serves(pod, number) for pod in pods)
+        if len(found) >= serving:
+            yield from (_crashed(version, pod.template) for pod, version in found)
+
+
+def _serves(pod: PodVersions, number: int) -> bool:
+    return pod.report is not None and any(
+        served.version == number and served.state == "AVAILABLE" for served in pod.report.served
+    )
 
 
 def _still_applies(
@@ -226,14 +349,16 @@ def _failed(version: VersionStatus) -> QuarantinedVersion:
     )
 
 
-def _crashed(version: int, template: str, report: PollerStatus) -> QuarantinedVersion:
-    stored = next((v.fingerprint for v in report.versions if v.version == version), "")
+def _crashed(version: VersionStatus, template: str) -> QuarantinedVersion:
+    timeout = version.state is VersionState.QUARANTINED
     return QuarantinedVersion(
-        version=version,
+        version=version.version,
         # A crash may be the pod's fault (too little memory, a wrong flag) as well as the
         # version's, so another pod template is another attempt.
-        fingerprint=f"{stored}{TEMPLATE}{template}",
-        reason=Reason.SERVER_CRASHED.value,
-        message="the model server ends while it loads this version; give it more memory or "
+        fingerprint=f"{version.tried}{TEMPLATE}{template}",
+        reason=Reason.LOAD_TIMEOUT.value if timeout else Reason.SERVER_CRASHED.value,
+        message=version.message
+        if timeout
+        else "the model server ends while it loads this version; give it more memory or "
         "correct spec.server, or upload a version that loads",
     )

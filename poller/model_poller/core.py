@@ -207,16 +207,8 @@ def _can_be_had(seen: Observed, version: int) -> bool:
 
 def _outdated(seen: Observed) -> set[int]:
     """Versions that were fetched but never served, and whose stored objects changed since."""
-    return {
-        version
-        for version, record in seen.disk.retained.items()
-        if record.fingerprint
-        and not record.proven
-        and version not in seen.disk.published
-        and (stored := (seen.found or {}).get(version)) is not None
-        and stored.incomplete is None
-        and stored.fingerprint != record.fingerprint
-    }
+    loose = seen.disk.retained.keys() - seen.disk.published.keys()
+    return {version for version in loose if _is_changed(seen, version)}
 
 
 def is_stopped_by_quarantine(seen: Observed, version: int) -> bool:
@@ -361,11 +353,28 @@ def _publications(seen: Observed, policy: Policy) -> Iterator[Action]:
 
 
 def _is_given_up(seen: Observed, version: int) -> bool:
-    """Whether a version that failed elsewhere leaves before any other one answers: it serves not,
-    and may be what keeps the server from serving."""
-    if not is_withheld(seen, version):
-        return False
-    return seen.served is None or not _has_served(seen, version)
+    """Whether a published version leaves before any other one answers.
+
+    It failed elsewhere or was uploaded anew, it doesn't serve, and it may be what keeps the model
+    server from serving.
+    """
+    silent = seen.served is None
+    if is_withheld(seen, version):
+        return silent or not _has_served(seen, version)
+    return silent and not _has_served(seen, version) and _is_changed(seen, version)
+
+
+def _is_changed(seen: Observed, version: int) -> bool:
+    """Whether a version on disk that was never served is another one in the source by now."""
+    record = seen.disk.published.get(version) or seen.disk.retained.get(version)
+    stored = (seen.found or {}).get(version)
+    return (
+        record is not None
+        and stored is not None
+        and not record.proven
+        and record.fingerprint not in ("", stored.fingerprint)
+        and stored.incomplete is None
+    )
 
 
 def _has_served(seen: Observed, version: int) -> bool:

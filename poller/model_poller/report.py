@@ -74,13 +74,10 @@ def _version(
     record = seen.disk.published.get(version) or seen.disk.retained.get(version)
     entry = seen.disk.quarantined.get(version)
     state, verdict = _state(seen, version)
-    if (
-        record
-        and stored
-        and record.fingerprint
-        and stored.fingerprint != record.fingerprint
-        and not verdict
-    ):
+    changed = bool(
+        record and stored and record.fingerprint and stored.fingerprint != record.fingerprint
+    )
+    if changed and not verdict:
         verdict = Verdict(
             VersionReason.CHANGED_AFTER_PUBLISH,
             f"the objects of version {version} changed after it was fetched; what was fetched"
@@ -94,6 +91,7 @@ def _version(
         state=state,
         in_source=stored is not None,
         fingerprint=known.fingerprint if known else "",
+        disk_fingerprint=record.fingerprint if record and changed else "",
         bytes_done=done,
         seconds_left=seconds_left if state is VersionState.FETCHING else None,
         bytes_total=total,

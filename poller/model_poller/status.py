@@ -126,6 +126,8 @@ class VersionStatus(_Message, frozen=True, kw_only=True):
     """Whether the last successful listing had it, complete or not."""
     fingerprint: str = ""
     """Identifies the stored objects (names, generations, sizes); changes when any of them does."""
+    disk_fingerprint: str = ""
+    """That of what this pod has fetched, where the stored objects have changed since."""
     bytes_done: Count = 0
     bytes_total: Count = 0
     """Bytes to fetch from the store; 0 while unknown."""
@@ -135,6 +137,11 @@ class VersionStatus(_Message, frozen=True, kw_only=True):
     """Whether the model server has ever answered with it on this pod."""
     reason: VersionReason | None = None
     message: str = ""
+
+    @property
+    def tried(self) -> str:
+        """The fingerprint of what the model server gets to load here."""
+        return self.disk_fingerprint or self.fingerprint
 
 
 class ServedVersion(_Message, frozen=True, kw_only=True):

@@ -192,9 +192,9 @@ def until_told_by_record(model: Model, target: str) -> None:
 def test_a_version_that_crashes_the_model_server_is_left_for_one_that_does_not(
     here: World,
 ) -> None:
-    with here.model(replicas=1) as model:
-        pod = model.add_pod(ready=False)
-        pod.poller.tell(told({1: FETCHED, 2: PUBLISHED}, target=2, reachable=False))
+    with serving(here, replicas=1) as model:
+        (pod,) = model.pods
+        pod.poller.tell(told({1: RETIRED, 2: PUBLISHED}, target=2, reachable=False))
         until_told(model, 2)
 
         pod.set_status(ready=False, restarts=2)
@@ -211,6 +211,18 @@ def test_a_version_that_crashes_the_model_server_is_left_for_one_that_does_not(
         here.operator.restart()
         here.operator.until_quiet()
         assert pod.target == "1", "the restarts during version 2 are not held against version 1"
+
+
+def test_a_model_server_that_never_answered_speaks_against_no_version(here: World) -> None:
+    with here.model(replicas=1) as model:
+        pod = model.add_pod(ready=False)
+        pod.poller.tell(told({1: FETCHED, 2: PUBLISHED}, target=2, reachable=False))
+        until_told(model, 2)
+        pod.set_status(ready=False, restarts=9)
+        model.until(lambda o: condition(o, "Ready")["reason"] == "ServerCrashed", what="told")
+        here.operator.until_quiet()
+        assert pod.target == "2"
+        assert "quarantined" not in model.get()["status"]["model"]
 
 
 def test_a_pinned_version_is_followed_down_and_up(here: World) -> None:

@@ -30,7 +30,7 @@ from model_poller.status import (
 from tests.support.kubectl import Kubectl, KubectlError, Object
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 
 class StubPoller:
@@ -128,6 +128,7 @@ def told(
     source: SourceStatus | None = None,
     fingerprints: Mapping[int, str] | None = None,
     reachable: bool = True,
+    proven: Collection[int] = (),
 ) -> PollerStatus:
     """What a poller tells about versions that are all in the bucket."""
     return PollerStatus(
@@ -146,6 +147,7 @@ def told(
                 fingerprint=(fingerprints or {}).get(number, f"f{number}"),
                 reason=(reasons or {}).get(number, (None, ""))[0],
                 message=(reasons or {}).get(number, (None, ""))[1],
+                proven=number in proven,
             )
             for number in sorted(states, reverse=True)
         ),

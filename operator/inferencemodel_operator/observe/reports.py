@@ -114,6 +114,7 @@ def _version(version: VersionStatus) -> VersionStatus:
     return replace(
         version,
         fingerprint=bounds.text(version.fingerprint, bounds.NAME),
+        disk_fingerprint=bounds.text(version.disk_fingerprint, bounds.NAME),
         bytes_done=0,
         seconds_left=None,
         message=bounds.text(version.message),

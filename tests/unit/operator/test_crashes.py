@@ -71,6 +71,31 @@ def test_a_version_that_answers_starts_anew() -> None:
     assert watch.crashed(pod(9), told({2: A}, target=2), NOTHING) is None
 
 
+def test_the_version_before_may_answer_between_two_ends_of_the_server() -> None:
+    watch = CrashWatch()
+    loading, down = told({1: A, 2: P}, target=2), told({1: P, 2: P}, target=2, reachable=False)
+    assert watch.crashed(pod(0), loading, NOTHING) is None
+    for restarts in (1, 2):
+        assert watch.crashed(pod(restarts), down, NOTHING) is None
+        assert watch.crashed(pod(restarts), loading, NOTHING) is None
+    assert watch.crashed(pod(3), down, NOTHING) == 2
+
+
+def test_a_version_that_the_pod_has_served_is_not_to_blame() -> None:
+    served = told({1: R, 2: P}, target=2, reachable=False, proven=[1, 2])
+    assert CrashWatch().crashed(pod(9), served, NOTHING) is None
+
+
+def test_an_upload_under_the_same_number_starts_anew() -> None:
+    watch = CrashWatch()
+    old = told({1: R, 2: P}, target=2, fingerprints={2: "old"})
+    new = told({1: R, 2: P}, target=2, fingerprints={2: "new"})
+    assert watch.crashed(pod(1), old, NOTHING) is None
+    assert watch.crashed(pod(4), old, NOTHING) == 2
+    assert watch.crashed(pod(4), new, NOTHING) is None
+    assert watch.crashed(pod(7), new, NOTHING) == 2
+
+
 def test_a_version_that_is_not_published_yet_is_not_to_blame() -> None:
     assert CrashWatch().crashed(pod(9), told({1: R, 2: F}, target=2), NOTHING) is None
     assert CrashWatch().crashed(pod(9), told({2: F}), NOTHING) is None

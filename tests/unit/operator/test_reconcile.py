@@ -187,9 +187,12 @@ async def test_the_pods_are_told_first_and_all_at_once(world: World) -> None:
     assert sent[-1] == "event VersionActivated"
 
 
-async def test_a_second_pass_over_the_same_does_nothing(world: World) -> None:
+async def test_what_is_reached_is_remembered_and_a_further_pass_does_nothing(
+    world: World,
+) -> None:
     world.pod("a", told({1: A}, target=1))
     await world.pass_()
+    assert await world.pass_() == ["apply ConfigMap"]
     assert await world.pass_() == []
 
 
@@ -264,6 +267,7 @@ async def test_a_status_that_the_api_server_takes_as_another_is_not_written_agai
 ) -> None:
     world.server.drop_fields = ("replicaSummary",)
     world.pod("a", told({1: A}, target=1))
+    await world.pass_()
     await world.pass_()
     assert await world.pass_() == []
 

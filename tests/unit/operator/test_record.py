@@ -3,7 +3,12 @@ from __future__ import annotations
 import pytest
 
 from inferencemodel_operator.errors import InvalidRecordError
-from inferencemodel_operator.record import QuarantinedVersion, VersionsRecord
+from inferencemodel_operator.record import (
+    ActiveVersion,
+    QuarantinedVersion,
+    VersionsRecord,
+    WorkingTemplate,
+)
 
 BROKEN = QuarantinedVersion(
     version=16, fingerprint="a1b2", reason="LoadFailed", message="no such op: Foo"
@@ -18,6 +23,11 @@ BROKEN = QuarantinedVersion(
         VersionsRecord(target=2**63 - 1),
         VersionsRecord(target=15, quarantined=(BROKEN,)),
         VersionsRecord(target=15, served=(15, 9)),
+        VersionsRecord(
+            active=ActiveVersion(15, "a1b2"),
+            source="gs://models/m",
+            templates=(WorkingTemplate("5d8f", (15, 9)), WorkingTemplate("77c", (15,))),
+        ),
     ],
 )
 def test_a_record_is_read_back_as_it_was_written(record: VersionsRecord) -> None:
@@ -60,6 +70,8 @@ def test_a_field_of_a_later_release_is_ignored() -> None:
         {"target": str(2**63)},
         {"target": "9" * 5000},
         {"served": "2,x"},
+        {"active": "x"},
+        {"templates.json": "[1]"},
         {"served": "9" * 5000},
         {"quarantined.json": "{"},
         {"quarantined.json": "{}"},

@@ -8,9 +8,22 @@ import msgspec
 import pytest
 
 from inferencemodel_operator import spec, versions
-from inferencemodel_operator.record import QuarantinedVersion, VersionsRecord
+from inferencemodel_operator.record import (
+    TEMPLATES,
+    ActiveVersion,
+    QuarantinedVersion,
+    VersionsRecord,
+    WorkingTemplate,
+)
 from inferencemodel_operator.versions import PodVersions
-from model_poller.status import PollerStatus, SourceReason, SourceState, SourceStatus, VersionState
+from model_poller.status import (
+    PollerStatus,
+    SourceReason,
+    SourceState,
+    SourceStatus,
+    VersionReason,
+    VersionState,
+)
 from tests.support.pods import told
 
 A, D, F, INC, P, Q, R = (
@@ -162,7 +175,7 @@ def test_a_retired_version_that_left_the_bucket_is_not_turned_to() -> None:
 
 
 def test_a_crash_during_the_load_counts_as_a_failure_of_that_pod_template() -> None:
-    report = told({2: F, 3: P}, target=3)
+    report = told({2: R, 3: P}, target=3)
     crashed = decide(pod(report, template="t1", crashed=3), target=3)
     assert crashed.target == 2
     assert crashed.quarantined[0].reason == "ServerCrashed"
@@ -176,9 +189,184 @@ def test_a_crash_during_the_load_counts_as_a_failure_of_that_pod_template() -> N
     assert nobody.quarantined == crashed.quarantined
 
 
+def crashing(template: str = "t1", *, proven: tuple[int, ...] = ()) -> PodVersions:
+    """A pod whose model server ends while it loads version 3."""
+    report = told({2: F, 3: P}, target=3, reachable=False, proven=proven)
+    return pod(report, template=template, crashed=3)
+
+
+def answering(version: int, template: str = "t1") -> PodVersions:
+    return pod(told({version: A, 3: D} if version != 3 else {3: A}), template=template)
+
+
+@pytest.mark.parametrize(
+    ("pods", "guilty"),
+    [
+        ([crashing()], False),
+        ([crashing(proven=(2,))], True),
+        ([crashing(proven=(3,))], False),
+        ([crashing(proven=(2, 3))], False),
+        ([crashing(), answering(2)], True),
+        ([crashing("t2"), answering(2, "t1")], False),
+        ([crashing(), answering(3)], False),
+        ([crashing(proven=(2,)), answering(3)], True),
+        ([crashing(proven=(2,)), answering(3), answering(3)], False),
+        ([crashing(proven=(2,)), crashing(proven=(2,)), answering(3)], True),
+        ([crashing("t2"), crashing("t2"), answering(2, "t1")], False),
+    ],
+)
+def test_a_crash_speaks_against_a_version_where_the_template_has_served_another_one(
+    pods: list[PodVersions], guilty: bool
+) -> None:
+    decided = decide(*pods, target=3)
+    assert [entry.version for entry in decided.quarantined] == [3] * guilty
+    assert decided.target == (2 if guilty else 3)
+
+
+def test_what_a_template_has_served_is_remembered_when_its_pods_are_gone() -> None:
+    before = decide(answering(2), target=2)
+    assert before.templates == (WorkingTemplate("t1", (2,)),)
+    after = versions.decide(model(), before, [crashing()], active=None)
+    assert [entry.version for entry in after.quarantined] == [3]
+
+
+def test_of_the_templates_those_of_live_pods_are_remembered() -> None:
+    record = VersionsRecord(templates=tuple(WorkingTemplate(f"old{n}", (1,)) for n in range(20)))
+    decided = versions.decide(model(), record, [answering(2)], active=None)
+    assert decided.templates[0] == WorkingTemplate("t1", (2,))
+    assert len(decided.templates) == TEMPLATES
+    assert versions.decide(model(), decided, [answering(2)], active=None) == decided
+
+
+def test_a_reached_version_is_remembered_and_not_taken_back_later() -> None:
+    reached = decide(answering(3), target=3, active=3)
+    assert reached.active == ActiveVersion(3, "f3")
+    later = versions.decide(model(), reached, [crashing(proven=(2,))], active=None)
+    assert (later.target, later.quarantined, later.active) == (3, (), reached.active)
+    failing = pod(told({2: R, 3: Q}), template="t1")
+    assert versions.decide(model(), reached, [failing], active=None).quarantined == ()
+
+
+def test_a_reached_version_that_an_older_release_has_quarantined_is_released() -> None:
+    decided = decide(answering(3), target=3, quarantined=(bad(3),), active=3)
+    assert (decided.target, decided.quarantined) == (3, ())
+
+
+def test_other_objects_under_the_number_that_was_reached_have_to_prove_themselves() -> None:
+    reached = decide(answering(3), target=3, active=3)
+    report = told({2: R, 3: P}, target=3, reachable=False, fingerprints={3: "new"}, proven=(2,))
+    other = pod(report, template="t1", crashed=3)
+    later = versions.decide(model(), reached, [other], active=3)
+    assert (later.target, [q.stored for q in later.quarantined]) == (2, ["new"])
+
+
+def test_what_the_status_says_of_pods_that_are_gone_protects_nothing() -> None:
+    assert decide(answering(2), target=2, active=9).active is None
+
+
+@pytest.mark.parametrize(
+    ("template", "guilty"), [("t1", True), ("t2", False)], ids=["works", "never worked"]
+)
+def test_a_time_limit_of_a_load_is_judged_as_a_crash_is(template: str, guilty: bool) -> None:
+    late = told({3: Q}, reasons={3: (VersionReason.LOAD_TIMEOUT, "not AVAILABLE after 600 s")})
+    decided = decide(pod(late, template=template), answering(2), target=3)
+    assert [(q.version, q.reason) for q in decided.quarantined] == [(3, "LoadTimeout")] * guilty
+    beside = decide(pod(late, template="t1"), answering(3), answering(3), target=3)
+    assert beside.quarantined == ()
+
+
+def test_a_load_that_fails_where_nothing_ever_served_is_not_held_against_the_version() -> None:
+    failed = told({3: Q}, reasons={3: (VersionReason.LOAD_FAILED, "no op named X")})
+    new, old = pod(failed, template="t2"), answering(2, "t1")
+    assert decide(new, old, target=3).quarantined == ()
+    assert decide(new, target=3).quarantined != (), "there is no template that works"
+    assert decide(pod(failed, template="t1"), old, target=3).quarantined != ()
+    broken = told({3: Q}, reasons={3: (VersionReason.BAD_ARCHIVE, "cut")})
+    assert decide(pod(broken, template="t2"), old, target=3).quarantined != ()
+
+
+def test_an_upload_under_the_same_number_is_not_held_to_account_for_the_one_before() -> None:
+    report = told({2: R, 3: P}, target=3, fingerprints={3: "new"})
+    tried = tuple(
+        msgspec.structs.replace(v, disk_fingerprint="old" if v.version == 3 else "")
+        for v in report.versions
+    )
+    changed = msgspec.structs.replace(report, versions=tried)
+    decided = decide(pod(changed, template="t1", crashed=3), target=3)
+    assert decided.target == 3
+    assert [q.stored for q in decided.quarantined] == ["old"]
+    fetched = told({2: R, 3: P}, target=3, fingerprints={3: "new"})
+    later = versions.decide(model(), decided, [pod(fetched, template="t1")], active=None)
+    assert (later.target, later.quarantined) == (3, ())
+
+
+def test_another_source_begins_with_nothing() -> None:
+    before = decide(answering(3), target=3, active=3, quarantined=(bad(4),))
+    other = spec.Model(storage_uri="gs://models/other")
+    assert versions.decide(other, before, [], active=3) == VersionsRecord(
+        source="gs://models/other"
+    )
+
+
+class TestServed:
+    def serve(self, *pods: PodVersions, before: tuple[int, ...], **fields: Any) -> tuple[int, ...]:
+        templates = (WorkingTemplate("", before),) if before else ()
+        record = VersionsRecord(
+            target=fields.pop("target", None), served=before, templates=templates
+        )
+        wanted = model(num_versions=fields.pop("num_versions", 2), **fields)
+        return versions.decide(wanted, record, pods, active=None).served
+
+    def test_is_the_target_alone_by_default(self) -> None:
+        report = pod(told({1: R, 2: A}))
+        assert self.serve(report, before=(2,), num_versions=1) == (2,)
+
+    def test_is_filled_up_with_the_next_lower_good_versions_that_were_served(self) -> None:
+        report = pod(told({1: R, 2: Q, 3: R, 4: INC, 5: A, 6: A}))
+        assert self.serve(report, before=()) == (6, 5)
+        assert self.serve(report, before=(), num_versions=9) == (6, 5, 3, 1)
+
+    def test_takes_nothing_that_was_never_tried(self) -> None:
+        assert self.serve(pod(told({1: D, 2: F, 3: P, 4: A})), before=()) == (4,)
+
+    def test_takes_what_was_served_by_pods_that_are_gone(self) -> None:
+        record = VersionsRecord(target=4, served=(4,), templates=(WorkingTemplate("old", (4, 2)),))
+        fresh = pod(told({1: D, 2: D, 3: D, 4: D}), template="new")
+        wanted = model(num_versions=3)
+        assert versions.decide(wanted, record, [fresh], active=None).served == (4, 2)
+
+    def test_keeps_what_is_served_already(self) -> None:
+        report = pod(told({1: A, 2: A, 3: R, 4: D}))
+        assert self.serve(report, before=(2, 1), target=2) == (4, 2)
+
+    def test_goes_down_with_a_pin_and_stays_below_it(self) -> None:
+        report = pod(told({1: R, 2: R, 3: A, 4: A}))
+        assert self.serve(report, before=(4, 3), version=2) == (2, 1)
+
+    def test_keeps_nothing_that_failed_or_is_gone_for_sure(self) -> None:
+        assert self.serve(pod(told({1: R, 2: Q, 3: A})), before=(3, 2)) == (3, 1)
+        assert self.serve(pod(told({1: R, 3: A})), before=(3, 2)) == (3, 1)
+        assert self.serve(pod(told({1: R, 3: A})), pod(None), before=(3, 2)) == (3, 2)
+
+    def test_keeps_what_only_a_pod_still_has(self) -> None:
+        assert self.serve(pod(off_source(told({1: D, 2: A, 3: A}), 2)), before=(3, 2)) == (3, 2)
+
+    def test_is_never_below_the_minimum(self) -> None:
+        assert self.serve(pod(told({1: A, 2: A})), before=(2, 1), min_version=2) == (2,)
+
+    def test_takes_no_target_that_never_answered_for_one_that_was_served(self) -> None:
+        record = VersionsRecord(target=3, served=(3,))
+        report = pod(told({3: P, 4: D}))
+        assert versions.decide(model(num_versions=2), record, [report], active=None).served == (4,)
+
+    def test_is_known_without_any_pod(self) -> None:
+        assert self.serve(before=(4, 2), target=4) == (4, 2)
+        assert self.serve(before=(4, 2), target=4, num_versions=1) == (4,)
+
+
 def test_deciding_again_changes_nothing() -> None:
     pods = [pod(told({1: R, 2: A, 3: Q})), pod(told({2: A, 4: D})), pod(None)]
-    record = decide(*pods, target=2)
+    record = decide(*pods, target=2, active=2)
     assert versions.decide(model(), record, pods, active=2) == record
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 
-from model_poller import core
+from model_poller import core, report
 from model_poller.assignment import Assignment
 from model_poller.core import (
     Fetch,
@@ -24,7 +24,7 @@ from model_poller.core import (
     plan,
 )
 from model_poller.sources import StoredObject
-from model_poller.status import ServedVersion, VersionReason
+from model_poller.status import ServedVersion, SourceStatus, VersionReason, VersionState
 from model_poller.store import Disk, Quarantined, Record
 from model_poller.versions import StoredVersion, Verdict
 
@@ -390,3 +390,180 @@ def test_the_server_is_asked_quickly_only_while_a_change_is_under_way() -> None:
     assert core.change_is_under_way(seen(**loading), TOLD)
     assert not core.change_is_under_way(seen(**loading, now=10_000.0), TOLD)
     assert not core.change_is_under_way(seen(**loading, server_was_seen=False), ALONE)
+
+
+def assigned(
+    target: int | None, *served: int, quarantined: tuple[tuple[int, str], ...] = ()
+) -> dict[str, Any]:
+    return {"assignment": Assignment(target, served, frozenset(quarantined))}
+
+
+class TestWhatFailedElsewhere:
+    BAD = assigned(1, 1, quarantined=((2, "f"),))
+
+    def test_is_not_fetched(self) -> None:
+        assert plan(seen(found={1: stored(1), 2: stored(2)}, **self.BAD), TOLD) == []
+        told = assigned(2, quarantined=((2, "f"),))
+        assert plan(seen(found={1: stored(1), 2: stored(2)}, **told), TOLD) == []
+
+    def test_is_fetched_with_other_objects(self) -> None:
+        found = {1: stored(1), 2: stored(2, "new")}
+        assert plan(seen(found=found, **self.BAD), TOLD) == [Fetch(stored(2, "new"))]
+
+    def test_is_given_up_while_it_is_fetched(self) -> None:
+        what = seen(found={1: stored(1), 2: stored(2)}, fetching=stored(2), **self.BAD)
+        assert plan(what, TOLD) == [StopFetch()]
+
+    def test_is_not_published_and_makes_room_where_it_was_fetched_already(self) -> None:
+        disk = Disk(records(1), records(2), {})
+        found = {1: stored(1), 2: stored(2)}
+        assert plan(seen(disk=disk, found=found, **self.BAD), TOLD) == [
+            Remove(2, "it failed on another pod")
+        ]
+        told = assigned(2, quarantined=((2, "f"),))
+        assert Publish(2) not in plan(seen(disk=disk, found=found, **told), TOLD)
+
+    @pytest.mark.parametrize("answers", [None, (served(1), served(2, "LOADING"))])
+    def test_leaves_at_once_where_it_never_served(
+        self, answers: tuple[ServedVersion, ...] | None
+    ) -> None:
+        what = {
+            "disk": Disk(records(1, 2), {}, {}),
+            "found": {1: stored(1), 2: stored(2)},
+            "served": answers,
+            "publications": {2: Publication(99.0, end_is_stale=False)},
+        }
+        assert plan(seen(**what, **self.BAD), TOLD) == [Retire(2)]
+        pinned = assigned(2, quarantined=((2, "f"),))
+        assert plan(seen(**what, **pinned), TOLD) == [Retire(2)]
+
+    def test_serves_until_the_other_one_does(self) -> None:
+        what = {
+            "disk": Disk(records(2, proven=True), records(1, proven=True), {}),
+            "found": {1: stored(1), 2: stored(2)},
+            "served": (served(2),),
+            "publications": {2: Publication(0.0, end_is_stale=False, served=True)},
+        }
+        assert plan(seen(**what, **self.BAD), TOLD) == [Publish(1)]
+        both = {
+            **what,
+            "disk": Disk(records(1, 2, proven=True), {}, {}),
+            "served": (served(2), served(1)),
+        }
+        assert plan(seen(**both, **self.BAD), TOLD) == [Retire(2)]
+
+    def test_is_told_as_that_and_not_as_a_failure_of_this_pod(self) -> None:
+        what = seen(found={1: stored(1), 2: stored(2)}, **self.BAD)
+        told = report.build(
+            what,
+            TOLD,
+            model="m",
+            source=SourceStatus(uri="gs://b"),
+            notifications=None,
+            bytes_done=0,
+            seconds_left=None,
+            total_bytes=0,
+        )
+        assert (told.versions[0].state, told.versions[0].reason) == (
+            VersionState.DISCOVERED,
+            VersionReason.QUARANTINED_ELSEWHERE,
+        )
+
+
+class TestServedVersions:
+    FOUND: ClassVar = {v: stored(v) for v in (1, 2, 3, 4)}
+
+    def test_are_fetched_after_the_target_and_before_what_is_newer(self) -> None:
+        empty = Disk({}, {}, {})
+        found = {**self.FOUND, 5: stored(5)}
+        told = assigned(4, 4, 2)
+        assert plan(seen(disk=empty, found=found, served=None, **told), TOLD) == [Fetch(stored(4))]
+        target = Disk(records(4), {}, {})
+        assert plan(seen(disk=target, found=found, served=None, **told), TOLD) == [Fetch(stored(2))]
+
+    def test_are_those_that_were_assigned_whatever_is_on_the_disk(self) -> None:
+        disk = Disk(records(4), records(1, 2, 3), {})
+        policy = Policy(follow_newest=False, num_versions=2, retain_versions=9)
+        what = seen(disk=disk, found=self.FOUND, served=(served(4),), **assigned(4, 4, 2))
+        assert plan(what, policy) == [Publish(2)]
+
+    def test_without_an_assignment_are_those_on_the_disk(self) -> None:
+        disk = Disk(records(4), records(1, 2, 3), {})
+        policy = Policy(follow_newest=False, num_versions=2, retain_versions=9)
+        what = seen(disk=disk, found=self.FOUND, served=(served(4),), told=4)
+        assert plan(what, policy) == [Publish(3)]
+
+    def test_leave_when_the_new_target_answers(self) -> None:
+        disk = Disk(records(1, 2, 4), {}, {})
+        policy = Policy(follow_newest=False, num_versions=2)
+        told = assigned(4, 4, 2)
+        loading = (served(4, "LOADING"), served(2), served(1))
+        assert plan(seen(disk=disk, found=self.FOUND, served=loading, **told), policy) == []
+        done = (served(4), served(2), served(1))
+        assert plan(seen(disk=disk, found=self.FOUND, served=done, **told), policy) == [Retire(1)]
+
+    def test_go_on_where_the_target_failed_elsewhere(self) -> None:
+        disk = Disk({}, records(1), {})
+        told = assigned(2, 1, quarantined=((2, "f"),))
+        what = seen(disk=disk, found={1: stored(1), 2: stored(2)}, served=None, **told)
+        assert plan(what, TOLD) == [Publish(1)]
+
+
+class TestTheServersStart:
+    FOUND: ClassVar = {v: stored(v) for v in (2, 4)}
+    TARGET: ClassVar = {4: Publication(100.0, end_is_stale=False)}
+
+    def is_complete(self, **changes: Any) -> bool:
+        values: dict[str, Any] = {
+            "disk": Disk(records(4), {}, {}),
+            "found": self.FOUND,
+            "served": None,
+            "publications": self.TARGET,
+            **assigned(4, 4, 2),
+        }
+        return core.is_complete_at_start(seen(**{**values, **changes}), TOLD)
+
+    def test_waits_for_the_versions_beside_the_target(self) -> None:
+        assert not self.is_complete(disk=Disk({}, records(4), {}), publications={})
+        assert not self.is_complete()
+        assert not self.is_complete(disk=Disk(records(4), records(2), {}))
+        assert self.is_complete(disk=Disk(records(2, 4), {}, {}))
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"found": {4: stored(4)}},
+            {"found": {4: stored(4), 2: stored(2, incomplete=True)}},
+            {"disk": Disk(records(4), {}, {2: Quarantined(2, "f", VersionReason.BAD_ARCHIVE, "")})},
+            {"free_bytes": 1000},
+            assigned(4, 4, 2, quarantined=((2, "f"),)),
+            assigned(4),
+        ],
+        ids=["gone", "incomplete", "failed", "no room", "failed elsewhere", "older operator"],
+    )
+    def test_does_not_wait_for_what_can_not_be_had(self, changes: dict[str, Any]) -> None:
+        assert self.is_complete(**changes)
+
+    def test_waits_while_it_is_fetched_although_that_takes_the_room(self) -> None:
+        assert not self.is_complete(free_bytes=1000, fetching=stored(2))
+
+    def test_waits_no_longer_than_its_patience(self) -> None:
+        late = 100.0 + core.COMPANION_SECONDS
+        assert not self.is_complete(now=late - 1)
+        assert self.is_complete(now=late)
+
+    def test_is_not_held_up_by_a_new_target_where_there_is_something_from_before(self) -> None:
+        before = Disk(records(2, proven=True), {}, {})
+        assert self.is_complete(disk=before, publications={2: Publication(0.0, end_is_stale=True)})
+
+
+def test_an_upload_over_a_version_that_keeps_the_server_down_takes_its_place() -> None:
+    crashing = {
+        "disk": Disk(records(1, 2), {}, {}),
+        "found": {1: stored(1), 2: stored(2, "new")},
+        "told": 2,
+        "publications": {2: Publication(99.0, end_is_stale=False)},
+    }
+    assert plan(seen(**crashing, served=None), TOLD) == [Retire(2)]
+    answering = (served(2, "LOADING"), served(1))
+    assert plan(seen(**crashing, served=answering), TOLD) == []

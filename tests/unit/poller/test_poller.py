@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from model_poller.assignment import parse
 from model_poller.core import Policy
 from model_poller.errors import AccessDeniedError, BucketNotFoundError, UnreachableError
 from model_poller.status import (
+    AssignmentStatus,
     SourceReason,
     SourceState,
     VersionReason,
     VersionState,
 )
-from model_poller.versions import MAX_VERSION
+from model_poller.versions import MAX_VERSION, discover
 from tests.unit.poller.doubles import below, graph, model, tarred, zipped
 from tests.unit.poller.world import TOLD, World
 
@@ -443,3 +445,48 @@ def test_what_nobody_expected_in_a_fetch_is_logged_and_tried_again(
     assert world.version(1).reason is VersionReason.FETCH_FAILED
     assert "ZeroDivisionError" in caplog.text
     assert world.settle(turns=20).active_version == 1
+
+
+class TestAPodThatIsMadeLater:
+    """Versions 1 and 2 are good; 3 failed before there was this pod."""
+
+    @pytest.fixture
+    def pod(self, tmp_path: Path) -> World:
+        made = World(tmp_path, Policy(follow_newest=False, num_versions=2))
+        for version in (1, 2, 3):
+            made.source.put(f"{version}.zip", archive(version))
+        self.bad = (3, discover(made.source.list(), {})[3].fingerprint)
+        return made
+
+    def test_never_has_what_failed_and_serves_what_the_others_do(self, pod: World) -> None:
+        pod.tell(2, 2, 1, quarantined=[self.bad])
+        assert not pod.poller.has_published()
+        pod.settle()
+        assert pod.poller.has_published()
+        assert sorted(pod.base()) == ["1", "2"]
+        assert "3" not in pod.retained()
+
+        pod.source.put("4.zip", archive(4))
+        pod.settle()
+        assert pod.version(4).state == "Fetched"
+        pod.tell(4, 4, 2, quarantined=[self.bad])
+        pod.settle()
+        assert sorted(pod.base()) == ["2", "4"]
+        assert "3" not in pod.retained()
+        assert not [path for path, _, _ in pod.source.requests if path == "3.zip"]
+
+    def test_goes_on_from_there_after_its_poller_was_killed(self, pod: World) -> None:
+        pod.tell(2, 2, 1, quarantined=[self.bad])
+        pod.settle()
+        pod.start()
+        pod.settle()
+        assert sorted(pod.base()) == ["1", "2"]
+        assert not [path for path, _, _ in pod.source.requests if path == "3.zip"]
+
+    def test_tells_what_it_was_assigned_and_what_it_has_proven(self, pod: World) -> None:
+        texts = AssignmentStatus(target="2", served="2,1", quarantined="3@x")
+        pod.poller.on_assignment(parse(texts))
+        pod.settle()
+        status = pod.status()
+        assert (status.target, status.assigned) == (2, texts)
+        assert {v.version: v.proven for v in status.versions} == {3: False, 2: True, 1: True}
