@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inferencemodel_operator import logs, names
+from inferencemodel_operator import limits, logs, names
 from inferencemodel_operator.errors import OperatorError
 from inferencemodel_operator.process import Operator
 from inferencemodel_operator.settings import (
@@ -109,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     options, log_format, log_level = parse(arguments)
     logs.configure(log_format, log_level)
+    limits.raise_open_files()
     try:
         with suppress(asyncio.CancelledError):
             asyncio.run(run(options))

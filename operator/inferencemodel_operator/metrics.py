@@ -74,6 +74,11 @@ class Metrics:
         self.long_polls = Gauge(
             f"{prefix}_long_polls", "Pods that are being asked now", registry=self.registry
         )
+        self.poll_limit = Gauge(
+            f"{prefix}_long_polls_limit",
+            "Pods that the limit of open files allows to ask at the same time; more take turns",
+            registry=self.registry,
+        )
         self.polls = Counter(
             f"{prefix}_polls_total",
             "Answers of pollers by outcome",

@@ -10,7 +10,7 @@ import uuid
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
-from inferencemodel_operator import cluster, health, names
+from inferencemodel_operator import cluster, health, limits, names
 from inferencemodel_operator.access import Access
 from inferencemodel_operator.apply import Applier
 from inferencemodel_operator.cache import Cache
@@ -22,7 +22,7 @@ from inferencemodel_operator.metrics import Metrics
 from inferencemodel_operator.observe import pollers, watches
 from inferencemodel_operator.observe.feed import Feed
 from inferencemodel_operator.observe.offers import Offers
-from inferencemodel_operator.observe.pollers import Pollers
+from inferencemodel_operator.observe.pollers import Pollers, Turns
 from inferencemodel_operator.observe.signs import Signs
 from inferencemodel_operator.observe.watches import ModelWatches
 from inferencemodel_operator.queue import WorkQueue
@@ -120,7 +120,7 @@ class Operator:
             models=options.selector,
             may_write=self._leadership.holds if self._leadership else lambda: True,
         )
-        self._pollers = await self._reach_pollers(access, resources)
+        self._pollers = await self._reach_pollers(access, resources, cluster.CONNECTIONS + count)
         offers = Offers(self._api)
         self._feed = Feed(
             self._api,
@@ -148,14 +148,27 @@ class Operator:
             health.serve(options.http_port, self._signs, self._feed, self._metrics, self._refresh)
         )
 
-    async def _reach_pollers(self, access: Access, resources: AsyncExitStack) -> Pollers:
+    async def _reach_pollers(
+        self, access: Access, resources: AsyncExitStack, connections: int
+    ) -> Pollers:
         chosen = self._options.poller_access
         proxied = chosen == "proxy" or (chosen == "auto" and not access.in_cluster)
-        session = await resources.enter_async_context(pollers.session(access if proxied else None))
+        own = access if proxied else None
         address: Callable[[Pod], str] = pollers.direct
         if proxied:
             address = lambda pod: pollers.proxied(access.server, pod)  # noqa: E731
-        return Pollers(session, address, self._cache.reports, self._queue.add, self._metrics)
+        session = await resources.enter_async_context(pollers.session(own))
+        single = await resources.enter_async_context(pollers.session(own, reuse=False))
+        most = limits.polls(limits.open_files(), connections + health.MOST_CONNECTIONS)
+        self._metrics.poll_limit.set(most)
+        return Pollers(
+            session,
+            address,
+            self._cache.reports,
+            self._queue.add,
+            self._metrics,
+            Turns(single, most),
+        )
 
     async def _live(self) -> None:
         await _wait_for_crd(self._api)

@@ -29,9 +29,8 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 30
 """How long a poller may hold a request in which it has nothing new to tell."""
-TIMEOUT: Final = aiohttp.ClientTimeout(total=POLL_SECONDS + 10, sock_connect=5)
-FIRST_TIMEOUT: Final = aiohttp.ClientTimeout(total=10, sock_connect=5)
-"""For a request that is answered at once: the status waits for it after a start."""
+ANSWER_SECONDS: Final = 10.0
+"""In which a poller answers when it is to answer at once, or when its time to hold is over."""
 FIRST_BACKOFF: Final = 0.25
 LONGEST_BACKOFF: Final = 15.0
 SHORTEST_TURN: Final = 0.05
@@ -47,21 +46,26 @@ LARGEST_ANSWER: Final = 2 * 2**20
 a message of 4 KiB of its own and one of the model server's, escaped to double, it is 1.7 MB."""
 LONG_ANSWERS: Final = 8
 """How many answers of more than 64 KiB are read at a time."""
+TURN_SECONDS: Final = 5.0
+"""Within which each pod is asked once, where there are fewer sockets than pods."""
 BODY_SECONDS: Final = 10.0
 """From an answer's beginning to its end, its turn included."""
 
 
-def session(access: Access | None) -> aiohttp.ClientSession:
+def session(access: Access | None, *, reuse: bool = True) -> aiohttp.ClientSession:
     """A session for polls: one connection for each pod, held open by its long poll.
 
     Args:
         access: of the API server through whose proxy pods are asked; None to ask them themselves,
             without any credentials.
+        reuse: whether a connection is kept for the next poll of its pod.
     """
     # A pool's limit would starve them.
     context = access.ssl_context() if access else True
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=context, socket_factory=sockets.open_watched),
+        connector=aiohttp.TCPConnector(
+            limit=0, ssl=context, socket_factory=sockets.open_watched, force_close=not reuse
+        ),
         middlewares=(access,) if access else (),
         cookie_jar=aiohttp.DummyCookieJar(),
         # What a compressed answer becomes could not be bounded by reading less of it.
@@ -70,6 +74,28 @@ def session(access: Access | None) -> aiohttp.ClientSession:
         read_bufsize=2**14,
         headers={"User-Agent": cluster.USER_AGENT, "Accept-Encoding": "identity"},
     )
+
+
+class Turns:
+    """Who is asked when there are more pods than sockets for them: everybody, one after the other.
+
+    News of a pod then come with its turn, `TURN_SECONDS` later at the most, instead of at once.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, most: int) -> None:
+        """Start with nobody.
+
+        Args:
+            session: for polls in turns; it keeps no connection. Not closed here.
+            most: how many pods can be asked at the same time.
+        """
+        self.session = session
+        self.most = most
+        self.slots = asyncio.Semaphore(most)
+
+    def hold(self, pods: int) -> float | None:
+        """Seconds that each of so many may hold its request for; None where all get a socket."""
+        return None if pods <= self.most else TURN_SECONDS * self.most / pods
 
 
 class _Answer(NamedTuple):
@@ -89,6 +115,7 @@ class Pollers:
         reports: dict[str, Report],
         changed: Callable[[Key], None],
         metrics: Metrics,
+        turns: Turns | None = None,
     ) -> None:
         """Start with no pod.
 
@@ -98,6 +125,7 @@ class Pollers:
             reports: receives what the pollers tell, by pod uid.
             changed: called with the InferenceModel whenever a pod's report changed.
             metrics: counts the polls.
+            turns: limits how many are asked at the same time; None for no limit.
         """
         self._session = session
         self._address = address
@@ -106,6 +134,8 @@ class Pollers:
         self._metrics = metrics
         self._tasks: dict[str, tuple[str, asyncio.Task[None]]] = {}
         self._asking = False
+        self._turns = turns
+        self._crowded = False
         self._long_answers = asyncio.Semaphore(LONG_ANSWERS)
         metrics.long_polls.set_function(lambda: len(self._tasks))
 
@@ -131,12 +161,14 @@ class Pollers:
         task = asyncio.create_task(self._follow(pod, address), name=f"poll {pod.name}")
         task.add_done_callback(lambda ended: self._ended(pod, ended))
         self._tasks[pod.uid] = (address, task)
+        self._count()
 
     def drop(self, uid: str) -> None:
         """Stop asking a pod, and forget what it told."""
         known = self._tasks.pop(uid, None)
         if known is not None:
             known[1].cancel()
+            self._count()
         self._reports.pop(uid, None)
 
     async def close(self) -> None:
@@ -186,13 +218,42 @@ class Pollers:
                 max(SHORTEST_TURN, answer.size / BYTES_A_SECOND, news.wait(loop.time()))
             )
 
+    def _count(self) -> None:
+        """Say when there are more pods than sockets, and when that is over."""
+        turns, pods = self._turns, len(self._tasks)
+        crowded = turns is not None and turns.hold(pods) is not None
+        if turns is not None and crowded and not self._crowded:
+            logger.warning(
+                "the limit of open files allows to ask %d pods at a time, and more are served: "
+                "they are asked in turns, and a change shows up to %.0f s later; raise the hard "
+                "limit of open files (ulimit -Hn) of the operator's container",
+                turns.most,
+                TURN_SECONDS,
+            )
+        elif self._crowded and not crowded:
+            logger.info("every pod can be asked all the time again")
+        self._crowded = crowded
+
     async def _ask(self, address: str, revision: str | None) -> _Answer:
-        query = {} if revision is None else {"after": revision, "timeout": str(POLL_SECONDS)}
+        if self._turns is None:
+            return await self._poll(self._session, address, revision, POLL_SECONDS)
+        async with self._turns.slots:
+            hold = self._turns.hold(len(self._tasks))
+            if hold is None:
+                return await self._poll(self._session, address, revision, POLL_SECONDS)
+            return await self._poll(self._turns.session, address, revision, hold)
+
+    async def _poll(
+        self, session: aiohttp.ClientSession, address: str, revision: str | None, hold: float
+    ) -> _Answer:
+        query = {} if revision is None else {"after": revision, "timeout": f"{hold:.3f}"}
         try:
-            async with self._session.get(
+            async with session.get(
                 f"{address}/status",
                 params=query,
-                timeout=TIMEOUT if revision else FIRST_TIMEOUT,
+                timeout=aiohttp.ClientTimeout(
+                    total=ANSWER_SECONDS + (hold if revision else 0), sock_connect=5
+                ),
                 allow_redirects=False,
             ) as response:
                 async with asyncio.timeout(BODY_SECONDS):
