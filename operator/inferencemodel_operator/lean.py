@@ -1,11 +1,11 @@
 """kopf, without the packages that it imports for other operators than this one.
 
-Where the ``kubernetes`` package is installed, kopf imports all of it to recognise its models in what
-handlers return: 29 MB and 440 modules more (`import kopf` takes 71 MB, this module 42). No handler
-here returns any. kopf has no setting for it, and takes an absent package for what it is; so while
-kopf is imported, and no longer, a finder (`sys.meta_path`, Python's own way to decide what can be
-imported) says that the package is not there. Nothing that is imported already is touched. The image
-has the package for those who run the operator by a kubeconfig (`access`).
+Where the ``kubernetes`` package is installed, kopf imports all of it to recognise its models in
+what handlers return: 29 MB and 440 modules more (`import kopf` takes 71 MB, this module 42). No
+handler here returns any. kopf has no setting for it, and takes an absent package for what it is; so
+while kopf is imported, and no longer, a finder (`sys.meta_path`, which decides what can
+be imported) says that the package is not there. Nothing that is imported already is touched. The
+image has the package for those who run the operator by a kubeconfig (`access`).
 """
 
 from __future__ import annotations
