@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -24,11 +24,16 @@ class Outcome(IntEnum):
     """It will not come by waiting."""
 
 
+_ON_ITS_WAY: Final = frozenset({"Pending", "InProgress", "Unknown"})
+
+
 class Arrival(msgspec.Struct, frozen=True):
     """One look."""
 
     outcome: Outcome
     message: str
+    unavailable: bool = False
+    """The API server could not be asked."""
 
 
 def look(model: InferenceModel, version: int | None) -> Arrival:
@@ -38,20 +43,34 @@ def look(model: InferenceModel, version: int | None) -> Arrival:
         model: as the API server gave it.
         version: the one that is waited for; None for whatever is wanted.
     """
-    of = model.status.model
+    if model.metadata.deletion_timestamp is not None:
+        return Arrival(Outcome.WAITING, "the resource is being deleted")
     if not model.judged:
         return Arrival(Outcome.WAITING, "the operator has not yet looked at the resource")
     if version is None:
         return _look_at_wanted(model)
-    if of.active_version == version and model.is_true("Ready"):
+    if _is_reached(model, version):
         summary = model.status.replica_summary
         return Arrival(Outcome.ARRIVED, f"version {version} answers on {summary} replicas")
     return _hopeless(model, version) or Arrival(Outcome.WAITING, _missing(model, version))
 
 
+def _is_reached(model: InferenceModel, version: int) -> bool:
+    """Whether a version is wanted and answers, and nothing is on its way to anything else.
+
+    Pods of an older template answer as well, so while any is to be replaced nothing is reached.
+    """
+    of = model.status.model
+    return (
+        settled(model)
+        and of.active_version == of.target_version == version
+        and of.transition_status not in _ON_ITS_WAY
+    )
+
+
 def _look_at_wanted(model: InferenceModel) -> Arrival:
     of = model.status.model
-    if settled(model) and of.active_version is not None and of.active_version == of.target_version:
+    if of.target_version is not None and _is_reached(model, of.target_version):
         summary = model.status.replica_summary
         return Arrival(
             Outcome.ARRIVED, f"version {of.active_version} answers on {summary} replicas"
@@ -95,7 +114,9 @@ def _missing(model: InferenceModel, version: int) -> str:
     if ready is not None and ready.reason == "ScaledToZero":
         return ready.message
     if model.status.model.active_version == version:
-        return f"replicas: {model.status.replica_summary}; {ready.message if ready else ''}"
+        going = model.condition("Reconciling")
+        open_ = ready if going is None or not model.is_true("Ready") else going
+        return f"replicas: {model.status.replica_summary}; {open_.message if open_ else ''}"
     source = model.condition("SourceReady")
     if model.state_of(version) is None and source is not None and source.status != "True":
         return f"{source.reason}: {source.message}"

@@ -1,28 +1,46 @@
-"""The command line. Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage;
-``wait`` adds 3 (the time is up) and 4 (it will not come by waiting).
+"""The command line.
+
+Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130 interrupted, 141 the
+reader of the output has gone; ``wait`` adds 3 (the time is up) and 4 (it will not come by waiting).
 """
 
 from __future__ import annotations
 
-import json
+import os
 import random
-import re
 import sys
 import time
+import traceback
 from datetime import UTC, datetime
-from enum import StrEnum
-from pathlib import Path
+from pathlib import Path  # noqa: TC003  # typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
-import msgspec
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from kubectl_inferencemodel import display, predictions
+from kubectl_inferencemodel import display, output, predictions
+from kubectl_inferencemodel.arguments import (
+    MAX_VERSION,
+    As,
+    Context,
+    Kubeconfig,
+    Name,
+    Namespace,
+    Output,
+    Selector,
+    Via,
+    command_first,
+    seconds,
+)
 from kubectl_inferencemodel.arrival import Arrival, Outcome, look
-from kubectl_inferencemodel.cluster import Cluster
-from kubectl_inferencemodel.errors import AnswerError, PluginError, UnavailableError
+from kubectl_inferencemodel.cluster import MAX_BYTES, Cluster
+from kubectl_inferencemodel.errors import (
+    AnswerError,
+    NotFoundError,
+    PluginError,
+    UnavailableError,
+)
 from kubectl_inferencemodel.explanation import explain
 
 if TYPE_CHECKING:
@@ -32,49 +50,20 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 0.5
 """The pause between two looks of ``wait``."""
-_PIPE_WIDTH: Final = 1000
-_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
-
-
-class Output(StrEnum):
-    """How the answer is printed."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
-class Via(StrEnum):
-    """The way to the model server."""
-
-    PROXY = "proxy"
-    URL = "url"
-
+INTERRUPTED: Final = 130
+READER_GONE: Final = 141
+"""As a shell tells of a program that a signal ended: SIGINT, SIGPIPE."""
+DEBUG: Final = "KUBECTL_INFERENCEMODEL_DEBUG"
+"""The environment variable that brings tracebacks back."""
+_UsageError: type[BaseException] = typer.BadParameter.__mro__[2]
+"""What every wrong usage is; typer's own copy of click has no public name for it."""
 
 app = typer.Typer(
     name="kubectl inferencemodel",
     help="What InferenceModels serve, what they wait for, and what a model answers.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The InferenceModel's name.")]
-Namespace = Annotated[
-    str | None, typer.Option("--namespace", "-n", help="Default: the context's namespace.")
-]
-Context = Annotated[str | None, typer.Option(help="The kubeconfig's context to use.")]
-Kubeconfig = Annotated[
-    Path | None, typer.Option(help="Default: KUBECONFIG, or ~/.kube/config; as with kubectl.")
-]
-As = Annotated[Output, typer.Option("--output", "-o", help="How to print the answer.")]
-
-
-def _seconds(text: str) -> float:
-    """A duration as kubectl takes it: ``90s``, ``5m``, ``1h30m``, or plain seconds."""
-    parts = re.findall(r"(\d+)([smh]?)", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise typer.BadParameter(f"{text} is no duration such as 90s, 5m or 1h30m")
-    return float(sum(int(number) * _UNITS[unit] for number, unit in parts))
 
 
 @app.command("list")
@@ -84,21 +73,22 @@ def list_models(
     all_namespaces: Annotated[
         bool, typer.Option("--all-namespaces", "-A", help="Those of every namespace.")
     ] = False,
-    output: As = Output.TABLE,
+    selector: Selector = "",
+    output_: As = Output.TABLE,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """All InferenceModels, and which replicas answer with which version."""
     cluster = Cluster(kubeconfig, context, namespace)
-    found = cluster.models(everywhere=all_namespaces)
-    if output is Output.JSON:
-        _print_json([_summary(model) for model in found])
+    found = cluster.models(everywhere=all_namespaces, selector=selector)
+    if output_ is Output.JSON:
+        output.show_json([_summary(model) for model in found])
     elif not found:
         where = "in any namespace" if all_namespaces else f"in namespace {cluster.namespace}"
-        typer.echo(f"no InferenceModels {where}", err=True)
+        output.tell(f"no InferenceModels {where}")
     else:
         now = datetime.now(UTC)
-        _console().print(display.models(found, now, namespaces=all_namespaces))
+        output.show(display.models(found, now, namespaces=all_namespaces))
 
 
 @app.command()
@@ -106,17 +96,17 @@ def why(
     name: Name,
     *,
     namespace: Namespace = None,
-    output: As = Output.TABLE,
+    output_: As = Output.TABLE,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """What NAME is waiting for, in words."""
     cluster = Cluster(kubeconfig, context, namespace)
     found = explain(cluster.model(name), cluster.pods(name))
-    if output is Output.JSON:
-        _print_json(found)
+    if output_ is Output.JSON:
+        output.show_json(found)
     else:
-        _console().print(display.explanation(found))
+        output.show(display.explanation(found))
 
 
 @app.command()
@@ -124,16 +114,16 @@ def versions(
     name: Name,
     *,
     namespace: Namespace = None,
-    output: As = Output.TABLE,
+    output_: As = Output.TABLE,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """The versions that are known, where each of them is, and how the last changes went."""
     model = Cluster(kubeconfig, context, namespace).model(name)
-    if output is Output.JSON:
-        _print_json(model.status.model)
+    if output_ is Output.JSON:
+        output.show_json(model.status.model)
     else:
-        _console().print(display.versions(model))
+        output.show(display.versions(model))
 
 
 @app.command()
@@ -147,7 +137,9 @@ def predict(
         Path | None,
         typer.Option("--json", help="A request of the REST API instead; - is standard input."),
     ] = None,
-    version: Annotated[int | None, typer.Option(help="Ask this version.")] = None,
+    version: Annotated[
+        int | None, typer.Option(min=0, max=MAX_VERSION, help="Ask this version.")
+    ] = None,
     signature: Annotated[str, typer.Option(help="The model's signature.")] = "serving_default",
     top: Annotated[int, typer.Option(min=1, help="How many labels to print.")] = 5,
     labels: Annotated[
@@ -161,7 +153,7 @@ def predict(
             "or by the URL that the status tells."
         ),
     ] = Via.PROXY,
-    output: As = Output.TABLE,
+    output_: As = Output.TABLE,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
@@ -169,7 +161,7 @@ def predict(
     """Ask NAME about a picture, and print labels and probabilities."""
     if (image is None) == (request is None):
         raise typer.BadParameter("give one of --image and --json")
-    names = _read(labels).decode().splitlines() if labels else []
+    names = _lines(labels) if labels else []
     cluster = Cluster(kubeconfig, context, namespace)
     model = cluster.model(name)
     at = "" if version is None else f"/versions/{version}"
@@ -177,19 +169,18 @@ def predict(
     if image is not None:
         body = predictions.picture(known, _read(image), signature=signature)
     else:
-        body = sys.stdin.buffer.read() if str(request) == "-" else _read(request)
+        body = _read(request)
     answers = predictions.read(_ask(cluster, model, f"{at}:predict", body, via=via))
-    if output is Output.JSON:
-        _print_json({"version": known.version, "predictions": answers})
+    if output_ is Output.JSON:
+        output.show_json({"version": known.version, "predictions": answers})
         return
-    console = _console()
     for answer in answers:
         found = predictions.labels(answer, names)
         if found is None:
-            console.print_json(data=answer)
+            output.show_json(answer)
         else:
-            console.print(display.labels(found[:top]))
-    typer.echo(f"by version {known.version} of {name}", err=True)
+            output.show(display.labels(found[:top]))
+    output.tell(f"by version {known.version} of {name}")
 
 
 @app.command()
@@ -197,12 +188,13 @@ def wait(
     name: Name,
     *,
     version: Annotated[
-        int | None, typer.Option(help="The version; without it, whatever is wanted.")
+        int | None,
+        typer.Option(min=0, max=MAX_VERSION, help="The version; without it, whatever is wanted."),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(parser=_seconds, help="Such as 90s or 10m.", metavar="DURATION")
+        float, typer.Option(parser=seconds, help="Such as 90s or 10m.", metavar="DURATION")
     ] = "5m",  # type: ignore[assignment]  # typer parses a default like what is typed
-    output: As = Output.TABLE,
+    output_: As = Output.TABLE,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
@@ -213,45 +205,71 @@ def wait(
     waiting does not help: the version is quarantined, another one is pinned, or a newer one came.
     """
     cluster = Cluster(kubeconfig, context, namespace)
-    seen = _wait(cluster, name, version, timeout)
-    if output is Output.JSON:
-        _print_json(
+    arrival = _wait(_Follower(cluster, name, version), timeout)
+    if output_ is Output.JSON:
+        output.show_json(
             {
                 "name": name,
                 "version": version,
-                "outcome": seen.outcome.name.capitalize(),
-                "message": seen.message,
+                "outcome": arrival.outcome.name.capitalize(),
+                "message": arrival.message,
             }
         )
-    elif seen.outcome is Outcome.ARRIVED:
-        typer.echo(seen.message)
+    elif arrival.outcome is Outcome.ARRIVED:
+        output.write(output.line(arrival.message) + "\n")
     else:
-        start = f"not within {timeout:.0f} s" if seen.outcome is Outcome.WAITING else "no"
-        typer.echo(f"{start}: {seen.message} (kubectl inferencemodel why {name})", err=True)
-    raise typer.Exit(seen.outcome)
+        start = f"not within {timeout:g} s" if arrival.outcome is Outcome.WAITING else "no"
+        output.tell(f"{start}: {arrival.message} (kubectl inferencemodel why {name})")
+    raise typer.Exit(arrival.outcome)
 
 
-def _wait(cluster: Cluster, name: str, version: int | None, timeout: float) -> Arrival:
+class _Follower:
+    """Looks at the InferenceModel of one name: at the next one, when it is created anew."""
+
+    def __init__(self, cluster: Cluster, name: str, version: int | None) -> None:
+        self._cluster = cluster
+        self._name = name
+        self._version = version
+        self._uid: str | None = None
+
+    def look(self) -> Arrival:
+        """One look.
+
+        Raises:
+            NotFoundError: there was none from the beginning.
+            ClusterError: the API server refuses.
+        """
+        try:
+            model = self._cluster.model(self._name)
+        except UnavailableError as error:
+            # An API server that restarts is waited for like everything else.
+            return Arrival(Outcome.WAITING, str(error), unavailable=True)
+        except NotFoundError:
+            if self._uid is None:
+                raise
+            return Arrival(Outcome.WAITING, f"{self._name} was deleted, and not created again yet")
+        if self._uid not in (None, model.metadata.uid):
+            output.tell(f"{self._name} was deleted and created again; the new one is waited for")
+        self._uid = model.metadata.uid
+        return look(model, self._version)
+
+
+def _wait(follower: _Follower, timeout: float) -> Arrival:
     """Look until it has arrived, will not, or the time is up; progress goes to stderr."""
     console = Console(stderr=True)
     deadline = time.monotonic() + timeout
-    told, failures = "", 0
+    before, failures = "", 0
     with console.status("asking the API server") as spinner:
         while True:
-            try:
-                seen = look(cluster.model(name), version)
-                failures = 0
-            except UnavailableError as error:
-                # An API server that restarts is waited for like everything else.
-                seen = Arrival(Outcome.WAITING, str(error))
-                failures += 1
+            arrival = follower.look()
+            failures = failures + 1 if arrival.unavailable else 0
             left = deadline - time.monotonic()
-            if seen.outcome is not Outcome.WAITING or left <= 0:
-                return seen
-            spinner.update(Text(f"{seen.message} ({left:.0f} s left)"))
-            if not console.is_terminal and seen.message != told:
-                told = seen.message
-                typer.echo(told, err=True)
+            if arrival.outcome is not Outcome.WAITING or left <= 0:
+                return arrival
+            spinner.update(Text(f"{output.line(arrival.message)} ({left:.0f} s left)"))
+            if not console.is_terminal and arrival.message != before:
+                before = arrival.message
+                output.tell(before)
             pause = LOOK_SECONDS * 2 ** min(failures, 4) * random.uniform(0.8, 1.2)  # noqa: S311
             time.sleep(min(pause, left))
 
@@ -272,10 +290,36 @@ def _ask(
 
 
 def _read(path: Path | None) -> bytes:
+    """A file, or standard input for ``-``.
+
+    Raises:
+        AnswerError: it can't be read, or is too long to be sent.
+    """
     try:
-        return path.read_bytes() if path is not None else b""
-    except OSError as error:
-        raise AnswerError(f"{path} can't be read: {error.strerror}") from error
+        if str(path) == "-":
+            content = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""
+        elif path is None:
+            content = b""
+        else:
+            with path.open("rb") as file:
+                content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        words = error.strerror if isinstance(error, OSError) else error
+        raise AnswerError(f"{path} can't be read: {words}") from error
+    if len(content) > MAX_BYTES:
+        raise AnswerError(f"{path} is longer than {MAX_BYTES >> 20} MiB")
+    if not content:
+        raise AnswerError(f"{path} is empty")
+    return content
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return _read(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise AnswerError(
+            f"{path} is no text in UTF-8 (byte {error.start}); give one name a line"
+        ) from None
 
 
 def _summary(model: InferenceModel) -> dict[str, object]:
@@ -295,21 +339,58 @@ def _summary(model: InferenceModel) -> dict[str, object]:
     }
 
 
-def _print_json(value: object) -> None:
-    typer.echo(json.dumps(msgspec.to_builtins(value), indent=2, ensure_ascii=False))
-
-
-def _console() -> Console:
-    """Standard output; as wide as it needs to be where no terminal says otherwise."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line, and end the process."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; what goes wrong is one line on standard error.
+
+    Returns:
+        The exit code.
+    """
+    output.prepare()
     try:
-        app(arguments)
+        code = app(
+            command_first(arguments) or ["--help"],
+            prog_name="kubectl inferencemodel",
+            standalone_mode=False,
+        )
+    except output.ReaderGoneError:
+        output.silence()
+        return READER_GONE
+    except KeyboardInterrupt:
+        return _interrupted()
+    except _UsageError as error:
+        output.tell(f"error: {_usage(error)}")
+        return 2
     except PluginError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    sys.exit(0)
+        output.tell(f"error: {error}")
+        return 1
+    except OSError as error:
+        output.tell(f"error: the answer can't be printed: {error.strerror or error}")
+        output.silence()
+        return 1
+    except Exception as error:  # noqa: BLE001  # the last place before a traceback
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        output.tell(
+            f"error: a fault of this program, {type(error).__name__}: {error}; please report it,"
+            f" with what {DEBUG}=1 prints"
+        )
+        return 1
+    if code == INTERRUPTED:
+        return _interrupted()
+    return code if isinstance(code, int) else 0
+
+
+def _interrupted() -> int:
+    output.tell("interrupted")
+    return INTERRUPTED
+
+
+def _usage(error: BaseException) -> str:
+    words = getattr(error, "format_message", error.__str__)()
+    context = getattr(error, "ctx", None)
+    return f"{words} (see {context.command_path} --help)" if context else str(words)

@@ -1,70 +1,64 @@
-"""The API server, as far as the commands need it. Finding and trusting it is kubectl's way."""
+"""The API server, as far as the commands need it."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import re
+import ssl
+import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-import kubernetes.config
 import msgspec
 import urllib3
-from kubernetes.client import Configuration
-from kubernetes.client.rest import RESTClientObject
 
-from kubectl_inferencemodel.errors import ClusterError, NotFoundError, UnavailableError
-from kubectl_inferencemodel.resource import InferenceModel, InferenceModels, Pod, Pods
+from kubectl_inferencemodel import kubeconfig, lenient
+from kubectl_inferencemodel.errors import (
+    AnswerError,
+    ClusterError,
+    NotFoundError,
+    UnavailableError,
+)
+from kubectl_inferencemodel.resource import InferenceModel, Objects, Pod
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 T = TypeVar("T")
 
+MAX_BYTES: Final = 64 << 20
+"""The longest answer that is read, of the API server and of a model server alike."""
+_PAGE: Final = 500
 _API: Final = "/apis/inferencemodel.dev/v1alpha1"
 _KIND: Final = "inferencemodels"
-_POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _READ: Final = urllib3.Timeout(connect=5, read=15)
 _PREDICT: Final = urllib3.Timeout(connect=5, read=60)
 """Seconds; a prediction may take a while."""
+_WHOLE_SECONDS: Final = 120.0
+"""How long an answer may go on coming."""
+_CHUNK: Final = 1 << 16
+_ADDRESS: Final = re.compile(r"<[^>]*>: ")
+"""Where in memory the client has its connection, in front of its messages."""
 
 
 class Cluster:
     """One API server, and the namespace that is meant when none is named."""
 
-    def __init__(self, kubeconfig: Path | None, context: str | None, namespace: str | None) -> None:
-        """Read the kubeconfig as kubectl does; in a pod without one, its service account.
+    def __init__(self, file: Path | None, context: str | None, namespace: str | None) -> None:
+        """Find it as kubectl does.
 
         Raises:
-            ClusterError: there is no usable one.
+            ClusterError: there is no usable kubeconfig.
         """
-        configuration: Any = Configuration()
-        file = None if kubeconfig is None else str(kubeconfig)
-        try:
-            try:
-                kubernetes.config.load_kube_config(
-                    config_file=file, context=context, client_configuration=configuration
-                )
-                default = _namespace_of(file, context)
-            except kubernetes.config.ConfigException:
-                if kubeconfig is not None or context is not None or not _POD_NAMESPACE.exists():
-                    raise
-                kubernetes.config.load_incluster_config(client_configuration=configuration)
-                default = _POD_NAMESPACE.read_text().strip()
-        except (kubernetes.config.ConfigException, OSError) as error:
-            raise ClusterError(
-                f"no cluster: {error}; name a file with --kubeconfig or KUBECONFIG"
-            ) from None
-        self.namespace = namespace or default
-        self._configuration = configuration
-        self._server = str(configuration.host).rstrip("/")
-        self._pool: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
+        self._access = kubeconfig.find(file, context)
+        self.namespace = namespace or self._access.namespace
 
-    def models(self, *, everywhere: bool = False) -> tuple[InferenceModel, ...]:
-        """All InferenceModels of the namespace, or of all of them."""
-        within = "" if everywhere else f"/namespaces/{self.namespace}"
-        found = self._typed(f"{_API}{within}/{_KIND}", InferenceModels, what="InferenceModels")
-        return found.items
+    def models(self, *, everywhere: bool = False, selector: str = "") -> list[InferenceModel]:
+        """All InferenceModels of the namespace, or of all of them, that have some labels."""
+        within = "" if everywhere else f"/namespaces/{quote(self.namespace, safe='')}"
+        path = f"{_API}{within}/{_KIND}"
+        return list(self._listed(path, selector, InferenceModel, what="InferenceModels"))
 
     def model(self, name: str) -> InferenceModel:
         """One InferenceModel.
@@ -72,14 +66,14 @@ class Cluster:
         Raises:
             NotFoundError: there is none of that name.
         """
-        path = f"{_API}/namespaces/{self.namespace}/{_KIND}/{quote(name, safe='')}"
-        return self._typed(path, InferenceModel, what=f"InferenceModel {self.namespace}/{name}")
+        path = f"{_API}{self._within}/{_KIND}/{quote(name, safe='')}"
+        what = f"InferenceModel {self.namespace}/{name}"
+        return _decoded(self._get(path, what), InferenceModel, what)
 
     def pods(self, name: str) -> tuple[Pod, ...]:
         """The pods of one InferenceModel, by name."""
-        query = f"labelSelector={quote(f'inferencemodel.dev/name={name}')}"
-        path = f"/api/v1/namespaces/{self.namespace}/pods?{query}"
-        found = self._typed(path, Pods, what=f"pods of {self.namespace}/{name}").items
+        path, selector = f"/api/v1{self._within}/pods", f"inferencemodel.dev/name={name}"
+        found = self._listed(path, selector, Pod, what=f"pods of {self.namespace}/{name}")
         return tuple(sorted(found, key=lambda pod: pod.metadata.name))
 
     def ask_service(self, service: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
@@ -87,35 +81,43 @@ class Cluster:
 
         Raises:
             ClusterError: the API server can't be asked.
+            AnswerError: the answer is too long.
         """
-        base = f"/api/v1/namespaces/{self.namespace}/services/{service}:http/proxy"
-        method = "GET" if body is None else "POST"
-        return self._send(method, self._server + base + path, body, timeout=_PREDICT)
+        base = f"/api/v1{self._within}/services/{quote(service, safe='')}:http/proxy"
+        return self._send(base + path, body, timeout=_PREDICT)
 
     def ask_url(self, url: str, body: bytes | None = None) -> tuple[int, bytes]:
         """Ask a model server where everybody does, without the cluster's credentials.
 
         Raises:
             ClusterError: nobody answers there.
+            AnswerError: the answer is too long.
         """
         headers = {"Content-Type": "application/json"}
         try:
-            answer = urllib3.PoolManager().request(
-                "GET" if body is None else "POST",
-                url,
-                body=body,
-                headers=headers,
-                timeout=_PREDICT,
-                retries=False,
-            )
-        except urllib3.exceptions.HTTPError as error:
+            with urllib3.PoolManager() as pool:
+                return _ask(pool, url, body, headers, _PREDICT)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise ClusterError(
-                f"no answer at {url}: {error}; without --via=url the API server carries it"
+                f"no answer at {url}: {_words(error)}; without --via=url the API server carries it"
             ) from error
-        return answer.status, answer.data
 
-    def _typed(self, path: str, wanted: type[T], *, what: str) -> T:
-        status, body = self._send("GET", self._server + path)
+    @property
+    def _within(self) -> str:
+        return f"/namespaces/{quote(self.namespace, safe='')}"
+
+    def _listed(self, path: str, selector: str, kind: type[T], *, what: str) -> Iterator[T]:
+        query = {"limit": str(_PAGE), **({"labelSelector": selector} if selector else {})}
+        while True:
+            page = _decoded(self._get(f"{path}?{urlencode(query)}", what), Objects, what)
+            for item in page.items:
+                yield _typed(item, kind, what)
+            if not page.metadata.continue_:
+                return
+            query["continue"] = page.metadata.continue_
+
+    def _get(self, path: str, what: str) -> bytes:
+        status, body = self._send(path)
         if status == 404 and not body.startswith(b"{"):
             # Not even a Status object: it is the kind that is not known.
             raise ClusterError(
@@ -123,43 +125,93 @@ class Cluster:
             )
         if status == 404:
             raise NotFoundError(f"{what}: {_message(body)}")
+        if status == 401:
+            raise ClusterError(
+                f"{what}: the API server does not take the credentials of the kubeconfig"
+                f" ({_message(body)}); they may have expired: log in again"
+            )
         if status != 200:
             kind = UnavailableError if status == 429 or status >= 500 else ClusterError
             raise kind(f"{what}: the API server answers {status}: {_message(body)}")
-        try:
-            return msgspec.json.decode(body, type=wanted)
-        except msgspec.DecodeError as error:
-            raise ClusterError(
-                f"{what}: not understood: {error}; use the plugin of the operator's release"
-            ) from error
+        return body
 
     def _send(
-        self, method: str, url: str, body: bytes | None = None, *, timeout: urllib3.Timeout = _READ
+        self, path: str, body: bytes | None = None, *, timeout: urllib3.Timeout = _READ
     ) -> tuple[int, bytes]:
-        headers: Mapping[str, str] = {"Content-Type": "application/json"}
-        token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        server, token = self._access.server, self._access.authorization
+        headers = {"Content-Type": "application/json"}
         if token is not None:
-            headers = {**headers, "Authorization": token}
+            headers["Authorization"] = token
         try:
-            answer = self._pool.request(
-                method, url, body=body, headers=headers, timeout=timeout, retries=False
-            )
-        except urllib3.exceptions.HTTPError as error:
+            return _ask(self._access.pool, server + path, body, headers, timeout)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            if error.args and isinstance(error.args[0], ssl.SSLCertVerificationError):
+                raise ClusterError(
+                    f"the API server {server} can't be trusted: {_words(error)}; see"
+                    " certificate-authority-data of the kubeconfig"
+                ) from error
             raise UnavailableError(
-                f"the API server {self._server} can't be asked: {error}"
+                f"the API server {server} can't be asked: {_words(error)}"
             ) from error
-        return answer.status, answer.data
 
 
-def _namespace_of(file: str | None, context: str | None) -> str:
-    contexts, active = kubernetes.config.list_kube_config_contexts(config_file=file)
-    used = next((c for c in contexts if c["name"] == context), active)
-    return str(used["context"].get("namespace") or "default")
+def _ask(
+    pool: urllib3.PoolManager,
+    url: str,
+    body: bytes | None,
+    headers: Mapping[str, str],
+    timeout: urllib3.Timeout,
+) -> tuple[int, bytes]:
+    answer = pool.request(
+        "GET" if body is None else "POST",
+        url,
+        body=body,
+        headers=headers,
+        timeout=timeout,
+        retries=False,
+        preload_content=False,
+    )
+    try:
+        whole = bytearray()
+        deadline = time.monotonic() + _WHOLE_SECONDS
+        while chunk := answer.read1(_CHUNK, decode_content=False):
+            whole += chunk
+            if len(whole) > MAX_BYTES or time.monotonic() > deadline:
+                raise AnswerError(
+                    f"the answer of {url.partition('?')[0]} is longer than {MAX_BYTES >> 20} MiB"
+                    f" or {_WHOLE_SECONDS:.0f} s"
+                )
+    except AnswerError:
+        answer.close()
+        raise
+    answer.release_conn()
+    return answer.status, bytes(whole)
+
+
+def _decoded(body: bytes, kind: type[T], what: str) -> T:
+    try:
+        content = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise ClusterError(f"{what}: what the API server answers is no JSON: {error}") from error
+    return _typed(content, kind, what)
+
+
+def _typed(content: object, kind: type[T], what: str) -> T:
+    try:
+        return lenient.read(content, kind)
+    except msgspec.ValidationError as error:
+        raise ClusterError(
+            f"{what}: not understood: {error}; use the plugin of the operator's release"
+        ) from error
 
 
 def _message(body: bytes) -> str:
     """The words of a ``Status`` object, or the beginning of whatever it is instead."""
     try:
         return str(json.loads(body)["message"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return body[:300].decode(errors="replace")
+
+
+def _words(error: Exception) -> Any:
+    return _ADDRESS.sub("", str(error)) or type(error).__name__

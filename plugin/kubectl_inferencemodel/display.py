@@ -9,6 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from kubectl_inferencemodel.output import plain
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -106,13 +108,13 @@ def versions(model: InferenceModel) -> RenderableType:
     if last is not None:
         where = f" on {last.pod}" if last.pod else ""
         words = f"version {last.version}{where}, {_moment(last.time)}: {last.reason}"
-        shown += ["", Text(f"The last failure: {words}: {last.message}")]
+        shown += ["", Text(plain(f"The last failure: {words}: {last.message}"))]
     return Group(*shown)
 
 
 def explanation(found: Explanation) -> RenderableType:
     """The summary, and below it what is in the way."""
-    summary = Text(found.summary, style="green" if found.settled else "yellow")
+    summary = Text(plain(found.summary), style="green" if found.settled else "yellow")
     if not found.findings:
         return summary
     table = _table("ABOUT", "REASON", "IN WORDS")
@@ -150,12 +152,12 @@ def _number(version: int | None) -> str:
 
 
 def _styled(word: str) -> Text:
-    return Text(word, style=_STYLES.get(word, ""))
+    return Text(plain(word), style=_STYLES.get(word, ""))
 
 
 def _add(table: Table, *cells: str | Text) -> None:
     # As texts, for a message may hold what rich would take for its markup.
-    table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
+    table.add_row(*(Text(plain(cell)) if isinstance(cell, str) else cell for cell in cells))
 
 
 def _table(*headers: object) -> Table:

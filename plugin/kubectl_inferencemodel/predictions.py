@@ -75,7 +75,7 @@ def described(answer: bytes) -> Described:
                 for name, signature in found.metadata.signature_def.signature_def.items()
             },
         )
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise AnswerError(f"the model server's metadata is not understood: {error}") from error
 
 
@@ -134,7 +134,7 @@ def read(answer: bytes) -> list[Any]:
     """
     try:
         return list(json.loads(answer)["predictions"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         text = answer[:300].decode(errors="replace")
         raise AnswerError(f"not an answer of predict: {text}") from error
 
@@ -142,9 +142,9 @@ def read(answer: bytes) -> list[Any]:
 def problem(answer: bytes) -> str:
     """What a model server, or the API server before it, says is wrong."""
     try:
-        told = json.loads(answer)
-        return str(told.get("error") or told["message"])
-    except (ValueError, KeyError, AttributeError):
+        content = json.loads(answer)
+        return str(content.get("error") or content["message"])
+    except (ValueError, KeyError, AttributeError, RecursionError):
         return answer[:500].decode(errors="replace").strip()
 
 

@@ -1,6 +1,7 @@
 """InferenceModels and their pods as the API server gives them, typed as far as they are shown.
 
-Readers of another release: what is unknown is ignored, what is missing has a default.
+Readers of another release: what is unknown is ignored, what is missing has a default, and what
+has another shape is left out (`lenient`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ class Metadata(msgspec.Struct, frozen=True, rename="camel"):
 
     name: str
     namespace: str = ""
+    uid: str = ""
     generation: int = 0
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
@@ -25,7 +27,7 @@ class Metadata(msgspec.Struct, frozen=True, rename="camel"):
 class ModelSpec(msgspec.Struct, frozen=True, rename="camel"):
     """``spec.model``."""
 
-    storage_uri: str
+    storage_uri: str = ""
     name: str = ""
     version: int | None = None
     min_version: int | None = None
@@ -34,7 +36,7 @@ class ModelSpec(msgspec.Struct, frozen=True, rename="camel"):
 class Spec(msgspec.Struct, frozen=True, rename="camel"):
     """``spec``."""
 
-    model: ModelSpec
+    model: ModelSpec = ModelSpec()
     replicas: int = 1
     suspend: bool = False
     autoscaling: dict[str, Any] | None = None
@@ -44,16 +46,17 @@ class Condition(msgspec.Struct, frozen=True, rename="camel"):
     """One of ``status.conditions``."""
 
     type: str
-    status: str
-    reason: str
+    status: str = "Unknown"
+    reason: str = ""
     message: str = ""
+    observed_generation: int | None = None
 
 
 class Version(msgspec.Struct, frozen=True, rename="camel"):
     """One of ``status.model.versions``."""
 
     version: int
-    state: str
+    state: str = ""
     replicas: int = 0
 
 
@@ -61,7 +64,7 @@ class Quarantined(msgspec.Struct, frozen=True, rename="camel"):
     """One of ``status.model.quarantined``."""
 
     version: int
-    reason: str
+    reason: str = ""
     message: str = ""
 
 
@@ -114,7 +117,7 @@ class InferenceModel(msgspec.Struct, frozen=True, rename="camel"):
     """The resource."""
 
     metadata: Metadata
-    spec: Spec
+    spec: Spec = Spec()
     status: Status = Status()
 
     @property
@@ -125,16 +128,20 @@ class InferenceModel(msgspec.Struct, frozen=True, rename="camel"):
     @property
     def judged(self) -> bool:
         """Whether the status answers the present spec."""
-        return self.status.observed_generation >= self.metadata.generation > 0
+        return self.status.observed_generation == self.metadata.generation > 0
 
     def condition(self, kind: str) -> Condition | None:
         """One condition, None while the operator has not told it."""
         return next((c for c in self.status.conditions if c.type == kind), None)
 
     def is_true(self, kind: str) -> bool:
-        """Whether a condition is there and True."""
+        """Whether a condition is there and True, and not of an older spec."""
         found = self.condition(kind)
-        return found is not None and found.status == "True"
+        return (
+            found is not None
+            and found.status == "True"
+            and found.observed_generation in (None, self.metadata.generation)
+        )
 
     def state_of(self, version: int) -> Version | None:
         """What the status tells about one version."""
@@ -145,10 +152,18 @@ class InferenceModel(msgspec.Struct, frozen=True, rename="camel"):
         return next((q for q in self.status.model.quarantined if q.version == version), None)
 
 
-class InferenceModels(msgspec.Struct, frozen=True):
-    """A list of the resource."""
+class ListMetadata(msgspec.Struct, frozen=True):
+    """What a list has."""
 
-    items: tuple[InferenceModel, ...]
+    continue_: str = msgspec.field(default="", name="continue")
+    """Where the next page begins; empty on the last one."""
+
+
+class Objects(msgspec.Struct, frozen=True):
+    """A page of a list."""
+
+    items: tuple[Any, ...] = ()
+    metadata: ListMetadata = ListMetadata()
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -224,9 +239,3 @@ class Pod(msgspec.Struct, frozen=True):
         """Whether it gets requests."""
         found = self.condition("Ready")
         return found is not None and found.status == "True"
-
-
-class Pods(msgspec.Struct, frozen=True):
-    """A list of pods."""
-
-    items: tuple[Pod, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from kubectl_inferencemodel.arrival import Outcome, look
@@ -74,6 +75,58 @@ def test_it_ends_at_once_when_waiting_does_not_help(
     arrival = look(model(**differences), 3)
     assert arrival.outcome is Outcome.HOPELESS
     assert words in arrival.message
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        # Right after a change that no pod can follow, the pods of before still answer.
+        model(conditions={"Reconciling": ("True", "RollingOut", "1 of 3 pods are new")}),
+        model(transitionStatus="InProgress"),
+        model(transitionStatus="Unknown"),
+        model(transitionStatus="Pending"),
+        model(generation=3),
+        # Of an older object of the same name, or of a backup.
+        model(observed=5),
+        model(targetVersion=None),
+        model(conditions={"Ready": ("Unknown", "PollerUnreachable", "can't be asked")}),
+    ],
+)
+@pytest.mark.parametrize("version", [2, None])
+def test_a_version_that_answers_is_not_reached_while_anything_else_is_on_its_way(
+    seen: InferenceModel, version: int | None
+) -> None:
+    assert look(seen, version).outcome is Outcome.WAITING
+
+
+@pytest.mark.parametrize("version", [2, None])
+def test_a_condition_of_an_older_spec_counts_for_nothing(version: int | None) -> None:
+    seen = model()
+    conditions = tuple(
+        msgspec.structs.replace(c, observed_generation=1) if c.type == "Ready" else c
+        for c in seen.status.conditions
+    )
+    status = msgspec.structs.replace(seen.status, conditions=conditions)
+    older = msgspec.structs.replace(seen, status=status)
+    assert look(older, version).outcome is Outcome.WAITING
+
+
+def test_a_resource_that_is_being_deleted_has_not_arrived() -> None:
+    seen = model()
+    metadata = msgspec.structs.replace(
+        seen.metadata, deletion_timestamp=seen.metadata.creation_timestamp
+    )
+    arrival = look(msgspec.structs.replace(seen, metadata=metadata), 2)
+    assert (arrival.outcome, arrival.message) == (Outcome.WAITING, "the resource is being deleted")
+
+
+def test_a_version_answers_though_a_newer_one_failed() -> None:
+    assert look(model(transitionStatus="BlockedByFailedLoad"), 2).outcome is Outcome.ARRIVED
+
+
+def test_a_suspended_resource_has_its_version() -> None:
+    suspended = model(spec={"suspend": True}, transitionStatus="Suspended")
+    assert look(suspended, 2).outcome is Outcome.ARRIVED
 
 
 def test_nothing_is_hopeless_before_the_operator_has_seen_the_change() -> None:
