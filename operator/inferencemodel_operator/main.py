@@ -6,13 +6,14 @@ import argparse
 import asyncio
 import logging
 import os
+import re
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from inferencemodel_operator import limits, logs, names
+from inferencemodel_operator import limits, logs, names, selectors
 from inferencemodel_operator.errors import OperatorError
 from inferencemodel_operator.process import Operator
 from inferencemodel_operator.settings import (
@@ -24,6 +25,8 @@ from inferencemodel_operator.settings import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_NAMESPACE: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +92,10 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str, str]:
         "--log-level", choices=("debug", "info", "warning", "error"), default="info"
     )
     given = parser.parse_args(arguments)
+    problem = _problem(given)
+    if problem is not None:
+        # One line, and not the dozen that tell of all options.
+        parser.exit(2, f"{parser.prog}: {problem}\n")
     options = Options(
         kubeconfig=given.kubeconfig,
         namespaces=tuple(dict.fromkeys(given.namespace)),
@@ -103,6 +110,18 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str, str]:
         ),
     )
     return options, given.log_format, given.log_level
+
+
+def _problem(given: argparse.Namespace) -> str | None:
+    """What the API server would refuse again and again."""
+    for namespace in given.namespace:
+        if not _NAMESPACE.fullmatch(namespace):
+            return f"--namespace={namespace!r}: not a name of a namespace"
+    try:
+        selectors.check(given.selector or "")
+    except ValueError as problem:
+        return f"--selector={given.selector!r}: {problem}"
+    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
