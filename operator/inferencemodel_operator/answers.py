@@ -13,6 +13,7 @@ from inferencemodel_operator.errors import (
     ConflictError,
     ExpiredError,
     NamespaceTerminatingError,
+    NoRightError,
     NotFoundError,
     OperatorError,
     RefusedError,
@@ -40,6 +41,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         about = f"{self.verb} {self.kind} {self.name}".rstrip()
         return f"{about} ({self.subresource})" if self.subresource else about
+
+    @property
+    def namespace(self) -> str:
+        """Of the object."""
+        return self.name.partition("/")[0]
 
     @property
     def delete_command(self) -> str:
@@ -101,6 +107,7 @@ def error(target: Target, found: Status, retry_after: str = "") -> OperatorError
     )
 
 
+_READING: Final = frozenset({"list", "watch", "discover"})
 _REFUSALS: Final = frozenset(
     {
         HTTPStatus.BAD_REQUEST,
@@ -109,6 +116,11 @@ _REFUSALS: Final = frozenset(
         HTTPStatus.UNPROCESSABLE_ENTITY,
     }
 )
+
+
+def lacks_right(found: Status) -> bool:
+    """Whether it is the operator's account that may not do it."""
+    return refusals.fix(found.message) == refusals.GIVE_RIGHT
 
 
 def _passing(found: Status) -> Callable[[str], TransientError] | None:
@@ -146,6 +158,8 @@ def _is_unreadable(found: Status) -> bool:
 
 def _refused(target: Target, found: Status) -> OperatorError:
     fix = refusals.fix(found.message)
+    if target.verb in _READING or (target.subresource == "status" and lacks_right(found)):
+        return NoRightError(f"{target}: {found.message}; {fix or 'trying again'}")
     if target.subresource == "status":
         return StatusRefusedError(target.name, found.message, fix)
     return RefusedError(target.kind, target.name, found.message, fix or _correction(target, found))

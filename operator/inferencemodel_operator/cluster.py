@@ -15,6 +15,7 @@ import orjson
 from inferencemodel_operator import answers, bodies, names, sockets
 from inferencemodel_operator.answers import Target
 from inferencemodel_operator.errors import ApiUnavailableError, NotFoundError, NotLeadingError
+from inferencemodel_operator.rights import Rights
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -166,6 +167,7 @@ class Cluster:
         self._session = session
         self._models = models
         self._may_write = may_write
+        self._rights = Rights()
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
         """Read one object; None when there is none."""
@@ -426,7 +428,11 @@ class Cluster:
             ) from error
         if failed:
             found = answers.status(response.status, answer)
-            raise answers.error(target, found, response.headers.get("Retry-After", ""))
+            problem = answers.error(target, found, response.headers.get("Retry-After", ""))
+            if method != "GET" and answers.lacks_right(found):
+                self._rights.refused(target, problem)
+            raise problem
+        self._rights.granted(target)
         decoded: Object = orjson.loads(answer)
         return decoded
 

@@ -5,7 +5,8 @@ OperatorError
 │   ├── InvalidModelError       the InferenceModel can't be understood
 │   ├── InvalidRecordError      the versions ConfigMap can't be understood
 │   ├── NameConflictError       an object of a child's name belongs to somebody else
-│   ├── LostLeadershipError     another replica of the operator leads, or soon may
+│   ├── LostLeadershipError     another replica of the operator leads
+│   ├── NoRightError            the operator's account may not do what it has to
 │   ├── NotOfferedError         the API server doesn't know a child's kind
 │   ├── RefusedError            the API server refuses a child as it is (quota, admission, schema)
 │   └── StatusRefusedError      the API server refuses the status
@@ -101,11 +102,15 @@ class StatusRefusedError(PermanentError):
 
 
 class LostLeadershipError(PermanentError):
-    """Another replica of the operator leads, or soon may: this one has to end."""
+    """Another replica of the operator leads: this one has to end."""
 
-    def __init__(self, lease: str, holder: str | None) -> None:
-        why = f"{holder} holds it" if holder else "it could not be renewed in time"
+    def __init__(self, lease: str, holder: str) -> None:
+        why = f"{holder} holds it" if holder else "somebody has taken its holder out"
         super().__init__(f"{lease} is lost: {why}; ending, to start anew as a standby")
+
+
+class NoRightError(PermanentError):
+    """The operator's account lacks a right; nothing is wrong with any InferenceModel."""
 
 
 class NotOfferedError(PermanentError):

@@ -2,7 +2,9 @@
 
 The rules are those of Kubernetes' own components (client-go, tools/leaderelection): a holder renews
 the Lease all the time; whoever has watched it unchanged for its duration, by the own clock, takes
-it; a holder that can't renew gives up before anybody else may take it.
+it; a holder that can't renew writes nothing more before anybody else may take it. Unlike them it
+does not end then: it goes on when it has renewed the Lease, which shows whether somebody else has
+led meanwhile.
 """
 
 from __future__ import annotations
@@ -15,7 +17,14 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from inferencemodel_operator.cluster import LEASES
-from inferencemodel_operator.errors import ConflictError, LostLeadershipError, OperatorError
+from inferencemodel_operator.errors import (
+    ApiUnavailableError,
+    ConflictError,
+    LostLeadershipError,
+    NotFoundError,
+    OperatorError,
+)
+from inferencemodel_operator.waits import Wait
 
 if TYPE_CHECKING:
     from inferencemodel_operator.cluster import Cluster, Object
@@ -25,7 +34,7 @@ logger = logging.getLogger(__name__)
 LEASE_SECONDS: Final = 12
 """Unchanged for so long, a Lease is anybody's."""
 RENEW_SECONDS: Final = 8.0
-"""Without a renewal for so long, the holder stops working."""
+"""Without a renewal for so long, the holder stops writing."""
 RETRY_SECONDS: Final = 2.0
 """Between two renewals, and between two looks at somebody else's Lease."""
 
@@ -49,6 +58,8 @@ class Leadership:
         self._lease: Object | None = None
         self._seen_at = 0.0
         self._valid_until = 0.0
+        self._wait = Wait(f"taking part in the election by Lease {namespace}/{name}")
+        self._renewed = asyncio.Event()
         self.acquired = asyncio.Event()
         """Set once this replica is the leader; it stays one until `run` ends."""
 
@@ -56,33 +67,37 @@ class Leadership:
         """Whether nobody else can be the leader now."""
         return self._holder() == self._identity and time.monotonic() < self._valid_until
 
+    async def confirmation(self) -> None:
+        """Return when nobody else can be the leader."""
+        while not self.holds():
+            self._renewed.clear()
+            await self._renewed.wait()
+
     async def run(self) -> None:
         """Become the leader when it is this replica's turn, and stay it.
 
+        A leader that can't renew stays one, and may write nothing until it has: as long as nobody
+        else has taken the Lease, nobody else has led.
+
         Raises:
-            LostLeadershipError: the Lease is somebody else's by now, or soon may be.
+            LostLeadershipError: the Lease is somebody else's by now.
         """
-        told = ""
+        leader = ""
         while not await self._attempt():
             holder = self._holder()
-            if holder != told:
+            if holder != leader:
                 logger.info("standing by: %s leads", holder or "nobody")
-            told = holder
+            leader = holder
             await asyncio.sleep(RETRY_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311
         logger.info("leading as %s", self._identity)
         self.acquired.set()
+        pause = RETRY_SECONDS
         while True:
-            await asyncio.sleep(RETRY_SECONDS)
-            try:
-                async with asyncio.timeout(self._valid_until - time.monotonic()):
-                    while not await self._attempt():
-                        if self._holder() != self._identity:
-                            raise LostLeadershipError(
-                                f"Lease {self._namespace}/{self._name}", self._holder()
-                            )
-                        await asyncio.sleep(RETRY_SECONDS / 4)
-            except TimeoutError:
-                raise LostLeadershipError(f"Lease {self._namespace}/{self._name}", None) from None
+            await asyncio.sleep(pause)
+            renewed = await self._attempt()
+            if not renewed and self._lease is not None and self._holder() != self._identity:
+                raise LostLeadershipError(f"Lease {self._namespace}/{self._name}", self._holder())
+            pause = RETRY_SECONDS if renewed else RETRY_SECONDS / 4
 
     async def release(self) -> None:
         """Leave the Lease to the next one; without it, that one waits for its duration."""
@@ -103,19 +118,23 @@ class Leadership:
         """Take or renew the Lease; whether it is this replica's now."""
         started = time.monotonic()
         try:
-            if self._lease is None or self._holder() != self._identity:
-                await self._look()
-                if self._lease is not None and not self._free():
-                    return False
-            self._lease = await self._write()
-        except ConflictError:
-            # Somebody else was there first; the next attempt sees who.
+            async with asyncio.timeout(RENEW_SECONDS):
+                if self._lease is None or self._holder() != self._identity:
+                    await self._look()
+                    if self._lease is not None and not self._free():
+                        self._wait.worked()
+                        return False
+                self._lease = await self._write()
+        except (ConflictError, NotFoundError):
+            # Somebody else was there first, or has deleted it; the next attempt sees who.
             await self._forget()
             return False
-        except OperatorError as error:
-            logger.warning("Lease %s/%s: %s", self._namespace, self._name, error)
+        except (OperatorError, TimeoutError) as error:
+            self._wait.failed(_problem(error))
             return False
+        self._wait.worked()
         self._valid_until = started + RENEW_SECONDS
+        self._renewed.set()
         return True
 
     async def _look(self) -> None:
@@ -126,9 +145,10 @@ class Leadership:
 
     async def _forget(self) -> None:
         try:
-            await self._look()
-        except OperatorError as error:
-            logger.warning("Lease %s/%s: %s", self._namespace, self._name, error)
+            async with asyncio.timeout(RENEW_SECONDS):
+                await self._look()
+        except (OperatorError, TimeoutError) as error:
+            self._wait.failed(_problem(error))
 
     def _free(self) -> bool:
         if self._lease is None or self._holder() in ("", self._identity):
@@ -165,3 +185,9 @@ class Leadership:
 def _version(lease: Object) -> str:
     version: str = lease["metadata"]["resourceVersion"]
     return version
+
+
+def _problem(error: OperatorError | TimeoutError) -> OperatorError:
+    if isinstance(error, OperatorError):
+        return error
+    return ApiUnavailableError(f"no answer within {RENEW_SECONDS:.0f} s; trying again")

@@ -141,6 +141,16 @@ class _Handler(logging.StreamHandler[TextIO]):
             super().emit(due)
 
 
+_CHATTY: Final = ("kopf.objects", "kopf.activities", "kopf._core.engines.activities")
+_REPEATED: Final = (
+    "kopf._cogs.clients.watching",
+    "kopf._core.reactor.observation",
+    "kopf._core.reactor.orchestration",
+    "kopf._core.reactor.running",
+)
+"""Those of kopf's loggers that tell of each attempt what `watches` tells once, in words."""
+
+
 def configure(style: str, level: str) -> None:
     """Send log lines to standard error.
 
@@ -159,7 +169,7 @@ def configure(style: str, level: str) -> None:
         else _TextFormatter("%(asctime)s %(levelname)-7s %(subject)s%(message)s")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # kopf tells every handled event.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
-    logging.getLogger("kopf.activities").setLevel(logging.WARNING)
-    logging.getLogger("kopf._core.engines.activities").setLevel(logging.WARNING)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _REPEATED:
+        logging.getLogger(name).setLevel(logging.CRITICAL)

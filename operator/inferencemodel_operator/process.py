@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 import uuid
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from inferencemodel_operator import cluster, health, limits, names
+from inferencemodel_operator import cluster, health, limits
 from inferencemodel_operator.access import Access
 from inferencemodel_operator.apply import Applier
 from inferencemodel_operator.cache import Cache
-from inferencemodel_operator.cluster import MODELS, OPTIONAL, WATCHED, Cluster
-from inferencemodel_operator.errors import OperatorError
+from inferencemodel_operator.cluster import OPTIONAL, WATCHED, Cluster
 from inferencemodel_operator.leadership import Leadership
 from inferencemodel_operator.lean import kopf
 from inferencemodel_operator.metrics import Metrics
@@ -39,10 +37,6 @@ if TYPE_CHECKING:
     from inferencemodel_operator.observe.objects import Key, Pod
     from inferencemodel_operator.settings import Options
 
-logger = logging.getLogger(__name__)
-
-CRD_RETRY_SECONDS: Final = 5.0
-
 
 class Operator:
     """`start` connects it and sets it to work, `wait` returns when it has ended, `stop` ends it.
@@ -61,10 +55,10 @@ class Operator:
         """What is open: connections and the HTTP interface."""
         self._life: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._in_kopf = False
+        self._is_at_work = False
         self._kopf_session: aiohttp.ClientSession | None = None
         self._over = asyncio.Event()
-        """Set to end it; kopf's stop flag."""
+        """Set to end it."""
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -99,9 +93,6 @@ class Operator:
         """End all work, leave the Lease to the next replica, and close all connections."""
         self._over.set()
         if self._life is not None:
-            # kopf has to be asked: cancelled, it leaves its own tasks behind.
-            if not self._in_kopf:
-                self._life.cancel()
             await asyncio.wait([self._life])
         await self._resources.aclose()
 
@@ -118,7 +109,7 @@ class Operator:
             access,
             requests,
             models=options.selector,
-            may_write=self._leadership.holds if self._leadership else lambda: True,
+            may_write=self._may_write,
         )
         self._pollers = await self._reach_pollers(access, resources, cluster.CONNECTIONS + count)
         offers = Offers(self._api)
@@ -143,7 +134,9 @@ class Operator:
             self._metrics,
             self._recorder,
         )
-        self._workers = Workers(self._queue, self._reconciler.reconcile, self._metrics)
+        self._workers = Workers(
+            self._queue, self._reconciler.reconcile, self._metrics, self._permission
+        )
         await resources.enter_async_context(
             health.serve(options.http_port, self._signs, self._feed, self._metrics, self._refresh)
         )
@@ -171,19 +164,11 @@ class Operator:
         )
 
     async def _live(self) -> None:
-        await _wait_for_crd(self._api)
-        self._begin()
-        self._in_kopf = True
         options = self._options
+        self._begin()
         try:
-            await kopf.operator(
-                registry=self._handlers(),
-                settings=watches.settings(options.selector),
-                clusterwide=not options.namespaces,
-                namespaces=options.namespaces,
-                stop_flag=self._over,
-                # For peering, which is off; kopf's own guess fails for a user without a name.
-                identity=names.FIELD_MANAGER,  # type: ignore[arg-type]  # a str by a private type
+            await watches.follow(
+                self._handlers(), watches.settings(options.selector), options.namespaces, self._over
             )
         finally:
             await self._end()
@@ -198,17 +183,14 @@ class Operator:
         handlers = watches.registry(self._feed.event)
 
         async def log_in(**_: object) -> kopf.AiohttpSession:
-            # kopf closes a session that is refused; the pool below it stays open.
-            session = cluster.session(self._pool, self._watches, self._metrics, self._access)
-            self._kopf_session = session
+            # kopf closes a session when it ends; the pool below it stays open.
+            session = self._kopf_session
+            if session is None or session.closed:
+                session = cluster.session(self._pool, self._watches, self._metrics, self._access)
+                self._kopf_session = session
             return kopf.AiohttpSession(server=self._access.server, aiohttp_session=session)
 
-        async def end(**_: object) -> None:
-            # kopf takes every task that is younger than itself for its own, and waits for it.
-            await self._end()
-
         kopf.on.login(registry=handlers)(log_in)
-        kopf.on.cleanup(registry=handlers)(end)
         return handlers
 
     def _begin(self) -> None:
@@ -239,12 +221,20 @@ class Operator:
             await self._leadership.acquired.wait()
         await self._feed.complete.wait()
         self._pollers.start(self._cache.served_pods())
-        self._metrics.leading.set(1)
+        self._is_at_work = True
         await self._workers.run()
+
+    async def _permission(self) -> None:
+        if self._leadership is not None:
+            await self._leadership.confirmation()
+
+    def _may_write(self) -> bool:
+        return self._leadership is None or self._leadership.holds()
 
     def _refresh(self) -> None:
         """Bring the gauges up to date."""
         metrics = self._metrics
+        metrics.leading.set(self._is_at_work and self._may_write())
         metrics.queue_depth.set(len(self._queue))
         metrics.queue_waiting.set(self._queue.waiting)
         metrics.queue_working.set(self._queue.working)
@@ -261,18 +251,3 @@ def _leadership(options: Options, api: Cluster) -> Leadership | None:
     namespace, name = options.lease
     replica = os.environ.get("POD_NAME") or socket.gethostname()
     return Leadership(api, namespace, name, f"{replica}_{uuid.uuid4().hex[:8]}")
-
-
-async def _wait_for_crd(api: Cluster) -> None:
-    logged = False
-    while True:
-        try:
-            if await api.offers(MODELS):
-                return
-            problem = "the CRD of InferenceModel is not installed; kubectl apply -f crds/"
-        except OperatorError as error:
-            problem = str(error)
-        if not logged:
-            logger.warning("waiting: %s", problem)
-        logged = True
-        await asyncio.sleep(CRD_RETRY_SECONDS)

@@ -23,6 +23,7 @@ from inferencemodel_operator.cluster import (
 from inferencemodel_operator.crashes import CrashWatch
 from inferencemodel_operator.errors import (
     InvalidRecordError,
+    NamespaceTerminatingError,
     OperatorError,
     PermanentError,
     TransientError,
@@ -134,9 +135,11 @@ class Reconciler:
                 self._queue.add(key)
                 return
         await self._report(model, model.model, record, wanted, problems, memory)
-        transient = next((p for p in problems if isinstance(p, TransientError)), None)
-        if transient is not None:
-            raise transient
+        # Where the namespace goes, so does the rest.
+        for passing in (NamespaceTerminatingError, TransientError):
+            for problem in problems:
+                if isinstance(problem, passing):
+                    raise problem
         if problems:
             self._queue.add_after(key, RECHECK_SECONDS)
 

@@ -59,7 +59,7 @@ def test_an_api_server_that_was_away_is_picked_up_where_it_was(
             operator.until_quiet()
 
             cable.cut()
-            eventually(lambda: "will retry" in operator.log(), what="the loss to be noticed")
+            eventually(lambda: "waiting: watching" in operator.log(), what="the loss to be noticed")
             model.patch(replicas=3)
             kubectl("delete", "service", model.name)
             assert operator.get("/livez") == "ok\n", "starting anew would not help"

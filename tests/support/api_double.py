@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections import Counter
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ class ApiDouble:
     def __init__(self) -> None:
         self.url = ""
         self.has_crd = True
+        self.faults: list[dict[str, Any]] = []
+        """Statuses that end the next watches of InferenceModels, one each."""
         self.requests: Counter[str] = Counter()
         """By path, and ``watch`` before it."""
 
@@ -46,6 +49,8 @@ class ApiDouble:
             return web.json_response(known)
         if request.path.rpartition("/")[2] in ("v1", "v1alpha1", "v1beta1", "v2"):
             return web.json_response({"message": "not offered"}, status=404)
+        if not self.has_crd and request.path.endswith("/inferencemodels"):
+            return web.json_response({"message": "page not found"}, status=404)
         if watching:
             return await self._hold(request)
         return web.json_response({"metadata": {"resourceVersion": "1"}, "items": []})
@@ -66,6 +71,10 @@ class ApiDouble:
     async def _hold(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
+        if self.faults and request.path.endswith("/inferencemodels"):
+            event = {"type": "ERROR", "object": self.faults.pop()}
+            await response.write(json.dumps(event).encode() + b"\n")
+            return response
         await asyncio.Event().wait()
         return response
 

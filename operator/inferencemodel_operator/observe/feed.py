@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from inferencemodel_operator.cluster import MODELS, WATCHED
-from inferencemodel_operator.errors import OperatorError
-from inferencemodel_operator.observe.informer import RELIST_SECONDS, Informer
+from inferencemodel_operator.errors import NotFoundError, OperatorError
+from inferencemodel_operator.observe.informer import QUIET_FAILURES, RELIST_SECONDS, Informer
 from inferencemodel_operator.observe.objects import Model, Pod
+from inferencemodel_operator.waits import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -133,31 +134,42 @@ class Feed:
 
     async def _list_models(self, listed: asyncio.Event) -> None:
         """List the InferenceModels when kopf's watches are open, after a gap, and now and then."""
+        wait = Wait(f"listing {MODELS.plural}", quiet=QUIET_FAILURES)
         await self._watches.relist.wait()
         while True:
             self._watches.relist.clear()
             before = self._cache.snapshot(MODELS)
-            uids: set[str] = set()
             try:
-                for namespace in self._namespaces:
-                    async for page in self._cluster.list(MODELS, namespace):
-                        for obj in page.get("items") or ():
-                            self._put(MODELS, MODELS.name_kind(obj))
-                            uids.add(obj["metadata"]["uid"])
+                uids = await self._take_in_models()
             except OperatorError as error:
-                logger.warning("listing failed, trying again: %s", error)
+                wait.failed(error)
                 self._watches.relist.set()
                 await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311
                 continue
-            for gone in self._cache.prune(MODELS, before, uids):
+            wait.worked()
+            for gone in self._cache.prune(MODELS, before, uids or set()):
                 logger.info("%s %s was deleted unseen", MODELS.kind, gone.uid)
                 self._gone(gone)
-            listed.set()
+            if uids is not None:
+                listed.set()
             try:
                 async with asyncio.timeout(RELIST_SECONDS * random.uniform(0.9, 1.1)):  # noqa: S311
                     await self._watches.relist.wait()
             except TimeoutError:
                 self._queue_all()
+
+    async def _take_in_models(self) -> set[str] | None:
+        """The uids of all that there are; None when not even their kind is there."""
+        uids: set[str] = set()
+        try:
+            for namespace in self._namespaces:
+                async for page in self._cluster.list(MODELS, namespace):
+                    for obj in page.get("items") or ():
+                        self._put(MODELS, MODELS.name_kind(obj))
+                        uids.add(obj["metadata"]["uid"])
+        except NotFoundError:
+            return None
+        return uids
 
     def _queue_all(self) -> None:
         for model in self._cache.models():

@@ -13,7 +13,8 @@ import random
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
-from inferencemodel_operator.errors import ApiUnavailableError, ExpiredError, OperatorError
+from inferencemodel_operator.errors import ExpiredError, OperatorError
+from inferencemodel_operator.waits import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 RELIST_SECONDS: Final = 600.0
 """How often everything is listed although the watch seems to miss nothing."""
 FIRST_BACKOFF: Final = 0.5
-LONGEST_BACKOFF: Final = 20.0
+LONGEST_BACKOFF: Final = 10.0
 QUIET_FAILURES: Final = 2
 """Failures in a row that nobody needs to hear of."""
 
@@ -64,7 +65,8 @@ class Informer:
         self._signs = signs
         self._seen = seen
         self._gone = gone
-        self._failures = 0
+        where = namespace or "all namespaces"
+        self._wait = Wait(f"watching {resource.plural} in {where}", quiet=QUIET_FAILURES)
         self.listed = asyncio.Event()
         """Set once everything was listed, or can't be for want of rights."""
 
@@ -86,6 +88,7 @@ class Informer:
                     version = await self._follow(version, sign)
             except ExpiredError as error:
                 logger.info("%s: %s", self._resource.plural, error)
+                await self._back_off(error)
             except OperatorError as error:
                 if self._resource.optional:
                     # Who has a child of this kind is told so by its condition; others need none.
@@ -107,12 +110,15 @@ class Informer:
         for entry in self._cache.prune(self._resource, before, listed):
             logger.info("%s %s was deleted unseen", self._resource.kind, entry.uid)
             self._gone(entry)
-        self._failures = 0
         self.listed.set()
         return version
 
     async def _follow(self, version: str, sign: Sign) -> str:
-        """Take in what changes until the watch ends; the version reached."""
+        """Take in what changes until the watch ends; the version reached.
+
+        Raises:
+            ExpiredError: only a new listing helps.
+        """
         sign.beat()
         try:
             async with aclosing(
@@ -120,18 +126,20 @@ class Informer:
             ) as events:
                 async for kind, obj in events:
                     sign.beat()
-                    self._failures = 0
+                    # A listing alone would not say so: the right to watch is another one.
+                    self._wait.worked()
                     version = obj["metadata"]["resourceVersion"]
                     if kind != "BOOKMARK":
                         self._seen(self._resource, kind, obj)
-        except ApiUnavailableError as error:
+            self._wait.worked()
+        except ExpiredError:
+            raise
+        except OperatorError as error:
             await self._back_off(error)
         return version
 
     async def _back_off(self, error: OperatorError) -> None:
-        longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(self._failures, 16))
-        self._failures += 1
-        if self._failures == QUIET_FAILURES + 1:
-            logger.warning("%s are not watched, will retry: %s", self._resource.plural, error)
+        longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(self._wait.failures, 16))
+        self._wait.failed(error)
         wait = getattr(error, "retry_after", 0.0)
         await asyncio.sleep(max(wait, longest * random.uniform(0.5, 1.0)))  # noqa: S311

@@ -1,14 +1,33 @@
-"""kopf's watches of the InferenceModels: what they bring, and whether they live."""
+"""kopf's watches of the InferenceModels: what they bring, whether they live, and that they go on.
+
+kopf tries again for ever after a broken connection, and ends after most other answers: a CRD that
+is deleted, a watch that fails, a list that expired. Here those are broken connections to it, and
+what ends it all the same starts it anew.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
+import signal
+import threading
+from contextlib import suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from inferencemodel_operator import names
-from inferencemodel_operator.cluster import MODELS, WATCH_SECONDS, Resource
+import aiohttp
+
+from inferencemodel_operator import answers, bodies, names
+from inferencemodel_operator.cluster import LARGEST_ERROR, MODELS, WATCH_SECONDS, Resource
+from inferencemodel_operator.errors import (
+    ApiUnavailableError,
+    NotFoundError,
+    TransientError,
+)
 from inferencemodel_operator.lean import kopf
+from inferencemodel_operator.waits import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -18,7 +37,20 @@ if TYPE_CHECKING:
 
     from inferencemodel_operator.observe.signs import Signs
 
-LONGEST_BACKOFF: Final = 20.0
+logger = logging.getLogger(__name__)
+
+LONGEST_BACKOFF: Final = 5.0
+LONGEST_PAUSE: Final = 20.0
+"""The most seconds that are waited because the API server asks to; a list ends after 30."""
+QUIET_FAILURES: Final = 2
+"""Broken connections in a row that nobody needs to hear of."""
+NO_CRD: Final = (
+    "the CRD of InferenceModel is not installed; install it with `kubectl apply -f crds/`"
+)
+
+
+class _TryAgain(aiohttp.ClientConnectionError):
+    """What kopf doesn't end by."""
 
 
 class ModelWatches:
@@ -33,30 +65,170 @@ class ModelWatches:
             server: the API server's URL, which may have a path of its own.
         """
         prefix = urlsplit(server).path.rstrip("/")
+        version = MODELS.path(None).rpartition("/")[0]
+        self._groups, self._kinds = f"{prefix}/apis", prefix + version
+        self._discovery = Wait(f"looking for {MODELS.plural}", quiet=QUIET_FAILURES)
         self._signs = {
             prefix + MODELS.path(namespace): signs.expect(MODELS)
+            for namespace in (namespaces or (None,))
+        }
+        self._waits = {
+            prefix + MODELS.path(namespace): Wait(
+                f"watching {MODELS.plural} in {namespace or 'all namespaces'}",
+                quiet=QUIET_FAILURES,
+            )
             for namespace in (namespaces or (None,))
         }
         self._closed = set(self._signs)
         self.relist = asyncio.Event()
         """Set once all watches are open after one of them had to list anew: kopf doesn't tell of
-        deletions in the gap, so a listing has to find them."""
+        deletions in the gap, so a listing has to find them. Set when the kind is gone, too."""
 
     async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
-        """Send a request of kopf's and learn from it."""
+        """Send a request of kopf's and learn from it.
+
+        Raises:
+            ClientConnectionError: it was not sent, or not answered as kopf can use it.
+        """
         path = request.url.path
         if path not in self._signs or request.method != "GET":
-            return await send(request)
+            return await self._discover(request, send)
         self._signs[path].beat()
         watching = request.url.query.get("watch") == "true"
         if not watching:
             self._closed.add(path)
-        response = await send(request)
-        if watching and response.ok and path in self._closed:
+        wait = self._waits[path]
+        response = await _send(request, send, wait)
+        if response.status == HTTPStatus.NOT_FOUND:
+            self._closed.add(path)
+            self.relist.set()
+            wait.failed(NotFoundError(NO_CRD), quiet=0)
+            raise _TryAgain(NO_CRD)
+        if watching and response.ok:
+            wait.worked()
+            self._open(path)
+        return response
+
+    def _open(self, path: str) -> None:
+        if path in self._closed:
             self._closed.discard(path)
             if not self._closed:
                 self.relist.set()
+
+    async def _discover(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+        """kopf asks just once which kinds there are: not before this one is among them."""
+        response = await _send(request, send, self._discovery)
+        path = request.url.path
+        if path == self._groups:
+            offered = await _lists(response, "groups", names.GROUP)
+        elif path == self._kinds:
+            offered = await _lists(response, "resources", names.PLURAL)
+        else:
+            return response
+        if not offered:
+            for sign in self._signs.values():
+                sign.beat()
+            self._discovery.failed(NotFoundError(NO_CRD), quiet=0)
+            raise _TryAgain(NO_CRD)
+        self._discovery.worked()
         return response
+
+
+async def _lists(response: ClientResponse, field: str, name: str) -> bool:
+    if not response.ok:
+        return False
+    found = await response.json()
+    return any(item.get("name") == name for item in found.get(field) or ())
+
+
+async def _send(request: ClientRequest, send: ClientHandlerType, wait: Wait) -> ClientResponse:
+    """Get an answer that kopf goes on with; what is unknown or expired is its own business."""
+    try:
+        response = await send(request)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        wait.failed(ApiUnavailableError(f"{error or type(error).__name__}; trying again"))
+        raise
+    if response.ok or response.status in _UNDERSTOOD:
+        return response
+    found = answers.status(response.status, await bodies.start(response, LARGEST_ERROR))
+    refusal = answers.error(
+        MODELS.target("watch", None), found, response.headers.get("Retry-After", "")
+    )
+    passing = isinstance(refusal, TransientError)
+    wait.failed(refusal, quiet=None if passing else 0)
+    await asyncio.sleep(min(LONGEST_PAUSE, getattr(refusal, "retry_after", 0.0)))
+    raise _TryAgain(str(refusal))
+
+
+_UNDERSTOOD: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+
+
+async def follow(
+    handlers: kopf.OperatorRegistry,
+    settings: kopf.OperatorSettings,
+    namespaces: Collection[str],
+    over: asyncio.Event,
+) -> None:
+    """Run kopf until ``over`` is set, as often as it takes.
+
+    Args:
+        handlers: what gets the events, and logs in.
+        settings: kopf's.
+        namespaces: those that are served; none for all.
+        over: is set by SIGTERM and SIGINT, too.
+    """
+    wait = Wait("running kopf")
+    while not over.is_set():
+        failure = await _run(handlers, settings, namespaces, over)
+        if failure is None:
+            return
+        wait.failed(failure)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_BACKOFF * random.uniform(0.5, 1.0)):  # noqa: S311
+                await over.wait()
+
+
+async def _run(
+    handlers: kopf.OperatorRegistry,
+    settings: kopf.OperatorSettings,
+    namespaces: Collection[str],
+    over: asyncio.Event,
+) -> Exception | None:
+    """Run kopf once; what it failed with, None when ``over`` was set.
+
+    Not by `kopf.operator`: in the end that cancels all tasks of the event loop that are younger
+    than itself, whoever's they are.
+    """
+    tasks = [
+        asyncio.create_task(over.wait(), name="end of the operator"),
+        *await kopf.spawn_tasks(
+            registry=handlers,
+            settings=settings,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            # For peering, which is off; kopf's own guess fails for a user without a name.
+            identity=names.FIELD_MANAGER,  # type: ignore[arg-type]  # a str by a private type
+        ),
+    ]
+    _end_by_signals(over)
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    if over.is_set():
+        return None
+    failures = (task.exception() for task in tasks if not task.cancelled())
+    return next((f for f in failures if isinstance(f, Exception)), RuntimeError("it ended"))
+
+
+def _end_by_signals(over: asyncio.Event) -> None:
+    """Take signals back from kopf, whose handlers know of its last run alone."""
+    if threading.current_thread() is threading.main_thread():
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, over.set)
 
 
 class _Backoffs:
@@ -65,7 +237,7 @@ class _Backoffs:
     def __iter__(self) -> Iterator[float]:
         delay = 0.5
         while True:
-            yield delay
+            yield delay * random.uniform(0.5, 1.0)  # noqa: S311
             delay = min(LONGEST_BACKOFF, delay * 2)
 
 
@@ -122,6 +294,8 @@ def settings(selector: str | None) -> kopf.OperatorSettings:
     # A kopf worker for each object holds its last event for as long as it idles.
     chosen.queueing.idle_timeout = 0.1
     chosen.queueing.exit_timeout = 0.2
+    # Or it kills the process some minutes after its end.
+    chosen.process.ultimate_exiting_timeout = None
     if selector is not None:
         chosen.watching.label_selectors[names.GROUP, names.VERSION, names.PLURAL] = selector
     return chosen

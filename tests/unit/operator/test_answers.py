@@ -14,6 +14,7 @@ from inferencemodel_operator.errors import (
     ConflictError,
     ExpiredError,
     NamespaceTerminatingError,
+    NoRightError,
     NotFoundError,
     OperatorError,
     PermanentError,
@@ -163,7 +164,6 @@ def test_a_webhook_that_does_not_answer_is_waited_for_and_named() -> None:
             "install the CRD of the operator's own release",
         ),
         (answer(400, 'admission webhook "w" denied the request: no'), "satisfy the admission"),
-        (forbidden('User "u" cannot patch resource "inferencemodels/status"'), "this right"),
     ],
 )
 def test_a_refused_status_is_no_fault_of_the_inferencemodel(
@@ -174,6 +174,17 @@ def test_a_refused_status_is_no_fault_of_the_inferencemodel(
     assert isinstance(error, PermanentError)
     assert fix in str(error)
     assert "correct the field of the InferenceModel" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [STATUS, Target(verb="list", kind="Pod", name=""), Target(verb="watch", kind="Pod", name="n")],
+)
+def test_a_right_that_the_account_lacks_is_no_fault_of_any_inferencemodel(target: Target) -> None:
+    error = answers.error(target, forbidden('User "u" cannot do that to resource "x"'))
+    assert type(error) is NoRightError
+    assert str(error).startswith(f"{target}: ")
+    assert "give the operator's service account this right" in str(error)
 
 
 def test_what_others_answer_is_handed_on_on_one_line_and_within_bounds() -> None:

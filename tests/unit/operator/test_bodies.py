@@ -12,7 +12,7 @@ from aiohttp import web
 from inferencemodel_operator import cluster
 from inferencemodel_operator.access import Access
 from inferencemodel_operator.cluster import CONFIG_MAPS, Cluster
-from inferencemodel_operator.errors import ApiUnavailableError, RefusedError
+from inferencemodel_operator.errors import ApiUnavailableError, NoRightError, RefusedError
 from tests.support import api_double
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ async def test_an_error_is_told_by_its_beginning(tmp_path: Path) -> None:
         with pytest.raises(RefusedError, match="no right at all xxx") as refused:
             await api.get(CONFIG_MAPS, "vision", "m")
         assert len(str(refused.value)) < 2000
-        with pytest.raises(RefusedError, match="no right at all xxx"):
+        with pytest.raises(NoRightError, match="no right at all xxx"):
             await anext(api.watch(CONFIG_MAPS, "vision", "1"))
 
 

@@ -14,11 +14,12 @@ from inferencemodel_operator.errors import (
     ApiUnavailableError,
     ConflictError,
     LostLeadershipError,
+    NotFoundError,
 )
 from inferencemodel_operator.leadership import Leadership
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 
 class Leases(Cluster):
@@ -41,7 +42,8 @@ class Leases(Cluster):
 
     async def replace(self, resource: Resource, wanted: Any) -> Any:
         self._reachable()
-        assert self.lease is not None
+        if self.lease is None:
+            raise NotFoundError("there is none")
         version = self.lease["metadata"]["resourceVersion"]
         if wanted["metadata"]["resourceVersion"] != version:
             raise ConflictError("it was changed")
@@ -131,14 +133,51 @@ async def test_a_leader_that_ends_leaves_its_place_at_once(election: Election) -
     await within(second.acquired)
 
 
-async def test_a_leader_that_can_not_renew_ends(election: Election) -> None:
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110  the clock has no event
+            await asyncio.sleep(0.01)
+
+
+async def test_a_leader_that_can_not_renew_writes_nothing_until_it_has(
+    election: Election, caplog: pytest.LogCaptureFixture
+) -> None:
     first, running = election.candidate("a")
     await within(first.acquired)
     election.api.away = True
+    await until(lambda: not first.holds())
+    confirmation = asyncio.create_task(first.confirmation())
+    await until(lambda: "waiting: taking part in the election" in caplog.text)
+    assert not confirmation.done()
 
-    with pytest.raises(LostLeadershipError, match="could not be renewed in time"):
+    election.api.away = False
+    async with asyncio.timeout(10):
+        await confirmation
+    assert first.holds()
+    assert not running.done()
+    assert caplog.text.count("away") == 1, "said once"
+
+
+async def test_a_leader_that_finds_its_lease_taken_after_an_outage_ends(election: Election) -> None:
+    first, running = election.candidate("a")
+    await within(first.acquired)
+    election.api.away = True
+    await until(lambda: not first.holds())
+    assert election.api.lease is not None
+    election.api.lease["spec"]["holderIdentity"] = "b"
+    election.api.lease["metadata"]["resourceVersion"] = "99"
+    election.api.away = False
+
+    with pytest.raises(LostLeadershipError, match="b holds it"):
         await asyncio.wait_for(running, 10)
-    assert not first.holds()
+
+
+async def test_a_lease_that_is_deleted_is_written_anew(election: Election) -> None:
+    first, running = election.candidate("a")
+    await within(first.acquired)
+    election.api.lease = None
+    await until(lambda: election.api.lease is not None and first.holds())
+    assert not running.done()
 
 
 async def test_a_leader_whose_lease_is_somebody_elses_ends(election: Election) -> None:

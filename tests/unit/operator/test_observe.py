@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import aiohttp
 import msgspec
@@ -22,7 +23,12 @@ from inferencemodel_operator.cluster import (
     Cluster,
     Resource,
 )
-from inferencemodel_operator.errors import ApiUnavailableError, ExpiredError
+from inferencemodel_operator.errors import (
+    ApiUnavailableError,
+    ExpiredError,
+    NoRightError,
+    NotFoundError,
+)
 from inferencemodel_operator.metrics import Metrics, classify
 from inferencemodel_operator.observe import objects, pollers
 from inferencemodel_operator.observe.feed import Feed
@@ -300,6 +306,7 @@ class Lists(Cluster):
     def __init__(self) -> None:
         self.lists: dict[str, list[dict[str, Any]]] = {}
         self.failures = 0
+        self.absent = False
         self.during: Any = None
         self.offered: set[Resource] = set()
         self.listings: Counter[str] = Counter()
@@ -312,6 +319,8 @@ class Lists(Cluster):
         if self.failures:
             self.failures -= 1
             raise ApiUnavailableError("away", retry_after=0.02)
+        if self.absent:
+            raise NotFoundError("no such kind")
         self.listings[resource.kind] += 1
         items = self.lists.get(resource.kind, [])
         yield {"metadata": {"resourceVersion": "50"}, "items": items}
@@ -478,7 +487,14 @@ async def test_one_odd_object_does_not_stop_the_others(
 
 
 class Answer:
-    ok = True
+    headers: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, status: int, body: dict[str, Any]) -> None:
+        self.status, self.ok, self._body = status, status < 400, body
+        self.content = self
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        yield msgspec.json.encode(self._body)
 
 
 class Request:
@@ -488,9 +504,16 @@ class Request:
         self.url = URL(f"https://api{path}").with_query(query)
 
 
-async def asked(watching: ModelWatches, path: str, *, watch: bool) -> None:
+async def asked(
+    watching: ModelWatches,
+    path: str,
+    *,
+    watch: bool,
+    status: int = 200,
+    body: dict[str, Any] | None = None,
+) -> None:
     async def send(_: Any) -> Any:
-        return Answer()
+        return Answer(status, body or {})
 
     query = {"watch": "true"} if watch else {}
     await watching(Request(path, **query), send)  # type: ignore[arg-type]
@@ -513,6 +536,35 @@ async def test_a_listing_is_due_when_all_watches_are_open_and_after_each_gap() -
     assert not watching.relist.is_set()
     await asked(watching, paths[0], watch=True)
     assert watching.relist.is_set()
+
+
+async def test_what_kopf_would_end_by_is_a_broken_connection_to_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    watching = ModelWatches((), Signs())
+    refusals = [
+        (404, {}, "kubectl apply -f crds/"),
+        (401, {"message": "Unauthorized"}, "Unauthorized"),
+        (403, {"message": 'User "o" cannot watch'}, "give the operator's service account"),
+        (400, {"message": "unable to parse requirement"}, "unable to parse"),
+    ]
+    for status, body, words in refusals:
+        with pytest.raises(aiohttp.ClientConnectionError, match=words):
+            await asked(watching, MODELS.path(None), watch=True, status=status, body=body)
+    await asked(watching, MODELS.path(None), watch=True)
+    assert "is back" in caplog.text
+
+
+async def test_a_gone_kind_is_listed_so_that_its_objects_are_dropped() -> None:
+    watching = ModelWatches((), Signs())
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await asked(watching, MODELS.path(None), watch=True, status=404)
+    assert watching.relist.is_set()
+
+    watching.relist.clear()
+    await asked(watching, MODELS.path(None), watch=True)
+    assert watching.relist.is_set(), "what was dropped may be there after all"
 
 
 async def test_an_api_server_below_a_path_of_its_own_is_recognised() -> None:
@@ -547,6 +599,30 @@ async def test_a_watch_goes_on_where_the_last_one_ended(harness: Harness) -> Non
     events.put_nowait(("DELETED", obj("p", 61)))
     await until(lambda: harness.cache.pods(("vision", "m")) == [])
     assert harness.server.listings["Pod"] == 1
+
+
+async def test_a_right_to_list_without_the_one_to_watch_is_waited_for_with_backoff(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    await relisted(harness)
+    events = harness.server.events["Pod"]
+    for _ in range(3):
+        events.put_nowait(NoRightError("watch Pod: may not"))
+    await until(lambda: "waiting: watching pods" in caplog.text)
+    assert harness.server.listings["Pod"] == 1
+
+    events.put_nowait(("BOOKMARK", {"metadata": {"resourceVersion": "60"}}))
+    await until(lambda: "watching pods in all namespaces is back" in caplog.text)
+
+
+async def test_inferencemodels_of_a_kind_that_is_gone_are_gone(harness: Harness) -> None:
+    harness.server.lists = {"InferenceModel": [model("m", 1)]}
+    await relisted(harness)
+    harness.server.absent = True
+    harness.watches.relist.set()
+    await until(lambda: harness.cache.model(("vision", "m")) is None)
+    assert harness.feed.complete.is_set()
 
 
 async def test_what_a_watch_has_missed_is_found_by_another_listing(harness: Harness) -> None:

@@ -99,6 +99,25 @@ async def test_it_can_be_stopped_while_it_waits_for_its_crd(
         assert await get(port, "/readyz") == 503
 
 
+async def test_a_watch_that_fails_is_opened_anew(
+    api: ApiDouble, tmp_path: Path, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.faults = [{"kind": "Status", "code": 500, "message": "no leader"}] * 2
+    async with Operator(options(api, tmp_path, port)):
+        await until(lambda: api.requests[f"watch {MODELS}"] > 2, "the third watch")
+        assert "waiting: running kopf" in caplog.text
+        assert await is_ready(port)
+
+
+async def test_a_crd_that_comes_late_is_found(api: ApiDouble, tmp_path: Path, port: int) -> None:
+    # Seen by one API server, and not yet by the next.
+    api.has_crd = False
+    async with Operator(options(api, tmp_path, port)):
+        await until(lambda: api.requests["/apis"] > 1, "kopf to ask again")
+        api.has_crd = True
+        await until(lambda: is_ready(port), "the operator to be ready")
+
+
 async def test_it_ends_with_the_reason_when_one_of_its_parts_ends(
     api: ApiDouble, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
