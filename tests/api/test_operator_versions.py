@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from devcluster.client import Api
+    from tests.support.pods import SimulatedPod
 
 pytestmark = pytest.mark.api
 
@@ -223,6 +224,35 @@ def test_a_model_server_that_never_answered_speaks_against_no_version(here: Worl
         here.operator.until_quiet()
         assert pod.target == "2"
         assert "quarantined" not in model.get()["status"]["model"]
+
+
+def test_every_pod_is_told_what_is_served_and_what_failed_elsewhere(here: World) -> None:
+    with serving(here, replicas=2, version=2) as model:
+        model.patch(model={"numVersions": 2, "retainVersions": 3})
+        one, two = model.pollers()
+        one.tell(told({1: RETIRED, 2: AVAILABLE, 3: QUARANTINED}, target=2))
+        two.tell(told({1: RETIRED, 2: AVAILABLE, 3: DISCOVERED}, target=2))
+        wanted = {"target-version": "2", "served-versions": "2,1", "quarantined-versions": "3@f3"}
+
+        def assigned(pod: SimulatedPod) -> dict[str, str]:
+            annotations = here.kubectl.get("pod", pod.name)["metadata"]["annotations"]
+            return {name: annotations[f"inferencemodel.dev/{name}"] for name in wanted}
+
+        later = model.add_pod(ready=False)
+        eventually(
+            lambda: all(assigned(pod) == wanted for pod in (*model.pods, later)),
+            what="all pods told the same",
+            within=20,
+        )
+        data = model.child("configmap", "-versions")["data"]
+        assert {key: data[key] for key in ("target", "served", "quarantined")} == {
+            "target": "2",
+            "served": "2,1",
+            "quarantined": "3@f3",
+        }
+        model.until(
+            lambda o: o["status"]["model"]["servedVersions"] == [2, 1], what="told in the status"
+        )
 
 
 def test_a_pinned_version_is_followed_down_and_up(here: World) -> None:

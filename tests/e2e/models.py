@@ -205,15 +205,36 @@ class Served:
 
     def _asked(self, pod: str) -> int:
         """Ask one pod's model server through the API server which version is servable."""
-        path = (
-            f"/api/v1/namespaces/{self.namespace}/pods/{pod}:8501/proxy"
-            f"/v1/models/{self.name}/metadata"
-        )
         try:
-            answer = json.loads(self.kubectl("get", "--raw", path))
+            answer = self._proxied(pod, 8501, f"/v1/models/{self.name}/metadata")
         except KubectlError:
             return -1
         return int(answer["model_spec"]["version"])
+
+    def available_on_each_replica(self) -> dict[str, list[int]]:
+        """The versions that each pod's own model server answers requests with, by the pod."""
+        found = {}
+        for pod in self.pods():
+            name = pod["metadata"]["name"]
+            try:
+                answer = self._proxied(name, 8501, f"/v1/models/{self.name}")
+            except KubectlError:
+                answer = {"model_version_status": []}
+            found[name] = sorted(
+                int(status["version"])
+                for status in answer["model_version_status"]
+                if status["state"] == "AVAILABLE"
+            )
+        return found
+
+    def poller_status(self, pod: str) -> Object:
+        """What one pod's poller tells."""
+        return self._proxied(pod, 8502, "/status")
+
+    def _proxied(self, pod: str, port: int, path: str) -> Object:
+        base = f"/api/v1/namespaces/{self.namespace}/pods/{pod}:{port}/proxy"
+        answer: Object = json.loads(self.kubectl("get", "--raw", f"{base}{path}"))
+        return answer
 
     def tell(self) -> None:
         """Print what the cluster knows of the resource, for the report of a failed test."""
@@ -234,21 +255,25 @@ class Served:
         """One prediction through the Ingress; raises as `predict`."""
         return predict(self.ingress, self.host, self.name, x)
 
-    def traffic(self, *, rate: int, grpc_rate: int = 0) -> Traffic:
+    def traffic(self, *, rate: int, grpc_rate: int = 0, version: int | None = None) -> Traffic:
         """Steady requests inside a ``with`` block, ``rate`` a second through the Ingress.
 
+        With a ``version``, as many more go to just that one.
         ``grpc_rate`` a second go over one gRPC channel straight to the pods. Waits first until the
         ingress controller has taken notice of the Ingress.
         """
         what = f"an answer through the Ingress of {self.name}"
         eventually(lambda: self.predict(1.0) is not None, what=what)
-        url = f"http://{self.ingress}/v1/models/{self.name}:predict"
-        body = json.dumps({"instances": [1.0]}).encode()
-        requests = rest(url, [Exchange(body, _first_prediction)], host=self.host)
+        model = f"http://{self.ingress}/v1/models/{self.name}"
+        exchange = Exchange(json.dumps({"instances": [1.0]}).encode(), _first_prediction)
+        requests = rest(f"{model}:predict", [exchange], host=self.host)
         loads = [Load("REST through the Ingress", requests, rate)]
+        if version is not None:
+            asked = rest(f"{model}/versions/{version}:predict", [exchange], host=self.host)
+            loads.append(Load(f"REST to version {version}", asked, rate))
         if grpc_rate:
-            exchange = Exchange(messages.number_request(self.name, "x", 1.0), _grpc_prediction)
-            calls = grpc_predict(self._pods_by_dns(), [exchange], messages.PredictResponse)
+            call = Exchange(messages.number_request(self.name, "x", 1.0), _grpc_prediction)
+            calls = grpc_predict(self._pods_by_dns(), [call], messages.PredictResponse)
             loads.append(Load("gRPC to the pods", calls, grpc_rate))
         return Traffic(*loads)
 
