@@ -267,7 +267,7 @@ def _quarantined(
 ) -> tuple[QuarantinedVersion, ...]:
     entries = [
         *(entry for entry in record.quarantined if _still_applies(entry, pods, known)),
-        *(_failed(version) for pod in pods for version in _failures(pod, pods, record)),
+        *(_failed(version) for version in _failures(record, pods)),
         *_accused(record, pods),
     ]
     first: dict[tuple[int, str], QuarantinedVersion] = {}
@@ -277,23 +277,24 @@ def _quarantined(
     return tuple(sorted(first.values(), key=lambda e: (-e.version, e.fingerprint))[:MOST])
 
 
-def _failures(
-    pod: PodVersions, pods: Sequence[PodVersions], record: VersionsRecord
-) -> Iterator[VersionStatus]:
+def _failures(record: VersionsRecord, pods: Sequence[PodVersions]) -> Iterator[VersionStatus]:
     """What one pod has quarantined by a word that counts for all."""
-    broken = not record.works(pod.template) and any(
-        record.works(other.template) for other in pods if other.template != pod.template
+    working = {template for template in {pod.template for pod in pods} if record.works(template)}
+    for pod in pods:
+        # In a template that has served nothing, beside one that works, it is the template's fault.
+        misfit = bool(working) and pod.template not in working
+        for version in pod.report.versions if pod.report else ():
+            if version.state is not VersionState.QUARANTINED or _is_timeout(version):
+                continue
+            if not (misfit and version.reason is VersionReason.LOAD_FAILED):
+                yield version
+
+
+def _is_timeout(version: VersionStatus) -> bool:
+    """Whether the model server was silent or too slow: that is judged as a crash is."""
+    return (
+        version.state is VersionState.QUARANTINED and version.reason is VersionReason.LOAD_TIMEOUT
     )
-    for version in pod.report.versions if pod.report else ():
-        if version.state is not VersionState.QUARANTINED:
-            continue
-        if version.reason is VersionReason.LOAD_TIMEOUT:
-            # The model server was silent or ended: see `_accused`.
-            continue
-        if version.reason is VersionReason.LOAD_FAILED and broken:
-            # A template that has served nothing, beside one that works.
-            continue
-        yield version
 
 
 def _accused(record: VersionsRecord, pods: Sequence[PodVersions]) -> Iterator[QuarantinedVersion]:
@@ -301,11 +302,7 @@ def _accused(record: VersionsRecord, pods: Sequence[PodVersions]) -> Iterator[Qu
     accusations: dict[int, list[tuple[PodVersions, VersionStatus]]] = {}
     for pod in pods:
         for version in pod.report.versions if pod.report else ():
-            timeout = (
-                version.state is VersionState.QUARANTINED
-                and version.reason is VersionReason.LOAD_TIMEOUT
-            )
-            if not (timeout or version.version == pod.crashed) or version.proven:
+            if version.proven or not (version.version == pod.crashed or _is_timeout(version)):
                 continue
             if record.has_served_another(pod.template, version.version):
                 accusations.setdefault(version.version, []).append((pod, version))
@@ -350,7 +347,7 @@ def _failed(version: VersionStatus) -> QuarantinedVersion:
 
 
 def _crashed(version: VersionStatus, template: str) -> QuarantinedVersion:
-    timeout = version.state is VersionState.QUARANTINED
+    timeout = _is_timeout(version)
     return QuarantinedVersion(
         version=version.version,
         # A crash may be the pod's fault (too little memory, a wrong flag) as well as the

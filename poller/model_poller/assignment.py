@@ -106,16 +106,20 @@ def parse(texts: AssignmentStatus) -> Assignment:
     target = parse_number(texts.target) if texts.target else None
     if texts.target and target is None:
         raise InvalidTargetError(texts.target)
-    served = [parse_number(part) for part in _parts(texts.served)]
     entries = [part.partition("@") for part in _parts(texts.quarantined)]
+    quarantined = frozenset(
+        (version, fingerprint)
+        for number, _, fingerprint in entries
+        if (version := parse_number(number)) is not None
+    )
+    served = [parse_number(part) for part in _parts(texts.served)]
+    # Without the target, unless that failed, the list is of an earlier decision: an older operator
+    # has changed the target alone.
+    is_current = target in served or target in {version for version, _ in quarantined}
     return Assignment(
         target=target,
-        served=tuple(version for version in served if version is not None),
-        quarantined=frozenset(
-            (version, fingerprint)
-            for number, _, fingerprint in entries
-            if (version := parse_number(number)) is not None
-        ),
+        served=tuple(v for v in served if v is not None) if is_current else (),
+        quarantined=quarantined,
         texts=None if texts == NOTHING else texts,
     )
 

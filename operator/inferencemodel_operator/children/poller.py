@@ -30,8 +30,8 @@ ASSIGNMENT: Final = {
 def container(model: InferenceModel, settings: Settings) -> Manifest:
     """The init container that goes on running beside the model server.
 
-    Its startup probe holds the model server back until a first version is published, however
-    long that takes: TensorFlow Serving opens no port before it has a version to serve.
+    Its startup probe holds the model server back until what it is to begin with is published,
+    however long that takes: TensorFlow Serving opens no port before it has a version to serve.
     """
     return present(
         name=names.POLLER_CONTAINER,

@@ -135,21 +135,6 @@ def test_another_template_is_another_attempt() -> None:
     assert bad(world.record) == []
 
 
-def test_a_load_that_fails_in_a_template_that_never_served_is_not_the_versions_fault() -> None:
-    world = serving(2, 1)
-    world.roll("t2", works=False)
-    world.settle(6)
-    world.upload(2)
-    newest = world.pods[-1]
-    newest.works = True  # it starts, but knows no operation of any model
-    newest.disk.clear()
-    newest.published.clear()
-    for version in (1, 2):
-        world.bucket[version] = world.bucket[version]
-    world.turn()
-    assert bad(world.record) == []
-
-
 def test_a_version_that_fails_to_load_is_taken_back_by_the_first_word() -> None:
     world = serving(3, 1)
     world.upload(2, "fail")

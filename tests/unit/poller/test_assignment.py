@@ -182,3 +182,14 @@ def test_all_texts_are_of_one_moment_although_the_link_is_swapped_between_them(
     assert assignment.read(volume.file, assignment.NOTHING) == AssignmentStatus(
         target="4", served="4,2"
     )
+
+
+@pytest.mark.parametrize(
+    ("target", "quarantined", "served"),
+    [("4", "", (4, 2)), ("5", "", ()), ("5", "5@f5", (4, 2)), ("2", "", (4, 2)), ("", "", ())],
+)
+def test_a_list_without_the_target_counts_only_where_the_target_failed(
+    target: str, quarantined: str, served: tuple[int, ...]
+) -> None:
+    texts = AssignmentStatus(target=target, served="4,2", quarantined=quarantined)
+    assert assignment.parse(texts).served == served
