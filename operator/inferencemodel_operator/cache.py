@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from inferencemodel_operator.addresses import KINDS, AddressBook
 from inferencemodel_operator.cluster import MODELS, PODS, Resource
 from inferencemodel_operator.observe import objects
 from inferencemodel_operator.observe.objects import Child, Key, Model, Pod
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from inferencemodel_operator.observe.reports import Report
+    from inferencemodel_operator.spec import InferenceModel
 
 Entry = Model | Child | Pod
 ObjectName = tuple[str, str]
@@ -44,6 +46,8 @@ class Cache:
         self._gone: dict[str, tuple[int, float]] = {}
         self.reports: dict[str, Report] = {}
         """What pollers told, by the pod's uid."""
+        self.addresses = AddressBook()
+        """Who asks for which host and path."""
 
     def model(self, key: Key) -> Model | None:
         """One InferenceModel."""
@@ -96,10 +100,12 @@ class Cache:
             self._pods[entry.key][entry.name] = entry
         elif isinstance(entry, Child) and entry.key is not None:
             self._children[entry.key][entry.kind, entry.name] = entry
-        if known is None:
-            return entry
-        same = msgspec.structs.replace(entry, resource_version=known.resource_version)
-        return None if same == known else entry
+        if known is not None:
+            same = msgspec.structs.replace(entry, resource_version=known.resource_version)
+            if same == known:
+                return None
+        self._address(entry, entry.model if isinstance(entry, Model) else None)
+        return entry
 
     def remove(self, resource: Resource, obj: Mapping[str, Any]) -> Entry | None:
         """Take in that an object is gone or lost its label, and return what was known of it."""
@@ -151,6 +157,13 @@ class Cache:
             self.reports.pop(entry.uid, None)
         elif isinstance(entry, Child) and entry.key is not None:
             _discard(self._children, entry.key, (entry.kind, entry.name))
+        self._address(entry, None)
+
+    def _address(self, entry: Entry, model: InferenceModel | None) -> None:
+        if isinstance(entry, Model):
+            self.addresses.put(entry.key, model)
+        elif isinstance(entry, Child) and entry.kind in KINDS and entry.key is not None:
+            self.addresses.touch(entry.key)
 
 
 def _discard(groups: dict[Key, dict[N, T]], key: Key, name: N) -> None:

@@ -95,6 +95,7 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     INVALID_RECORD = "InvalidRecord"
     NAME_CONFLICT = "NameConflict"
+    ADDRESS_CONFLICT = "AddressConflict"
     KIND_MISSING = "KindMissing"
     REFUSED = "Refused"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"

@@ -4,6 +4,7 @@ OperatorError
 ├── PermanentError              somebody has to change something: told once, as condition Stalled
 │   ├── InvalidModelError       the InferenceModel can't be understood
 │   ├── InvalidRecordError      the versions ConfigMap can't be understood
+│   ├── AddressConflictError    requests for a host and path go to another InferenceModel
 │   ├── NameConflictError       an object of a child's name belongs to somebody else
 │   ├── LostLeadershipError     another replica of the operator leads
 │   ├── NoRightError            the operator's account may not do what it has to
@@ -73,6 +74,18 @@ class NameConflictError(PermanentError):
         )
         self.kind = kind
         self.name = name
+
+
+class AddressConflictError(PermanentError):
+    """Another InferenceModel asks for the same host and path, and came before."""
+
+    def __init__(self, address: str, kind: str, other: str | None, fields: str) -> None:
+        """``other`` is None when it is in another namespace."""
+        whose = f"InferenceModel {other}" if other else "an InferenceModel of another namespace"
+        super().__init__(
+            f"{address} is asked for by {whose}, too, whose {kind} is the older one, so requests "
+            f"go there; change {fields} here or there"
+        )
 
 
 class RefusedError(PermanentError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import orjson
 
-from inferencemodel_operator import assignment, events, names, status, versions
+from inferencemodel_operator import addresses, assignment, events, names, status, versions
 from inferencemodel_operator.apply import RECHECK_SECONDS
 from inferencemodel_operator.assignments import AssignmentWatch
 from inferencemodel_operator.children import children
@@ -266,6 +266,8 @@ class Reconciler:
         if any(askable(pod) and pod.uid not in self._cache.reports for pod in pods):
             # A first answer is due within seconds, and reconciles again: nothing is judged before.
             return
+        lost = addresses.conflict(self._cache, model)
+        problems = problems if lost is None else [*problems, lost]
         namespace, name = model.key
         child = self._cache.child(DEPLOYMENTS.kind, namespace, names.deployment(name))
         owned = child if child is not None and child.owner_uid == model.uid else None

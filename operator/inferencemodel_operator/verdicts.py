@@ -11,6 +11,7 @@ from inferencemodel_operator import names, refusals, versions
 from inferencemodel_operator.answers import MESSAGE_LIMIT
 from inferencemodel_operator.conditions import Reason, reason_of
 from inferencemodel_operator.errors import (
+    AddressConflictError,
     InvalidModelError,
     InvalidRecordError,
     NameConflictError,
@@ -56,6 +57,9 @@ def ready(model: InferenceModel, seen: Observed, active: int | None) -> Verdict:
             "look at the logs of their container poller, and at network policies that keep the "
             f"operator from port {names.POLLER_PORT}",
         )
+    lost = next((p for p in seen.problems if isinstance(p, AddressConflictError)), None)
+    if lost is not None:
+        return Verdict("False", Reason.ADDRESS_CONFLICT, f"all replicas are ready, but {lost}")
     return Verdict("True", Reason.SERVING, f"all replicas are ready; version {active} answers")
 
 
@@ -296,6 +300,8 @@ def stalled(seen: Observed) -> Verdict:
 
 def _stall_reason(problem: PermanentError) -> Reason:
     match problem:
+        case AddressConflictError():
+            return Reason.ADDRESS_CONFLICT
         case NameConflictError():
             return Reason.NAME_CONFLICT
         case InvalidModelError():

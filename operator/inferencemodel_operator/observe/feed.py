@@ -54,6 +54,7 @@ class Feed:
         self._cluster = cluster
         self._cache = cache
         self._queue = queue
+        cache.addresses.notify = queue.add
         self._pollers = pollers
         self._watches = watches
         self._signs = signs

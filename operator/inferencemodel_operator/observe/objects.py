@@ -86,6 +86,8 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
     the operator's own doing no more than a digest: what it says is not worth the memory."""
     deployment: Deployment | None
     """Of a Deployment alone."""
+    created: str = ""
+    """When (RFC 3339, UTC, whole seconds)."""
 
     def content_object(self) -> dict[str, Any]:
         """The content, decoded."""
@@ -163,6 +165,7 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
         owner_uid=owner.uid if owner else None,
         content=_content(obj) if expected else _NO_CONTENT,
         deployment=deployment if expected else None,
+        created=meta.creation_timestamp,
     )
 
 

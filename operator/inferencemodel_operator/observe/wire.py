@@ -39,6 +39,7 @@ class Meta(_Wire, frozen=True):
     uid: str
     resource_version: str
     generation: int = 0
+    creation_timestamp: str = ""
     deletion_timestamp: str | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}

@@ -10,6 +10,7 @@ import pytest
 from inferencemodel_operator import status
 from inferencemodel_operator.conditions import ConditionType, Reason, reason_of
 from inferencemodel_operator.errors import (
+    AddressConflictError,
     ApiUnavailableError,
     InvalidModelError,
     InvalidRecordError,
@@ -516,3 +517,12 @@ def test_every_reason_of_a_poller_is_one_of_a_condition() -> None:
 def test_conditions_come_in_one_order() -> None:
     found = compute(observed())
     assert [c["type"] for c in found["conditions"]] == [kind.value for kind in ConditionType]
+
+
+def test_who_has_lost_its_address_is_not_ready_though_its_replicas_are() -> None:
+    lost = AddressConflictError("x.example.com/", "Ingress", "other", "spec.ingress.host")
+    found = compute(observed(pod(1, ONE), pod(2, ONE), problems=(lost,)))
+    for kind, state in (("Ready", "False"), ("Stalled", "True")):
+        assert condition(found, kind) == (state, "AddressConflict")
+        assert "InferenceModel other" in message(found, kind)
+    assert condition(found, "ModelLoaded") == ("True", "Loaded")

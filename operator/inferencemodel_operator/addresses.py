@@ -1,0 +1,204 @@
+"""Which hosts and paths InferenceModels ask for, and who gets one that several ask for.
+
+An Ingress controller or a Gateway merges what all namespaces ask of it. Of two equal rules it obeys
+one: ingress-nginx, HAProxy and others that of the older Ingress; a Gateway that of the older route,
+then of the first by namespace and name
+(https://gateway-api.sigs.k8s.io/reference/spec/#httproutespec). Controllers that give each Ingress
+an address of its own, as clouds do, obey both, and the host's DNS record decides. So the older of
+two is taken for the one that gets the requests, and the other is told.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from inferencemodel_operator import names
+from inferencemodel_operator.children.paths import exact
+from inferencemodel_operator.errors import AddressConflictError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from inferencemodel_operator.cache import Cache
+    from inferencemodel_operator.observe.objects import Child, Key, Model
+    from inferencemodel_operator.spec import Gateway, InferenceModel, ParentRef
+
+Kind = Literal["Ingress", "HTTPRoute", "GRPCRoute"]
+KINDS: Final = frozenset(("Ingress", "HTTPRoute", "GRPCRoute"))
+"""The kinds of children that ask for an address."""
+
+_FIELDS: Final[dict[Kind, str]] = {
+    "Ingress": "spec.ingress.host or spec.ingress.path",
+    "HTTPRoute": "spec.gateway.hostnames or spec.gateway.path",
+    "GRPCRoute": "spec.gateway.grpcHostnames",
+}
+_YOUNGEST: Final = "~"
+"""Sorts behind every time: what isn't there yet will be younger than all that is."""
+
+
+class Address(msgspec.Struct, frozen=True):
+    """What requests are told apart by: equal ones can't both be obeyed."""
+
+    kind: Kind
+    host: str
+    """Empty: every host of the Gateway."""
+    path: str = ""
+    """Without a slash at its end; empty for all."""
+    is_exact: bool = False
+    gateway: str = ""
+    """The parent of a route, as GROUP/KIND/NAMESPACE/NAME."""
+
+    def __str__(self) -> str:
+        return f"{self.host or 'every host'}{self.path or '/'}"
+
+
+class Listener(msgspec.Struct, frozen=True):
+    """Which part of a Gateway an address is asked of; None: every one."""
+
+    section: str | None = None
+    port: int | None = None
+
+    def overlaps(self, other: Listener) -> bool:
+        """Whether one request can come to both."""
+        return (None in (self.section, other.section) or self.section == other.section) and (
+            None in (self.port, other.port) or self.port == other.port
+        )
+
+
+Claims = dict[Address, frozenset[Listener]]
+_EVERYWHERE: Final = frozenset((Listener(),))
+
+
+def claims(model: InferenceModel) -> Claims:
+    """All addresses that a model asks for."""
+    found: Claims = dict.fromkeys(_of_ingress(model), _EVERYWHERE)
+    gateway = model.spec.gateway
+    if gateway is not None:
+        for parent in gateway.parent_refs:
+            listener = Listener(parent.section_name, parent.port)
+            for address in _of_routes(model, gateway, _name(parent, model.namespace)):
+                found[address] = found.get(address, frozenset()) | {listener}
+    return found
+
+
+def _of_ingress(model: InferenceModel) -> Iterator[Address]:
+    wanted = model.spec.ingress
+    if wanted is None or wanted.host is None:
+        return
+    is_exact = wanted.path_type == "Exact"
+    path = wanted.path if is_exact else wanted.path.rstrip("/")
+    yield Address("Ingress", wanted.host, path, is_exact)
+    if wanted.path_type == "Prefix":
+        for verb in exact(model, wanted.path):
+            yield Address("Ingress", wanted.host, verb, is_exact=True)
+
+
+def _of_routes(model: InferenceModel, gateway: Gateway, parent: str) -> Iterator[Address]:
+    for host in gateway.hostnames or ("",):
+        path = gateway.path.rstrip("/")
+        yield Address("HTTPRoute", host, path, gateway=parent)
+        for verb in exact(model, gateway.path):
+            yield Address("HTTPRoute", host, verb, is_exact=True, gateway=parent)
+    for host in gateway.grpc_hostnames:
+        yield Address("GRPCRoute", host, gateway=parent)
+
+
+def _name(parent: ParentRef, namespace: str) -> str:
+    return f"{parent.group}/{parent.kind}/{parent.namespace or namespace}/{parent.name}"
+
+
+class AddressBook:
+    """Who asks for which address; kept up to date one model at a time."""
+
+    def __init__(self) -> None:
+        self._claims: dict[Key, Claims] = {}
+        self._holders: dict[Address, set[Key]] = defaultdict(set)
+        self.notify: Callable[[Key], object] = _tell_nobody
+        """Called for each model whose addresses another one has taken or given back."""
+
+    def put(self, key: Key, model: InferenceModel | None) -> None:
+        """Take in what a model asks for now; None: nothing any more."""
+        before = self._claims.pop(key, {})
+        after = claims(model) if model is not None else {}
+        if after:
+            self._claims[key] = after
+        for address in before.keys() - after.keys():
+            self._holders[address].discard(key)
+            if not self._holders[address]:
+                del self._holders[address]
+        for address in after.keys() - before.keys():
+            self._holders[address].add(key)
+        changed = {a for a in before.keys() | after.keys() if before.get(a) != after.get(a)}
+        self._notify(key, changed)
+
+    def touch(self, key: Key) -> None:
+        """Take in that an Ingress or a route of a model came, changed or went."""
+        self._notify(key, self._claims.get(key, {}))
+
+    def claims(self, key: Key) -> Claims:
+        """What a model asks for."""
+        return self._claims.get(key, {})
+
+    def rivals(self, key: Key, address: Address) -> Iterator[Key]:
+        """Who else asks for an address, of the same part of a Gateway."""
+        own = self.claims(key).get(address, frozenset())
+        for other in self._holders.get(address, ()):
+            theirs = self.claims(other).get(address, frozenset())
+            if other != key and any(a.overlaps(b) for a in own for b in theirs):
+                yield other
+
+    def _notify(self, key: Key, changed: Claims | set[Address]) -> None:
+        affected = {other for address in changed for other in self._holders.get(address, ())}
+        for other in affected - {key}:
+            self.notify(other)
+
+
+def _tell_nobody(_: Key) -> None:
+    pass
+
+
+def conflict(cache: Cache, model: Model) -> AddressConflictError | None:
+    """What keeps requests from a model: another one that has its host and path before it."""
+    for address in cache.addresses.claims(model.key):
+        seniority = _seniority(cache, model, address)
+        winners = [
+            (theirs, other.key)
+            for key in cache.addresses.rivals(model.key, address)
+            if (other := cache.model(key)) is not None
+            and _ingress_class(cache, other, address) == _ingress_class(cache, model, address)
+            and (theirs := _seniority(cache, other, address)) < seniority
+        ]
+        if winners:
+            _, (namespace, name) = min(winners)
+            # What is in other namespaces is not for everybody to know.
+            other_one = name if namespace == model.key[0] else None
+            return AddressConflictError(
+                str(address), address.kind, other_one, _FIELDS[address.kind]
+            )
+    return None
+
+
+def _seniority(cache: Cache, model: Model, address: Address) -> tuple[str, Key]:
+    child = _child(cache, model, address)
+    return (child.created if child else "") or _YOUNGEST, model.key
+
+
+def _ingress_class(cache: Cache, model: Model, address: Address) -> str | None:
+    """The class of an Ingress, by the spec or by the cluster's default; None for routes."""
+    ingress = model.model.spec.ingress if model.model else None
+    if address.kind != "Ingress" or ingress is None:
+        return None
+    if ingress.class_name is None and (child := _child(cache, model, address)):
+        live: str | None = child.content_object().get("spec", {}).get("ingressClassName")
+        return live or ingress.annotations.get("kubernetes.io/ingress.class")
+    return ingress.class_name or ingress.annotations.get("kubernetes.io/ingress.class")
+
+
+def _child(cache: Cache, model: Model, address: Address) -> Child | None:
+    namespace, name = model.key
+    own = names.ingress(name) if address.kind == "Ingress" else names.route(name)
+    child = cache.child(address.kind, namespace, own)
+    return child if child is not None and child.owner_uid == model.uid else None

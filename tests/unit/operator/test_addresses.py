@@ -1,0 +1,296 @@
+"""Two InferenceModels with one host and path: who gets the requests, and who is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from inferencemodel_operator import addresses, names
+from inferencemodel_operator.addresses import AddressBook, claims
+from inferencemodel_operator.cache import Cache
+from inferencemodel_operator.cluster import CHILDREN, MODELS
+from inferencemodel_operator.spec import InferenceModel, decode
+
+if TYPE_CHECKING:
+    from inferencemodel_operator.errors import AddressConflictError
+    from inferencemodel_operator.observe.objects import Key
+
+Object = dict[str, Any]
+HOST = {"host": "x.example.com"}
+GATEWAYS = [{"name": "g"}, {"name": "h"}]
+
+
+def typed(name: str = "m", namespace: str = "vision", **spec: Any) -> InferenceModel:
+    metadata = {"name": name, "namespace": namespace}
+    return decode({"metadata": metadata, "spec": {"model": {"storageUri": "gs://b/m"}, **spec}})
+
+
+class Fleet:
+    """A cache, filled as by watches."""
+
+    def __init__(self) -> None:
+        self.cache = Cache()
+        self.notified: list[Key] = []
+        self.cache.addresses.notify = self.notified.append
+        self._version = 0
+
+    def model(self, name: str, namespace: str = "vision", **spec: Any) -> None:
+        self.cache.put(
+            MODELS,
+            self._object(
+                name, namespace, spec={"model": {"storageUri": "gs://b/m"}, **spec}, status={}
+            ),
+        )
+
+    def child(
+        self, kind: str, name: str, created: str, namespace: str = "vision", **spec: Any
+    ) -> None:
+        made = self._object(name, namespace, spec=spec)
+        made["metadata"] |= {
+            "uid": f"{kind}-{namespace}-{name}",
+            "creationTimestamp": f"2026-01-01T{created}Z",
+            "labels": names.labels(name),
+            "ownerReferences": [
+                {
+                    "kind": names.KIND,
+                    "name": name,
+                    "uid": f"{namespace}-{name}",
+                    "apiVersion": names.API_VERSION,
+                    "controller": True,
+                }
+            ],
+        }
+        self.cache.put(CHILDREN[kind], made)
+
+    def delete(self, name: str, namespace: str = "vision") -> None:
+        self.cache.remove(MODELS, self._object(name, namespace))
+
+    def _object(self, name: str, namespace: str, **more: Any) -> Object:
+        self._version += 1
+        return {
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "uid": f"{namespace}-{name}",
+                "resourceVersion": str(self._version),
+            },
+            **more,
+        }
+
+    def conflict(self, name: str, namespace: str = "vision") -> AddressConflictError | None:
+        model = self.cache.model((namespace, name))
+        assert model is not None
+        return addresses.conflict(self.cache, model)
+
+
+def test_the_one_whose_ingress_is_older_has_the_host_and_the_other_is_told() -> None:
+    fleet = Fleet()
+    for name, created in (("a", "00:00:02"), ("b", "00:00:01")):
+        fleet.model(name, ingress=HOST)
+        fleet.child("Ingress", name, created)
+    assert fleet.conflict("b") is None
+    assert str(fleet.conflict("a")) == (
+        "x.example.com/ is asked for by InferenceModel b, too, whose Ingress is the older one, so"
+        " requests go there; change spec.ingress.host or spec.ingress.path here or there"
+    )
+
+
+def test_of_the_same_second_the_first_by_namespace_and_name_has_it() -> None:
+    fleet = Fleet()
+    for name, namespace in (("b", "one"), ("a", "one"), ("a", "two")):
+        fleet.model(name, namespace, ingress=HOST)
+        fleet.child("Ingress", name, "00:00:01", namespace)
+    assert fleet.conflict("a", "one") is None
+    assert fleet.conflict("b", "one") is not None
+    assert fleet.conflict("a", "two") is not None
+
+
+def test_one_that_came_first_but_asks_later_does_not_take_the_host_away() -> None:
+    fleet = Fleet()
+    fleet.model("a")
+    fleet.model("b", ingress=HOST)
+    fleet.child("Ingress", "b", "00:00:01")
+    fleet.model("a", ingress=HOST)
+    assert fleet.conflict("b") is None
+    assert fleet.conflict("a") is not None
+
+
+def test_what_is_in_another_namespace_is_not_named() -> None:
+    fleet = Fleet()
+    fleet.model("secret-project", "other", ingress=HOST)
+    fleet.child("Ingress", "secret-project", "00:00:01", "other")
+    fleet.model("a", ingress=HOST)
+    words = str(fleet.conflict("a"))
+    assert "an InferenceModel of another namespace" in words
+    assert "secret-project" not in words
+    assert "other," not in words
+
+
+@pytest.mark.parametrize("change", ["gone", "moved", "class"])
+def test_when_one_goes_the_other_hears_of_it_and_has_the_address(change: str) -> None:
+    fleet = Fleet()
+    for name, created in (("a", "00:00:01"), ("b", "00:00:02")):
+        fleet.model(name, ingress=HOST)
+        fleet.child("Ingress", name, created, ingressClassName="nginx")
+    assert fleet.conflict("b") is not None
+    fleet.notified.clear()
+    match change:
+        case "gone":
+            fleet.delete("a")
+        case "moved":
+            fleet.model("a", ingress={"host": "y.example.com"})
+        case "class":
+            fleet.child("Ingress", "a", "00:00:01", ingressClassName="internal")
+    assert fleet.notified == [("vision", "b")]
+    assert fleet.conflict("b") is None
+
+
+def test_a_child_of_somebody_else_gives_no_seniority() -> None:
+    fleet = Fleet()
+    fleet.model("a", ingress=HOST)
+    fleet.child("Ingress", "a", "00:00:01", namespace="vision")
+    fleet.cache.remove(
+        MODELS,
+        {
+            "metadata": {
+                "name": "a",
+                "namespace": "vision",
+                "uid": "vision-a",
+                "resourceVersion": "90",
+            }
+        },
+    )
+    fleet.cache.put(
+        MODELS,
+        {
+            "metadata": {
+                "name": "a",
+                "namespace": "vision",
+                "uid": "created again",
+                "resourceVersion": "91",
+            },
+            "spec": {"model": {"storageUri": "gs://b/m"}, "ingress": HOST},
+        },
+    )
+    fleet.model("b", ingress=HOST)
+    fleet.child("Ingress", "b", "00:00:09")
+    assert fleet.conflict("b") is None
+    assert fleet.conflict("a") is not None
+
+
+DISTINCT: list[tuple[Object, Object]] = [
+    ({"ingress": HOST}, {"ingress": {"host": "y.example.com"}}),
+    ({"ingress": HOST}, {"ingress": {**HOST, "path": "/v1/models/b"}}),
+    ({"ingress": HOST}, {"ingress": {"className": "nginx"}}),
+    (
+        {"ingress": {**HOST, "className": "public"}},
+        {"ingress": {**HOST, "className": "internal"}},
+    ),
+    (
+        {"ingress": {**HOST, "path": "/v1/models/a"}},
+        {"ingress": {**HOST, "path": "/v1/models/a", "pathType": "Exact"}},
+    ),
+    ({"gateway": {"parentRefs": [{"name": "g"}]}}, {"gateway": {"parentRefs": [{"name": "h"}]}}),
+    (
+        {"gateway": {"parentRefs": [{"name": "g"}]}},
+        {"gateway": {"parentRefs": [{"name": "g", "namespace": "infra"}]}},
+    ),
+    (
+        {"gateway": {"parentRefs": [{"name": "g"}]}},
+        {"gateway": {"parentRefs": [{"name": "g"}], "hostnames": ["x.example.com"]}},
+    ),
+    (
+        {"gateway": {"parentRefs": [{"name": "g", "sectionName": "web"}]}},
+        {"gateway": {"parentRefs": [{"name": "g", "sectionName": "tls"}]}},
+    ),
+    (
+        {"gateway": {"parentRefs": [{"name": "g"}], "path": "/a"}},
+        {"gateway": {"parentRefs": [{"name": "g"}], "path": "/b"}},
+    ),
+    ({"ingress": HOST}, {"gateway": {"parentRefs": [{"name": "g"}], "hostnames": [HOST["host"]]}}),
+]
+
+EQUAL: list[tuple[Object, Object, str]] = [
+    (
+        {"ingress": {**HOST, "path": "/a/"}},
+        {"ingress": {**HOST, "path": "/a"}},
+        "x.example.com/a",
+    ),
+    (
+        {"ingress": {**HOST, "path": "/v1/models/a"}},
+        {"ingress": {**HOST, "path": "/v1/models/a:predict", "pathType": "Exact"}},
+        "x.example.com/v1/models/a:predict",
+    ),
+    (
+        {"ingress": {**HOST, "path": "/a(.*)", "pathType": "ImplementationSpecific"}},
+        {"ingress": {**HOST, "path": "/a(.*)", "pathType": "ImplementationSpecific"}},
+        "x.example.com/a(.*)",
+    ),
+    (
+        {"gateway": {"parentRefs": [{"name": "g"}]}},
+        {"gateway": {"parentRefs": [{"name": "g", "sectionName": "web"}]}},
+        "every host/",
+    ),
+    (
+        {"gateway": {"parentRefs": [{"name": "g"}], "hostnames": ["a.x", "b.x"], "path": "/p"}},
+        {"gateway": {"parentRefs": GATEWAYS, "hostnames": ["b.x"], "path": "/p/"}},
+        "b.x/p",
+    ),
+    (
+        {"gateway": {"parentRefs": [{"name": "g"}], "path": "/a", "grpcHostnames": ["g.x"]}},
+        {"gateway": {"parentRefs": [{"name": "g"}], "path": "/b", "grpcHostnames": ["g.x"]}},
+        "g.x/",
+    ),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), DISTINCT, ids=repr)
+def test_what_requests_can_be_told_apart_by_is_no_conflict(one: Object, other: Object) -> None:
+    fleet = Fleet()
+    fleet.model("a", **one)
+    fleet.model("b", **other)
+    assert fleet.conflict("a") is fleet.conflict("b") is None
+
+
+@pytest.mark.parametrize(("one", "other", "address"), EQUAL, ids=repr)
+def test_equal_addresses_are_a_conflict_of_the_younger_one(
+    one: Object, other: Object, address: str
+) -> None:
+    fleet = Fleet()
+    fleet.model("a", **one)
+    fleet.model("b", **other)
+    assert fleet.conflict("a") is None
+    assert str(fleet.conflict("b")).startswith(f"{address} is asked for by InferenceModel a, too")
+
+
+def test_the_clusters_default_class_is_the_one_that_the_ingress_got() -> None:
+    fleet = Fleet()
+    fleet.model("a", ingress={**HOST, "className": "nginx"})
+    fleet.model("b", ingress=HOST)
+    fleet.child("Ingress", "a", "00:00:01", ingressClassName="nginx")
+    assert fleet.conflict("b") is None
+    fleet.child("Ingress", "b", "00:00:02", ingressClassName="nginx")
+    assert fleet.conflict("b") is not None
+
+
+def test_models_that_share_a_host_by_path_do_not_disturb_each_other() -> None:
+    book = AddressBook()
+    notified: list[Key] = []
+    book.notify = notified.append
+    for number in range(3000):
+        name = f"m-{number}"
+        book.put(("vision", name), typed(name, ingress={**HOST, "path": f"/v1/models/{name}"}))
+    book.touch(("vision", "m-7"))
+    assert notified == []
+
+
+def test_what_is_taken_back_leaves_nothing() -> None:
+    book = AddressBook()
+    for number in range(10):
+        book.put(("vision", f"m-{number}"), typed(f"m-{number}", ingress=HOST))
+    for number in range(10):
+        book.put(("vision", f"m-{number}"), None)
+    (address,) = claims(typed(ingress=HOST))
+    book.put(("vision", "m"), typed(ingress=HOST))
+    assert list(book.rivals(("vision", "m"), address)) == []
