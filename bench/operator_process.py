@@ -31,15 +31,18 @@ NAMESPACE = "bench"
 USER_AGENT = "inferencemodel-operator"
 
 _AS_IN_A_POD = """
+import resource
 import sys
 from pathlib import Path
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 from inferencemodel_operator import access
 access.SERVICE_ACCOUNT = Path(sys.argv.pop(1))
 from inferencemodel_operator.main import main
 sys.exit(main())
 """
 """With a service account's token, from another folder than the kubelet's: a kubeconfig would cost
-30 MB, for the library that reads it."""
+30 MB, for the library that reads it. And with as many open files as container runtimes allow by
+default, whatever this shell's limit is."""
 
 
 class OperatorProcess:

@@ -36,9 +36,9 @@ LONGEST_BACKOFF: Final = 15.0
 SHORTEST_TURN: Final = 0.05
 """Seconds between two answers of one poller: a bound on what a broken one can cost."""
 NEWS_BURST: Final = 20
-NEWS_SECONDS: Final = 0.5
-"""A poller may change what it tells so often at once, and then so often: loading a version takes
-about ten changes, and one that flips all the time is asked less often."""
+NEWS_SECONDS: Final = 2.0
+"""A poller may change what it tells so often at once, and then once in so many seconds. Loading a
+version takes about ten changes; one that flips all the time is asked less often."""
 BYTES_A_SECOND: Final = 2**20
 """Of one poller's answers, so that long ones cost no more of a processor than short ones."""
 LARGEST_ANSWER: Final = 2 * 2**20
@@ -199,13 +199,15 @@ class Pollers:
             except PollerUnavailableError as error:
                 revision = None
                 self._metrics.polls.labels("failed").inc()
-                self._tell(pod, Unreachable(str(error)))
+                if self._tell(pod, Unreachable(str(error))):
+                    news.take(loop.time())
                 longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(failures, 10))
                 failures += 1
                 # A poller that has just been started takes a second to listen.
                 if failures == (1 if heard else 5):
                     logger.info("pod %s can't be asked: %s", pod.name, error, extra=about(pod.key))
-                await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311
+                pause = longest * random.uniform(0.5, 1.0)  # noqa: S311
+                await asyncio.sleep(max(pause, news.wait(loop.time())))
                 continue
             if heard and failures:
                 logger.info("pod %s can be asked again", pod.name, extra=about(pod.key))

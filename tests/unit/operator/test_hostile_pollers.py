@@ -32,7 +32,7 @@ from model_poller.status import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 MEGABYTE = b"x" * 10**6
 
@@ -45,7 +45,7 @@ class Pod:
         self.sent = 0
         self.requests: list[bytes] = []
         self._serving: list[asyncio.Task[None]] = []
-        self._answer = answer
+        self.answers: Callable[[], Iterable[bytes]] = lambda: answer
         self._pause = pause
 
     @asynccontextmanager
@@ -64,7 +64,7 @@ class Pod:
         self._serving.append(task)
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             self.requests.append(await reader.readuntil(b"\r\n\r\n"))
-            for part in self._answer:
+            for part in self.answers():
                 writer.write(part)
                 await writer.drain()
                 self.sent += len(part)
@@ -226,6 +226,30 @@ async def test_long_answers_are_read_in_turns_and_all_of_them() -> None:
                 await asyncio.sleep(0.01)
         await asking.close()
     assert all(isinstance(known, PollerStatus) for known in found.values())
+
+
+async def test_a_poller_that_changes_its_word_all_the_time_is_asked_less_often() -> None:
+    told: list[Report] = []
+
+    def answers() -> Iterator[bytes]:
+        # Now a report, now none.
+        yield from ok(report(model=f"m{len(told)}")) if len(told) % 2 else ok(b"none")
+
+    found: dict[str, Report] = {}
+    pod = Pod(())
+    async with pod.listening(), pollers.session(None) as session:
+        pod.answers = answers
+        asking = Pollers(
+            session, lambda _: pod.url, found, lambda _: told.append(found["uid-p"]), Metrics()
+        )
+        asking.start([_running()])
+        async with asyncio.timeout(30):
+            while len(told) < pollers.NEWS_BURST:  # noqa: ASYNC110  it has no event of its own
+                await asyncio.sleep(0.01)
+            before = len(pod.requests)
+            await asyncio.sleep(pollers.NEWS_SECONDS / 2)
+        assert len(pod.requests) - before <= 1
+        await asking.close()
 
 
 # -- what is kept of an answer
