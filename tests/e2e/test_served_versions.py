@@ -92,7 +92,7 @@ def test_a_pod_template_that_can_not_start_is_no_versions_fault(served: Served) 
     served.apply(replicas=2)
     served.until_active(1, replicas=2)
 
-    served.patch({"server": {"args": ["--no_such_flag=1"]}})
+    served.patch({"server": {"args": ["--num_load_threads=many"]}})
 
     def crashes(obj: Object) -> bool:
         return any(
