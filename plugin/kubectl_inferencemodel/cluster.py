@@ -51,6 +51,7 @@ class Cluster:
         Raises:
             ClusterError: there is no usable kubeconfig.
         """
+        self._file, self._context = file, context
         self._access = kubeconfig.find(file, context)
         self.namespace = namespace or self._access.namespace
 
@@ -118,6 +119,10 @@ class Cluster:
 
     def _get(self, path: str, what: str) -> bytes:
         status, body = self._send(path)
+        if status == 401:
+            # What a program or a file gave has expired meanwhile: a wait can outlive it.
+            self._access = kubeconfig.find(self._file, self._context)
+            status, body = self._send(path)
         if status == 404 and not body.startswith(b"{"):
             # Not even a Status object: it is the kind that is not known.
             raise ClusterError(

@@ -354,6 +354,25 @@ def test_an_odd_answer_is_one_line_and_1(api: ApiServer, shell: Any, case: str) 
         assert words in one_line(err)
 
 
+def test_credentials_that_expire_meanwhile_are_read_anew(
+    api: ApiServer, shell: Any, tmp_path: Path
+) -> None:
+    file, token = tmp_path / "kubeconfig", tmp_path / "token"
+    server = yaml.safe_load(file.read_text())["clusters"][0]["cluster"]["server"]
+    token.write_text("old")
+    file.write_text(yaml.safe_dump(kubeconfig(server, tokenFile=str(token))))
+
+    def answer(path: str) -> tuple[int, bytes]:
+        if api.authorizations[-1] == "Bearer old":
+            token.write_text("new")
+            return 401, b'{"message": "Unauthorized"}'
+        return api.models(path)
+
+    api.answer = answer
+    assert shell("wait", "imagenet", "--timeout=10s")[0] == 0
+    assert api.authorizations == ["Bearer old", "Bearer new"]
+
+
 def test_an_api_server_that_is_not_there_is_one_line_and_1(shell: Any, tmp_path: Path) -> None:
     file = tmp_path / "kubeconfig"
     file.write_text(yaml.safe_dump(kubeconfig("https://127.0.0.1:1")))
