@@ -630,6 +630,51 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.service.annotations",
         "the operator writes those itself",
     ),
+    "ranges of a balancer that is none": (
+        "spec.service.annotations",
+        {"service.beta.kubernetes.io/load-balancer-source-ranges": "10.0.0.0/8"},
+        "spec.service.annotations",
+        "with service.type LoadBalancer alone",
+    ),
+    "ranges that are none": (
+        "spec.service",
+        {
+            "type": "LoadBalancer",
+            "annotations": {"service.beta.kubernetes.io/load-balancer-source-ranges": "all"},
+        },
+        "spec.service.annotations",
+        "ranges such as 10.0.0.0/8",
+    ),
+    "two kinds of topology": (
+        "spec.service.annotations",
+        {
+            "service.kubernetes.io/topology-mode": "Auto",
+            "service.kubernetes.io/topology-aware-hints": "disabled",
+        },
+        "spec.service.annotations",
+        "leave the older one out",
+    ),
+    **{
+        f"the pods' annotation {key}": (
+            "spec.template.metadata.annotations",
+            {key: value},
+            "spec.template.metadata.annotations",
+            "must not have what Kubernetes reads as fields of the pod",
+        )
+        for key, value in {
+            "kubernetes.io/config.mirror": "x",
+            "scheduler.alpha.kubernetes.io/tolerations": "[]",
+            "seccomp.security.alpha.kubernetes.io/pod": "unconfined",
+            "container.apparmor.security.beta.kubernetes.io/model-server": "none",
+            "container.apparmor.security.beta.kubernetes.io/sidecar": "unconfined",
+        }.items()
+    },
+    "a device of too long a name": (
+        "spec.server.resources",
+        {"limits": {f"{'a.' * 125}b/gpu": 1}},
+        "spec.server.resources.limits",
+        "correct the resource's name",
+    ),
     "annotations without end": (
         "spec.service.annotations",
         {f"a{number}": "é" * 16000 for number in range(7)},
@@ -1851,6 +1896,27 @@ TAKEN: dict[str, tuple[str, Any]] = {
         {
             "requests": {"cpu": "+1", "nvidia.com/gpu": "1", "hugepages-2Mi": "4Mi"},
             "limits": {"nvidia.com/gpu": 1, "hugepages-2Mi": "4096Ki", "hugepages-1Gi": "1Gi"},
+        },
+    ),
+    "AppArmor of a container": (
+        "spec.template.metadata.annotations",
+        {"container.apparmor.security.beta.kubernetes.io/model-server": "runtime/default"},
+    ),
+    "ranges of a balancer": (
+        "spec.service",
+        {
+            "type": "LoadBalancer",
+            "annotations": {
+                "service.beta.kubernetes.io/load-balancer-source-ranges": "10.0.0.0/8, ::/0"
+            },
+        },
+    ),
+    "as many annotations as there may be": (
+        "spec",
+        {
+            **GOOD["spec"],
+            "ingress": {**HOST, "annotations": {f"a{n}": "x" * 16000 for n in range(12)}},
+            "template": {"metadata": {"annotations": {f"a{n}": "x" * 16000 for n in range(12)}}},
         },
     ),
     "an annotation's key with capitals": (
