@@ -57,7 +57,7 @@ def explain(model: InferenceModel, pods: Sequence[Pod]) -> Explanation:
             summary=(
                 "The operator has told nothing yet. If that lasts, see whether it runs and serves "
                 f"the namespace {model.metadata.namespace}: "
-                "kubectl get deployments -A -l app.kubernetes.io/name=inferencemodel-operator"
+                "kubectl get deployments -A -l app.kubernetes.io/part-of=inferencemodel"
             ),
         )
     findings = (*_conditions(model), *_versions(model), *_pods(model, pods))

@@ -37,6 +37,7 @@ def uninstall(kubectl: Kubectl) -> None:
     """As docs/install.md says."""
     kubectl("delete", "namespace", SYSTEM, timeout=180)
     kubectl("delete", "clusterrole,clusterrolebinding", "inferencemodel-operator")
+    kubectl("delete", "clusterrole", "inferencemodel-view", "inferencemodel-edit")
 
 
 def test_models_are_served_while_the_operator_is_uninstalled_and_installed_by_helm(

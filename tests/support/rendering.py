@@ -32,11 +32,13 @@ class Programs:
     kubectl: Path
     promtool: Path
 
-    def chart(self, *values: str, namespace: str = SYSTEM) -> Objects:
+    def chart(
+        self, *values: str, namespace: str = SYSTEM, release: str = "inferencemodel"
+    ) -> Objects:
         """What the chart installs, with some values (``name=value``)."""
         options = [f"--set={value}" for value in values]
         rendered = run(
-            *(self.helm, "template", "inferencemodel", CHART, f"--namespace={namespace}"),
+            *(self.helm, "template", release, CHART, f"--namespace={namespace}"),
             *options,
         )
         return _objects(rendered)

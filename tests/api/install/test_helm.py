@@ -74,6 +74,7 @@ def test_a_release_is_installed_upgraded_with_its_crd_and_leaves_the_models_behi
     helm("install", "inferencemodel", CHART, "--create-namespace")
     kubectl("wait", f"crd/{CRD}", "--for=condition=Established", "--timeout=30s")
     kubectl("get", "deployment/inferencemodel-operator", f"--namespace={SYSTEM}")
+    kubectl("get", f"clusterrole/{SYSTEM}:inferencemodel-operator")
     kubectl("create", "namespace", "vision")
     kubectl.in_namespace("vision").apply(MODEL)
 
@@ -84,7 +85,7 @@ def test_a_release_is_installed_upgraded_with_its_crd_and_leaves_the_models_behi
     with pytest.raises(KubectlError, match="not found"):
         kubectl("get", "deployment/inferencemodel-operator", f"--namespace={SYSTEM}")
     with pytest.raises(KubectlError, match="not found"):
-        kubectl("get", "clusterrole/inferencemodel-operator")
+        kubectl("get", f"clusterrole/{SYSTEM}:inferencemodel-operator")
     assert kubectl.in_namespace("vision").get("inferencemodel", "imagenet")
 
     # And back again: what it left is its own, so it is taken up.

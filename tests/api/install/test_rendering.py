@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -26,19 +26,40 @@ HELMS_LABELS = {
 }
 
 
+CHARTS_NAMES = {
+    f"{SYSTEM}:inferencemodel-operator": "inferencemodel-operator",
+    f"{SYSTEM}:inferencemodel-operator-view": "inferencemodel-view",
+    f"{SYSTEM}:inferencemodel-operator-edit": "inferencemodel-edit",
+    "inferencemodel-operator-dashboard": "inferencemodel-dashboard",
+    "inferencemodel-operator-pods": "inferencemodel-pods",
+}
+"""What the chart names after its release, so that there can be two, and kustomize doesn't."""
+
+
 def comparable(objects: Objects) -> Objects:
-    """Without what only one of the two tools has: Helm's labels, and the Namespace."""
-    kept = copy.deepcopy(objects)
-    kept.pop(("Namespace", "", SYSTEM), None)
-    for obj in kept.values():
-        labels = obj["metadata"].get("labels", {})
-        for label in HELMS_LABELS & set(labels):
-            del labels[label]
+    """Without what only one of the two tools has: Helm's labels and names, and the Namespace."""
+    found: Objects = {}
+    for (kind, namespace, _), original in objects.items():
+        obj = without_helms_labels(copy.deepcopy(original))
         annotations = obj["metadata"].get("annotations", {})
         annotations.pop("helm.sh/resource-policy", None)
         if not annotations:
             obj["metadata"].pop("annotations", None)
-    return kept
+        for named in (obj["metadata"], obj.get("roleRef", {})):
+            if "name" in named:
+                named["name"] = CHARTS_NAMES.get(named["name"], named["name"])
+        found[kind, namespace, obj["metadata"]["name"]] = obj
+    found.pop(("Namespace", "", SYSTEM), None)
+    return found
+
+
+def without_helms_labels(node: Any) -> Any:
+    """The same, without them in labels and in what selects by labels."""
+    if isinstance(node, dict):
+        return {k: without_helms_labels(v) for k, v in node.items() if k not in HELMS_LABELS}
+    if isinstance(node, list):
+        return [without_helms_labels(item) for item in node]
+    return node
 
 
 def overlay(directory: Path, **content: object) -> Path:
@@ -98,8 +119,8 @@ def test_with_a_list_of_namespaces_there_is_a_role_in_each_and_no_cluster_role(
     objects = programs.chart("namespaces={vision,speech}", namespace="ops")
     assert not [kind for kind, _, _ in objects if kind.startswith("ClusterRole")]
     for namespace in ("vision", "speech"):
-        binding = objects["RoleBinding", namespace, "inferencemodel-operator"]
-        assert objects["Role", namespace, "inferencemodel-operator"]["rules"]
+        binding = objects["RoleBinding", namespace, "ops:inferencemodel-operator"]
+        assert objects["Role", namespace, "ops:inferencemodel-operator"]["rules"]
         assert binding["roleRef"]["kind"] == "Role"
         assert [s["namespace"] for s in binding["subjects"]] == ["ops"]
     arguments = operator(objects, "ops")["args"]

@@ -151,15 +151,15 @@ class Installed:
             within=10,
         )
 
-    def may(self, verb: str, resource: str) -> bool:
-        """What the API server says of a right."""
+    def may(self, verb: str, resource: str, *, user: str | None = None) -> bool:
+        """What the API server says of a right of the operator, or of another user."""
         name, _, subresource = resource.partition("/")
         group = next((r["apiGroups"][0] for r in self.rules() if resource in r["resources"]), "")
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SubjectAccessReview",
             "spec": {
-                "user": self.user,
+                "user": user or self.user,
                 "resourceAttributes": {
                     "namespace": self.kubectl.namespace,
                     "verb": verb,
@@ -466,3 +466,42 @@ def test_secrets_are_out_of_reach(everywhere: Installed) -> None:
     assert not [r for r in everywhere.rules() if "secrets" in r["resources"]]
     for verb in ("get", "list", "watch"):
         assert not everywhere.may(verb, "secrets")
+
+
+@pytest.mark.parametrize(
+    ("role", "aggregated_to", "verbs"),
+    [
+        (
+            "view",
+            {"view", "edit", "admin"},
+            {
+                "inferencemodels": {"get", "list", "watch"},
+                "inferencemodels/status": {"get", "list", "watch"},
+                "inferencemodels/scale": {"get", "list", "watch"},
+            },
+        ),
+        (
+            "edit",
+            {"edit", "admin"},
+            {
+                "inferencemodels": {"create", "update", "patch", "delete", "deletecollection"},
+                "inferencemodels/status": set(),
+                "inferencemodels/scale": {"update", "patch"},
+            },
+        ),
+    ],
+)
+def test_who_may_view_or_edit_a_namespace_may_do_so_with_its_models(
+    everywhere: Installed, role: str, aggregated_to: set[str], verbs: dict[str, set[str]]
+) -> None:
+    name = f"inferencemodel-{role}"
+    labels = everywhere.kubectl.get("clusterrole", name)["metadata"]["labels"]
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    assert {label.removeprefix(prefix) for label in labels if prefix in label} == aggregated_to
+    # No controller aggregates here, so somebody gets the role itself.
+    everywhere.kubectl("create", "rolebinding", name, f"--clusterrole={name}", f"--user={role}")
+    every = {verb for found in verbs.values() for verb in found} | {"get", "list", "patch"}
+    for resource, expected in verbs.items():
+        allowed = {v for v in every if everywhere.may(v, resource, user=role)}
+        assert allowed == expected, resource
+    assert not everywhere.may("get", "secrets", user=role)

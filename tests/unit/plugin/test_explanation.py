@@ -109,7 +109,7 @@ def test_a_quarantined_version_is_told_with_its_reason() -> None:
 def test_a_resource_that_nobody_has_looked_at_points_to_the_operator() -> None:
     found = explain(model(status={"conditions": []}), [])
     assert not found.settled
-    assert "app.kubernetes.io/name=inferencemodel-operator" in found.summary
+    assert "app.kubernetes.io/part-of=inferencemodel" in found.summary
 
 
 def test_a_change_that_the_operator_has_not_seen_is_no_settled_state() -> None:
