@@ -4,7 +4,7 @@
 #
 #   deploy.sh EXPORT_DIR RESOURCE.yaml [OPTION OF model_publish...]
 #
-# It needs kubectl with its plugin, and model_publish: pip install 'inferencemodel[plugin,poller]'.
+# It needs kubectl with its plugin, and model_publish: docs/install.md, Command-line tools.
 # TIMEOUT (10m) is the most that each wait takes.
 set -euo pipefail
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tomllib
 
@@ -22,9 +23,12 @@ def test_every_step_either_uses_an_action_by_version_or_runs_a_command() -> None
 
 def test_the_workflow_installs_this_release() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (checkout,) = [step["with"] for step in STEPS if "repository" in step.get("with", {})]
+    assert checkout["ref"] == f"v{project['version']}"
     (install,) = [step["run"] for step in STEPS if "pip install" in step.get("run", "")]
-    assert f"{project['name']}[plugin,poller]=={project['version']}" in install
-    assert {"plugin", "poller"} <= set(project["optional-dependencies"])
+    for lock in re.findall(r"-r inferencemodel/(\S+)", install):
+        assert (ROOT / lock).is_file()
+    assert "./inferencemodel" in install
     assert {"model_publish", "kubectl-inferencemodel"} <= set(project["scripts"])
 
 
