@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from devcluster.client import KubectlError
+from development_model_server.metrics import Metrics as ServerMetrics
 from inferencemodel_operator.metrics import Metrics
 from model_poller.metrics import METRICS
 from tests.support import kinds
@@ -31,8 +32,10 @@ ALERTS = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["spec"]
 RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 TESTS = Path(__file__).with_name("alerts.test.yaml")
 
-ADDED_BY_SCRAPING = {"namespace", "pod", "inferencemodel", "le"}
-_METRIC = re.compile(r"\b((?:inferencemodel_operator|model_poller)_\w+)(?:\{([^}]*)\})?")
+ADDED_BY_SCRAPING = {"namespace", "job", "pod", "inferencemodel", "le"}
+_METRIC = re.compile(
+    r"((?:\binferencemodel_operator_|\bmodel_poller_|:tensorflow:)[\w:]+)(?:\{([^}]*)\})?"
+)
 _LABEL = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)")
 _GROUPING = re.compile(r"\b(?:by|on)\s*\(([^)]*)\)")
 
@@ -45,7 +48,20 @@ def exported(registry: CollectorRegistry) -> dict[str, set[str]]:
     return found
 
 
-EXPORTED = {**exported(Metrics().registry), **exported(METRICS.registry)}
+def exported_by_the_model_server() -> dict[str, set[str]]:
+    """The same of the model server, as far as something asks for it."""
+    metrics = ServerMetrics("0")
+    metrics.request_count.add("m", "OK")
+    metrics.request_latency.add(1, "m", "predict", "REST")
+    series = re.findall(r"^(:tensorflow:[\w:]+)\{(.*)\} ", metrics.page(), re.MULTILINE)
+    return {name: set(_LABEL.findall(labels)) for name, labels in series}
+
+
+EXPORTED = {
+    **exported(Metrics().registry),
+    **exported(METRICS.registry),
+    **exported_by_the_model_server(),
+}
 
 
 def board_queries() -> list[str]:
@@ -145,3 +161,13 @@ def test_panels_do_not_overlap_and_have_distinct_ids() -> None:
         taken |= place
     ids = [panel["id"] for panel in BOARD["panels"]]
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("query", [*board_queries(), *(rule["expr"] for rule in RULES)])
+def test_no_query_takes_readiness_probes_for_requests(query: str) -> None:
+    """Each is in request_count as OK, and in request_latency with an empty API."""
+    for name, labels in _METRIC.findall(query):
+        if name.endswith(":request_count") and "status" not in labels:
+            assert ':request_latency_count{API=""' in query
+        if ":request_latency" in name:
+            assert "API" in labels
