@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from model_poller.status import VersionState
+from model_poller.status import SourceReason, SourceState, SourceStatus, VersionState
 from tests.api.models import Model
 from tests.support import crd
 from tests.support.kubectl import Kubectl, condition
@@ -87,6 +87,13 @@ FOREIGN_CRDS: Final = (
     ("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects"),
 )
 """Kinds that a cluster need not have; here they are, with any content."""
+REFUSED: Final = SourceStatus(
+    uri="gs://models/m",
+    state=SourceState.FAILED,
+    reason=SourceReason.ACCESS_DENIED,
+    message="403",
+)
+"""A bucket that lets nobody in."""
 _REQUESTS = re.compile(
     r'^inferencemodel_operator_api_requests_total\{outcome="(\w+)",'
     r'resource="([^"]*)",verb="(\w+)"\} (\S+)$',
@@ -154,7 +161,8 @@ class Installed:
     def may(self, verb: str, resource: str, *, user: str | None = None) -> bool:
         """What the API server says of a right of the operator, or of another user."""
         name, _, subresource = resource.partition("/")
-        group = next((r["apiGroups"][0] for r in self.rules() if resource in r["resources"]), "")
+        groups = {r: rule["apiGroups"][0] for rule in self.rules() for r in rule["resources"]}
+        group = groups.get(name, "")
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SubjectAccessReview",
@@ -301,6 +309,19 @@ class Everything:
         pod = self.model.add_pod()
         pod.poller.tell(told({1: VersionState.AVAILABLE}))
 
+    def lose_the_bucket(self) -> None:
+        """Let the pod be refused by its bucket, and then not any more: each time an Event."""
+        self.model.pods[-1].poller.tell(told({1: VersionState.AVAILABLE}, source=REFUSED))
+        self._until_source("False")
+        self.model.pods[-1].poller.tell(told({1: VersionState.AVAILABLE}))
+        self._until_source("True")
+
+    def _until_source(self, status: str) -> None:
+        self.model.until(
+            lambda o: condition(o, "SourceReady").get("status") == status,
+            what=f"SourceReady to be {status}",
+        )
+
     def ask_for_less(self, stage: Stage) -> None:
         """Ask for none of a stage's optional children any more."""
         self.model.patch(**dict.fromkeys(stage.spec))
@@ -343,6 +364,8 @@ def go_through_everything(installed: Installed) -> set[tuple[str, str]]:
             with Everything(installed) as everything:
                 everything.serve(stage)
                 everything.until_served(stage)
+                everything.lose_the_bucket()
+                everything.lose_the_bucket()
                 everything.ask_for_less(stage)
                 everything.until_has(0)
                 everything.model.apply(**stage.spec)
@@ -398,6 +421,9 @@ def test_without_a_right_what_needs_it_is_refused_for_each_kind(
     everywhere: Installed, verb: str, stage: Stage
 ) -> None:
     resources = {r for v, r in granted(everywhere.rules()) if v == verb}
+    if verb == "patch":
+        # Without a status nothing happens that an Event would count.
+        resources -= {"events"}
     with everywhere.operator() as operator, Everything(everywhere) as everything:
         with everywhere.without(verb, resources):
             everything.serve(stage)
@@ -405,6 +431,16 @@ def test_without_a_right_what_needs_it_is_refused_for_each_kind(
         # With the right again, what was refused is done.
         operator.restart()
         everything.until_served(stage)
+
+
+def test_without_the_right_to_change_events_nobody_counts_them(everywhere: Installed) -> None:
+    with everywhere.operator() as operator, Everything(everywhere) as everything:
+        everything.serve(STAGES[0])
+        everything.until_served(STAGES[0])
+        with everywhere.without("patch", {"events"}):
+            everything.lose_the_bucket()
+            everything.lose_the_bucket()
+            until_refused(operator, {"events"})
 
 
 @pytest.mark.parametrize("stage", STAGES)
