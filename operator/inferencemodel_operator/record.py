@@ -26,7 +26,7 @@ SOURCE_KEY: Final = "source"
 LISTED: Final = 50
 """Of the quarantined versions, pods are told the newest so many."""
 
-PROOFS: Final = 10
+PROOFS: Final = bounds.VERSIONS
 TEMPLATES: Final = 10
 """So many pod templates are remembered; a rollout has two."""
 TEMPLATE: Final = "+template:"
@@ -56,7 +56,7 @@ class WorkingTemplate(msgspec.Struct, frozen=True):
     template: str
     """Its hash."""
     versions: tuple[Count, ...]
-    """With which versions, the one that came last first; at most `PROOFS` of them."""
+    """With which versions, newest first: the newest `PROOFS` of them."""
 
 
 class ActiveVersion(msgspec.Struct, frozen=True):

@@ -245,17 +245,16 @@ def _templates(
     remembered: Sequence[WorkingTemplate], pods: Sequence[PodVersions]
 ) -> tuple[WorkingTemplate, ...]:
     """The templates that work, those of live pods first: of too many, the others are forgotten."""
-    served = {known.template: known.versions for known in remembered}
+    served = {known.template: set(known.versions) for known in remembered}
     for pod in pods:
         for version in pod.report.versions if pod.report else ():
-            before = served.get(pod.template, ())
-            answered = version.proven or version.state in _SERVED
-            if answered and version.version not in before:
-                served[pod.template] = (version.version, *before)
+            if version.proven or version.state in _SERVED:
+                served.setdefault(pod.template, set()).add(version.version)
     live = {pod.template for pod in pods}
     ordered = sorted(served, key=lambda template: template not in live)
     return tuple(
-        WorkingTemplate(template, served[template][:PROOFS]) for template in ordered[:TEMPLATES]
+        WorkingTemplate(template, tuple(bounds.newest(served[template], PROOFS)))
+        for template in ordered[:TEMPLATES]
     )
 
 

@@ -238,6 +238,15 @@ def test_of_the_templates_those_of_live_pods_are_remembered() -> None:
     assert versions.decide(model(), decided, [answering(2)], active=None) == decided
 
 
+def test_more_served_versions_than_are_remembered_change_nothing_a_second_time() -> None:
+    pods = [pod(told(dict.fromkeys(range(9), R)), template=name) for name in ("t1", "t2")]
+    pods += [pod(told(dict.fromkeys(range(100), R)), template=f"many{n}") for n in range(TEMPLATES)]
+    decided = decide(*pods, target=99)
+    assert len(decided.templates) == TEMPLATES
+    assert versions.decide(model(), decided, pods, active=None) == decided
+    assert versions.decide(model(), decided, pods[::-1], active=None) == decided
+
+
 def test_a_reached_version_is_remembered_and_not_taken_back_later() -> None:
     reached = decide(answering(3), target=3, active=3)
     assert reached.active == ActiveVersion(3, "f3")
