@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import orjson
@@ -171,7 +171,7 @@ class Reconciler:
             contributions.append(
                 versions.PodVersions(report=report, template=pod.template, crashed=crashed)
             )
-        active = (model.status_object().get("model") or {}).get("activeVersion")
+        active = _active(model.status_object())
         decided = versions.decide(typed.spec.model, record, contributions, active=active)
         if decided.target != record.target:
             logger.info(
@@ -322,6 +322,9 @@ class Reconciler:
         self._cache.put(MODELS, answer)
         became = answer.get("status") or {}
         memory.taken = None if became == after else (_json(after), _json(became))
+        if _active(became) != _active(before):
+            # What is reached now is yet to be remembered in the ConfigMap.
+            self._queue.add(model.key)
         for change in events.changes(before, after):
             logger.info("%s: %s", change.reason, change.note, extra=about(model.key))
             await self._recorder.record(model, change)
@@ -369,6 +372,11 @@ def _replicas(wanted: tuple[Manifest, ...], live: Deployment | None) -> int:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _active(live: Mapping[str, Any]) -> int | None:
+    active: int | None = (live.get("model") or {}).get("activeVersion")
+    return active
 
 
 def _json(value: status.Status) -> bytes:
