@@ -263,7 +263,7 @@ def whole(pod: Replica) -> bool:
     return pod.works and not pod.victims
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_whatever_happens_it_comes_to_rest_without_a_contradiction(data: st.DataObject) -> None:
     world = Replicas(
