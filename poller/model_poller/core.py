@@ -325,7 +325,7 @@ def _publications(seen: Observed, policy: Policy) -> Iterator[Action]:
         for action in _failed_loads(seen, policy)
         if isinstance(action, Quarantine)
     }
-    given_up = {v for v in seen.disk.published if v not in failed and _is_given_up(seen, v)}
+    given_up = {v for v in seen.disk.published if v not in failed and _is_given_up(seen, policy, v)}
     for version in sorted(given_up, reverse=True):
         yield Retire(version)
     if target is None or target not in seen.disk.complete:
@@ -352,16 +352,19 @@ def _publications(seen: Observed, policy: Policy) -> Iterator[Action]:
         yield Retire(version)
 
 
-def _is_given_up(seen: Observed, version: int) -> bool:
+def _is_given_up(seen: Observed, policy: Policy, version: int) -> bool:
     """Whether a published version leaves before any other one answers.
 
     It failed elsewhere or was uploaded anew, it doesn't serve, and it may be what keeps the model
     server from serving.
     """
-    silent = seen.served is None
-    if is_withheld(seen, version):
-        return silent or not _has_served(seen, version)
-    return silent and not _has_served(seen, version) and _is_changed(seen, version)
+    silent = seen.served is None and _is_judged(seen, policy)
+    if not _has_served(seen, version):
+        return is_withheld(seen, version) or (silent and _is_changed(seen, version))
+    # It may come back, so there has to be something in its place.
+    target = goal(seen, policy)
+    replaced = target is not None and target != version and target in seen.disk.complete
+    return silent and replaced and is_withheld(seen, version)
 
 
 def _is_changed(seen: Observed, version: int) -> bool:

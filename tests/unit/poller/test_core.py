@@ -452,6 +452,17 @@ class TestWhatFailedElsewhere:
         }
         assert plan(seen(**both, **self.BAD), TOLD) == [Retire(2)]
 
+    def test_that_has_served_leaves_a_silent_server_only_for_what_is_there(self) -> None:
+        what = {
+            "disk": Disk(records(2, proven=True), {}, {}),
+            "found": {1: stored(1), 2: stored(2)},
+            "served": None,
+            "publications": {2: Publication(0.0, end_is_stale=False, served=True)},
+        }
+        assert plan(seen(**what, **self.BAD), TOLD) == [Fetch(stored(1))]
+        there = {**what, "disk": Disk(records(2, proven=True), records(1), {})}
+        assert plan(seen(**there, **self.BAD), TOLD) == [Retire(2), Publish(1)]
+
     def test_is_told_as_that_and_not_as_a_failure_of_this_pod(self) -> None:
         what = seen(found={1: stored(1), 2: stored(2)}, **self.BAD)
         told = report.build(
@@ -567,3 +578,14 @@ def test_an_upload_over_a_version_that_keeps_the_server_down_takes_its_place() -
     assert plan(seen(**crashing, served=None), TOLD) == [Retire(2)]
     answering = (served(2, "LOADING"), served(1))
     assert plan(seen(**crashing, served=answering), TOLD) == []
+
+
+def test_an_upload_over_a_version_is_not_taken_beside_a_server_that_was_never_asked() -> None:
+    what = seen(
+        disk=Disk(records(2), {}, {}),
+        found={2: stored(2, "new")},
+        publications={2: Publication(99.0, end_is_stale=False)},
+        served=None,
+        server_was_seen=False,
+    )
+    assert plan(what, ALONE) == []
