@@ -113,6 +113,18 @@ def test_every_alert_is_tested_and_says_what_to_do_there_and_in_the_docs() -> No
         assert f"| `{rule['alert']}` | " in docs
 
 
+def test_the_docs_name_every_metric_that_is_exported_and_no_other() -> None:
+    docs = (ROOT / "docs" / "metrics.md").read_text()
+    own = {
+        metric.name + ("_total" if metric.type == "counter" else "")
+        for registry in (Metrics().registry, METRICS.registry)
+        for metric in registry.collect()
+        if _METRIC.fullmatch(metric.name)
+    }
+    assert own
+    assert set(re.findall(r"\| `((?:inferencemodel_operator|model_poller)_\w+)", docs)) == own
+
+
 def test_monitors_select_ports_that_are_there(programs: Programs) -> None:
     service, pods = yaml.safe_load_all((MONITORING / "monitors.yaml").read_text())
     objects = programs.kustomize(MANIFESTS / "base")
