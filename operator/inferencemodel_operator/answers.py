@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from inferencemodel_operator import refusals
+from inferencemodel_operator import bounds, refusals
 from inferencemodel_operator.errors import (
     ApiUnavailableError,
     ConflictError,
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LONGEST_RETRY_AFTER: Final = 60.0
-MESSAGE_LIMIT: Final = 1000
-"""Characters of a message that are handed on: a webhook may answer with any number of them."""
+MESSAGE_LIMIT: Final = 600
+"""Bytes of a message that are handed on, so that what to do about it is told as well."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,10 +48,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return self.name.partition("/")[0]
 
     @property
-    def delete_command(self) -> str:
-        """What deletes the object."""
+    def way_out(self) -> str:
+        """What to do about an object that can't be changed to what is wanted."""
         namespace, _, name = self.name.rpartition("/")
-        return f"kubectl --namespace={namespace} delete {self.kind.lower()} {name}"
+        return (
+            "delete it, and the operator creates it as it is wanted now: "
+            f"`kubectl --namespace={namespace} delete {self.kind.lower()} {name}`"
+        )
 
 
 class Cause(msgspec.Struct, frozen=True):
@@ -86,7 +89,7 @@ def status(code: int, answer: bytes) -> Status:
         found = msgspec.json.decode(answer, type=Status)
     except (msgspec.DecodeError, UnicodeDecodeError):
         found = Status(message=answer[:MESSAGE_LIMIT].decode(errors="replace"))
-    message = refusals.brief(found.message, MESSAGE_LIMIT)
+    message = bounds.text(found.message, MESSAGE_LIMIT)
     return msgspec.structs.replace(found, code=code, message=message)
 
 
@@ -162,15 +165,18 @@ def _refused(target: Target, found: Status) -> OperatorError:
         return NoRightError(f"{target}: {found.message}; {fix or 'trying again'}")
     if target.subresource == "status":
         return StatusRefusedError(target.name, found.message, fix)
-    return RefusedError(target.kind, target.name, found.message, fix or _correction(target, found))
+    return RefusedError(
+        target.kind,
+        target.name,
+        found.message,
+        fix or _correction(target, found),
+        invalid=fix is None and found.code != HTTPStatus.FORBIDDEN,
+    )
 
 
 def _correction(target: Target, found: Status) -> str:
-    immutable = any("field is immutable" in cause.message for cause in found.causes)
-    if immutable:
-        return (
-            f"delete it, and the operator creates it as it is wanted now: `{target.delete_command}`"
-        )
+    if any("field is immutable" in cause.message for cause in found.causes):
+        return target.way_out
     return "correct the field of the InferenceModel that this comes from"
 
 

@@ -11,28 +11,34 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from inferencemodel_operator import names
+from inferencemodel_operator import drift, names, ownership
 from inferencemodel_operator.cluster import CHILDREN
 from inferencemodel_operator.errors import (
     ConflictError,
+    ContestedError,
     NameConflictError,
     NotOfferedError,
     PermanentError,
     RefusedError,
-    TransientError,
 )
 from inferencemodel_operator.observe import objects
 from inferencemodel_operator.values import same_amount
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from inferencemodel_operator.cache import Cache
     from inferencemodel_operator.children.manifest import Manifest
     from inferencemodel_operator.cluster import Cluster, Object, Resource
+    from inferencemodel_operator.drift import Extra, Foreign
     from inferencemodel_operator.observe.objects import Child, Key, Model
     from inferencemodel_operator.observe.offers import Offers
 
 RECHECK_SECONDS: Final = 60.0
 """How soon something that only a person can change is looked at again."""
+REPAIRS: Final = 5
+REPAIR_SECONDS: Final = 60.0
+"""How often in a row a child is changed back at once, and how soon once more after that."""
 
 _SHARED_LISTS: Final = frozenset(
     {
@@ -82,10 +88,27 @@ class _Held(msgspec.Struct, frozen=True):
     until: float
 
 
+class _Repairs(msgspec.Struct):
+    """How often a child may still be changed back: others may want it otherwise, and as firmly."""
+
+    left: float = REPAIRS
+    since: float = 0.0
+
+    def spend(self, now: float) -> bool:
+        """Whether there was one left."""
+        self.left = min(REPAIRS, self.left + (now - self.since) / REPAIR_SECONDS)
+        self.since = now
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+
 class _Memory(msgspec.Struct):
     """What spares requests and comparisons for one InferenceModel, by kind and name of a child."""
 
     held: dict[tuple[str, str], _Held] = {}
+    repairs: dict[tuple[str, str], _Repairs] = {}
     settled: dict[tuple[str, str], tuple[str, bytes]] = {}
     """The hash of what was wanted, and the content that was found to be it."""
 
@@ -107,6 +130,7 @@ class Applier:
 
         Raises:
             NameConflictError: an object of that name belongs to somebody else.
+            ContestedError: somebody else changes it back each time.
             NotOfferedError: the API server doesn't know the kind.
             RefusedError: the API server refuses the child as it is.
             TransientError: it may work later.
@@ -120,13 +144,13 @@ class Applier:
             )
         memory = self._memories.setdefault(owner.key, _Memory())
         child = (resource.kind, name)
-        wanted_hash = wanted["metadata"]["annotations"][names.DESIRED_HASH_ANNOTATION]
+        wanted_hash = _hash(wanted)
         held = memory.held.get(child)
         about = (owner.generation, wanted_hash, self._content(resource, namespace, name))
         if held is not None and held.about == about and time.monotonic() < held.until:
             raise held.problem
         try:
-            answer = await self._write(owner, resource, wanted, memory.settled.get(child))
+            answer = await self._write(owner, resource, wanted, memory)
         except (NameConflictError, RefusedError) as problem:
             # A change of what is watched is told; of anything else, only asking again tells.
             if isinstance(problem, RefusedError) or about[2] is None:
@@ -149,32 +173,84 @@ class Applier:
         return live.content if live is not None else None
 
     async def _write(
-        self,
-        owner: Model,
-        resource: Resource,
-        wanted: Manifest,
-        settled: tuple[str, bytes] | None,
+        self, owner: Model, resource: Resource, wanted: Manifest, memory: _Memory
     ) -> Object | None:
         """The child as the API server made it; None when it was as wanted already."""
         namespace, name = owner.key[0], wanted["metadata"]["name"]
+        wanted_hash = _hash(wanted)
         live = self._cache.child(resource.kind, namespace, name)
+        found: Object | None = None
         if live is None:
             try:
                 return await self._cluster.apply(resource, wanted, uid=None)
             except ConflictError:
-                found = await self._cluster.get(resource, namespace, name)
-                if found is None:
-                    raise
-                live = objects.child(resource.kind, found)
-        _check_owner(owner, live)
-        if _is_settled(live, wanted, settled):
+                live, found = await self._look(resource, namespace, name)
+        ownership.check(owner, live, wanted_hash)
+        child = (resource.kind, name)
+        if memory.settled.get(child) == (wanted_hash, live.content):
             return None
+        if found is None and not live.is_whole:
+            live, found = await self._look(resource, namespace, name)
+        content = found or live.content_object()
+        others = objects.foreign(found) if found else live.foreign
+        extras = drift.extras(others, content, wanted)
+        if _hash(content) == wanted_hash:
+            if covers(content, wanted) and not extras and not drift.taken(others, wanted):
+                return None
+            if not memory.repairs.setdefault(child, _Repairs()).spend(time.monotonic()):
+                raise _contested(live, others, extras)
         deployment = live.deployment
         if deployment and deployment.holds_replicas and "replicas" not in wanted["spec"]:
             await self._cluster.hold_replicas(
                 resource, namespace, name, uid=live.uid, replicas=deployment.replicas
             )
-        return await self._cluster.apply(resource, wanted, uid=live.uid)
+        return await self._bring(resource, live, content, extras, wanted)
+
+    async def _look(self, resource: Resource, namespace: str, name: str) -> tuple[Child, Object]:
+        """What the API server has of a child of which the cache has nothing, or not all."""
+        found = await self._cluster.get(resource, namespace, name)
+        if found is None:
+            raise ConflictError(f"{resource.kind} {namespace}/{name} is gone; looking again")
+        return objects.child(resource.kind, found), found
+
+    async def _bring(
+        self,
+        resource: Resource,
+        live: Child,
+        content: Object,
+        extras: Sequence[Extra],
+        wanted: Manifest,
+    ) -> Object:
+        """Apply; before that, take back what others have set and an apply would leave."""
+        try:
+            if extras:
+                trimmed = drift.trimmed(content, extras)
+                await self._rewrite(resource, live, content, trimmed, wanted)
+            return await self._cluster.apply(resource, wanted, uid=live.uid)
+        except RefusedError as refusal:
+            if not refusal.invalid:
+                raise
+        # Together with what is there it makes no valid object, and whose that is isn't known: its
+        # field managers were wiped, say. Nothing stays but what others may set.
+        try:
+            theirs = drift.theirs(content, wanted)
+            await self._rewrite(resource, live, content, theirs, wanted)
+            return await self._cluster.apply(resource, wanted, uid=live.uid)
+        except RefusedError as refusal:
+            if not refusal.invalid or _hash(content) != _hash(wanted):
+                raise
+            # It was right before somebody edited the child.
+            raise refusal.with_fix(resource.target("", live.namespace, live.name).way_out) from None
+
+    async def _rewrite(
+        self, resource: Resource, live: Child, content: Object, base: Object, wanted: Manifest
+    ) -> None:
+        changes = drift.changes(content, drift.merged(base, drift.fields(wanted)))
+        if changes:
+            answer = await self._cluster.rewrite(
+                resource, live.namespace, live.name, version=live.resource_version, content=changes
+            )
+            self._cache.put(resource, answer)
 
     async def remove(self, owner: Model, child: Child) -> bool:
         """Delete a child that is no longer wanted; only when it is the owner's own."""
@@ -189,25 +265,15 @@ class Applier:
         self._memories.pop(key, None)
 
 
-def _is_settled(live: Child, wanted: Manifest, settled: tuple[str, bytes] | None) -> bool:
-    wanted_hash = wanted["metadata"]["annotations"][names.DESIRED_HASH_ANNOTATION]
-    if settled == (wanted_hash, live.content):
-        return True
-    content = live.content_object()
+def _hash(content: Object) -> str:
     annotations = content["metadata"].get("annotations") or {}
-    return annotations.get(names.DESIRED_HASH_ANNOTATION) == wanted_hash and covers(content, wanted)
+    found: str = annotations.get(names.DESIRED_HASH_ANNOTATION, "")
+    return found
 
 
-def _check_owner(owner: Model, live: Child) -> None:
-    whole_name = f"{live.namespace}/{live.name}"
-    if live.owner_uid != owner.uid:
-        if live.owner_uid is not None and live.key == owner.key:
-            raise TransientError(
-                f"{live.kind} {whole_name} belongs to an InferenceModel of this name that was "
-                "deleted; waiting for the garbage collector to remove it"
-            )
-        raise NameConflictError(live.kind, whole_name)
-    if live.terminating:
-        raise TransientError(
-            f"{live.kind} {whole_name} is being deleted; it is created anew when it is gone"
-        )
+def _contested(live: Child, others: Sequence[Foreign], extras: Sequence[Extra]) -> ContestedError:
+    managers = sorted({extra.manager for extra in extras} or {other.manager for other in others})
+    rivals = ", ".join(managers) or "somebody else"
+    if extras:
+        rivals += f" ({', '.join(drift.text(extra.path) for extra in extras[:5])})"
+    return ContestedError(live.kind, f"{live.namespace}/{live.name}", rivals, REPAIR_SECONDS)

@@ -18,7 +18,7 @@ from inferencemodel_operator.errors import ApiUnavailableError, NotFoundError, N
 from inferencemodel_operator.rights import Rights
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 
     from aiohttp.client_middlewares import ClientMiddlewareType
 
@@ -284,6 +284,35 @@ class Cluster:
             content_type="application/apply-patch+yaml",
         )
 
+    async def rewrite(
+        self, resource: Resource, namespace: str, name: str, *, version: int, content: Object
+    ) -> Object:
+        """Replace whole top-level fields of an object, other than its metadata.
+
+        Args:
+            resource: the object's kind.
+            namespace: of the object.
+            name: of the object.
+            version: the resourceVersion that the content was made from.
+            content: the fields; None takes one away.
+
+        Raises:
+            ConflictError: the object was changed since, or is another one.
+        """
+        body = [{"op": "replace", "path": "/metadata/resourceVersion", "value": str(version)}]
+        for field, value in content.items():
+            gone = value is None
+            change = {"op": "remove"} if gone else {"op": "add", "value": value}
+            body.append({**change, "path": f"/{field}"})
+        return await self._json(
+            "PATCH",
+            resource.path(namespace, name),
+            resource.target("rewrite", namespace, name),
+            query={"fieldManager": names.FIELD_MANAGER},
+            body=body,
+            content_type="application/json-patch+json",
+        )
+
     async def hold_replicas(
         self, resource: Resource, namespace: str, name: str, *, uid: str, replicas: int
     ) -> Object:
@@ -399,7 +428,7 @@ class Cluster:
         target: Target,
         *,
         query: Mapping[str, str] | None = None,
-        body: Object | None = None,
+        body: Object | Sequence[Object] | None = None,
         content_type: str = "application/json",
         largest: int = LARGEST_OBJECT,
     ) -> Object:

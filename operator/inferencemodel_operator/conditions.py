@@ -98,6 +98,7 @@ class Reason(StrEnum):
     ADDRESS_CONFLICT = "AddressConflict"
     KIND_MISSING = "KindMissing"
     REFUSED = "Refused"
+    CONTESTED = "Contested"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
 
     # Any condition

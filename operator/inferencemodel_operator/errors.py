@@ -2,10 +2,12 @@
 
 OperatorError
 ├── PermanentError              somebody has to change something: told once, as condition Stalled
+│   ├── ContestedError          somebody else changes a child again and again
 │   ├── InvalidModelError       the InferenceModel can't be understood
 │   ├── InvalidRecordError      the versions ConfigMap can't be understood
 │   ├── AddressConflictError    requests for a host and path go to another InferenceModel
 │   ├── NameConflictError       an object of a child's name belongs to somebody else
+│   ├── NameConflictsError      all such objects of one InferenceModel
 │   ├── LostLeadershipError     another replica of the operator leads
 │   ├── NoRightError            the operator's account may not do what it has to
 │   ├── NotOfferedError         the API server doesn't know a child's kind
@@ -25,6 +27,8 @@ Every message names the object, what is wrong with it, and what to do.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 
 class OperatorError(Exception):
@@ -64,16 +68,44 @@ class InvalidRecordError(PermanentError):
         )
 
 
+@dataclass(frozen=True)
+class Claim:
+    """The InferenceModel that would own an object."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
 class NameConflictError(PermanentError):
     """An object that has a child's name and belongs to somebody else; it is left untouched."""
 
-    def __init__(self, kind: str, name: str) -> None:
+    def __init__(self, kind: str, name: str, *, claim: Claim | None = None) -> None:
         super().__init__(
             f"{kind} {name} exists and does not belong to this InferenceModel; "
             f"delete or rename the {kind}, or create the InferenceModel under another name"
         )
         self.kind = kind
         self.name = name
+        """NAMESPACE/NAME."""
+        self.claim = claim
+        """Who may have it handed over: it was a child of an InferenceModel of this name that is
+        gone. None where it never was."""
+
+
+class NameConflictsError(PermanentError):
+    """All name conflicts of one InferenceModel, with what to do about each."""
+
+
+class ContestedError(PermanentError):
+    """Somebody undoes each time what the operator does to a child."""
+
+    def __init__(self, kind: str, name: str, rivals: str, seconds: float) -> None:
+        super().__init__(
+            f"{kind} {name} is changed again and again by {rivals}, and changed back only every "
+            f"{seconds:.0f} s; have it leave the {kind} alone, or ask for the same in the "
+            "InferenceModel"
+        )
 
 
 class AddressConflictError(PermanentError):
@@ -91,11 +123,21 @@ class AddressConflictError(PermanentError):
 class RefusedError(PermanentError):
     """The API server refused a child for what it is, not for when it came."""
 
-    def __init__(self, kind: str, name: str, problem: str, fix: str) -> None:
+    def __init__(
+        self, kind: str, name: str, problem: str, fix: str, *, invalid: bool = False
+    ) -> None:
         super().__init__(f"{kind} {name} was refused by the API server: {problem}; {fix}")
         self.kind = kind
         self.name = name
         """NAMESPACE/NAME."""
+        self.problem = problem
+        """The API server's words."""
+        self.invalid = invalid
+        """For its content, together with what is there: not for who asked, when, or how often."""
+
+    def with_fix(self, fix: str) -> RefusedError:
+        """The same refusal, where something else mends it."""
+        return RefusedError(self.kind, self.name, self.problem, fix, invalid=self.invalid)
 
 
 class StatusRefusedError(PermanentError):

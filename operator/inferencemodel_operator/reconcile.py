@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import orjson
 
-from inferencemodel_operator import addresses, assignment, events, names, status, versions
+from inferencemodel_operator import (
+    addresses,
+    assignment,
+    events,
+    names,
+    ownership,
+    status,
+    versions,
+)
 from inferencemodel_operator.apply import RECHECK_SECONDS
 from inferencemodel_operator.assignments import AssignmentWatch
 from inferencemodel_operator.children import children
@@ -217,7 +225,7 @@ class Reconciler:
                 problems.append(outcome)
             elif isinstance(outcome, BaseException):
                 raise outcome
-        return done, problems
+        return done, ownership.merge(problems)
 
     async def _assign(
         self, pod: Pod, wanted: Mapping[str, str], assignments: AssignmentWatch

@@ -89,9 +89,3 @@ def fix(message: str) -> str | None:
 def passes(message: str) -> bool:
     """Whether the refusal heals by waiting, though its code says otherwise."""
     return _PASSING.match(reason(message)) is not None
-
-
-def brief(text: str, limit: int) -> str:
-    """A text of others on one line, with at most ``limit`` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from inferencemodel_operator import names, refusals, versions
+from inferencemodel_operator import bounds, names, refusals, versions
 from inferencemodel_operator.answers import MESSAGE_LIMIT
 from inferencemodel_operator.conditions import Reason, reason_of
 from inferencemodel_operator.errors import (
     AddressConflictError,
+    ContestedError,
     InvalidModelError,
     InvalidRecordError,
     NameConflictError,
+    NameConflictsError,
     NotOfferedError,
     PermanentError,
     TransientError,
@@ -67,7 +69,7 @@ def _not_ready(seen: Observed) -> tuple[Reason, str]:
     refused = seen.deployment.condition("ReplicaFailure") if seen.deployment else None
     if refused is not None and refused.status == "True":
         # The message starts with the name of a pod that never was: another one at each attempt.
-        refusal = refusals.brief(refusals.reason(refused.message), MESSAGE_LIMIT)
+        refusal = bounds.text(refusals.reason(refused.message), MESSAGE_LIMIT)
         fix = refusals.fix(refused.message) or "change what is named here"
         return Reason.PODS_REFUSED, f"the API server refuses the pods: {refusal}; {fix}"
     troubled = next((pod for pod in seen.pods if pod.trouble is not None), None)
@@ -302,7 +304,7 @@ def _stall_reason(problem: PermanentError) -> Reason:
     match problem:
         case AddressConflictError():
             return Reason.ADDRESS_CONFLICT
-        case NameConflictError():
+        case NameConflictError() | NameConflictsError():
             return Reason.NAME_CONFLICT
         case InvalidModelError():
             return Reason.INVALID_SPEC
@@ -310,6 +312,8 @@ def _stall_reason(problem: PermanentError) -> Reason:
             return Reason.INVALID_RECORD
         case NotOfferedError():
             return Reason.KIND_MISSING
+        case ContestedError():
+            return Reason.CONTESTED
         case _:
             return Reason.REFUSED
 

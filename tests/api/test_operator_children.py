@@ -6,6 +6,8 @@ No controllers run there: no pod starts, and nothing is garbage-collected.
 from __future__ import annotations
 
 import json
+import shlex
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -230,19 +232,189 @@ def test_an_object_of_the_same_name_that_is_somebody_elses_is_never_touched(
         model.kubectl("delete", "configmap", f"{model.name}-versions")
 
 
-def test_a_child_that_the_api_server_refuses_is_told_with_its_words(here: World) -> None:
-    with here.model() as model:
-        term = {"matchExpressions": [{"key": "zone", "operator": "In"}]}
-        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
-        model.apply(template={"affinity": {"nodeAffinity": required}})
+def test_orphans_are_told_all_at_once_and_handed_over_by_the_command_that_is_told(
+    here: World,
+) -> None:
+    with here.model(ingress={"host": "orphans.example.com"}) as model:
+        model.until_children(*ALL, "ingress")
+        uids = {child: _uid(model.kubectl, child) for child in model.children()}
+        here.operator.stop()
+        # What the garbage collector does for --cascade=orphan, which does not run here.
+        model.kubectl("delete", "inferencemodel", model.name)
+        for child in model.children():
+            model.kubectl("patch", child, "--type=json", "--patch", DISOWN)
+        model.apply(ingress={"host": "orphans.example.com"})
+        here.operator.start()
 
+        told = model.until(
+            lambda o: condition(o, "Stalled")["reason"] == "NameConflict", what="NameConflict"
+        )
+        message = condition(told, "Stalled")["message"]
+        for name in ("Deployment {}", "Service {}", "Service {}-headless", "Ingress {}"):
+            assert name.format(f"{here.namespace}/{model.name}") in message
+        program, *arguments = shlex.split(message.split("`")[1])
+        assert program == "kubectl"
+        model.kubectl(*arguments)
+
+        model.until(lambda o: condition(o, "Stalled")["status"] == "False", what="not stalled")
+        assert {child: _uid(model.kubectl, child) for child in model.children()} == uids
+        owner = model.child("deployment")["metadata"]["ownerReferences"][0]
+        assert owner["uid"] == model.get()["metadata"]["uid"]
+
+
+DISOWN = json.dumps([{"op": "remove", "path": "/metadata/ownerReferences"}])
+
+
+def _uid(kubectl: Kubectl, child: str) -> str:
+    return kubectl("get", child, "-o", "jsonpath={.metadata.uid}")
+
+
+def test_a_port_that_somebody_edits_is_edited_back_and_no_other_one_stays(here: World) -> None:
+    with here.model() as model:
+        model.apply()
+        model.until_children(*ALL)
+        ports = model.child("service")["spec"]["ports"]
+        edit = [{"op": "replace", "path": "/spec/ports/0/port", "value": 80}]
+        model.kubectl("patch", "service", model.name, "--type=json", "--patch", json.dumps(edit))
+
+        model.until_child("service", lambda o: o["spec"]["ports"] == ports, what="its ports")
+        here.operator.until_quiet()
+        assert condition(model.get(), "Stalled")["status"] == "False"
+
+
+def test_a_webhook_that_is_dead_is_told_with_the_child_and_its_error(here: World) -> None:
+    with here.model() as model, _dead_webhook(here):
+        model.apply()
+        told = model.until(
+            lambda o: "webhook" in condition(o, "Reconciling")["message"], what="the webhook"
+        )
+        message = condition(told, "Reconciling")["message"]
+        assert condition(told, "Reconciling")["reason"] == "Applying"
+        assert f"ConfigMap {here.namespace}/{model.name}-versions" in message
+        assert "dead.example.com" in message
+        assert "bring back the webhook named here" in message
+
+        here.kubectl("delete", "validatingwebhookconfiguration", "dead")
+        model.until_children(*ALL)
+        model.until(
+            lambda o: condition(o, "Reconciling")["reason"] != "Applying", what="all applied"
+        )
+
+
+@contextmanager
+def _dead_webhook(here: World) -> Iterator[None]:
+    here.kubectl.apply(
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": "dead"},
+            "webhooks": [
+                {
+                    "name": "dead.example.com",
+                    "clientConfig": {"url": "https://127.0.0.1:9/"},
+                    "rules": [
+                        {
+                            "apiGroups": [""],
+                            "apiVersions": ["*"],
+                            "operations": ["*"],
+                            "resources": ["configmaps"],
+                        }
+                    ],
+                    "namespaceSelector": {
+                        "matchLabels": {"kubernetes.io/metadata.name": here.namespace}
+                    },
+                    "sideEffects": "None",
+                    "admissionReviewVersions": ["v1"],
+                    "timeoutSeconds": 1,
+                }
+            ],
+        }
+    )
+    try:
+        probe = ("create", "configmap", "probe", "--dry-run=server")
+        eventually(
+            lambda: _fails(here.kubectl, "failed calling webhook", *probe),
+            what="the webhook to be asked",
+            within=30,
+        )
+        yield
+    finally:
+        here.kubectl("delete", "validatingwebhookconfiguration", "dead", "--ignore-not-found")
+
+
+def _fails(kubectl: Kubectl, why: str, *arguments: str) -> bool:
+    try:
+        kubectl(*arguments)
+    except KubectlError as error:
+        return why in str(error)
+    return False
+
+
+def test_a_child_that_a_policy_refuses_is_told_with_its_words(here: World) -> None:
+    with here.model() as model, _no_deployments(here):
+        model.apply()
         told = model.until(
             lambda o: condition(o, "Stalled")["reason"] == "Refused", what="Refused", within=20
         )
+        message = condition(told, "Stalled")["message"]
+        assert f"Deployment {here.namespace}/{model.name} was refused" in message
+        assert "ask the platform team" in message
+        assert "satisfy the admission policy named here" in message
+        model.until_children("configmap", "service", "service")
 
-        assert "matchExpressions[0].values" in condition(told, "Stalled")["message"]
-        model.apply()
+        here.kubectl("delete", "validatingadmissionpolicybinding", "no-deployments")
+        eventually(
+            lambda: here.kubectl(*_DEPLOYMENT), what="Deployments to be taken again", within=30
+        )
+        # Nothing tells of it: a change of the resource is looked at before the next minute.
+        model.apply(replicas=2)
         model.until(lambda o: condition(o, "Stalled")["status"] == "False", what="not stalled")
+        model.until_children(*ALL)
+
+
+_DEPLOYMENT = ("create", "deployment", "probe", "--image=any", "--dry-run=server")
+
+
+@contextmanager
+def _no_deployments(here: World) -> Iterator[None]:
+    group = "admissionregistration.k8s.io/v1"
+    name = {"metadata": {"name": "no-deployments"}}
+    rule = {
+        "apiGroups": ["apps"],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE", "UPDATE"],
+        "resources": ["deployments"],
+    }
+    only_here = {"matchLabels": {"kubernetes.io/metadata.name": here.namespace}}
+    here.kubectl.apply(
+        {
+            "apiVersion": group,
+            "kind": "ValidatingAdmissionPolicy",
+            **name,
+            "spec": {
+                "matchConstraints": {"resourceRules": [rule], "namespaceSelector": only_here},
+                "validations": [{"expression": "false", "message": "ask the platform team"}],
+            },
+        }
+    )
+    here.kubectl.apply(
+        {
+            "apiVersion": group,
+            "kind": "ValidatingAdmissionPolicyBinding",
+            **name,
+            "spec": {"policyName": "no-deployments", "validationActions": ["Deny"]},
+        }
+    )
+    try:
+        eventually(
+            lambda: _fails(here.kubectl, "ask the platform team", *_DEPLOYMENT),
+            what="the policy to be enforced",
+            within=30,
+        )
+        yield
+    finally:
+        for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
+            here.kubectl("delete", kind, "no-deployments", "--ignore-not-found")
 
 
 def test_an_immutable_field_that_differs_is_told_with_the_way_out(here: World) -> None:

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import orjson
 
-from inferencemodel_operator import bounds, names, spec
+from inferencemodel_operator import bounds, drift, names, spec
 from inferencemodel_operator.cluster import DEPLOYMENTS
 from inferencemodel_operator.errors import InvalidModelError
 from inferencemodel_operator.observe import troubles, wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from inferencemodel_operator.drift import Foreign
 
 Key = tuple[str, str]
 """Namespace and name of an InferenceModel."""
@@ -67,6 +69,19 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     """About the trouble: stable while the trouble lasts, with what to do."""
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """What tells whose an object is that names no InferenceModel as its controller."""
+
+    controlled: bool
+    """It has another controller."""
+    owners: tuple[str, ...]
+    """The uids of the first few owners."""
+    desired_hash: str
+    """Of what the operator last applied to it; empty where it never did."""
+    managed: bool
+    """It has the operator's label."""
+
+
 class Child(msgspec.Struct, frozen=True, kw_only=True):
     """One object that carries the operator's label."""
 
@@ -84,6 +99,10 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
     """The object's JSON without status and field managers, as compact as it gets. Of one that no
     InferenceModel asks for nothing but its identity is known, and of one that is too large to be
     the operator's own doing no more than a digest: what it says is not worth the memory."""
+    foreign: tuple[Foreign, ...]
+    """Which fields others have set, where the content is known."""
+    origin: Origin | None
+    """Of an object whose controller is no InferenceModel."""
     deployment: Deployment | None
     """Of a Deployment alone."""
     created: str = ""
@@ -93,6 +112,11 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
         """The content, decoded."""
         decoded: dict[str, Any] = orjson.loads(self.content)
         return decoded
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its content is known."""
+        return _is_whole(self.content)
 
     @property
     def is_too_large(self) -> bool:
@@ -153,6 +177,7 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
     owner = next((o for o in meta.owner_references if o.controller and o.kind == names.KIND), None)
     name = owner.name if owner else meta.labels.get(names.MODEL_LABEL)
     expected = owner is not None and meta.name in names.children(owner.name)
+    content = _content(obj) if expected else _NO_CONTENT
     return Child(
         key=(meta.namespace, name) if name else None,
         kind=kind,
@@ -163,9 +188,30 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
         generation=meta.generation,
         terminating=meta.deletion_timestamp is not None,
         owner_uid=owner.uid if owner else None,
-        content=_content(obj) if expected else _NO_CONTENT,
+        content=content,
+        foreign=drift.foreign(meta.managed_fields) if _is_whole(content) else (),
+        origin=_origin(meta) if owner is None else None,
         deployment=deployment if expected else None,
         created=meta.creation_timestamp,
+    )
+
+
+def foreign(obj: Mapping[str, Any]) -> tuple[Foreign, ...]:
+    """Which fields others have set of an object, however many they are."""
+    return drift.foreign(msgspec.convert(obj["metadata"], wire.Meta).managed_fields)
+
+
+def _is_whole(content: bytes) -> bool:
+    return content != _NO_CONTENT and not content.startswith(_DIGEST)
+
+
+def _origin(meta: wire.Meta) -> Origin:
+    labels = meta.labels
+    return Origin(
+        controlled=any(reference.controller for reference in meta.owner_references),
+        owners=tuple(reference.uid[: bounds.NAME] for reference in meta.owner_references[:4]),
+        desired_hash=meta.annotations.get(names.DESIRED_HASH_ANNOTATION, "")[: bounds.NAME],
+        managed=labels.get(names.MANAGED_BY_LABEL) == names.FIELD_MANAGER,
     )
 
 

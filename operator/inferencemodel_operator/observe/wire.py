@@ -28,6 +28,7 @@ class FieldManager(_Wire, frozen=True):
 
     manager: str = ""
     operation: str = ""
+    subresource: str = ""
     fields_v1: dict[str, Any] = msgspec.field(default={}, name="fieldsV1")
 
 

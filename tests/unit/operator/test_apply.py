@@ -14,6 +14,7 @@ from inferencemodel_operator.children import children
 from inferencemodel_operator.cluster import CHILDREN, HTTP_ROUTES, Cluster, Resource
 from inferencemodel_operator.errors import (
     ConflictError,
+    ContestedError,
     NameConflictError,
     NotOfferedError,
     RefusedError,
@@ -48,6 +49,7 @@ class Server(Cluster):
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.requests: list[str] = []
         self.refuse = refuse
+        self.refusal = RefusedError("Service", "vision/m", "no", "change it")
         self.offered: set[Resource] = set()
         self.mutate: Any = lambda obj: obj
         self.version = 100
@@ -64,12 +66,27 @@ class Server(Cluster):
         if uid is None and (resource.kind, name) in self.objects:
             raise ConflictError("there is one")
         if self.refuse:
-            raise RefusedError(resource.kind, name, "no", "change it")
+            raise self.refusal
         self.version += 1
         made = self.mutate(copy.deepcopy(wanted))
         made["metadata"] |= {"uid": uid or f"uid-{name}", "resourceVersion": str(self.version)}
         self.objects[resource.kind, name] = made
         return made
+
+    async def rewrite(
+        self, resource: Resource, namespace: str, name: str, *, version: int, content: Any
+    ) -> Any:
+        self.requests.append(f"rewrite {' '.join(content)}")
+        if self.refuse:
+            raise self.refusal
+        found = copy.deepcopy(self.objects[resource.kind, name])
+        if str(version) != found["metadata"]["resourceVersion"]:
+            raise ConflictError("changed since")
+        self.version += 1
+        found |= {field: value for field, value in content.items() if value is not None}
+        found["metadata"] |= {"resourceVersion": str(self.version), "managedFields": []}
+        self.objects[resource.kind, name] = found
+        return found
 
     async def offers(self, resource: Resource) -> bool:
         return resource in self.offered
@@ -156,7 +173,7 @@ async def test_what_the_api_server_makes_of_a_wish_is_not_fought(cache: Cache) -
     assert server.requests.count("apply Service") == 1
 
 
-async def test_a_child_that_somebody_made_too_large_to_remember_is_applied_once(
+async def test_a_child_that_somebody_made_too_large_to_remember_is_read_once(
     cache: Cache,
 ) -> None:
     server = Server()
@@ -165,16 +182,17 @@ async def test_a_child_that_somebody_made_too_large_to_remember_is_applied_once(
     grown["metadata"]["resourceVersion"] = "8"
     cache.put(CHILDREN["Service"], grown)
 
-    def merge(obj: dict[str, Any]) -> dict[str, Any]:
-        obj["metadata"]["annotations"]["other"] = "x" * 300_000
-        return obj
-
-    server.mutate = merge
     applier = Applier(server, cache, Offers(server))
 
+    for _ in range(3):
+        assert not await applier.ensure(MODEL, service())
+    assert server.requests == ["get Service"]
+
+    grown["spec"]["sessionAffinity"] = "ClientIP"
+    grown["metadata"] |= {"resourceVersion": "9", "managedFields": by_hand(sessionAffinity=1)}
+    cache.put(CHILDREN["Service"], grown)
     assert await applier.ensure(MODEL, service())
-    assert not await applier.ensure(MODEL, service())
-    assert server.requests == ["apply Service"]
+    assert server.requests[1:] == ["get Service", "rewrite spec", "apply Service"]
 
 
 async def test_what_somebody_changes_during_a_write_is_not_taken_for_its_outcome(
@@ -211,15 +229,6 @@ async def test_what_somebody_changes_during_a_write_is_not_taken_for_its_outcome
                 "controller": True,
             }
         ],
-        [
-            {
-                "apiVersion": names.API_VERSION,
-                "kind": names.KIND,
-                "name": "m",
-                "uid": "owner-1",
-                "controller": False,
-            }
-        ],
     ],
 )
 @pytest.mark.parametrize("watched", [True, False])
@@ -228,7 +237,8 @@ async def test_what_is_somebody_elses_is_told_and_not_touched(
 ) -> None:
     server = Server()
     seen = cache if watched else Cache()
-    theirs = copy.deepcopy(live(server, seen, service(), ownerReferences=owners))
+    made = live(server, seen, service(httpPort=80), ownerReferences=owners)
+    theirs = copy.deepcopy(made)
     applier = Applier(server, cache, Offers(server))
 
     for _ in range(3):
@@ -244,7 +254,7 @@ async def test_a_conflict_is_looked_at_again_after_a_while(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Server()
-    live(server, Cache(), service(), ownerReferences=[])
+    live(server, Cache(), service(httpPort=80), ownerReferences=[])
     applier = Applier(server, cache, Offers(server))
     monkeypatch.setattr(apply, "RECHECK_SECONDS", 0.0)
     with pytest.raises(NameConflictError):
@@ -305,6 +315,120 @@ async def test_a_refused_child_is_tried_again_when_it_or_the_spec_changed(cache:
     server.refuse = False
     later = objects.model({**OWNER, "metadata": {**OWNER["metadata"], "generation": 2}})
     assert await applier.ensure(later, service())
+
+
+EDITED = {"manager": "kubectl-edit", "operation": "Update"}
+
+
+def by_hand(**spec: Any) -> list[dict[str, Any]]:
+    return [{**EDITED, "fieldsV1": {"f:spec": {f"f:{field}": {} for field in spec}}}]
+
+
+async def test_what_others_have_set_is_taken_back_before_the_rest_is_applied(
+    cache: Cache,
+) -> None:
+    server = Server()
+    edited = service()
+    edited["spec"]["sessionAffinity"] = "ClientIP"
+    live(server, cache, edited, managedFields=by_hand(sessionAffinity=1))
+    applier = Applier(server, cache, Offers(server))
+
+    assert await applier.ensure(MODEL, service())
+    assert server.requests == ["rewrite spec", "apply Service"]
+    assert "sessionAffinity" not in server.objects["Service", "m"]["spec"]
+    assert not await applier.ensure(MODEL, service())
+
+
+async def test_what_an_apply_can_not_mend_is_set_anew(cache: Cache) -> None:
+    server = Server()
+    edited = service()
+    edited["spec"]["ports"][0]["port"] = 1234
+    live(server, cache, edited)
+    first = RefusedError("Service", "vision/m", "Duplicate value", "mend it", invalid=True)
+    server.apply = _refused_once(server.apply, first)  # type: ignore[method-assign]
+
+    assert await Applier(server, cache, Offers(server)).ensure(MODEL, service())
+    assert server.requests == ["rewrite spec", "apply Service"]
+
+
+def _refused_once(apply: Any, refusal: Exception) -> Any:
+    refusals = [refusal]
+
+    async def refused_once(*args: Any, **options: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return await apply(*args, **options)
+
+    return refused_once
+
+
+async def test_an_edit_that_can_not_be_undone_is_told_with_the_way_out(cache: Cache) -> None:
+    server = Server(refuse=True)
+    server.refusal = RefusedError("Service", "vision/m", "frozen", "mend the spec", invalid=True)
+    edited = service()
+    edited["spec"]["ports"][0]["port"] = 1234
+    live(server, cache, edited)
+    applier = Applier(server, cache, Offers(server))
+    for _ in range(3):
+        with pytest.raises(RefusedError, match=r"`kubectl --namespace=vision delete service m`"):
+            await applier.ensure(MODEL, service())
+    assert server.requests == ["apply Service", "rewrite spec"]
+
+    with pytest.raises(RefusedError, match="mend the spec"):
+        await applier.ensure(MODEL, service(httpPort=80))
+
+
+async def test_what_nobody_may_write_is_not_set_anew(cache: Cache) -> None:
+    server = Server(refuse=True)
+    live(server, cache, service())
+    with pytest.raises(RefusedError):
+        await Applier(server, cache, Offers(server)).ensure(MODEL, service(httpPort=80))
+    assert server.requests == ["apply Service"]
+
+
+async def test_a_child_that_somebody_changes_each_time_is_not_fought_for(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server()
+    applier = Applier(server, cache, Offers(server))
+    edited = service()
+    edited["spec"]["type"] = "NodePort"
+
+    async def fight(rounds: int) -> str:
+        told = ""
+        for _ in range(rounds):
+            server.version += 1
+            version = str(server.version)
+            live(server, cache, edited, resourceVersion=version, managedFields=by_hand(type=1))
+            try:
+                await applier.ensure(MODEL, service())
+            except ContestedError as contested:
+                told = str(contested)
+        return told
+
+    told = await fight(100)
+    assert "changed again and again by kubectl-edit" in told
+    assert server.requests.count("apply Service") == apply.REPAIRS
+
+    monkeypatch.setattr(apply, "REPAIR_SECONDS", 1e-9)
+    await fight(1)
+    assert server.requests.count("apply Service") == apply.REPAIRS + 1
+    assert await applier.ensure(MODEL, service(httpPort=80)), "another wish does not wait"
+
+
+@pytest.mark.parametrize(
+    "owners",
+    [[], [{**service()["metadata"]["ownerReferences"][0], "controller": False}]],
+)
+async def test_a_child_whose_owner_somebody_took_away_gets_it_back(
+    cache: Cache, owners: list[Any]
+) -> None:
+    server = Server()
+    live(server, cache, service(), ownerReferences=owners)
+    applier = Applier(server, cache, Offers(server))
+    assert await applier.ensure(MODEL, service())
+    (owner,) = server.objects["Service", "m"]["metadata"]["ownerReferences"]
+    assert (owner["uid"], owner["controller"]) == (MODEL.uid, True)
 
 
 async def test_only_an_own_child_is_removed(cache: Cache) -> None:
