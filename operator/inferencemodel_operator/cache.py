@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from inferencemodel_operator import identity, names
 from inferencemodel_operator.addresses import KINDS, AddressBook
-from inferencemodel_operator.cluster import MODELS, PODS, Resource
+from inferencemodel_operator.cluster import DEPLOYMENTS, MODELS, PODS, REPLICA_SETS, Resource
 from inferencemodel_operator.observe import objects
-from inferencemodel_operator.observe.objects import Child, Key, Model, Pod
+from inferencemodel_operator.observe.objects import Child, Key, Model, Pod, ReplicaSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from inferencemodel_operator.observe.reports import Report
     from inferencemodel_operator.spec import InferenceModel
 
-Entry = Model | Child | Pod
+Entry = Model | Child | Pod | ReplicaSet
 ObjectName = tuple[str, str]
 """Namespace and name of any object."""
 
@@ -43,6 +44,8 @@ class Cache:
         self._entries: dict[str, dict[ObjectName, Entry]] = defaultdict(dict)
         self._pods: dict[Key, dict[str, Pod]] = defaultdict(dict)
         self._children: dict[Key, dict[tuple[str, str], Child]] = defaultdict(dict)
+        self._replica_sets: dict[str, ReplicaSet] = {}
+        """By uid."""
         self._gone: dict[str, tuple[int, float]] = {}
         self.reports: dict[str, Report] = {}
         """What pollers told, by the pod's uid."""
@@ -72,9 +75,26 @@ class Cache:
         return [pod for model in self.models() for pod in self.pods(model.key)]
 
     def pods(self, key: Key) -> list[Pod]:
-        """The pods of one InferenceModel, by name."""
+        """The pods of one InferenceModel, by name: those alone that are truly its own."""
+        return [pod for pod in self.labelled_pods(key) if self.owns(pod)]
+
+    def owns(self, pod: Pod) -> bool:
+        """Whether the pod is that of the InferenceModel whose name it carries."""
+        model, deployment = self.model(pod.key), self.deployment(pod.key)
+        return identity.owns(model, deployment, self.replica_set(pod), pod)
+
+    def labelled_pods(self, key: Key) -> list[Pod]:
+        """The pods that carry an InferenceModel's name, whoever made them; by name."""
         pods = self._pods.get(key, {})
         return [pods[name] for name in sorted(pods)]
+
+    def deployment(self, key: Key) -> Child | None:
+        """The Deployment that has the name of an InferenceModel's, whoever owns it."""
+        return self.child(DEPLOYMENTS.kind, key[0], names.deployment(key[1]))
+
+    def replica_set(self, pod: Pod) -> ReplicaSet | None:
+        """The ReplicaSet that controls a pod."""
+        return None if pod.owner_uid is None else self._replica_sets.get(pod.owner_uid)
 
     def put(self, resource: Resource, obj: Mapping[str, Any]) -> Entry | None:
         """Take in one view of an object.
@@ -98,6 +118,8 @@ class Cache:
         entries[name] = entry
         if isinstance(entry, Pod):
             self._pods[entry.key][entry.name] = entry
+        elif isinstance(entry, ReplicaSet):
+            self._replica_sets[entry.uid] = entry
         elif isinstance(entry, Child) and entry.key is not None:
             self._children[entry.key][entry.kind, entry.name] = entry
         if known is not None:
@@ -155,6 +177,8 @@ class Cache:
         if isinstance(entry, Pod):
             _discard(self._pods, entry.key, entry.name)
             self.reports.pop(entry.uid, None)
+        elif isinstance(entry, ReplicaSet):
+            self._replica_sets.pop(entry.uid, None)
         elif isinstance(entry, Child) and entry.key is not None:
             _discard(self._children, entry.key, (entry.kind, entry.name))
         self._address(entry, None)
@@ -178,6 +202,8 @@ def _entry(resource: Resource, obj: Mapping[str, Any]) -> Entry | None:
         return objects.model(obj)
     if resource is PODS:
         return objects.pod(obj)
+    if resource is REPLICA_SETS:
+        return objects.replica_set(obj)
     return objects.child(resource.kind, obj)
 
 

@@ -44,6 +44,7 @@ WATCH_SECONDS: Final = 240
 """After about so long the API server ends a watch, and the next goes on where it was."""
 WATCH_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=90)
 """The API server sends at least a bookmark a minute: a silent connection leads nowhere."""
+JSON: Final = "application/json"
 NO_VERSION: Final = "1"
 """A resourceVersion that no object has: etcd's first write makes revision 2. An apply that names
 it can create an object, and conflicts with any that exists."""
@@ -58,6 +59,8 @@ class Resource:
     plural: str
     asked_by: str = ""
     """The field that asks for it, where it comes with a CRD that a cluster need not have."""
+    metadata_only: bool = False
+    """Whether lists and watches bring no more than ``metadata``."""
 
     @property
     def optional(self) -> bool:
@@ -113,6 +116,7 @@ SCALED_OBJECTS: Final = Resource(
     "keda.sh/v1alpha1", "ScaledObject", "scaledobjects", asked_by="spec.autoscaling.keda"
 )
 PODS: Final = Resource("v1", "Pod", "pods")
+REPLICA_SETS: Final = Resource("apps/v1", "ReplicaSet", "replicasets", metadata_only=True)
 LEASES: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
 EVENTS: Final = Resource("events.k8s.io/v1", "Event", "events")
 
@@ -134,6 +138,7 @@ CHILDREN: Final = {
 WATCHED: Final = (
     MODELS,
     *(resource for resource in CHILDREN.values() if not resource.optional),
+    REPLICA_SETS,
     PODS,
 )
 """Watched always."""
@@ -205,6 +210,7 @@ class Cluster:
                     target,
                     query=query | limit,
                     largest=LARGEST_PAGE if size > 1 else LARGEST_OBJECT,
+                    accept=_form(resource, "List"),
                 )
             except _TooLargeError:
                 if size == 1:
@@ -238,7 +244,10 @@ class Cluster:
         target = resource.target("watch", namespace)
         try:
             async with self._session.get(
-                self._server + resource.path(namespace), params=query, timeout=WATCH_TIMEOUT
+                self._server + resource.path(namespace),
+                params=query,
+                headers={"Accept": _form(resource)},
+                timeout=WATCH_TIMEOUT,
             ) as response:
                 if response.status >= HTTPStatus.BAD_REQUEST:
                     answer = await bodies.start(response, LARGEST_ERROR)
@@ -431,6 +440,7 @@ class Cluster:
         body: Object | Sequence[Object] | None = None,
         content_type: str = "application/json",
         largest: int = LARGEST_OBJECT,
+        accept: str = JSON,
     ) -> Object:
         if method != "GET" and not self._may_write():
             raise NotLeadingError(f"{target}: not sent, for another replica may lead")
@@ -440,7 +450,7 @@ class Cluster:
                 self._server + path,
                 params=query,
                 data=None if body is None else orjson.dumps(body),
-                headers={"Content-Type": content_type, "Accept": "application/json"},
+                headers={"Content-Type": content_type, "Accept": accept},
                 timeout=REQUEST_TIMEOUT,
             ) as response:
                 failed = response.status >= HTTPStatus.BAD_REQUEST
@@ -464,6 +474,13 @@ class Cluster:
         self._rights.granted(target)
         decoded: Object = orjson.loads(answer)
         return decoded
+
+
+def _form(resource: Resource, suffix: str = "") -> str:
+    """The form in which a kind is asked for ("Alternate representations of resources")."""
+    if not resource.metadata_only:
+        return JSON
+    return f"{JSON};as=PartialObjectMetadata{suffix};g=meta.k8s.io;v=v1"
 
 
 class _TooLargeError(ApiUnavailableError):

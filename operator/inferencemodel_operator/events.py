@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from inferencemodel_operator import bounds, names
+from inferencemodel_operator import bounds, history, names
 from inferencemodel_operator.conditions import ConditionType, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
     from inferencemodel_operator.observe.objects import Model
+    from inferencemodel_operator.status import Condition, Status
 
 NOTE_LIMIT: Final = bounds.MESSAGE
 """The API server's limit on an Event's note, in bytes."""
@@ -33,37 +34,37 @@ class Change(msgspec.Struct, frozen=True):
     warning: bool = False
 
 
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+def changes(before: Status, after: Status) -> list[Change]:
     """What happened between two statuses, in the order of a version's life."""
-    happened = []
-    known = {(q["version"], q["message"]) for q in _model(before).get("quarantined", ())}
-    happened += [
-        Change(q["reason"], f"version {q['version']} is quarantined: {q['message']}", warning=True)
-        for q in _model(after).get("quarantined", ())
-        if (q["version"], q["message"]) not in known
+    known = {(entry.version, entry.reason) for entry in before.model.quarantined}
+    happened = [
+        Change(entry.reason, f"version {entry.version} is quarantined: {entry.message}", True)
+        for entry in after.model.quarantined
+        if (entry.version, entry.reason) not in known
     ]
-    active = _model(after).get("activeVersion")
-    previous = _model(before).get("activeVersion")
-    if active is not None and active != previous:
-        instead = "" if previous is None else f" instead of version {previous}"
+    active = history.activated(before.model.history, after.model.history)
+    if active is not None:
+        previous = before.model.active_version
+        instead = "" if previous in (None, active.version) else f" instead of version {previous}"
         happened.append(
-            Change("VersionActivated", f"version {active} answers on every ready replica{instead}")
+            Change("VersionActivated", f"version {active.version} answers on all replicas{instead}")
         )
-    for kind, bad in (
-        (ConditionType.SOURCE_READY, "False"),
-        (ConditionType.STALLED, "True"),
-    ):
-        old, new = _condition(before, kind), _condition(after, kind)
-        if new.get("status") == bad and new.get("reason") != old.get("reason"):
-            happened.append(Change(new["reason"], new["message"], warning=True))
-    ready = _condition(after, ConditionType.READY)
-    if ready.get("reason") in _TROUBLES and ready["reason"] != _condition(
-        before, ConditionType.READY
-    ).get("reason"):
-        happened.append(Change(ready["reason"], ready["message"], warning=True))
-    return happened
+    return happened + [
+        Change(new.reason, new.message, True)
+        for kind, new in _turns(before, after)
+        if (kind, new.status) in _BAD or (kind is ConditionType.READY and new.reason in _TROUBLES)
+    ]
 
 
+def _turns(before: Status, after: Status) -> Iterator[tuple[ConditionType, Condition]]:
+    """The conditions that have another reason than before."""
+    for kind in (ConditionType.SOURCE_READY, ConditionType.STALLED, ConditionType.READY):
+        old, new = before.condition(kind), after.condition(kind)
+        if new is not None and (old is None or old.reason != new.reason):
+            yield kind, new
+
+
+_BAD: Final = frozenset({(ConditionType.SOURCE_READY, "False"), (ConditionType.STALLED, "True")})
 _TROUBLES: Final = frozenset(
     {
         Reason.PODS_REFUSED,
@@ -102,12 +103,3 @@ def event(model: Model, change: Change) -> dict[str, Any]:
 def micro_time(moment: datetime.datetime) -> str:
     """A moment in UTC as Kubernetes' MicroTime."""
     return f"{moment:%Y-%m-%dT%H:%M:%S.%fZ}"
-
-
-def _model(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = status.get("model") or {}
-    return found
-
-
-def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    return next((c for c in status.get("conditions") or () if c["type"] == kind), {})

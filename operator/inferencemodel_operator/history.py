@@ -5,28 +5,28 @@ Both are carried on from the live status, for they tell of what no observation s
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from inferencemodel_operator.status import LISTED_VERSIONS, Change, Failure, Quarantine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
 
     from inferencemodel_operator.observed import Observed
-    from inferencemodel_operator.record import QuarantinedVersion
-
-Entry = dict[str, Any]
-
-LENGTH: Final = 10
+    from inferencemodel_operator.status import ModelStatus
 
 
 class Result(StrEnum):
     """How a change to a version ended."""
 
     IN_PROGRESS = "InProgress"
-    """It is the target, and not yet on every ready replica."""
+    """It is the target, and not yet reached."""
     ACTIVE = "Active"
-    """It answers on every ready replica."""
+    """It was reached, and none after it."""
     SUPERSEDED = "Superseded"
     """Another version became the target, before or after this one was active."""
     FAILED = "Failed"
@@ -34,81 +34,90 @@ class Result(StrEnum):
 
 
 def carry_on(
-    before: Sequence[Entry],
+    before: Sequence[Change],
     *,
     target: int | None,
-    active: int | None,
-    quarantined: Sequence[QuarantinedVersion],
-    now: str,
-) -> list[Entry]:
+    reached: int | None,
+    quarantined: Collection[Quarantine],
+    now: datetime,
+) -> tuple[Change, ...]:
     """The history with what is new, newest first.
 
     Args:
         before: the history so far.
         target: the version that every replica is to serve.
-        active: the version that answers on every ready replica.
+        reached: the version that is reached.
         quarantined: the versions that failed.
-        now: RFC 3339; of what this call finds.
+        now: of what this call finds.
     """
     failures = {entry.version: entry for entry in quarantined}
-    entries = [dict(entry) for entry in before]
-    newest = entries[0] if entries else None
-    if newest and newest["result"] == Result.IN_PROGRESS and newest["version"] in failures:
-        failure = failures[newest["version"]]
-        newest |= {"result": Result.FAILED.value, "endTime": now, "reason": failure.reason}
+    entries = list(before)
+    if _under_way(entries) and entries[0].version in failures:
+        reason = failures[entries[0].version].reason
+        entries[0] = replace(entries[0], result=Result.FAILED.value, end_time=now, reason=reason)
     if target is not None and _begins(entries, target, failures):
-        if newest and newest["result"] == Result.IN_PROGRESS:
-            newest |= {"result": Result.SUPERSEDED.value, "endTime": now}
-        newest = {"version": target, "startTime": now, "result": Result.IN_PROGRESS.value}
-        entries.insert(0, newest)
-    if newest and newest["result"] == Result.IN_PROGRESS and active == target == newest["version"]:
-        for entry in entries:
-            if entry["result"] == Result.ACTIVE:
-                entry |= {"result": Result.SUPERSEDED.value, "endTime": now}
-        newest |= {
-            "result": Result.ACTIVE.value,
-            "activeTime": now,
-            "duration": _duration(newest["startTime"], now),
-        }
-    return entries[:LENGTH]
+        if _under_way(entries):
+            entries[0] = _superseded(entries[0], now)
+        entries.insert(0, Change(version=target, start_time=now, result=Result.IN_PROGRESS.value))
+    if _under_way(entries) and reached == target == entries[0].version:
+        change, *older = entries
+        entries = [
+            replace(
+                change,
+                result=Result.ACTIVE.value,
+                active_time=now,
+                duration=f"{max((now - change.start_time).total_seconds(), 0):.1f}s",
+            ),
+            *(_superseded(e, now) if e.result == Result.ACTIVE else e for e in older),
+        ]
+    return tuple(entries[:LISTED_VERSIONS])
 
 
-def _begins(entries: Sequence[Entry], target: int, failures: Mapping[int, object]) -> bool:
+def activated(before: Sequence[Change], after: Sequence[Change]) -> Change | None:
+    """The change that came to its end between two histories: its version is active now."""
+    if not after or after[0].result != Result.ACTIVE:
+        return None
+    known = {(change.version, change.active_time) for change in before}
+    return None if (after[0].version, after[0].active_time) in known else after[0]
+
+
+def _under_way(entries: Sequence[Change]) -> bool:
+    return bool(entries) and entries[0].result == Result.IN_PROGRESS
+
+
+def _superseded(change: Change, now: datetime) -> Change:
+    return replace(change, result=Result.SUPERSEDED.value, end_time=now)
+
+
+def _begins(entries: Sequence[Change], target: int, failures: Mapping[int, object]) -> bool:
     """Whether a change to the target begins that the history doesn't have yet."""
-    serving = next((e["version"] for e in entries if e["result"] == Result.ACTIVE), None)
-    newest = entries[0] if entries else None
-    if newest is None or newest["version"] != target:
+    serving = next((e.version for e in entries if e.result == Result.ACTIVE), None)
+    if not entries or entries[0].version != target:
         # Going back from a version that failed to the one that never left is no change.
-        under_way = newest is not None and newest["result"] == Result.IN_PROGRESS
-        return under_way or serving != target
-    return newest["result"] == Result.FAILED and target not in failures
+        return _under_way(entries) or serving != target
+    return entries[0].result == Result.FAILED and target not in failures
 
 
-def _duration(start: str, end: str) -> str:
-    seconds = (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
-    return f"{max(seconds, 0):.1f}s"
+def last_failure(
+    before: ModelStatus, quarantined: Sequence[Quarantine], seen: Observed, now: datetime
+) -> Failure | None:
+    """The newest version that is quarantined and wasn't in the live ``status.model``.
 
-
-def last_failure(before: Mapping[str, Any], seen: Observed, now: str) -> Entry | None:
-    """The newest quarantined version that ``before``, the live ``status.model``, hasn't told of.
-
-    Without one, what was told last stays, healed or not.
+    Without one, what was reported last stays, healed or not.
     """
-    known = {(q["version"], q["message"]) for q in before.get("quarantined") or ()}
-    fresh = [q for q in seen.record.quarantined if (q.version, q.message) not in known]
+    fresh = [entry for entry in quarantined if entry not in before.quarantined]
     if not fresh:
-        told: Entry | None = before.get("lastFailureInfo")
-        return told
+        return before.last_failure
     failure = max(fresh, key=lambda entry: entry.version)
     pods = [
         pod.name
-        for pod in seen.pods
+        for pod in seen.replicas
         if (version := pod.version(failure.version)) and version.state == "Quarantined"
     ]
-    return {
-        "version": failure.version,
-        "reason": failure.reason,
-        "message": failure.message,
-        "time": now,
-        **({"pod": pods[0]} if pods else {}),
-    }
+    return Failure(
+        version=failure.version,
+        reason=failure.reason,
+        message=failure.message,
+        time=now,
+        pod=pods[0] if pods else "",
+    )

@@ -36,6 +36,9 @@ ASSIGNMENT_ATTEMPT_ANNOTATION: Final = f"{GROUP}/assignment-attempt"
 STORAGE_URI_ANNOTATION: Final = f"{GROUP}/storage-uri"
 """On pods, by their template: the source that the pod's poller brings versions from."""
 
+REVISION_ANNOTATION: Final = "deployment.kubernetes.io/revision"
+"""Kubernetes' own, on a Deployment and its ReplicaSets: which pod template is the present one."""
+
 MANAGED_SELECTOR: Final = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
 """Selects every child and pod of every InferenceModel."""
 

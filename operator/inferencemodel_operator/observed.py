@@ -1,7 +1,17 @@
-"""Everything that a status is made from."""
+"""Everything that a status is made from, and what it means that a version is reached.
+
+Every field and condition about versions follows from two notions of this module:
+
+- A replica *gets requests* while its pod is ready, and while it drains: connections that clients
+  keep open stay with it until its model server ends.
+- A version is *reached* when the wanted number of ready replicas answers with it, and nobody who
+  gets requests answers with anything else or can't be asked.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,28 +24,58 @@ if TYPE_CHECKING:
     from model_poller.status import PollerStatus, VersionStatus
 
 
-class PodView(msgspec.Struct, frozen=True, kw_only=True):
-    """One pod that is not going away."""
+class Unversioned(Enum):
+    """What a replica answers with when that is no version of the spec's source."""
+
+    NOTHING = "no version"
+    """Its model server answers, and has no version AVAILABLE."""
+    UNKNOWN = "unknown"
+    """It can't be asked."""
+    OTHER_SOURCE = "another source's version"
+    """It is of a pod template from before the source was changed."""
+
+
+Answer = int | Unversioned
+
+
+class Replica(msgspec.Struct, frozen=True, kw_only=True):
+    """One pod of the InferenceModel's Deployment."""
 
     name: str
     ready: bool
     report: PollerStatus | None
-    """None while it can't be asked."""
+    """What its poller reports about the spec's source; None while it reports nothing of it."""
+    draining: bool = False
+    """Deleted, and not yet gone."""
+    other_source: bool = False
+    """Its versions are those of a source from before."""
+    current: bool = True
+    """Made from the Deployment's present pod template."""
     trouble: Trouble | None = None
     message: str = ""
+    """About the trouble."""
+    doubt: str = ""
+    """Why what its poller reports is not believed."""
 
     @property
-    def active(self) -> int | None:
-        """The version that the pod answers with, when that is known."""
-        return self.report.active_version if self.report else None
+    def answer(self) -> Answer:
+        """What its model server answers with."""
+        if self.other_source:
+            return Unversioned.OTHER_SOURCE
+        if self.report is None or not self.report.server_reachable:
+            return Unversioned.UNKNOWN
+        active = self.report.active_version
+        return Unversioned.NOTHING if active is None else active
 
     @property
-    def unknown(self) -> bool:
-        """Whether it is not known what this pod answers with."""
-        return self.report is None or not self.report.server_reachable
+    def gets_requests(self) -> bool:
+        """Whether clients may get its answers."""
+        if self.draining:
+            return self.other_source or isinstance(self.answer, int)
+        return self.ready
 
     def version(self, number: int) -> VersionStatus | None:
-        """What the pod tells about one version."""
+        """What the pod reports about one version."""
         if self.report is None:
             return None
         return next((v for v in self.report.versions if v.version == number), None)
@@ -44,41 +84,71 @@ class PodView(msgspec.Struct, frozen=True, kw_only=True):
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the status is made from."""
 
-    pods: tuple[PodView, ...]
+    pods: tuple[Replica, ...]
+    """Those that drain included."""
     record: VersionsRecord
     wanted: int
-    """How many pods are wanted, by the spec or by an autoscaler."""
+    """How many replicas are wanted, by the spec or by an autoscaler."""
     deployment: DeploymentStatus | None = None
-    deployment_generation: int = 0
+    """The Deployment's account of its present generation; None while it is about an older one."""
     problems: tuple[OperatorError, ...] = ()
     """What stood in the way of the last attempt to apply the children."""
 
     @property
-    def ready(self) -> list[PodView]:
-        """The pods that get requests."""
-        return [pod for pod in self.pods if pod.ready]
+    def replicas(self) -> list[Replica]:
+        """The pods that are not going away."""
+        return [pod for pod in self.pods if not pod.draining]
 
     @property
-    def answering(self) -> list[PodView]:
-        """The pods that get requests, and those that will again with the version they have.
-
-        A busy machine takes a pod out of service for a moment; what it serves still counts.
-        """
-        return [pod for pod in self.pods if pod.ready or pod.active is not None]
+    def ready(self) -> list[Replica]:
+        """The replicas that get requests, for the spec's source."""
+        return [pod for pod in self.replicas if pod.ready and not pod.other_source]
 
     @property
-    def unknown(self) -> list[PodView]:
-        """The pods that get requests although it is not known what they answer with."""
-        return [pod for pod in self.ready if pod.unknown]
+    def unknown(self) -> list[Replica]:
+        """The replicas that get requests although it is not known what they answer with."""
+        return [pod for pod in self.ready if pod.answer is Unversioned.UNKNOWN]
 
     @property
     def reports(self) -> list[PollerStatus]:
-        """What the pods that can be asked tell, by the pods' names."""
-        return [pod.report for pod in self.pods if pod.report is not None]
+        """What the replicas that can be asked report, by the pods' names."""
+        return [pod.report for pod in self.replicas if pod.report is not None]
+
+    @property
+    def answers(self) -> Counter[Answer]:
+        """How many pods that get requests answer with what."""
+        return Counter(pod.answer for pod in self.pods if pod.gets_requests)
+
+    @property
+    def troubled(self) -> Replica | None:
+        """A replica that does not come up.
+
+        Of the present pod template alone: what is wrong with the one before may just be mended.
+        """
+        if self.deployment is None:
+            return None
+        return next((pod for pod in self.replicas if pod.current and pod.trouble is not None), None)
+
+    @property
+    def reached(self) -> int | None:
+        """The version that is reached; None while none is, and when no replica is wanted."""
+        answers = self.answers
+        only = next(iter(answers), None)
+        enough = len(self.ready) >= self.wanted > 0
+        return only if len(answers) == 1 and enough and isinstance(only, int) else None
 
     @property
     def on_target(self) -> bool:
-        """Whether every answering pod is known to have the target, and one of them is ready."""
-        return bool(self.ready) and all(
-            not pod.unknown and pod.active == self.record.target for pod in self.answering
+        """Whether the target is reached."""
+        return self.record.target is not None and self.reached == self.record.target
+
+    @property
+    def rolled_out(self) -> bool:
+        """Whether all wanted replicas are there, made from the present pod template."""
+        deployment = self.deployment
+        return (
+            deployment is not None
+            and deployment.updated_replicas >= self.wanted
+            and deployment.replicas <= deployment.updated_replicas
+            and len(self.ready) >= self.wanted
         )

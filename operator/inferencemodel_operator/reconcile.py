@@ -8,15 +8,15 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import orjson
 
 from inferencemodel_operator import (
     addresses,
+    assessment,
     assignment,
     events,
+    identity,
     names,
     ownership,
-    status,
     versions,
 )
 from inferencemodel_operator.apply import RECHECK_SECONDS
@@ -28,6 +28,7 @@ from inferencemodel_operator.cluster import (
     MODELS,
     PODS,
 )
+from inferencemodel_operator.conditions import ConditionType
 from inferencemodel_operator.crashes import CrashWatch
 from inferencemodel_operator.errors import (
     InvalidRecordError,
@@ -38,10 +39,10 @@ from inferencemodel_operator.errors import (
 )
 from inferencemodel_operator.logs import about
 from inferencemodel_operator.observe.pollers import askable
-from inferencemodel_operator.observed import Observed, PodView
+from inferencemodel_operator.observed import Observed
 from inferencemodel_operator.pace import Bucket, Pace
 from inferencemodel_operator.record import VersionsRecord
-from model_poller.status import PollerStatus
+from inferencemodel_operator.status import Status, decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from inferencemodel_operator.cluster import Cluster
     from inferencemodel_operator.metrics import Metrics
     from inferencemodel_operator.observe.objects import Child, Deployment, Key, Model, Pod
+    from inferencemodel_operator.observed import Replica
     from inferencemodel_operator.queue import WorkQueue
     from inferencemodel_operator.recorder import Recorder
     from inferencemodel_operator.settings import Settings
@@ -80,7 +82,7 @@ class _Memory(msgspec.Struct):
         )
     )
     """Of the writes of its status."""
-    taken: tuple[bytes, bytes] | None = None
+    taken: tuple[Status, Status] | None = None
     """A status that the API server took as something else (its CRD is of another release, say),
     and what it made of it: writing it again would change nothing."""
     ready: str = "Unknown"
@@ -120,7 +122,7 @@ class Reconciler:
             TransientError: the pass is to be repeated with backoff.
         """
         model = self._cache.model(key)
-        if model is None or model.terminating:
+        if model is None or (model.terminating and not model.finalizers):
             # Owner references do the rest.
             self._memories.pop(key, None)
             self._applier.forget(key)
@@ -130,7 +132,7 @@ class Reconciler:
             await self._report_invalid(model, memory)
             return
         record, problems = self._remembered(model)
-        active = not problems and not model.model.spec.suspend
+        active = not (problems or model.terminating or model.model.spec.suspend)
         if active:
             record = self._decide(model, model.model, record, memory)
         wanted = children(model.model, record, self._settings)
@@ -168,18 +170,18 @@ class Reconciler:
     def _decide(
         self, model: Model, typed: InferenceModel, record: VersionsRecord, memory: _Memory
     ) -> VersionsRecord:
-        pods = [pod for pod in self._cache.pods(model.key) if _has_source(pod, typed)]
+        pods = [pod for pod in self._cache.pods(model.key) if identity.has_source(pod, typed)]
         memory.crashes.keep(pods)
         contributions = []
         for pod in pods:
-            report = self._report_of(pod)
+            report = identity.believed(pod, typed, self._cache.reports.get(pod.uid))
             if report is None and pod.terminating:
                 continue
             crashed = memory.crashes.crashed(pod, report, record) if report else None
             contributions.append(
                 versions.PodVersions(report=report, template=pod.template, crashed=crashed)
             )
-        active = _active(model.status_object())
+        active = model.live_status().model.active_version
         decided = versions.decide(typed.spec.model, record, contributions, active=active)
         if decided.target != record.target:
             logger.info(
@@ -204,11 +206,16 @@ class Reconciler:
             What was done to children, in words, and what stood in the way.
         """
         kept = {(child["kind"], child["metadata"]["name"]) for child in wanted}
-        pods = [pod for pod in self._pods(model) if _has_source(pod, typed)]
+        # The kubelet brings nothing new into the files of a pod that drains.
+        pods = [
+            pod
+            for pod in self._cache.pods(model.key)
+            if identity.has_source(pod, typed) and not pod.terminating
+        ]
         memory.assignments.keep(pods)
         assigned = assignment.assignment(record)
         work = [
-            *(self._assign(pod, assigned, memory.assignments) for pod in pods),
+            *(self._assign(pod, typed, assigned, memory.assignments) for pod in pods),
             *(self._ensure(model, child) for child in wanted),
             *(
                 self._remove(model, child)
@@ -228,9 +235,14 @@ class Reconciler:
         return done, ownership.merge(problems)
 
     async def _assign(
-        self, pod: Pod, wanted: Mapping[str, str], assignments: AssignmentWatch
+        self,
+        pod: Pod,
+        typed: InferenceModel,
+        wanted: Mapping[str, str],
+        assignments: AssignmentWatch,
     ) -> None:
-        telling = assignments.look(pod, wanted, self._report_of(pod))
+        report = identity.believed(pod, typed, self._cache.reports.get(pod.uid))
+        telling = assignments.look(pod, wanted, report)
         if telling.after is not None:
             self._queue.add_after(pod.key, telling.after)
         if not telling.annotations:
@@ -270,44 +282,69 @@ class Reconciler:
         problems: list[OperatorError],
         memory: _Memory,
     ) -> None:
-        pods = self._pods(model)
-        if any(askable(pod) and pod.uid not in self._cache.reports for pod in pods):
+        pods = self._cache.pods(model.key)
+        if any(
+            askable(pod) and not pod.terminating and pod.uid not in self._cache.reports
+            for pod in pods
+        ):
             # A first answer is due within seconds, and reconciles again: nothing is judged before.
             return
         lost = addresses.conflict(self._cache, model)
         problems = problems if lost is None else [*problems, lost]
-        namespace, name = model.key
-        child = self._cache.child(DEPLOYMENTS.kind, namespace, names.deployment(name))
+        child = self._cache.deployment(model.key)
         owned = child if child is not None and child.owner_uid == model.uid else None
         deployment = owned.deployment if owned else None
+        up_to_date = (
+            deployment is not None
+            and owned is not None
+            and deployment.status.observed_generation >= owned.generation
+        )
         seen = Observed(
-            pods=tuple(self._view(pod) for pod in pods),
+            pods=tuple(self._replica(pod, typed, deployment) for pod in pods),
             wanted=_replicas(wanted, deployment),
             record=record,
-            deployment=deployment.status if deployment else None,
-            deployment_generation=owned.generation if owned else 0,
+            deployment=deployment.status if deployment and up_to_date else None,
             problems=tuple(problems),
         )
-        await self._write(model, status.compute(typed, seen, self._live(model), _now()), memory)
+        after = assessment.assess(
+            typed,
+            seen,
+            self._live(model),
+            _now(),
+            finalizers=", ".join(model.finalizers) if model.terminating else "",
+        )
+        await self._write(model, after, memory)
         self._tell(model.key, problems, memory)
+
+    def _replica(self, pod: Pod, typed: InferenceModel, deployment: Deployment | None) -> Replica:
+        replica_set = self._cache.replica_set(pod)
+        return identity.replica(
+            pod,
+            typed,
+            self._cache.reports.get(pod.uid),
+            current=deployment is not None
+            and replica_set is not None
+            and replica_set.revision == deployment.revision,
+        )
 
     async def _report_invalid(self, model: Model, memory: _Memory) -> None:
         if model.problem is None:
             return
-        after = status.invalid(model.problem, model.generation, self._live(model), _now())
+        after = assessment.assess_invalid(
+            model.problem, model.generation, self._live(model), _now()
+        )
         await self._write(model, after, memory)
         self._tell(model.key, [model.problem], memory)
 
-    def _live(self, model: Model) -> status.Status:
+    def _live(self, model: Model) -> Status:
         newest = self._cache.model(model.key) or model
-        return newest.status_object()
+        return newest.live_status()
 
-    async def _write(self, model: Model, after: status.Status, memory: _Memory) -> None:
-        memory.ready = next(
-            (c["status"] for c in after["conditions"] if c["type"] == "Ready"), "Unknown"
-        )
+    async def _write(self, model: Model, after: Status, memory: _Memory) -> None:
+        ready = after.condition(ConditionType.READY)
+        memory.ready = ready.status if ready else "Unknown"
         before = self._live(model)
-        if after == before or memory.taken == (_json(after), _json(before)):
+        if after == before or memory.taken == (after, before):
             return
         now = asyncio.get_running_loop().time()
         wait = memory.statuses.wait(now)
@@ -322,17 +359,14 @@ class Reconciler:
                 "apiVersion": names.API_VERSION,
                 "kind": names.KIND,
                 "metadata": {"namespace": namespace, "name": name},
-                "status": after,
+                "status": after.to_object(),
             },
             uid=model.uid,
             subresource="status",
         )
         self._cache.put(MODELS, answer)
-        became = answer.get("status") or {}
-        memory.taken = None if became == after else (_json(after), _json(became))
-        if _active(became) != _active(before):
-            # What is reached now is yet to be remembered in the ConfigMap.
-            self._queue.add(model.key)
+        became = decode(answer.get("status") or {})
+        memory.taken = None if became == after else (after, became)
         for change in events.changes(before, after):
             logger.info("%s: %s", change.reason, change.note, extra=about(model.key))
             await self._recorder.record(model, change)
@@ -342,31 +376,6 @@ class Reconciler:
         if told and told != memory.told:
             logger.error("%s", told, extra=about(key))
         memory.told = told
-
-    def _pods(self, model: Model) -> list[Pod]:
-        return [pod for pod in self._cache.pods(model.key) if not pod.terminating]
-
-    def _report_of(self, pod: Pod) -> PollerStatus | None:
-        report = self._cache.reports.get(pod.uid)
-        return report if isinstance(report, PollerStatus) else None
-
-    def _view(self, pod: Pod) -> PodView:
-        return PodView(
-            name=pod.name,
-            ready=pod.ready,
-            report=self._report_of(pod),
-            trouble=pod.trouble,
-            message=pod.message,
-        )
-
-
-def _has_source(pod: Pod, model: InferenceModel) -> bool:
-    """Whether the pod's versions are those of the spec.
-
-    After a change of the source, the same number is another version: pods from before it neither
-    tell nor are told what to serve, until the Deployment has replaced them.
-    """
-    return pod.storage_uri in (None, model.spec.model.storage_uri)
 
 
 def _replicas(wanted: tuple[Manifest, ...], live: Deployment | None) -> int:
@@ -378,14 +387,5 @@ def _replicas(wanted: tuple[Manifest, ...], live: Deployment | None) -> int:
     return live.replicas if live else 1
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _active(live: Mapping[str, Any]) -> int | None:
-    active: int | None = (live.get("model") or {}).get("activeVersion")
-    return active
-
-
-def _json(value: status.Status) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from inferencemodel_operator import bounds, names, refusals, versions
 from inferencemodel_operator.answers import MESSAGE_LIMIT
-from inferencemodel_operator.conditions import Reason, reason_of
+from inferencemodel_operator.conditions import ConditionType, Reason, reason_of
 from inferencemodel_operator.errors import (
     AddressConflictError,
     ContestedError,
@@ -21,12 +20,14 @@ from inferencemodel_operator.errors import (
     PermanentError,
     TransientError,
 )
+from inferencemodel_operator.observe.troubles import Trouble
+from inferencemodel_operator.observed import Unversioned
 from model_poller.status import SourceReason, SourceState, VersionReason, VersionState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inferencemodel_operator.observed import Observed, PodView
+    from inferencemodel_operator.observed import Observed, Replica
     from inferencemodel_operator.record import QuarantinedVersion
     from inferencemodel_operator.spec import InferenceModel
     from model_poller.status import VersionStatus
@@ -40,7 +41,7 @@ class Verdict(msgspec.Struct, frozen=True):
     message: str
 
 
-def ready(model: InferenceModel, seen: Observed, active: int | None) -> Verdict:
+def ready(model: InferenceModel, seen: Observed) -> Verdict:
     """Whether all wanted replicas get requests, and it is known what they answer with."""
     count, wanted = len(seen.ready), seen.wanted
     if wanted == 0 and count == 0:
@@ -49,8 +50,16 @@ def ready(model: InferenceModel, seen: Observed, active: int | None) -> Verdict:
         why = "the autoscaler wants no replica now" if scaled else "spec.replicas is 0"
         return Verdict("True", Reason.SCALED_TO_ZERO, f"{why}, so nothing serves")
     if count < wanted:
-        reason, why = _not_ready(seen)
+        reason, why = _not_ready(model, seen)
         return Verdict("False", reason, f"{count} of {wanted} replicas are ready: {why}")
+    doubts = "; ".join(pod.doubt for pod in seen.unknown if pod.doubt)
+    if doubts:
+        return Verdict(
+            "Unknown",
+            Reason.POLLER_UNREACHABLE,
+            f"what answers for these pods is not their poller: {doubts}; look at what changed "
+            "their containers",
+        )
     if seen.unknown:
         return Verdict(
             "Unknown",
@@ -59,24 +68,45 @@ def ready(model: InferenceModel, seen: Observed, active: int | None) -> Verdict:
             "look at the logs of their container poller, and at network policies that keep the "
             f"operator from port {names.POLLER_PORT}",
         )
+    empty = [pod for pod in seen.ready if pod.answer is Unversioned.NOTHING]
+    if empty:
+        return Verdict(
+            "False",
+            Reason.REPLICAS_NOT_READY,
+            f"the model servers of these pods have no version AVAILABLE: {_pods(empty)}",
+        )
     lost = next((p for p in seen.problems if isinstance(p, AddressConflictError)), None)
     if lost is not None:
         return Verdict("False", Reason.ADDRESS_CONFLICT, f"all replicas are ready, but {lost}")
-    return Verdict("True", Reason.SERVING, f"all replicas are ready; version {active} answers")
+    return Verdict("True", Reason.SERVING, f"all replicas are ready: {_answers(seen)}")
 
 
-def _not_ready(seen: Observed) -> tuple[Reason, str]:
+def _answers(seen: Observed) -> str:
+    """What those that get requests answer with, in words."""
+    counts = sorted(seen.answers.items(), key=lambda item: str(item[0]))
+    return ", ".join(
+        f"{count} with {f'version {answer}' if isinstance(answer, int) else answer.value}"
+        for answer, count in counts
+    )
+
+
+def _not_ready(model: InferenceModel, seen: Observed) -> tuple[Reason, str]:
     refused = seen.deployment.condition("ReplicaFailure") if seen.deployment else None
     if refused is not None and refused.status == "True":
         # The message starts with the name of a pod that never was: another one at each attempt.
         refusal = bounds.text(refusals.reason(refused.message), MESSAGE_LIMIT)
         fix = refusals.fix(refused.message) or "change what is named here"
         return Reason.PODS_REFUSED, f"the API server refuses the pods: {refusal}; {fix}"
-    troubled = next((pod for pod in seen.pods if pod.trouble is not None), None)
+    troubled = seen.troubled
     if troubled is not None and troubled.trouble is not None:
         return reason_of(troubled.trouble), troubled.message
-    if not seen.pods:
+    if not seen.replicas:
         return Reason.REPLICAS_NOT_READY, "the Deployment has no pod yet"
+    if any(pod.other_source and pod.ready for pod in seen.replicas):
+        return Reason.REPLICAS_NOT_READY, (
+            "those of the source before go on serving until pods with versions of "
+            f"{model.spec.model.storage_uri} take their place"
+        )
     if not seen.reports:
         return Reason.REPLICAS_NOT_READY, (
             "no pod's container poller runs and answers yet; if that lasts, "
@@ -133,6 +163,7 @@ def _incomplete(seen: Observed) -> VersionStatus | None:
         for report in seen.reports
         for version in report.versions
         if version.state is VersionState.INCOMPLETE
+        and version.in_source
         and version.reason is not VersionReason.UNSTABLE_LISTING
         and (newest is None or version.version > newest)
     ]
@@ -152,10 +183,10 @@ def failure(model: InferenceModel, seen: Observed) -> QuarantinedVersion | None:
 
 
 def model_loaded(model: InferenceModel, seen: Observed, active: int | None) -> Verdict:
-    """Whether the wanted version, pinned or newest, answers on every ready replica."""
+    """Whether the wanted version, pinned or newest, is reached."""
     target = seen.record.target
     failed = failure(model, seen)
-    if failed is not None and active != failed.version:
+    if failed is not None and seen.reached != failed.version:
         instead = "nothing is served yet" if active is None else f"version {active} goes on serving"
         why = failed.message.rstrip(". ")
         fix = "" if "upload" in why.lower() else "; upload a repaired version"
@@ -166,10 +197,10 @@ def model_loaded(model: InferenceModel, seen: Observed, active: int | None) -> V
         )
     if target is None:
         return Verdict("False", Reason.NO_TARGET, "there is no version to load, see SourceReady")
-    told = [version for pod in seen.pods if (version := pod.version(target)) is not None]
-    told = [v for v in told if v.in_source or v.state is not VersionState.INCOMPLETE]
+    known = [version for pod in seen.replicas if (version := pod.version(target)) is not None]
+    known = [v for v in known if v.in_source or v.state is not VersionState.INCOMPLETE]
     if seen.on_target:
-        changed = next((v for v in told if v.reason is VersionReason.CHANGED_AFTER_PUBLISH), None)
+        changed = next((v for v in known if v.reason is VersionReason.CHANGED_AFTER_PUBLISH), None)
         if changed is not None:
             return Verdict(
                 "True",
@@ -177,7 +208,9 @@ def model_loaded(model: InferenceModel, seen: Observed, active: int | None) -> V
                 f"version {target} serves as it was fetched, but changed in the bucket since; "
                 "upload changed models under a new number",
             )
-        return Verdict("True", Reason.LOADED, f"version {target} answers on every ready replica")
+        return Verdict(
+            "True", Reason.LOADED, f"version {target} answers on all of {seen.wanted} replicas"
+        )
     if seen.unknown:
         return Verdict(
             "Unknown",
@@ -187,57 +220,64 @@ def model_loaded(model: InferenceModel, seen: Observed, active: int | None) -> V
     if not seen.reports:
         if seen.wanted == 0:
             return Verdict("False", Reason.SCALED_TO_ZERO, "no replica is wanted, see Ready")
-        return Verdict("Unknown", Reason.NO_REPORT, f"no pod has told about version {target} yet")
-    return _on_its_way(model, target, seen, told)
+        return Verdict(
+            "Unknown", Reason.NO_REPORT, f"no pod has reported about version {target} yet"
+        )
+    return _on_its_way(model, target, seen, known)
 
 
 def _on_its_way(
-    model: InferenceModel, target: int, seen: Observed, told: Sequence[VersionStatus]
+    model: InferenceModel, target: int, seen: Observed, known: Sequence[VersionStatus]
 ) -> Verdict:
     # A reason beside any state says why the version makes no progress on that pod.
-    held = next((version for version in told if version.reason is not None), None)
+    held = next((version for version in known if version.reason is not None), None)
     if held is not None and held.reason is not None:
         return Verdict(
             "False", reason_of(held.reason), f"version {target}: {held.message or held.reason}"
         )
     listed = all(report.source.state is SourceState.READY for report in seen.reports)
-    if not told and listed:
+    if not known and listed:
         return Verdict(
             "False",
             Reason.VERSION_NOT_FOUND,
             f"version {target} is neither in {model.spec.model.storage_uri} nor on a pod's disk; "
             "upload it, or set spec.model.version to one that is there",
         )
+    serving = sum(pod.answer == target for pod in seen.ready)
+    if serving:
+        draining = sum(pod.gets_requests for pod in seen.pods if pod.draining)
+        ending = f"; {draining} that drain may answer with another one" if draining else ""
+        return Verdict(
+            "False",
+            Reason.LOADING,
+            f"version {target} answers on {serving} of {seen.wanted} replicas{ending}",
+        )
     fetched = (VersionState.FETCHED, VersionState.PUBLISHED, VersionState.AVAILABLE)
-    if any(version.state in (*fetched, VersionState.RETIRED) for version in told):
+    if any(version.state in (*fetched, VersionState.RETIRED) for version in known):
         return Verdict("False", Reason.LOADING, f"version {target} is being loaded")
     return Verdict("False", Reason.FETCHING, f"version {target} is being fetched")
 
 
 def version_skew(seen: Observed) -> Verdict:
     """Whether the pods that get requests answer with different versions."""
-    served = Counter(pod.active for pod in seen.ready if not pod.unknown)
-    told = ", ".join(
-        f"{count} with {'none' if version is None else f'version {version}'}"
-        for version, count in sorted(
-            served.items(), key=lambda item: (item[0] is not None, item[0] or 0)
-        )
-    )
-    if len(served) > 1:
+    answers = seen.answers
+    known = {answer for answer in answers if answer is not Unversioned.UNKNOWN}
+    if len(known) > 1:
         return Verdict(
             "True",
             Reason.VERSIONS_DIFFER,
-            f"ready replicas answer: {told}; it passes with the version change, see ModelLoaded",
+            f"pods that get requests answer: {_answers(seen)}; it passes with the version change, "
+            "see ModelLoaded",
         )
-    if seen.unknown:
+    if Unversioned.UNKNOWN in answers:
         return Verdict(
             "Unknown",
             Reason.POLLER_UNREACHABLE,
             f"these pods can't be asked: {_pods(seen.unknown)}; see Ready",
         )
-    if not served:
-        return Verdict("False", Reason.NOT_SERVING, "no replica is ready")
-    return Verdict("False", Reason.SAME_VERSION, f"ready replicas answer: {told}")
+    if not answers:
+        return Verdict("False", Reason.NOT_SERVING, "no replica gets requests")
+    return Verdict("False", Reason.SAME_VERSION, f"pods that get requests answer: {_answers(seen)}")
 
 
 def reconciling(
@@ -253,9 +293,11 @@ def reconciling(
     for problem in seen.problems:
         if isinstance(problem, TransientError):
             return Verdict("True", Reason.APPLYING, f"not everything is applied yet: {problem}")
-    if not _rolled_out(seen):
+    if not seen.rolled_out:
+        troubled = seen.troubled
+        why = f": {troubled.message}" if troubled else ""
         return Verdict(
-            "True", Reason.ROLLING_OUT, "the Deployment is on its way to the wanted pods"
+            "True", Reason.ROLLING_OUT, f"the Deployment is on its way to the wanted pods{why}"
         )
     if not seen.on_target and seen.wanted > 0:
         target = seen.record.target
@@ -273,31 +315,45 @@ def blocked(stalled: Verdict) -> Verdict:
     return Verdict("False", Reason.BLOCKED, f"see Stalled: {stalled.reason}")
 
 
-def _rolled_out(seen: Observed) -> bool:
-    deployment, wanted = seen.deployment, seen.wanted
-    return (
-        deployment is not None
-        and deployment.observed_generation >= seen.deployment_generation
-        and deployment.updated_replicas >= wanted
-        and deployment.replicas <= deployment.updated_replicas
-        and len(seen.ready) >= wanted
-    )
+_CRASHES: Final = (Trouble.SERVER_CRASHED, Trouble.POLLER_CRASHED)
 
 
-def stalled(seen: Observed) -> Verdict:
+def stalled(model: InferenceModel, seen: Observed) -> Verdict:
     """Whether somebody has to change something before it can go on."""
     for problem in seen.problems:
         if isinstance(problem, PermanentError):
             return Verdict("True", _stall_reason(problem), str(problem))
+    crashed = seen.troubled
+    if crashed is not None and crashed.trouble in _CRASHES and not _template_serves(seen):
+        return Verdict(
+            "True",
+            reason_of(crashed.trouble),
+            f"no pod of the present pod template comes up: {crashed.message}",
+        )
     progressing = seen.deployment.condition("Progressing") if seen.deployment else None
     if progressing is not None and progressing.reason == "ProgressDeadlineExceeded":
-        reason, why = _not_ready(seen)
+        reason, why = _not_ready(model, seen)
         return Verdict(
             "True",
             Reason.PROGRESS_DEADLINE_EXCEEDED,
             f"the Deployment made no progress for its deadline ({reason}): {why}",
         )
     return Verdict("False", Reason.NOT_STALLED, "nothing has to be changed")
+
+
+def _template_serves(seen: Observed) -> bool:
+    """Whether a pod of the present template serves: it can, so what ends another is not it."""
+    return any(pod.ready and pod.current for pod in seen.replicas)
+
+
+def terminating(finalizers: str) -> dict[ConditionType, Verdict]:
+    """What is said of a resource that is deleted and held, instead of the usual."""
+    why = f"it is being deleted, which waits for the finalizers {finalizers}; nothing is changed"
+    return {
+        ConditionType.READY: Verdict("False", Reason.TERMINATING, why),
+        ConditionType.RECONCILING: Verdict("True", Reason.TERMINATING, why),
+        ConditionType.STALLED: Verdict("False", Reason.NOT_STALLED, "nothing has to be changed"),
+    }
 
 
 def _stall_reason(problem: PermanentError) -> Reason:
@@ -318,5 +374,5 @@ def _stall_reason(problem: PermanentError) -> Reason:
             return Reason.REFUSED
 
 
-def _pods(pods: Sequence[PodView]) -> str:
+def _pods(pods: Sequence[Replica]) -> str:
     return ", ".join(pod.name for pod in pods)

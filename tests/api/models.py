@@ -114,6 +114,7 @@ class Model:
         self.kubectl("delete", "inferencemodel", self.name, "--ignore-not-found")
         if self.children():
             self.kubectl("delete", *self.children())
+        self.kubectl("delete", "replicasets", f"--selector=inferencemodel.dev/name={self.name}")
 
     def _until(
         self, kind: str, name: str, holds: Callable[[Object], object], what: str, within: float

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from devcluster import build
-from inferencemodel_operator import status
+from inferencemodel_operator import assessment
 from inferencemodel_operator.errors import NameConflictError
 from inferencemodel_operator.observe.wire import DeploymentStatus
-from inferencemodel_operator.observed import Observed, PodView
+from inferencemodel_operator.observed import Observed, Replica
 from inferencemodel_operator.record import QuarantinedVersion, VersionsRecord
 from inferencemodel_operator.spec import decode
+from inferencemodel_operator.status import Status
 from model_poller.status import VersionState
 from tests.support.pods import told
 
@@ -39,18 +41,18 @@ def resource(seen: Observed | None, **spec: Any) -> dict[str, Any]:
         # The CRD's default.
         found["status"] = {"observedGeneration": -1}
     else:
-        found["status"] = status.compute(decode(found), seen, {}, "2026-01-01T00:00:00Z")
+        moment = datetime(2026, 1, 1, tzinfo=UTC)
+        found["status"] = assessment.assess(decode(found), seen, Status(), moment).to_object()
     return found
 
 
 def observed(report: Any, *, ready: bool = True, target: int = 1, **more: Any) -> Observed:
     quarantined = more.pop("quarantined", ())
     return Observed(
-        pods=(PodView(name="pod", ready=ready, report=report),),
+        pods=(Replica(name="pod", ready=ready, report=report),),
         wanted=1,
         record=VersionsRecord(target=target, quarantined=quarantined),
         deployment=ROLLED_OUT,
-        deployment_generation=1,
         **more,
     )
 
@@ -60,7 +62,6 @@ ASLEEP = Observed(
     wanted=0,
     record=VersionsRecord(target=1),
     deployment=DeploymentStatus(observed_generation=1),
-    deployment_generation=1,
 )
 
 

@@ -41,6 +41,8 @@ class StubPoller:
         self._changed = threading.Condition()
         self._number = 0
         self._status = PollerStatus(revision="", model="m", source=SourceStatus(uri="gs://b/m"))
+        self.model, self.uri = "", ""
+        """What its pod was made for; what is reported is about that unless a test wants a lie."""
         self._server: ThreadingHTTPServer | None = None
         self._heard: str | None = None
         self.misses = 0
@@ -87,8 +89,11 @@ class StubPoller:
             server.shutdown()
             server.server_close()
 
-    def tell(self, told: PollerStatus) -> None:
-        """Change what is answered."""
+    def tell(self, told: PollerStatus, *, lie: bool = False) -> None:
+        """Change what is answered: about the pod's own model and source, unless it is a lie."""
+        if self.model and not lie:
+            source = msgspec.structs.replace(told.source, uri=self.uri)
+            told = msgspec.structs.replace(told, model=self.model, source=source)
         with self._changed:
             self._number += 1
             self._status = msgspec.structs.replace(told, revision=f"stub-{self._number}")
@@ -162,16 +167,27 @@ def told(
 
 @dataclass
 class SimulatedPod:
-    """A running pod of an InferenceModel, as far as the API server knows."""
+    """A running pod of an InferenceModel, as far as the API server knows.
+
+    It belongs to a ReplicaSet of the InferenceModel's Deployment, as a controller would make it,
+    and has the model and source of the Deployment's pod template.
+    """
 
     kubectl: Kubectl
     model: str
     name: str
+    template: str = "t1"
+    """Hash of its pod template."""
     poller: StubPoller = field(default_factory=StubPoller)
 
     def create(self, *, ready: bool = True) -> SimulatedPod:
         """Create the Pod, let its poller listen, and let it run."""
         container = {"image": "none", "imagePullPolicy": "Never"}
+        deployment = self.kubectl.until(
+            "deployment", self.model, lambda found: found["spec"], what="its Deployment"
+        )
+        template = deployment["spec"]["template"]
+        self.poller.model, self.poller.uri = _subject(template)
         self.poller.start()
         self.kubectl(
             *("create", "-f", "-"),
@@ -181,11 +197,9 @@ class SimulatedPod:
                     "kind": "Pod",
                     "metadata": {
                         "name": self.name,
-                        "labels": {
-                            "app.kubernetes.io/managed-by": "inferencemodel-operator",
-                            "inferencemodel.dev/name": self.model,
-                            "pod-template-hash": "t1",
-                        },
+                        "labels": _labels(self.model, self.template),
+                        "annotations": template["metadata"].get("annotations", {}),
+                        "ownerReferences": [self._replica_set(deployment)],
                     },
                     "spec": {
                         "initContainers": [
@@ -203,6 +217,30 @@ class SimulatedPod:
         )
         self.set_status(ready=ready)
         return self
+
+    def _replica_set(self, deployment: Object) -> Object:
+        """The owner reference to the ReplicaSet of the pod's template, which is made on demand."""
+        name, labels = f"{self.model}-{self.template}", _labels(self.model, self.template)
+        revision = deployment["metadata"].get("annotations", {}).get(REVISION)
+        spec = {"containers": [{"name": "model-server", "image": "none"}]}
+        made: Object = {
+            "apiVersion": "apps/v1",
+            "kind": "ReplicaSet",
+            "metadata": {
+                "name": name,
+                "labels": labels,
+                "annotations": {REVISION: revision} if revision else {},
+                "ownerReferences": [_owner(deployment, "Deployment")],
+            },
+            "spec": {
+                "replicas": 0,
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": spec},
+            },
+        }
+        with suppress(KubectlError):
+            self.kubectl("create", "-f", "-", stdin=json.dumps(made))
+        return _owner(self.kubectl.get("replicaset", name), "ReplicaSet")
 
     def set_status(self, *, ready: bool, restarts: int = 0) -> None:
         """Be ready or not, after so many restarts of the model server."""
@@ -253,3 +291,32 @@ class SimulatedPod:
         with suppress(KubectlError):
             self.kubectl("delete", "pod", self.name, "--force", "--grace-period=0")
         self.poller.stop()
+
+
+REVISION = "deployment.kubernetes.io/revision"
+
+
+def _labels(model: str, template: str) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/managed-by": "inferencemodel-operator",
+        "inferencemodel.dev/name": model,
+        "pod-template-hash": template,
+    }
+
+
+def _owner(obj: Object, kind: str) -> Object:
+    metadata = obj["metadata"]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": kind,
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "controller": True,
+    }
+
+
+def _subject(template: Object) -> tuple[str, str]:
+    """Model and source of a pod template's poller, by its arguments."""
+    (poller,) = (c for c in template["spec"]["initContainers"] if c["name"] == "poller")
+    given = dict(argument.removeprefix("--").partition("=")[::2] for argument in poller["args"])
+    return given["model-name"], given["storage-uri"].replace("$$", "$")

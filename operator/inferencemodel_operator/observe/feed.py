@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from inferencemodel_operator.cluster import MODELS, WATCHED
+from inferencemodel_operator.cluster import DEPLOYMENTS, MODELS, WATCHED
 from inferencemodel_operator.errors import NotFoundError, OperatorError
 from inferencemodel_operator.observe.informer import QUIET_FAILURES, RELIST_SECONDS, Informer
-from inferencemodel_operator.observe.objects import Model, Pod
+from inferencemodel_operator.observe.objects import Child, Model, Pod, ReplicaSet
 from inferencemodel_operator.waits import Wait
 
 if TYPE_CHECKING:
@@ -185,19 +185,30 @@ class Feed:
             return
         if news is None:
             return
-        if isinstance(news, Pod) and self._cache.model(news.key) is not None:
-            self._pollers.sync(news)
-        elif isinstance(news, Model):
-            for pod in self._cache.pods(news.key):
-                self._pollers.sync(pod)
+        if isinstance(news, Pod):
+            self._follow(news)
+        elif news.key is not None:
+            self._follow_pods(news)
         if news.key is not None:
             self._queue.add(news.key)
+
+    def _follow_pods(self, owner: Model | Child | ReplicaSet) -> None:
+        """Ask those pods that are the InferenceModel's by what is known of their owners now."""
+        if isinstance(owner, Child) and owner.kind != DEPLOYMENTS.kind:
+            return
+        for pod in self._cache.labelled_pods(owner.key) if owner.key else ():
+            self._follow(pod)
+
+    def _follow(self, pod: Pod) -> None:
+        if self._cache.owns(pod):
+            self._pollers.sync(pod)
+        else:
+            self._pollers.drop(pod.uid)
 
     def _gone(self, entry: Entry) -> None:
         if isinstance(entry, Pod):
             self._pollers.drop(entry.uid)
-        elif isinstance(entry, Model):
-            for pod in self._cache.pods(entry.key):
-                self._pollers.drop(pod.uid)
+        else:
+            self._follow_pods(entry)
         if entry.key is not None:
             self._queue.add(entry.key)

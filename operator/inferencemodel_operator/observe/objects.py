@@ -12,7 +12,8 @@ import msgspec
 import orjson
 
 from inferencemodel_operator import bounds, drift, names, spec
-from inferencemodel_operator.cluster import DEPLOYMENTS
+from inferencemodel_operator import status as resource_status
+from inferencemodel_operator.cluster import DEPLOYMENTS, REPLICA_SETS
 from inferencemodel_operator.errors import InvalidModelError
 from inferencemodel_operator.observe import troubles, wire
 
@@ -39,6 +40,22 @@ class Deployment(msgspec.Struct, frozen=True):
     """How many pods are wanted, whoever wants them."""
     holds_replicas: bool
     """Whether the operator is among those who do."""
+    revision: str
+    """Of the present pod template, counted by the Deployment's controller."""
+
+
+class ReplicaSet(msgspec.Struct, frozen=True, kw_only=True):
+    """The link between a pod and its Deployment; no more is known of it."""
+
+    key: Key
+    namespace: str
+    name: str
+    uid: str
+    resource_version: int
+    owner_uid: str | None
+    """Of the Deployment that controls it."""
+    revision: str
+    """Of the Deployment's pod template that its pods are made from."""
 
 
 class Pod(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +69,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     ip: str | None
     ready: bool
     terminating: bool
-    """Deleted, or at its end; it counts for nothing any more."""
+    """Deleted, or at its end: no replica any more, but it may still answer."""
     poller_port: int
     poller_running: bool
     server_restarts: int
@@ -62,6 +79,8 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     """How often it was told again what to serve."""
     template: str
     """Hash of the pod template that it was made from."""
+    owner_uid: str | None = None
+    """Of the ReplicaSet that controls it."""
     storage_uri: str | None
     """Where its poller brings versions from; None when the pod does not say."""
     trouble: troubles.Trouble | None
@@ -135,13 +154,13 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     model: spec.InferenceModel | None
     """None when the operator can't understand it."""
     problem: InvalidModelError | None
+    finalizers: tuple[str, ...]
     status: bytes
     """The live status' JSON."""
 
-    def status_object(self) -> dict[str, Any]:
+    def live_status(self) -> resource_status.Status:
         """The live status, decoded."""
-        decoded: dict[str, Any] = orjson.loads(self.status)
-        return decoded
+        return resource_status.decode(orjson.loads(self.status))
 
 
 def model(obj: Mapping[str, Any]) -> Model:
@@ -161,6 +180,7 @@ def model(obj: Mapping[str, Any]) -> Model:
         terminating=meta.deletion_timestamp is not None,
         model=typed,
         problem=problem,
+        finalizers=meta.finalizers,
         status=_compact(obj.get("status") or {}),
     )
 
@@ -171,7 +191,8 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
     if kind == DEPLOYMENTS.kind:
         live = msgspec.convert(obj, wire.Deployment)
         meta = live.metadata
-        deployment = Deployment(live.status, live.spec.replicas, meta.holds_replicas)
+        revision = meta.annotations.get(names.REVISION_ANNOTATION, "")
+        deployment = Deployment(live.status, live.spec.replicas, meta.holds_replicas, revision)
     else:
         meta = msgspec.convert(obj, wire.Child).metadata
     owner = next((o for o in meta.owner_references if o.controller and o.kind == names.KIND), None)
@@ -228,6 +249,23 @@ def _content(obj: Mapping[str, Any]) -> bytes:
     return b'%s"%s","metadata":{}}' % (_DIGEST, hashlib.sha256(content).hexdigest().encode())
 
 
+def replica_set(obj: Mapping[str, Any]) -> ReplicaSet | None:
+    """Read a ReplicaSet's metadata; None when it belongs to no InferenceModel."""
+    meta = msgspec.convert(obj, wire.Child).metadata
+    name = meta.labels.get(names.MODEL_LABEL)
+    if name is None:
+        return None
+    return ReplicaSet(
+        key=(meta.namespace, name),
+        namespace=meta.namespace,
+        name=meta.name,
+        uid=meta.uid,
+        resource_version=version(meta.resource_version),
+        owner_uid=meta.controller(DEPLOYMENTS.kind),
+        revision=bounds.text(meta.annotations.get(names.REVISION_ANNOTATION, ""), bounds.NAME),
+    )
+
+
 def _compact(value: object) -> bytes:
     # orjson leaves its result in a buffer of a power of two, at least a kilobyte.
     return msgspec.json.encode(value, order="deterministic")
@@ -263,6 +301,7 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
         },
         attempt=_counter(meta.annotations.get(names.ASSIGNMENT_ATTEMPT_ANNOTATION, "")),
         template=meta.labels.get("pod-template-hash", ""),
+        owner_uid=meta.controller(REPLICA_SETS.kind),
         storage_uri=_uri(meta.annotations.get(names.STORAGE_URI_ANNOTATION)),
         trouble=trouble,
         message=bounds.text(message),

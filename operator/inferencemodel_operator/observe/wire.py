@@ -46,6 +46,12 @@ class Meta(_Wire, frozen=True):
     annotations: dict[str, str] = {}
     owner_references: tuple[Owner, ...] = ()
     managed_fields: tuple[FieldManager, ...] = ()
+    finalizers: tuple[str, ...] = ()
+
+    def controller(self, kind: str) -> str | None:
+        """The uid of the controller owner, when that is of this kind."""
+        owners = (o.uid for o in self.owner_references if o.controller and o.kind == kind)
+        return next(owners, None)
 
     @property
     def holds_replicas(self) -> bool:

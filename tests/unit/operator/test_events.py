@@ -7,26 +7,34 @@ from typing import Any
 from inferencemodel_operator import events
 from inferencemodel_operator.events import NOTE_LIMIT, Change
 from inferencemodel_operator.observe import objects
+from inferencemodel_operator.status import Status, decode
 
 BAD = {"version": 2, "reason": "LoadFailed", "message": "no graph"}
 
 
-def status(*conditions: tuple[str, str, str], **model: Any) -> dict[str, Any]:
-    return {
-        "model": model,
-        "conditions": [
-            {"type": kind, "status": state, "reason": reason, "message": "words"}
-            for kind, state, reason in conditions
-        ],
-    }
+def status(*conditions: tuple[str, str, str], active: int | None = None, **model: Any) -> Status:
+    if active is not None:
+        time = f"2026-01-01T00:00:{active:02}Z"
+        change = {"version": active, "startTime": time, "activeTime": time, "result": "Active"}
+        model |= {"activeVersion": active, "history": [change]}
+    return decode(
+        {
+            "model": model,
+            "conditions": [
+                {"type": kind, "status": state, "reason": reason, "message": "words"}
+                for kind, state, reason in conditions
+            ],
+        }
+    )
 
 
 def test_an_activated_version_is_told_with_the_one_before() -> None:
-    first = events.changes({}, status(activeVersion=1))
-    then = events.changes(status(activeVersion=1), status(activeVersion=2))
-    assert first == [Change("VersionActivated", "version 1 answers on every ready replica")]
+    first = events.changes(Status(), status(active=1))
+    then = events.changes(status(active=1), status(active=2))
+    assert first == [Change("VersionActivated", "version 1 answers on all replicas")]
     assert then[0].note.endswith("instead of version 1")
-    assert events.changes(status(activeVersion=2), status()) == []
+    assert events.changes(status(active=2), status()) == []
+    assert events.changes(status(active=2), status(active=2)) == []
 
 
 def test_a_new_quarantine_is_a_warning_told_once() -> None:
@@ -51,7 +59,7 @@ def test_a_condition_that_turns_bad_is_told_and_one_that_stays_bad_is_not() -> N
 def test_replicas_that_are_merely_starting_are_no_event() -> None:
     starting = status(("Ready", "False", "ReplicasNotReady"))
     stuck = status(("Ready", "False", "ImagePullFailed"))
-    assert events.changes({}, starting) == []
+    assert events.changes(Status(), starting) == []
     assert [change.reason for change in events.changes(starting, stuck)] == ["ImagePullFailed"]
 
 

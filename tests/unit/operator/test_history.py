@@ -2,48 +2,49 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from inferencemodel_operator import history
-from inferencemodel_operator.record import QuarantinedVersion
+from inferencemodel_operator.status import Change, Quarantine
 
-TIMES = [f"2026-01-01T00:00:{second:02}.500000Z" for second in range(60)]
-
-
-def broken(version: int) -> QuarantinedVersion:
-    return QuarantinedVersion(version=version, fingerprint="f", reason="LoadFailed", message="no")
+TIMES = [datetime(2026, 1, 1, 0, 0, second, 500000, tzinfo=UTC) for second in range(60)]
 
 
-def told(*steps: tuple[int | None, int | None, tuple[int, ...]]) -> list[dict[str, Any]]:
+def broken(version: int) -> Quarantine:
+    return Quarantine(version=version, reason="LoadFailed", message="no")
+
+
+def told(*steps: tuple[int | None, int | None, tuple[int, ...]]) -> tuple[Change, ...]:
     """The history after steps of (target, active, failed), one a second."""
-    entries: list[dict[str, Any]] = []
+    entries: tuple[Change, ...] = ()
     for now, (target, active, failed) in zip(TIMES, steps, strict=False):
-        quarantined = [broken(version) for version in failed]
-        arguments: dict[str, Any] = {"target": target, "active": active, "quarantined": quarantined}
+        arguments: dict[str, Any] = {"target": target, "reached": active}
+        arguments["quarantined"] = [broken(version) for version in failed]
         entries = history.carry_on(entries, **arguments, now=now)
         again = history.carry_on(entries, **arguments, now=TIMES[-1])
         assert again == entries, "nothing changes by time alone"
     return entries
 
 
-def results(entries: list[dict[str, Any]]) -> list[tuple[int, str]]:
-    return [(entry["version"], entry["result"]) for entry in entries]
+def results(entries: tuple[Change, ...]) -> list[tuple[int, str]]:
+    return [(entry.version, entry.result) for entry in entries]
 
 
 def test_a_version_is_in_progress_until_every_replica_has_it() -> None:
-    assert told((None, None, ())) == []
+    assert told((None, None, ())) == ()
     assert results(told((1, None, ()))) == [(1, "InProgress")]
-    assert told((1, None, ()), (1, None, ()), (1, 1, ())) == [
-        {
-            "version": 1,
-            "startTime": TIMES[0],
-            "result": "Active",
-            "activeTime": TIMES[2],
-            "duration": "2.0s",
-        }
-    ]
+    assert told((1, None, ()), (1, None, ()), (1, 1, ())) == (
+        Change(
+            version=1,
+            start_time=TIMES[0],
+            result="Active",
+            active_time=TIMES[2],
+            duration="2.0s",
+        ),
+    )
 
 
 def test_the_next_version_ends_the_one_before_when_it_is_active() -> None:
@@ -51,13 +52,13 @@ def test_the_next_version_ends_the_one_before_when_it_is_active() -> None:
     assert results(told(*steps)) == [(2, "InProgress"), (1, "Active")]
     after = told(*steps, (2, 2, ()))
     assert results(after) == [(2, "Active"), (1, "Superseded")]
-    assert after[1]["endTime"] == TIMES[2]
+    assert after[1].end_time == TIMES[2]
 
 
 def test_a_failed_version_is_told_and_staying_with_the_one_before_is_no_change() -> None:
     after = told((1, 1, ()), (2, 1, ()), (1, 1, (2,)), (1, 1, (2,)))
     assert results(after) == [(2, "Failed"), (1, "Active")]
-    assert (after[0]["reason"], after[0]["endTime"]) == ("LoadFailed", TIMES[2])
+    assert (after[0].reason, after[0].end_time) == ("LoadFailed", TIMES[2])
 
 
 def test_a_pinned_version_that_fails_and_is_repaired_is_a_new_change() -> None:
@@ -89,4 +90,4 @@ def test_pods_that_come_and_go_are_no_change(active: int | None) -> None:
 
 def test_only_the_last_ten_changes_are_kept() -> None:
     after = told(*((version, version, ()) for version in range(1, 31)))
-    assert [entry["version"] for entry in after] == list(range(30, 20, -1))
+    assert [entry.version for entry in after] == list(range(30, 20, -1))

@@ -147,11 +147,11 @@ def test_pods_are_found_by_their_inferencemodel_and_forgotten_with_their_report(
         cache.put(PODS, obj(name, 1))
     cache.reports["uid-a"] = Unreachable("gone")
 
-    assert [pod.name for pod in cache.pods(("vision", "m"))] == ["a", "b"]
+    assert [pod.name for pod in cache.labelled_pods(("vision", "m"))] == ["a", "b"]
     cache.remove(PODS, obj("a", 2))
-    assert [pod.name for pod in cache.pods(("vision", "m"))] == ["b"]
+    assert [pod.name for pod in cache.labelled_pods(("vision", "m"))] == ["b"]
     assert cache.reports == {}
-    assert cache.pods(("vision", "another")) == []
+    assert cache.labelled_pods(("vision", "another")) == []
 
 
 def test_a_pod_without_the_models_label_is_none_of_its_business() -> None:
@@ -479,7 +479,7 @@ async def test_one_odd_object_does_not_stop_the_others(
     odd = obj("odd", 1, status={"podIP": 7})
     harness.server.lists = {"Pod": [odd, obj("p", 1)]}
     await relisted(harness)
-    assert [pod.name for pod in harness.cache.pods(("vision", "m"))] == ["p"]
+    assert [pod.name for pod in harness.cache.labelled_pods(("vision", "m"))] == ["p"]
     assert "Pod odd" in caplog.text
 
 
@@ -592,12 +592,12 @@ async def test_a_watch_goes_on_where_the_last_one_ended(harness: Harness) -> Non
     events.put_nowait(("BOOKMARK", {"metadata": {"resourceVersion": "60"}}))
     events.put_nowait(None)
     await until(lambda: harness.server.watched == [("Pod", "60")])
-    assert [pod.name for pod in harness.cache.pods(("vision", "m"))] == ["p"]
+    assert [pod.name for pod in harness.cache.labelled_pods(("vision", "m"))] == ["p"]
 
     events.put_nowait(ApiUnavailableError("cut", retry_after=0.01))
     await until(lambda: harness.server.watched == [("Pod", "60"), ("Pod", "60")])
     events.put_nowait(("DELETED", obj("p", 61)))
-    await until(lambda: harness.cache.pods(("vision", "m")) == [])
+    await until(lambda: harness.cache.labelled_pods(("vision", "m")) == [])
     assert harness.server.listings["Pod"] == 1
 
 
@@ -633,7 +633,7 @@ async def test_what_a_watch_has_missed_is_found_by_another_listing(harness: Harn
     harness.server.lists = {"Pod": [obj("kept", 1)]}
     harness.server.events["Pod"].put_nowait(ExpiredError("too old"))
     await until(lambda: harness.server.listings["Pod"] == 2)
-    await until(lambda: len(harness.cache.pods(("vision", "m"))) == 1)
+    await until(lambda: len(harness.cache.labelled_pods(("vision", "m"))) == 1)
     assert await harness.queued() == {("vision", "m")}
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
 import pytest
 
-from inferencemodel_operator import status
+from inferencemodel_operator import assessment, status
 from inferencemodel_operator.conditions import ConditionType, Reason, reason_of
 from inferencemodel_operator.errors import (
     AddressConflictError,
@@ -20,7 +21,7 @@ from inferencemodel_operator.errors import (
 )
 from inferencemodel_operator.observe.troubles import Trouble
 from inferencemodel_operator.observe.wire import DeploymentStatus
-from inferencemodel_operator.observed import Observed, PodView
+from inferencemodel_operator.observed import Observed, Replica
 from inferencemodel_operator.record import QuarantinedVersion, VersionsRecord
 from inferencemodel_operator.spec import InferenceModel, decode
 from model_poller.status import (
@@ -55,24 +56,24 @@ def model(**fields: Any) -> InferenceModel:
     )
 
 
-def pod(number: int, report: PollerStatus | None, *, ready: bool = True, **more: Any) -> PodView:
-    return PodView(name=f"pod-{number}", ready=ready, report=report, **more)
+def pod(number: int, report: PollerStatus | None, *, ready: bool = True, **more: Any) -> Replica:
+    return Replica(name=f"pod-{number}", ready=ready, report=report, **more)
 
 
-def observed(*pods: PodView, target: int | None = 1, **more: Any) -> Observed:
+def observed(*pods: Replica, target: int | None = 1, **more: Any) -> Observed:
     quarantined = more.pop("quarantined", ())
     return Observed(
         pods=pods,
         wanted=more.pop("wanted", 2),
         record=VersionsRecord(target=target, quarantined=quarantined),
         deployment=more.pop("deployment", ROLLED_OUT),
-        deployment_generation=1,
         **more,
     )
 
 
 def compute(seen: Observed, previous: Any = None, now: str = NOW, **spec: Any) -> Any:
-    return status.compute(model(**spec), seen, previous or {}, now)
+    before, moment = status.decode(previous or {}), datetime.fromisoformat(now)
+    return assessment.assess(model(**spec), seen, before, moment).to_object()
 
 
 def condition(found: Any, kind: str) -> tuple[str, str]:
@@ -108,6 +109,7 @@ def test_all_is_well() -> None:
     assert found["url"] == "http://m.vision.svc:8501/v1/models/m"
     assert found["model"] == {
         "name": "m",
+        "storageUri": "gs://models/m",
         "activeVersion": 1,
         "targetVersion": 1,
         "latestVersion": 1,
@@ -155,14 +157,16 @@ def test_only_a_flip_of_its_status_moves_a_conditions_time() -> None:
         ([2, 1, 1], 2, 1, 1),
         ([2, 2, 1], 2, 1, 1),
         ([2, 2, 2], 2, 1, 2),
-        ([3, 2, 2, 1], 3, 1, 2),
-        ([3, 2, 1], 3, 2, 1),
-        ([2, None], 2, 1, 1),
+        ([3, 2, 2, 1], 3, 1, 1),
+        ([3, 2, 1], 3, 2, 2),
+        ([3, 2], 3, 1, None),
+        ([2, None], 2, 1, None),
+        ([2], 2, 1, None),
         ([None, None], 2, 1, None),
         ([], 2, 1, None),
     ],
 )
-def test_the_active_version_is_reached_when_every_ready_replica_has_it(
+def test_the_active_version_is_the_one_reached_last_as_long_as_clients_get_it(
     served: list[int | None], target: int, previous: int | None, active: int | None
 ) -> None:
     pods = [
@@ -170,16 +174,20 @@ def test_the_active_version_is_reached_when_every_ready_replica_has_it(
     ]
     pods.append(pod(99, told({9: P}), ready=False))
 
-    assert status.active_version(observed(*pods, target=target), previous) == active
+    assert assessment.active_version(observed(*pods, target=target), previous) == active
 
 
-def test_a_replica_that_is_out_of_service_for_a_moment_still_has_to_follow() -> None:
+def test_a_replica_that_gets_no_requests_answers_nobody() -> None:
     slow = pod(1, told({1: A, 2: P}, target=2), ready=False)
+    before = {"model": {"activeVersion": 1}}
 
-    found = compute(observed(slow, pod(2, TWO), target=2), {"model": {"activeVersion": 1}})
-
-    assert found["model"]["activeVersion"] == 1
+    found = compute(observed(slow, pod(2, TWO), target=2), before)
+    assert "activeVersion" not in found["model"], "1 answers nobody, and 2 is not reached"
     assert found["model"]["transitionStatus"] == "InProgress"
+
+    found = compute(observed(slow, pod(2, TWO), pod(3, TWO), target=2), before)
+    assert found["model"]["activeVersion"] == 2
+    assert condition(found, "ModelLoaded") == ("True", "Loaded")
 
 
 def test_a_pod_that_cannot_be_asked_never_lets_the_active_version_advance() -> None:
@@ -476,7 +484,8 @@ def test_a_resource_that_cannot_be_understood_keeps_what_was_known() -> None:
     before = compute(observed(pod(1, ONE), pod(2, ONE)))
     problem = InvalidModelError("vision/m", "spec.replicas", "expected int", "correct it")
 
-    after = status.invalid(problem, 5, before, LATER)
+    moment = datetime.fromisoformat(LATER)
+    after = assessment.assess_invalid(problem, 5, status.decode(before), moment).to_object()
 
     assert condition(after, "Stalled") == ("True", "InvalidSpec")
     assert condition(after, "Ready") == ("True", "Serving")
@@ -486,7 +495,7 @@ def test_a_resource_that_cannot_be_understood_keeps_what_was_known() -> None:
 
 def test_at_most_ten_versions_are_listed_and_target_and_active_are_among_them() -> None:
     report = told({**dict.fromkeys(range(2, 20), D), 1: A}, target=3)
-    listed = compute(observed(pod(1, report), target=3))["model"]["versions"]
+    listed = compute(observed(pod(1, report), target=3, wanted=1))["model"]["versions"]
     assert [v["version"] for v in listed] == [19, 18, 17, 16, 15, 14, 13, 12, 3, 1]
 
 

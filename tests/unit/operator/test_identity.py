@@ -1,0 +1,156 @@
+"""Whose pod it is, and what of its poller's report counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from inferencemodel_operator import identity
+from inferencemodel_operator.cache import Cache
+from inferencemodel_operator.cluster import DEPLOYMENTS, MODELS, PODS, REPLICA_SETS
+from inferencemodel_operator.observe.objects import Pod
+from inferencemodel_operator.observe.reports import Unreachable
+from inferencemodel_operator.observed import Unversioned
+from inferencemodel_operator.spec import decode
+from model_poller.status import SourceStatus, VersionState
+from tests.support.pods import told
+
+KEY = ("vision", "m")
+ONE = told({1: VersionState.AVAILABLE}, target=1)
+MODEL = decode(
+    {
+        "metadata": {"name": "m", "namespace": "vision", "uid": "u", "generation": 1},
+        "spec": {"model": {"storageUri": "gs://models/m"}},
+    }
+)
+
+
+def obj(name: str, uid: str, *, kind: str = "", by: str = "", **more: Any) -> dict[str, Any]:
+    owner = {"apiVersion": "v", "kind": kind, "name": "o", "uid": by, "controller": True}
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": "vision",
+            "uid": uid,
+            "resourceVersion": "1",
+            "labels": {"inferencemodel.dev/name": "m"},
+            "ownerReferences": [owner] if by else [],
+        },
+        **more,
+    }
+
+
+SPEC = {"model": {"storageUri": "gs://models/m"}}
+CHAIN: dict[str, Any] = {
+    "model": (MODELS, obj("m", "model", spec=SPEC)),
+    "deployment": (DEPLOYMENTS, obj("m", "deployment", kind="InferenceModel", by="model")),
+    "replica set": (REPLICA_SETS, obj("m-1", "set", kind="Deployment", by="deployment")),
+    "pod": (PODS, obj("p", "pod", kind="ReplicaSet", by="set")),
+}
+
+
+def pods(**changed: Any) -> list[str]:
+    cache = Cache()
+    for resource, made in {**CHAIN, **changed}.values():
+        cache.put(resource, made)
+    return [pod.name for pod in cache.pods(KEY)]
+
+
+def test_a_pod_belongs_to_the_inferencemodel_that_its_owners_lead_to() -> None:
+    assert pods() == ["p"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"pod": (PODS, obj("p", "pod"))},
+        {"pod": (PODS, obj("p", "pod", kind="ReplicaSet", by="another"))},
+        {"pod": (PODS, obj("p", "pod", kind="Job", by="set"))},
+        {"pod": (PODS, obj("p", "pod", kind="InferenceModel", by="model"))},
+        {"replica set": (REPLICA_SETS, obj("m-1", "set"))},
+        {"replica set": (REPLICA_SETS, obj("m-1", "set", kind="Deployment", by="predecessor"))},
+        {"deployment": (DEPLOYMENTS, obj("m", "deployment"))},
+        {"deployment": (DEPLOYMENTS, obj("m", "deployment", kind="InferenceModel", by="old"))},
+        {"model": (MODELS, obj("m", "successor", spec=SPEC))},
+    ],
+)
+def test_labels_and_names_alone_make_no_pod_its_own(changed: dict[str, Any]) -> None:
+    assert pods(**changed) == []
+
+
+def test_a_pod_is_its_own_in_whichever_order_its_owners_become_known() -> None:
+    cache = Cache()
+    for resource, made in reversed(CHAIN.values()):
+        cache.put(resource, made)
+    assert [pod.name for pod in cache.pods(KEY)] == ["p"]
+
+
+def pod(storage_uri: str | None = "gs://models/m") -> Pod:
+    return Pod(
+        key=KEY,
+        namespace="vision",
+        name="p",
+        uid="u",
+        resource_version=1,
+        ip="10.0.0.1",
+        ready=True,
+        terminating=False,
+        poller_port=8502,
+        poller_running=True,
+        server_restarts=0,
+        assignment={},
+        template="t",
+        storage_uri=storage_uri,
+        trouble=None,
+        message="",
+    )
+
+
+def about(**changed: Any) -> Any:
+    source = SourceStatus(uri=changed.pop("uri", "gs://models/m"))
+    return msgspec.structs.replace(ONE, source=source, **changed)
+
+
+@pytest.mark.parametrize(
+    ("report", "counts"),
+    [
+        (about(), True),
+        (about(uri="gs://models/m/"), True),
+        (about(uri="gs://models/other"), False),
+        (about(uri="s3://models/m"), False),
+        (about(uri=""), False),
+        (about(model="other"), False),
+        (Unreachable("gone"), False),
+        (None, False),
+    ],
+)
+def test_only_a_report_about_the_specs_model_and_source_counts(report: Any, counts: bool) -> None:
+    assert (identity.believed(pod(), MODEL, report) is not None) is counts
+
+
+def test_a_pod_of_another_source_answers_with_another_sources_version() -> None:
+    old = identity.replica(pod("gs://models/old"), MODEL, ONE, current=False)
+    assert (old.answer, old.report, old.gets_requests) == (Unversioned.OTHER_SOURCE, None, True)
+
+
+def test_a_present_pod_that_reports_about_something_else_is_unknown_and_named() -> None:
+    liar = identity.replica(pod(), MODEL, about(model="other"), current=True)
+    assert liar.answer is Unversioned.UNKNOWN
+    assert "'other'" in liar.doubt
+    renamed = identity.replica(pod(), MODEL, about(model="before"), current=False)
+    assert renamed.answer is Unversioned.OTHER_SOURCE
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("gs://b/m", "gs://b/m/"),
+        ("https://user:pw@host/m", "https://host/m"),
+        ("https://host/m?sig=secret", "https://host/m"),
+        ("gs://b", "gs://b/"),
+    ],
+)
+def test_a_sources_address_has_one_form(one: str, other: str) -> None:
+    assert identity.address(one) == identity.address(other)
