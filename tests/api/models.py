@@ -164,5 +164,9 @@ def world(api: Api) -> Iterator[World]:
     """The CRD, a namespace and an operator."""
     with crd.installed(api) as namespace:
         kubectl = Kubectl(api.program, api.kubeconfig, namespace)
-        with Kubelet(kubectl) as kubelet, Operator(api.kubeconfig, (namespace,)) as operator:
+        with (
+            Kubelet(kubectl) as kubelet,
+            DeploymentController(api.kubeconfig, namespace),
+            Operator(api.kubeconfig, (namespace,)) as operator,
+        ):
             yield World(api, namespace, kubectl, operator, kubelet)

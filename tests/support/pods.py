@@ -27,6 +27,7 @@ from model_poller.status import (
     VersionState,
     VersionStatus,
 )
+from tests.support.controllers import REVISION, revision
 from tests.support.kubectl import Kubectl, KubectlError, Object
 
 if TYPE_CHECKING:
@@ -221,7 +222,6 @@ class SimulatedPod:
     def _replica_set(self, deployment: Object) -> Object:
         """The owner reference to the ReplicaSet of the pod's template, which is made on demand."""
         name, labels = f"{self.model}-{self.template}", _labels(self.model, self.template)
-        revision = deployment["metadata"].get("annotations", {}).get(REVISION)
         spec = {"containers": [{"name": "model-server", "image": "none"}]}
         made: Object = {
             "apiVersion": "apps/v1",
@@ -229,7 +229,7 @@ class SimulatedPod:
             "metadata": {
                 "name": name,
                 "labels": labels,
-                "annotations": {REVISION: revision} if revision else {},
+                "annotations": {REVISION: revision(deployment["spec"]["template"])},
                 "ownerReferences": [_owner(deployment, "Deployment")],
             },
             "spec": {
@@ -291,9 +291,6 @@ class SimulatedPod:
         with suppress(KubectlError):
             self.kubectl("delete", "pod", self.name, "--force", "--grace-period=0")
         self.poller.stop()
-
-
-REVISION = "deployment.kubernetes.io/revision"
 
 
 def _labels(model: str, template: str) -> dict[str, str]:
