@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.support import crd
+from tests.support.controllers import DeploymentController
 from tests.support.kubectl import Kubectl, Object
 from tests.support.kubelet import Kubelet
 from tests.support.operators import Operator

@@ -79,35 +79,24 @@ class DeploymentController:
                 self._patch(f"{metadata['name']}/status", {"status": status})
 
     def _list(self, api: str, plural: str) -> list[dict[str, Any]]:
-        path = f"/{api}/namespaces/{self._namespace}/{plural}"
-        query = [("labelSelector", _MODEL)]
-        found: list[dict[str, Any]] = self._call("GET", path, query=query)["items"]
+        path = f"/{api}/namespaces/{self._namespace}/{plural}?labelSelector={_MODEL}"
+        found: list[dict[str, Any]] = self._call("GET", path)["items"]
         return found
 
     def _patch(self, name: str, body: dict[str, Any]) -> None:
         path = f"/apis/apps/v1/namespaces/{self._namespace}/deployments/{name}"
-        self._call("PATCH", path, body=body)
+        self._call("PATCH", path, body)
 
-    def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: list[tuple[str, str]] | None = None,
-        body: dict[str, Any] | None = None,
-    ) -> dict[str, Any]:
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        configuration = self._client.configuration
+        headers = {"Accept": "application/json", "Content-Type": "application/merge-patch+json"}
+        token = configuration.get_api_key_with_prefix("BearerToken")
+        if token:
+            headers["Authorization"] = token
         answer = self._client.call_api(
-            path,
-            method,
-            query_params=query or [],
-            header_params={"Content-Type": "application/merge-patch+json"},
-            body=body,
-            auth_settings=["BearerToken"],
-            _preload_content=False,
-            _return_http_data_only=True,
-            _request_timeout=5,
+            method, configuration.host + path, headers, body, _request_timeout=5
         )
-        decoded: dict[str, Any] = json.loads(answer.data)
+        decoded: dict[str, Any] = json.loads(answer.read())
         return decoded
 
 
