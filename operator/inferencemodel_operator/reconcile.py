@@ -24,7 +24,6 @@ from inferencemodel_operator.assignments import AssignmentWatch
 from inferencemodel_operator.children import children
 from inferencemodel_operator.cluster import (
     CONFIG_MAPS,
-    DEPLOYMENTS,
     MODELS,
     PODS,
 )
@@ -45,7 +44,7 @@ from inferencemodel_operator.record import VersionsRecord
 from inferencemodel_operator.status import Status, decode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from inferencemodel_operator.apply import Applier
     from inferencemodel_operator.cache import Cache
@@ -144,7 +143,7 @@ class Reconciler:
                 # Others wait for their children: what became of these can be told after that.
                 self._queue.add(key)
                 return
-        await self._report(model, model.model, record, wanted, problems, memory)
+        await self._report(model, model.model, record, problems, memory)
         # Where the namespace goes, so does the rest.
         for passing in (NamespaceTerminatingError, TransientError):
             for problem in problems:
@@ -181,8 +180,8 @@ class Reconciler:
             contributions.append(
                 versions.PodVersions(report=report, template=pod.template, crashed=crashed)
             )
-        active = model.live_status().model.active_version
-        decided = versions.decide(typed.spec.model, record, contributions, active=active)
+        reached = self._observe(model, typed, record).reached
+        decided = versions.decide(typed.spec.model, record, contributions, reached=reached)
         if decided.target != record.target:
             logger.info(
                 "target version %s instead of %s",
@@ -278,7 +277,6 @@ class Reconciler:
         model: Model,
         typed: InferenceModel,
         record: VersionsRecord,
-        wanted: tuple[Manifest, ...],
         problems: list[OperatorError],
         memory: _Memory,
     ) -> None:
@@ -291,21 +289,7 @@ class Reconciler:
             return
         lost = addresses.conflict(self._cache, model)
         problems = problems if lost is None else [*problems, lost]
-        child = self._cache.deployment(model.key)
-        owned = child if child is not None and child.owner_uid == model.uid else None
-        deployment = owned.deployment if owned else None
-        up_to_date = (
-            deployment is not None
-            and owned is not None
-            and deployment.status.observed_generation >= owned.generation
-        )
-        seen = Observed(
-            pods=tuple(self._replica(pod, typed, deployment) for pod in pods),
-            wanted=_replicas(wanted, deployment),
-            record=record,
-            deployment=deployment.status if deployment and up_to_date else None,
-            problems=tuple(problems),
-        )
+        seen = self._observe(model, typed, record, problems)
         after = assessment.assess(
             typed,
             seen,
@@ -315,6 +299,31 @@ class Reconciler:
         )
         await self._write(model, after, memory)
         self._tell(model.key, problems, memory)
+
+    def _observe(
+        self,
+        model: Model,
+        typed: InferenceModel,
+        record: VersionsRecord,
+        problems: Sequence[OperatorError] = (),
+    ) -> Observed:
+        child = self._cache.deployment(model.key)
+        owned = child if child is not None and child.owner_uid == model.uid else None
+        deployment = owned.deployment if owned else None
+        up_to_date = (
+            deployment is not None
+            and owned is not None
+            and deployment.status.observed_generation >= owned.generation
+        )
+        return Observed(
+            pods=tuple(
+                self._replica(pod, typed, deployment) for pod in self._cache.pods(model.key)
+            ),
+            wanted=_replicas(typed, deployment),
+            record=record,
+            deployment=deployment.status if deployment and up_to_date else None,
+            problems=tuple(problems),
+        )
 
     def _replica(self, pod: Pod, typed: InferenceModel, deployment: Deployment | None) -> Replica:
         replica_set = self._cache.replica_set(pod)
@@ -378,12 +387,10 @@ class Reconciler:
         memory.told = told
 
 
-def _replicas(wanted: tuple[Manifest, ...], live: Deployment | None) -> int:
+def _replicas(model: InferenceModel, live: Deployment | None) -> int:
     """How many pods are wanted: by the spec, or else by whoever scales the Deployment."""
-    for child in wanted:
-        if child["kind"] == DEPLOYMENTS.kind and "replicas" in child["spec"]:
-            replicas: int = child["spec"]["replicas"]
-            return replicas
+    if model.replicas is not None:
+        return model.replicas
     return live.replicas if live else 1
 
 

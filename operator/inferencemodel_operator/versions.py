@@ -65,7 +65,7 @@ def decide(
     record: VersionsRecord,
     pods: Sequence[PodVersions],
     *,
-    active: int | None,
+    reached: int | None,
 ) -> VersionsRecord:
     """The next record: what every pod is to serve, and what none is to try again.
 
@@ -82,7 +82,7 @@ def decide(
         model: ``spec.model``.
         record: what was decided and remembered before; of another source it counts for nothing.
         pods: the pods with the spec's source, and what those that drain still tell.
-        active: the version that all wanted replicas are known to serve. A version that has come
+        reached: the version that all wanted replicas are known to serve. A version that has come
             that far is not taken back because one more pod fails with it.
     """
     if record.source not in ("", model.storage_uri):
@@ -92,10 +92,10 @@ def decide(
         version.tried
         for report in known
         for version in report.versions
-        if version.version == report.active_version == active
+        if version.version == report.active_version == reached
     }
-    # What the status says may be of another source, or of pods that are gone.
-    reached = active if served else None
+    # A version that none of these pods serves now proves nothing of theirs.
+    reached = reached if served else None
     record = msgspec.structs.replace(
         record,
         source=model.storage_uri,

@@ -259,7 +259,7 @@ class Replicas:
         """What the operator would decide now."""
         model = spec.Model(storage_uri=URI, num_versions=self.num_versions, version=self.pin)
         told = [self._told(pod) for pod in self.pods]
-        return versions.decide(model, self.record, told, active=self.active)
+        return versions.decide(model, self.record, told, reached=self.active)
 
     def settle(self, rounds: int = 40) -> None:
         """Let time pass."""

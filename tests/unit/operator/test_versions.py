@@ -52,11 +52,11 @@ def decide(
     *pods: PodVersions,
     target: int | None = None,
     quarantined: tuple[QuarantinedVersion, ...] = (),
-    active: int | None = None,
+    reached: int | None = None,
     **fields: Any,
 ) -> VersionsRecord:
     record = VersionsRecord(target=target, quarantined=quarantined)
-    return versions.decide(model(**fields), record, pods, active=active)
+    return versions.decide(model(**fields), record, pods, reached=reached)
 
 
 def bad(version: int, fingerprint: str | None = None) -> QuarantinedVersion:
@@ -141,12 +141,12 @@ def test_a_quarantine_outlives_an_unreadable_bucket() -> None:
 
 
 def test_a_version_that_every_replica_served_is_not_taken_back_for_one_pod() -> None:
-    decided = decide(pod(told({2: R, 3: A})), pod(told({2: D, 3: Q})), target=3, active=3)
+    decided = decide(pod(told({2: R, 3: A})), pod(told({2: D, 3: Q})), target=3, reached=3)
     assert (decided.target, decided.quarantined) == (3, ())
 
 
 def test_a_version_on_its_way_is_given_up_for_all_when_one_pod_fails_with_it() -> None:
-    decided = decide(pod(told({2: R, 3: A})), pod(told({2: A, 3: Q})), target=3, active=2)
+    decided = decide(pod(told({2: R, 3: A})), pod(told({2: A, 3: Q})), target=3, reached=2)
     assert decided.target == 2
 
 
@@ -226,16 +226,16 @@ def test_a_crash_speaks_against_a_version_where_the_template_has_served_another_
 def test_what_a_template_has_served_is_remembered_when_its_pods_are_gone() -> None:
     before = decide(answering(2), target=2)
     assert before.templates == (WorkingTemplate("t1", (2,)),)
-    after = versions.decide(model(), before, [crashing()], active=None)
+    after = versions.decide(model(), before, [crashing()], reached=None)
     assert [entry.version for entry in after.quarantined] == [3]
 
 
 def test_of_the_templates_those_of_live_pods_are_remembered() -> None:
     record = VersionsRecord(templates=tuple(WorkingTemplate(f"old{n}", (1,)) for n in range(20)))
-    decided = versions.decide(model(), record, [answering(2)], active=None)
+    decided = versions.decide(model(), record, [answering(2)], reached=None)
     assert decided.templates[0] == WorkingTemplate("t1", (2,))
     assert len(decided.templates) == TEMPLATES
-    assert versions.decide(model(), decided, [answering(2)], active=None) == decided
+    assert versions.decide(model(), decided, [answering(2)], reached=None) == decided
 
 
 def test_more_served_versions_than_are_remembered_change_nothing_a_second_time() -> None:
@@ -248,29 +248,29 @@ def test_more_served_versions_than_are_remembered_change_nothing_a_second_time()
 
 
 def test_a_reached_version_is_remembered_and_not_taken_back_later() -> None:
-    reached = decide(answering(3), target=3, active=3)
+    reached = decide(answering(3), target=3, reached=3)
     assert reached.active == ActiveVersion(3, "f3")
-    later = versions.decide(model(), reached, [crashing(proven=(2,))], active=None)
+    later = versions.decide(model(), reached, [crashing(proven=(2,))], reached=None)
     assert (later.target, later.quarantined, later.active) == (3, (), reached.active)
     failing = pod(told({2: R, 3: Q}), template="t1")
-    assert versions.decide(model(), reached, [failing], active=None).quarantined == ()
+    assert versions.decide(model(), reached, [failing], reached=None).quarantined == ()
 
 
 def test_a_reached_version_that_an_older_release_has_quarantined_is_released() -> None:
-    decided = decide(answering(3), target=3, quarantined=(bad(3),), active=3)
+    decided = decide(answering(3), target=3, quarantined=(bad(3),), reached=3)
     assert (decided.target, decided.quarantined) == (3, ())
 
 
 def test_other_objects_under_the_number_that_was_reached_have_to_prove_themselves() -> None:
-    reached = decide(answering(3), target=3, active=3)
+    reached = decide(answering(3), target=3, reached=3)
     report = told({2: R, 3: P}, target=3, reachable=False, fingerprints={3: "new"}, proven=(2,))
     other = pod(report, template="t1", crashed=3)
-    later = versions.decide(model(), reached, [other], active=3)
+    later = versions.decide(model(), reached, [other], reached=3)
     assert (later.target, [q.stored for q in later.quarantined]) == (2, ["new"])
 
 
 def test_what_the_status_says_of_pods_that_are_gone_protects_nothing() -> None:
-    assert decide(answering(2), target=2, active=9).active is None
+    assert decide(answering(2), target=2, reached=9).active is None
 
 
 @pytest.mark.parametrize(
@@ -305,14 +305,14 @@ def test_an_upload_under_the_same_number_is_not_held_to_account_for_the_one_befo
     assert decided.target == 3
     assert [q.stored for q in decided.quarantined] == ["old"]
     fetched = told({2: R, 3: P}, target=3, fingerprints={3: "new"})
-    later = versions.decide(model(), decided, [pod(fetched, template="t1")], active=None)
+    later = versions.decide(model(), decided, [pod(fetched, template="t1")], reached=None)
     assert (later.target, later.quarantined) == (3, ())
 
 
 def test_another_source_begins_with_nothing() -> None:
-    before = decide(answering(3), target=3, active=3, quarantined=(bad(4),))
+    before = decide(answering(3), target=3, reached=3, quarantined=(bad(4),))
     other = spec.Model(storage_uri="gs://models/other")
-    assert versions.decide(other, before, [], active=3) == VersionsRecord(
+    assert versions.decide(other, before, [], reached=3) == VersionsRecord(
         source="gs://models/other"
     )
 
@@ -324,7 +324,7 @@ class TestServed:
             target=fields.pop("target", None), served=before, templates=templates
         )
         wanted = model(num_versions=fields.pop("num_versions", 2), **fields)
-        return versions.decide(wanted, record, pods, active=None).served
+        return versions.decide(wanted, record, pods, reached=None).served
 
     def test_is_the_target_alone_by_default(self) -> None:
         report = pod(told({1: R, 2: A}))
@@ -342,7 +342,7 @@ class TestServed:
         record = VersionsRecord(target=4, served=(4,), templates=(WorkingTemplate("old", (4, 2)),))
         fresh = pod(told({1: D, 2: D, 3: D, 4: D}), template="new")
         wanted = model(num_versions=3)
-        assert versions.decide(wanted, record, [fresh], active=None).served == (4, 2)
+        assert versions.decide(wanted, record, [fresh], reached=None).served == (4, 2)
 
     def test_keeps_what_is_served_already(self) -> None:
         report = pod(told({1: A, 2: A, 3: R, 4: D}))
@@ -366,7 +366,7 @@ class TestServed:
     def test_takes_no_target_that_never_answered_for_one_that_was_served(self) -> None:
         record = VersionsRecord(target=3, served=(3,))
         report = pod(told({3: P, 4: D}))
-        assert versions.decide(model(num_versions=2), record, [report], active=None).served == (4,)
+        assert versions.decide(model(num_versions=2), record, [report], reached=None).served == (4,)
 
     def test_is_known_without_any_pod(self) -> None:
         assert self.serve(before=(4, 2), target=4) == (4, 2)
@@ -375,8 +375,8 @@ class TestServed:
 
 def test_deciding_again_changes_nothing() -> None:
     pods = [pod(told({1: R, 2: A, 3: Q})), pod(told({2: A, 4: D})), pod(None)]
-    record = decide(*pods, target=2, active=2)
-    assert versions.decide(model(), record, pods, active=2) == record
+    record = decide(*pods, target=2, reached=2)
+    assert versions.decide(model(), record, pods, reached=2) == record
 
 
 def test_the_latest_version_is_the_newest_whole_one_good_or_bad() -> None:
