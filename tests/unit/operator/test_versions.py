@@ -243,8 +243,8 @@ def test_more_served_versions_than_are_remembered_change_nothing_a_second_time()
     pods += [pod(told(dict.fromkeys(range(100), R)), template=f"many{n}") for n in range(TEMPLATES)]
     decided = decide(*pods, target=99)
     assert len(decided.templates) == TEMPLATES
-    assert versions.decide(model(), decided, pods, active=None) == decided
-    assert versions.decide(model(), decided, pods[::-1], active=None) == decided
+    assert versions.decide(model(), decided, pods, reached=None) == decided
+    assert versions.decide(model(), decided, pods[::-1], reached=None) == decided
 
 
 def test_a_reached_version_is_remembered_and_not_taken_back_later() -> None:
