@@ -542,7 +542,6 @@ def finish(process: subprocess.Popen[bytes]) -> tuple[int, str]:
 
 
 def test_a_reader_that_goes_away_ends_it_quietly_with_141(api: ApiServer) -> None:
-    api.objects = [resource(f"model-{number}") for number in range(2000)]
     for arguments in (["list"], ["list", "-ojson"]):
         process = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout is not None
@@ -585,17 +584,15 @@ def test_without_any_stream_the_exit_code_tells(api: ApiServer) -> None:
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_a_terminal_of_any_encoding_gets_what_it_can_show(api: ApiServer, encoding: str) -> None:
     api.objects[0]["status"]["conditions"][0].update(status="False", message="Größe █ 模型")
-    for arguments in (["why", "imagenet"], ["wait", "imagenet", "--timeout=0"]):
-        process = start(
-            *arguments,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={"PYTHONIOENCODING": encoding},
-        )
-        out, err = process.communicate(timeout=60)
-        assert process.returncode in (0, 3)
-        assert b"Traceback" not in err
-        assert b"Gr" in out + err
+    process = start(
+        *("why", "imagenet"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PYTHONIOENCODING": encoding},
+    )
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    assert b"Gr" in out
 
 
 @pytest.mark.parametrize(
