@@ -104,7 +104,7 @@ def versions(model: InferenceModel) -> RenderableType:
             change.reason,
         )
     shown: list[RenderableType] = [table, "", "The last changes:", past]
-    last = of.last_failure_info
+    last = of.last_failure
     if last is not None:
         where = f" on {last.pod}" if last.pod else ""
         words = f"version {last.version}{where}, {_moment(last.time)}: {last.reason}"

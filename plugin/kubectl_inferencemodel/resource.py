@@ -1,5 +1,7 @@
 """InferenceModels and their pods as the API server gives them, typed as far as they are shown.
 
+The status has the operator's own types, which know nothing of a cluster.
+
 Readers of another release: what is unknown is ignored, what is missing has a default, and what
 has another shape is left out (`lenient`).
 """
@@ -10,6 +12,8 @@ from datetime import datetime  # noqa: TC003  # msgspec reads the annotations
 from typing import Any
 
 import msgspec
+
+from inferencemodel_operator.status import Condition, Quarantine, Status, Version
 
 
 class Metadata(msgspec.Struct, frozen=True, rename="camel"):
@@ -42,77 +46,6 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
     autoscaling: dict[str, Any] | None = None
 
 
-class Condition(msgspec.Struct, frozen=True, rename="camel"):
-    """One of ``status.conditions``."""
-
-    type: str
-    status: str = "Unknown"
-    reason: str = ""
-    message: str = ""
-    observed_generation: int | None = None
-
-
-class Version(msgspec.Struct, frozen=True, rename="camel"):
-    """One of ``status.model.versions``."""
-
-    version: int
-    state: str = ""
-    replicas: int = 0
-
-
-class Quarantined(msgspec.Struct, frozen=True, rename="camel"):
-    """One of ``status.model.quarantined``."""
-
-    version: int
-    reason: str = ""
-    message: str = ""
-
-
-class Change(msgspec.Struct, frozen=True, rename="camel"):
-    """One of ``status.model.history``: a version that became active, or was to."""
-
-    version: int
-    start_time: datetime | None = None
-    duration: str = ""
-    """From the decision to the last replica, as Go writes it: ``2.8s``."""
-    result: str = ""
-    reason: str = ""
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """``status.model.lastFailureInfo``."""
-
-    version: int
-    reason: str = ""
-    message: str = ""
-    time: datetime | None = None
-    pod: str = ""
-
-
-class ModelStatus(msgspec.Struct, frozen=True, rename="camel"):
-    """``status.model``."""
-
-    active_version: int | None = None
-    target_version: int | None = None
-    latest_version: int | None = None
-    transition_status: str = ""
-    versions: tuple[Version, ...] = ()
-    quarantined: tuple[Quarantined, ...] = ()
-    history: tuple[Change, ...] = ()
-    last_failure_info: Failure | None = None
-
-
-class Status(msgspec.Struct, frozen=True, rename="camel"):
-    """``status``."""
-
-    observed_generation: int = 0
-    conditions: tuple[Condition, ...] = ()
-    url: str = ""
-    replicas: int = 0
-    replica_summary: str = ""
-    model: ModelStatus = ModelStatus()
-
-
 class InferenceModel(msgspec.Struct, frozen=True, rename="camel"):
     """The resource."""
 
@@ -132,22 +65,23 @@ class InferenceModel(msgspec.Struct, frozen=True, rename="camel"):
 
     def condition(self, kind: str) -> Condition | None:
         """One condition, None while the operator has not told it."""
-        return next((c for c in self.status.conditions if c.type == kind), None)
+        return self.status.condition(kind)
 
     def is_true(self, kind: str) -> bool:
         """Whether a condition is there and True, and not of an older spec."""
         found = self.condition(kind)
+        # An older release leaves the generation of a condition out.
         return (
             found is not None
             and found.status == "True"
-            and found.observed_generation in (None, self.metadata.generation)
+            and found.observed_generation in (0, self.metadata.generation)
         )
 
     def state_of(self, version: int) -> Version | None:
         """What the status tells about one version."""
         return next((v for v in self.status.model.versions if v.version == version), None)
 
-    def quarantine_of(self, version: int | None) -> Quarantined | None:
+    def quarantine_of(self, version: int | None) -> Quarantine | None:
         """Why a version is not tried again, None when it is not quarantined."""
         return next((q for q in self.status.model.quarantined if q.version == version), None)
 

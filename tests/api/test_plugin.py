@@ -378,7 +378,7 @@ def test_kubectl_finds_the_plugin_by_both_names(
         [str(plugin.kubectl.program), command, "why", "missing", *plugin.context],
         env={
             "PATH": f"{tmp_path}:{os.environ['PATH']}",
-            "PYTHONPATH": str(crd.ROOT / "plugin"),
+            "PYTHONPATH": f"{crd.ROOT}/plugin:{crd.ROOT}/operator",
             "HOME": str(tmp_path),
         },
         capture_output=True,

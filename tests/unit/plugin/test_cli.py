@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 ROOT = Path(__file__).parents[3]
+PYTHONPATH = f"{ROOT}/plugin:{ROOT}/operator"
 
 
 def resource(name: str = "imagenet", *, uid: str = "u-1", **status: Any) -> Object:
@@ -530,7 +531,7 @@ def test_labels_that_are_no_text_are_one_line(api: ApiServer, shell: Any, tmp_pa
 
 
 def start(*arguments: str | bytes, **options: Any) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "plugin"), **options.pop("env", {})}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, **options.pop("env", {})}
     return subprocess.Popen(
         [sys.executable, "-m", "kubectl_inferencemodel", *arguments], env=environment, **options
     )
@@ -574,7 +575,7 @@ def test_without_any_stream_the_exit_code_tells(api: ApiServer) -> None:
         command = [sys.executable, "-m", "kubectl_inferencemodel", *arguments]
         done = subprocess.run(
             ["sh", "-c", script, "sh", *command],
-            env={**os.environ, "PYTHONPATH": str(ROOT / "plugin")},
+            env={**os.environ, "PYTHONPATH": PYTHONPATH},
             check=False,
             timeout=60,
         )
