@@ -53,6 +53,7 @@ class Reason(StrEnum):
     # ModelLoaded; those of model_poller.status.VersionReason are among them
     LOADED = "Loaded"
     NO_TARGET = "NoTarget"
+    BELOW_MIN_VERSION = "BelowMinVersion"
     VERSION_NOT_FOUND = "VersionNotFound"
     FETCHING = "Fetching"
     LOADING = "Loading"

@@ -381,7 +381,7 @@ class InferenceModel(_Part, frozen=True):
 
     @property
     def url(self) -> str:
-        """Where the model's REST API is: through the Ingress if there is one, else in the cluster.
+        """Where the REST API is: through the Ingress, else the Gateway, else in the cluster.
 
         The model server only knows paths below ``/v1/models/NAME``. An Ingress path that begins
         like them reaches the server as it is; any other is taken as rewritten by the Ingress
@@ -389,18 +389,25 @@ class InferenceModel(_Part, frozen=True):
         operator.
         """
         api = f"/v1/models/{self.model_name}"
-        ingress = self.spec.ingress
-        if ingress is None or ingress.host is None:
-            host = f"{names.service(self.name)}.{self.namespace}.svc"
-            return f"http://{host}:{self.http_port}{api}"
-        scheme = "https" if ingress.tls else "http"
-        path = ingress.path
-        if ingress.path_type == "ImplementationSpecific":
-            path = _literal(path)
+        scheme, host, path = self._entrance
+        if host is None:
+            return f"http://{names.service(self.name)}.{self.namespace}.svc:{self.http_port}{api}"
         path = path.rstrip("/")
         beneath = f"{api}/".startswith(f"{path}/") or path.startswith((f"{api}/", f"{api}:"))
         prefix = "" if beneath else path
-        return f"{scheme}://{ingress.host}{prefix}{api}"
+        return f"{scheme}://{host}{prefix}{api}"
+
+    @property
+    def _entrance(self) -> tuple[str, str | None, str]:
+        """By which scheme, host and path clients outside the cluster come in; no host for none."""
+        ingress, gateway = self.spec.ingress, self.spec.gateway
+        if ingress is not None and ingress.host is not None:
+            literal = ingress.path_type == "ImplementationSpecific"
+            path = _literal(ingress.path) if literal else ingress.path
+            return "https" if ingress.tls else "http", ingress.host, path
+        hosts = [host for host in gateway.hostnames if "*" not in host] if gateway else []
+        # Whether a listener speaks TLS is the Gateway's own business, which isn't read.
+        return "http", hosts[0] if hosts else None, gateway.path if gateway else "/"
 
 
 def decode(obj: Mapping[str, Any]) -> InferenceModel:

@@ -196,7 +196,7 @@ def model_loaded(model: InferenceModel, seen: Observed, active: int | None) -> V
             f"version {failed.version} is quarantined, {instead}: {why}{fix}",
         )
     if target is None:
-        return Verdict("False", Reason.NO_TARGET, "there is no version to load, see SourceReady")
+        return _no_target(model, seen)
     known = [version for pod in seen.replicas if (version := pod.version(target)) is not None]
     known = [v for v in known if v.in_source or v.state is not VersionState.INCOMPLETE]
     if seen.on_target:
@@ -224,6 +224,22 @@ def model_loaded(model: InferenceModel, seen: Observed, active: int | None) -> V
             "Unknown", Reason.NO_REPORT, f"no pod has reported about version {target} yet"
         )
     return _on_its_way(model, target, seen, known)
+
+
+def _no_target(model: InferenceModel, seen: Observed) -> Verdict:
+    wanted = model.spec.model
+    newest = versions.latest(seen.reports)
+    if wanted.min_version is None or newest is None or newest >= wanted.min_version:
+        return Verdict("False", Reason.NO_TARGET, "there is no version to load, see SourceReady")
+    serving = sorted({str(answer) for answer in seen.answers if isinstance(answer, int)})
+    going_on = f"; pods that serve version {', '.join(serving)} go on with it" if serving else ""
+    return Verdict(
+        "False",
+        Reason.BELOW_MIN_VERSION,
+        f"all versions in {wanted.storage_uri} are below spec.model.minVersion "
+        f"{wanted.min_version}, the newest is {newest}{going_on}; upload one that is not, or lower "
+        "spec.model.minVersion",
+    )
 
 
 def _on_its_way(

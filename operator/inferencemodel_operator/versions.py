@@ -72,7 +72,8 @@ def decide(
     The target is the pinned version, else the newest complete version that is not quarantined
     and not below ``minVersion``. Without a pin it goes down only when it is quarantined, or when
     every pod says that it is neither in the bucket nor on any disk: a wiped or unreadable bucket
-    takes nothing back.
+    takes nothing back. Without any that meets ``minVersion`` there is no target: no pod begins with
+    a lower one, and those that serve one go on with it.
 
     A model server that ends again and again speaks against a version only where its pod template
     has served another one; else the template may be what is wrong. Such pods have to be as many as
@@ -180,9 +181,11 @@ def _newest(
     eligible = {version for version in there.offered if version >= minimum}
     if current is not None:
         spoilt = _is_spoilt(current, quarantined, there)
-        if not spoilt and (not there.gone(current) or not eligible):
+        if current >= minimum and not spoilt and (not there.gone(current) or not eligible):
             eligible.add(current)
-    return max(eligible, default=current)
+    if eligible:
+        return max(eligible)
+    return current if current is None or current >= minimum else None
 
 
 def _served(

@@ -153,6 +153,19 @@ def test_of_a_regular_expression_the_url_has_what_stands_in_front(path: str, in_
     assert model(ingress=ingress).url == f"http://x.example.com{in_front}/v1/models/imagenet"
 
 
+@pytest.mark.parametrize(
+    ("hostnames", "url"),
+    [
+        (["a.example.com", "b.example.com"], "http://a.example.com/v1/models/imagenet"),
+        (["*.example.com", "b.example.com"], "http://b.example.com/v1/models/imagenet"),
+        (["*.example.com"], "http://imagenet.vision.svc:8501/v1/models/imagenet"),
+    ],
+)
+def test_with_a_gateway_alone_the_url_has_its_first_host(hostnames: list[str], url: str) -> None:
+    gateway = {"parentRefs": [{"name": "public"}], "hostnames": hostnames}
+    assert model(gateway=gateway).url == url
+
+
 def test_the_url_inside_the_cluster_has_the_services_port() -> None:
     assert model(service={"httpPort": 80}).url == "http://imagenet.vision.svc:80/v1/models/imagenet"
 

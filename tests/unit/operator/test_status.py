@@ -535,3 +535,94 @@ def test_who_has_lost_its_address_is_not_ready_though_its_replicas_are() -> None
         assert condition(found, kind) == (state, "AddressConflict")
         assert "InferenceModel other" in message(found, kind)
     assert condition(found, "ModelLoaded") == ("True", "Loaded")
+
+
+def test_a_bucket_below_the_minimum_is_explained_and_what_serves_goes_on() -> None:
+    spec: dict[str, Any] = {"model": {**URI, "minVersion": 5}}
+    found = compute(observed(pod(1, ONE), pod(2, ONE), target=None), **spec)
+    assert condition(found, "ModelLoaded") == ("False", "BelowMinVersion")
+    assert "minVersion 5, the newest is 1; pods that serve version 1 go on" in message(
+        found, "ModelLoaded"
+    )
+    assert found["model"]["activeVersion"] == 1
+    assert found["model"]["transitionStatus"] == "InProgress"
+    waiting = compute(observed(pod(1, told({1: D}), ready=False), target=None), **spec)
+    assert condition(waiting, "ModelLoaded") == ("False", "BelowMinVersion")
+
+
+def test_an_emptied_bucket_has_no_latest_version_and_one_that_fails_keeps_it() -> None:
+    before = compute(observed(pod(1, ONE), pod(2, ONE)))
+    gone = msgspec.structs.replace(
+        ONE, versions=(msgspec.structs.replace(ONE.versions[0], in_source=False),)
+    )
+    assert "latestVersion" not in compute(observed(pod(1, gone), pod(2, gone)), before)["model"]
+    failed = SourceStatus(uri="gs://models/m", state=SourceState.FAILED)
+    away = msgspec.structs.replace(gone, source=failed)
+    assert compute(observed(pod(1, away), pod(2, away)), before)["model"]["latestVersion"] == 1
+
+
+def test_another_source_begins_with_nothing_known() -> None:
+    before = compute(observed(pod(1, ONE), pod(2, ONE)))
+    old = [Replica(name=f"pod-{n}", ready=True, report=None, other_source=True) for n in (1, 2)]
+
+    found = compute(observed(*old, target=None), before, model={"storageUri": "gs://models/new"})
+
+    assert found["model"].keys() == {"name", "storageUri", "transitionStatus"}
+    assert found["model"]["transitionStatus"] == "Pending"
+    assert condition(found, "Ready") == ("False", "ReplicasNotReady")
+    assert "gs://models/new" in message(found, "Ready")
+    assert condition(found, "SourceReady") == ("Unknown", "NoReport")
+    assert condition(found, "ModelLoaded")[0] == "False"
+
+
+def test_one_replica_of_three_is_no_version_reached() -> None:
+    down = [pod(n, told({1: R, 2: P}, target=2, reachable=False), ready=False) for n in (2, 3)]
+    before = {"model": {"activeVersion": 1}}
+    found = compute(observed(pod(1, TWO), *down, target=2, wanted=3), before)
+    assert found["model"]["transitionStatus"] == "InProgress"
+    assert "activeVersion" not in found["model"]
+    assert condition(found, "ModelLoaded") == ("False", "Loading")
+    assert "version 2 answers on 1 of 3 replicas" in message(found, "ModelLoaded")
+
+
+def test_a_pod_that_drains_and_answers_with_another_version_still_counts() -> None:
+    draining = pod(3, ONE, ready=False, draining=True)
+    found = compute(observed(pod(1, TWO), pod(2, TWO), draining, target=2))
+    assert condition(found, "ModelLoaded") == ("False", "Loading")
+    assert condition(found, "VersionSkew")[0] == "True"
+    assert found["model"]["transitionStatus"] == "InProgress"
+    assert found["replicas"] == 2
+    silent = pod(3, None, ready=False, draining=True)
+    assert compute(observed(pod(1, TWO), pod(2, TWO), silent, target=2))["model"][
+        "transitionStatus"
+    ] == ("UpToDate")
+
+
+def test_pods_of_a_template_that_cannot_start_stall_at_once_beside_those_that_serve() -> None:
+    serving = [pod(n, ONE, current=False) for n in (1, 2)]
+    crashed = pod(3, None, ready=False, trouble=Trouble.SERVER_CRASHED, message="unknown flag")
+    surge = DeploymentStatus(observed_generation=1, replicas=3, updated_replicas=1)
+    found = compute(observed(*serving, crashed, deployment=surge))
+    assert condition(found, "Stalled") == ("True", "ServerCrashed")
+    assert "unknown flag" in message(found, "Stalled")
+    assert condition(found, "Ready") == ("True", "Serving")
+    assert found["model"]["transitionStatus"] == "InProgress"
+
+
+def test_an_older_generations_account_judges_nothing() -> None:
+    stuck = pod(2, None, ready=False, trouble=Trouble.IMAGE_PULL_FAILED, message="no image")
+    found = compute(observed(pod(1, ONE), stuck, deployment=None))
+    assert condition(found, "Stalled") == ("False", "NotStalled")
+    assert condition(found, "Ready") == ("False", "ReplicasNotReady")
+    assert condition(found, "Reconciling") == ("True", "RollingOut")
+
+
+def test_a_deleted_resource_that_a_finalizer_holds_is_not_ready() -> None:
+    moment = datetime.fromisoformat(NOW)
+    seen = observed(pod(1, ONE), pod(2, ONE))
+    found = assessment.assess(
+        model(), seen, status.Status(), moment, finalizers="example.com/backup"
+    ).to_object()
+    assert condition(found, "Ready") == ("False", "Terminating")
+    assert "example.com/backup" in message(found, "Ready")
+    assert condition(found, "Reconciling") == ("True", "Terminating")
