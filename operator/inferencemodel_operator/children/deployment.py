@@ -59,7 +59,11 @@ def pod_template(model: InferenceModel, settings: Settings) -> Manifest:
             enableServiceLinks=False,
             terminationGracePeriodSeconds=model_server.GRACE_SECONDS,
             securityContext=pod.POD_SECURITY,
-            imagePullSecrets=[{"name": secret.name} for secret in template.image_pull_secrets],
+            # Once each: the API server merges them by name, and takes no apply with two of one.
+            imagePullSecrets=[
+                {"name": name}
+                for name in dict.fromkeys(secret.name for secret in template.image_pull_secrets)
+            ],
             priorityClassName=template.priority_class_name,
             topologySpreadConstraints=_spread(model),
             nodeSelector=template.node_selector,

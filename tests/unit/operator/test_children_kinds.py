@@ -321,6 +321,12 @@ def test_pods_pull_with_the_given_secrets_and_have_the_given_priority() -> None:
     assert wanted["priorityClassName"] == "serving"
 
 
+def test_a_pull_secret_that_is_named_twice_is_wanted_once() -> None:
+    """The API server takes no apply with two items of one name; older CRDs let them in."""
+    wanted = pod(template={"imagePullSecrets": [{"name": "r"}, {"name": "s"}, {"name": "r"}]})
+    assert wanted["imagePullSecrets"] == [{"name": "r"}, {"name": "s"}]
+
+
 @pytest.mark.parametrize(
     "spec",
     [
