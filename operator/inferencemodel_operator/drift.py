@@ -140,10 +140,10 @@ def theirs(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]
     """Of the live object, only what is others' to set."""
     kept: dict[str, Any] = {}
     for pattern in _OTHERS.get(wanted["kind"], ()):
-        name = pattern[-2] if pattern[-1] == _ANY else pattern[-1]
-        *parents, _ = pattern[:-1] if pattern[-1] == _ANY else pattern
+        *parents, name = pattern[:-1] if pattern[-1] == _ANY else pattern
+        # Nothing for a path into a list: its items come with what is wanted of them.
         found = _at(live, (*parents, name))
-        if found is not None and _ANY not in parents:
+        if found is not None:
             _branch(kept, parents)[name] = copy.deepcopy(found)
     for field in _SIDECARS if wanted["kind"] == "Deployment" else ():
         items = [
