@@ -89,6 +89,7 @@ class Reason(StrEnum):
     SUSPENDED = "Suspended"
     TERMINATING = "Terminating"
     APPLYING = "Applying"
+    APPLY_FAILED = "ApplyFailed"
     ROLLING_OUT = "RollingOut"
     CHANGING_VERSION = "ChangingVersion"
 

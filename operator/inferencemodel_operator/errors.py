@@ -16,6 +16,7 @@ OperatorError
 └── TransientError              heals by waiting: retried with backoff and jitter
     ├── ApiUnavailableError     the API server can't be asked, or asks to come later
     ├── ConflictError           the object is not, or no longer, the one that was meant
+    ├── LastingError            it should have healed by now, and is still waited for
     ├── ExpiredError            the API server no longer has what came after a version
     ├── NamespaceTerminatingError  the namespace is being deleted, and what is in it
     ├── NotFoundError           there is no such object, kind or namespace
@@ -199,6 +200,15 @@ class NamespaceTerminatingError(TransientError):
 
 class NotFoundError(TransientError):
     """There is no such object, kind or namespace."""
+
+
+class LastingError(TransientError):
+    """Something that waiting should have healed, and has not."""
+
+    def __init__(self, problem: OperatorError) -> None:
+        super().__init__(str(problem))
+        self.retry_after: float = getattr(problem, "retry_after", 0.0)
+        """Seconds that the API server asked to wait."""
 
 
 class NotLeadingError(TransientError):

@@ -52,13 +52,18 @@ def changes(before: Status, after: Status) -> list[Change]:
     return happened + [
         Change(new.reason, new.message, True)
         for kind, new in _turns(before, after)
-        if (kind, new.status) in _BAD or (kind is ConditionType.READY and new.reason in _TROUBLES)
+        if (kind, new.status) in _BAD or new.reason in _TROUBLES
     ]
 
 
 def _turns(before: Status, after: Status) -> Iterator[tuple[ConditionType, Condition]]:
     """The conditions that have another reason than before."""
-    for kind in (ConditionType.SOURCE_READY, ConditionType.STALLED, ConditionType.READY):
+    for kind in (
+        ConditionType.SOURCE_READY,
+        ConditionType.RECONCILING,
+        ConditionType.STALLED,
+        ConditionType.READY,
+    ):
         old, new = before.condition(kind), after.condition(kind)
         if new is not None and (old is None or old.reason != new.reason):
             yield kind, new
@@ -72,6 +77,7 @@ _TROUBLES: Final = frozenset(
         Reason.CONTAINER_CONFIG_FAILED,
         Reason.POLLER_CRASHED,
         Reason.SERVER_CRASHED,
+        Reason.APPLY_FAILED,
     }
 )
 

@@ -34,12 +34,14 @@ from inferencemodel_operator.errors import (
     NamespaceTerminatingError,
     OperatorError,
     PermanentError,
+    StatusRefusedError,
     TransientError,
 )
 from inferencemodel_operator.logs import about
 from inferencemodel_operator.observe.pollers import askable
 from inferencemodel_operator.observed import Observed
 from inferencemodel_operator.pace import Bucket, Pace
+from inferencemodel_operator.patience import Patience
 from inferencemodel_operator.record import VersionsRecord
 from inferencemodel_operator.status import Status, decode
 
@@ -74,6 +76,7 @@ class _Memory(msgspec.Struct):
 
     crashes: CrashWatch
     assignments: AssignmentWatch
+    patience: Patience = msgspec.field(default_factory=Patience)
     statuses: Pace = msgspec.field(
         default_factory=lambda: Pace(
             Bucket(burst=1, seconds=STATUS_SECONDS),
@@ -84,6 +87,8 @@ class _Memory(msgspec.Struct):
     taken: tuple[Status, Status] | None = None
     """A status that the API server took as something else (its CRD is of another release, say),
     and what it made of it: writing it again would change nothing."""
+    status_refused: bool = False
+    """Whether the last status was, which an Event has told."""
     ready: str = "Unknown"
     told: str = ""
 
@@ -137,6 +142,7 @@ class Reconciler:
         wanted = children(model.model, record, self._settings)
         if active:
             done, problems = await self._apply(model, model.model, record, wanted, memory)
+            problems = memory.patience.judge(problems, asyncio.get_running_loop().time())
             if done:
                 logger.info("%s", ", ".join(done), extra=about(key))
             if done and not problems and len(self._queue):
@@ -362,17 +368,23 @@ class Reconciler:
             return
         memory.statuses.take(now)
         namespace, name = model.key
-        answer = await self._cluster.apply(
-            MODELS,
-            {
-                "apiVersion": names.API_VERSION,
-                "kind": names.KIND,
-                "metadata": {"namespace": namespace, "name": name},
-                "status": after.to_object(),
-            },
-            uid=model.uid,
-            subresource="status",
-        )
+        wanted = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": {"namespace": namespace, "name": name},
+            "status": after.to_object(),
+        }
+        try:
+            answer = await self._cluster.apply(MODELS, wanted, uid=model.uid, subresource="status")
+        except StatusRefusedError as refusal:
+            # Of all things, the status can't tell this.
+            if not memory.status_refused:
+                await self._recorder.record(
+                    model, events.Change("StatusRefused", str(refusal), warning=True)
+                )
+            memory.status_refused = True
+            raise
+        memory.status_refused = False
         self._cache.put(MODELS, answer)
         became = decode(answer.get("status") or {})
         memory.taken = None if became == after else (after, became)

@@ -14,6 +14,7 @@ from inferencemodel_operator.errors import (
     ContestedError,
     InvalidModelError,
     InvalidRecordError,
+    LastingError,
     NameConflictError,
     NameConflictsError,
     NotOfferedError,
@@ -308,7 +309,9 @@ def reconciling(
         )
     for problem in seen.problems:
         if isinstance(problem, TransientError):
-            return Verdict("True", Reason.APPLYING, f"not everything is applied yet: {problem}")
+            lasting = isinstance(problem, LastingError)
+            reason = Reason.APPLY_FAILED if lasting else Reason.APPLYING
+            return Verdict("True", reason, f"not everything is applied yet: {problem}")
     if not seen.rolled_out:
         troubled = seen.troubled
         why = f": {troubled.message}" if troubled else ""

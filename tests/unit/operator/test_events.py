@@ -56,6 +56,15 @@ def test_a_condition_that_turns_bad_is_told_and_one_that_stays_bad_is_not() -> N
     assert events.changes(bad, good) == []
 
 
+def test_children_that_can_not_be_applied_for_long_are_told_once() -> None:
+    trying = status(("Reconciling", "True", "Applying"))
+    failed = status(("Reconciling", "True", "ApplyFailed"))
+    assert events.changes(Status(), trying) == []
+    assert events.changes(trying, failed) == [Change("ApplyFailed", "words", warning=True)]
+    assert events.changes(failed, failed) == []
+    assert events.changes(failed, trying) == []
+
+
 def test_replicas_that_are_merely_starting_are_no_event() -> None:
     starting = status(("Ready", "False", "ReplicasNotReady"))
     stuck = status(("Ready", "False", "ImagePullFailed"))

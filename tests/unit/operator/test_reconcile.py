@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from inferencemodel_operator import reconcile
+from inferencemodel_operator import patience, reconcile
 from inferencemodel_operator.apply import Applier
 from inferencemodel_operator.cache import Cache
 from inferencemodel_operator.cluster import (
@@ -21,7 +21,12 @@ from inferencemodel_operator.cluster import (
     Cluster,
     Resource,
 )
-from inferencemodel_operator.errors import ApiUnavailableError, RefusedError
+from inferencemodel_operator.errors import (
+    ApiUnavailableError,
+    LastingError,
+    RefusedError,
+    StatusRefusedError,
+)
 from inferencemodel_operator.metrics import Metrics
 from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.queue import WorkQueue
@@ -285,6 +290,22 @@ async def test_what_heals_by_waiting_is_reported_and_repeated(world: World) -> N
     assert "apply Service" in await world.pass_()
 
 
+async def test_what_should_have_healed_by_now_is_told_by_an_event_and_still_repeated(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.server.failures["apply Service"] = ApiUnavailableError("Service vision/m: the webhook")
+    monkeypatch.setattr(patience, "LASTING_SECONDS", 0.0)
+    with pytest.raises(LastingError):
+        await world.pass_()
+    assert "event ApplyFailed" in world.server.requests
+    told = next(c for c in world.status()["conditions"] if c["type"] == "Reconciling")
+    assert (told["status"], told["reason"]) == ("True", "ApplyFailed")
+    assert "Service vision/m: the webhook" in told["message"]
+
+    world.server.failures.clear()
+    assert "apply Service" in await world.pass_()
+
+
 async def test_one_refused_child_does_not_keep_the_others_back(world: World) -> None:
     world.server.failures["apply Deployment"] = RefusedError("Deployment", "m", "no", "fix it")
     sent = await world.pass_()
@@ -305,6 +326,17 @@ async def test_a_status_that_the_api_server_takes_as_another_is_not_written_agai
     assert await world.pass_() == []
 
     world.cache.reports["uid-a"] = told({1: A, 2: F}, target=1)
+    assert "apply InferenceModel/status" in await world.pass_()
+
+
+async def test_a_status_that_is_refused_is_told_by_one_event(world: World) -> None:
+    world.server.failures["apply InferenceModel/status"] = StatusRefusedError("vision/m", "old")
+    for _ in range(3):
+        with pytest.raises(StatusRefusedError):
+            await world.pass_()
+    assert world.server.requests.count("event StatusRefused") == 1
+
+    world.server.failures.clear()
     assert "apply InferenceModel/status" in await world.pass_()
 
 
