@@ -419,6 +419,7 @@ def test_a_pod_that_has_not_heard_what_it_is_to_serve_is_told_again(here: World)
 def test_a_suspended_resource_moves_no_pod_but_tells_what_is(here: World) -> None:
     with serving(here, replicas=1) as model:
         model.patch(suspend=True)
+        model.until(lambda o: condition(o, "Reconciling")["reason"] == "Suspended", what="told")
         model.pollers()[0].tell(told({1: AVAILABLE, 2: FETCHED}, target=1))
 
         found = model.until(
