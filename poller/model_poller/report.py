@@ -26,10 +26,17 @@ from model_poller.status import (
 from model_poller.versions import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from model_poller.core import Policy
+    from model_poller.status import ServedVersion
 
 MAX_VERSIONS = 50
-"""Of versions that are only in the bucket, the newest so many are told."""
+"""Of versions that are only in the bucket, the newest so many are told, and of those that were
+quarantined or that the model server has ended."""
+MAX_TEXT = 1024
+"""Characters of a message: a model server may say any number of them. A hundred versions with two
+messages each, every character of them escaped, are 1.2 MB, below what the operator reads."""
 
 
 def build(
@@ -47,10 +54,15 @@ def build(
     disk = seen.disk
     assignment = seen.assignment
     target = goal(seen, policy) if policy.follow_newest else assignment.target
-    here = {*disk.complete, *disk.quarantined, *assignment.served}
+    here = {
+        *disk.complete,
+        *sorted(disk.quarantined, reverse=True)[:MAX_VERSIONS],
+        *assignment.served,
+    }
     if target is not None:
         here.add(target)
     elsewhere = sorted((seen.found or {}).keys() - here, reverse=True)[:MAX_VERSIONS]
+    source = msgspec.structs.replace(source, message=_brief(source.message))
     return PollerStatus(
         revision="",
         model=model,
@@ -62,9 +74,23 @@ def build(
             for version in sorted(here.union(elsewhere), reverse=True)
         ),
         server_reachable=seen.served is not None,
-        served=seen.served or (),
+        served=_served(seen.served or ()),
         disk=DiskStatus(free_bytes=seen.free_bytes, total_bytes=total_bytes),
     )
+
+
+def _served(served: Sequence[ServedVersion]) -> tuple[ServedVersion, ...]:
+    """The model server's words, within bounds: it never forgets a version."""
+    ended = sorted((s.version for s in served if s.state == "END"), reverse=True)[:MAX_VERSIONS]
+    return tuple(
+        msgspec.structs.replace(entry, error_message=_brief(entry.error_message))
+        for entry in served
+        if entry.state != "END" or entry.version in ended
+    )
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
 def _version(
@@ -96,7 +122,7 @@ def _version(
         seconds_left=seconds_left if state is VersionState.FETCHING else None,
         bytes_total=total,
         reason=verdict.reason if verdict else None,
-        message=verdict.message if verdict else "",
+        message=_brief(verdict.message) if verdict else "",
         proven=record is not None and (record.proven or seen.available(version)),
     )
 

@@ -42,8 +42,9 @@ version takes about ten changes; one that flips all the time is asked less often
 BYTES_A_SECOND: Final = 2**20
 """Of one poller's answers, so that long ones cost no more of a processor than short ones."""
 LARGEST_ANSWER: Final = 2 * 2**20
-"""Bytes. A poller tells of 50 versions in the bucket and those on its disk: of a hundred, each with
-a message of 4 KiB of its own and one of the model server's, escaped to double, it is 1.7 MB."""
+"""Bytes. A poller tells of 50 versions in the bucket, 50 quarantined and those on its disk, each
+with a message of 1,024 characters and one of the model server's: even if every character is escaped
+with six bytes, that is 1.3 MB (model_poller.report)."""
 LONG_ANSWERS: Final = 8
 """How many answers of more than 64 KiB are read at a time."""
 TURN_SECONDS: Final = 5.0

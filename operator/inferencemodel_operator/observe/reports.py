@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -13,12 +14,22 @@ from model_poller import status
 from model_poller.status import PollerStatus, VersionState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
-    from model_poller.status import ServedVersion, SourceStatus, VersionStatus
+    from model_poller.status import ServedVersion, VersionStatus
 
-_ABSENT: Final = frozenset({VersionState.INCOMPLETE, VersionState.DISCOVERED})
-"""States of a version of which nothing is on the pod."""
+END: Final = "END"
+"""The state of a version that the model server doesn't serve any more."""
+
+_ON_THE_POD: Final = frozenset(
+    {
+        VersionState.FETCHING,
+        VersionState.FETCHED,
+        VersionState.PUBLISHED,
+        VersionState.AVAILABLE,
+        VersionState.RETIRED,
+    }
+)
 
 
 class Unreachable(msgspec.Struct, frozen=True):
@@ -53,78 +64,65 @@ def decode(body: bytes) -> tuple[str, PollerStatus]:
 
 
 def _bounded(report: PollerStatus) -> PollerStatus:
-    assigned = report.assigned
-    if assigned is not None:
-        assigned = replace(
-            assigned,
-            target=bounds.text(assigned.target, bounds.NAME),
-            served=bounds.text(assigned.served, bounds.ASSIGNMENT),
-            quarantined=bounds.text(assigned.quarantined, bounds.ASSIGNMENT),
-        )
-    return replace(
+    def rank(version: VersionStatus) -> int:
+        if version.version == report.target or version.state is VersionState.AVAILABLE:
+            return 2
+        return int(version.state in _ON_THE_POD)
+
+    lasting = replace(
         report,
         revision="",
         disk=None,
-        model=bounds.text(report.model, bounds.NAME),
-        assigned=assigned,
-        source=_source(report.source),
         versions=tuple(
-            _version(version)
-            for version in _chosen(
-                report.versions,
-                [v.version for v in report.versions if v.state not in _ABSENT]
-                + [number for number in (report.target,) if number is not None],
-            )
+            replace(version, bytes_done=0, seconds_left=None)
+            for version in _chosen(report.versions, rank)
         ),
-        served=tuple(
-            _served(served)
-            for served in _chosen(
-                report.served, [s.version for s in report.served if s.state != "END"]
-            )
-        ),
+        served=tuple(_chosen(report.served, lambda served: int(served.state != END))),
     )
+    return _clean(lasting)
 
 
 V = TypeVar("V", "VersionStatus", "ServedVersion")
 
 
-def _chosen(entries: Iterable[V], wanted: list[int]) -> list[V]:
-    """Those within bounds, one for each version, newest first."""
+def _chosen(entries: Iterable[V], rank: Callable[[V], int]) -> list[V]:
+    """One for each version, newest first; of too many those of the highest rank and number."""
     by_number: dict[int, V] = {}
     for entry in entries:
         by_number.setdefault(entry.version, entry)
-    if len(by_number) <= bounds.VERSIONS:
-        return [by_number[number] for number in sorted(by_number, reverse=True)]
-    return [by_number[number] for number in bounds.newest(by_number, wanted=set(wanted))]
+    chosen = list(by_number.values())
+    if len(chosen) > bounds.VERSIONS:
+        chosen.sort(key=lambda entry: (rank(entry), entry.version), reverse=True)
+    return sorted(chosen[: bounds.VERSIONS], key=lambda entry: entry.version, reverse=True)
 
 
-def _source(source: SourceStatus) -> SourceStatus:
-    notifications = source.notifications
-    if notifications is not None:
-        notifications = replace(notifications, message=bounds.text(notifications.message))
-    return replace(
-        source,
-        uri=bounds.text(source.uri, bounds.URI),
-        message=bounds.text(source.message),
-        notifications=notifications,
-    )
+S = TypeVar("S", bound=msgspec.Struct)
+
+_LIMITS: Final = {
+    "error_message": bounds.MESSAGE,
+    "message": bounds.MESSAGE,
+    "quarantined": bounds.ASSIGNMENT,
+    "served": bounds.ASSIGNMENT,
+    "uri": bounds.URI,
+}
+"""Bytes of a text by its field, where it may be longer than a name."""
 
 
-def _version(version: VersionStatus) -> VersionStatus:
-    return replace(
-        version,
-        fingerprint=bounds.text(version.fingerprint, bounds.NAME),
-        disk_fingerprint=bounds.text(version.disk_fingerprint, bounds.NAME),
-        bytes_done=0,
-        seconds_left=None,
-        message=bounds.text(version.message),
-    )
+def _clean(value: S) -> S:
+    """The same with all texts within bounds, also those that a later release adds."""
+    return replace(value, **{name: _cut(name, getattr(value, name)) for name in _fields(value)})
 
 
-def _served(served: ServedVersion) -> ServedVersion:
-    return replace(
-        served,
-        state=bounds.text(served.state, bounds.NAME),
-        error_code=bounds.text(served.error_code, bounds.NAME),
-        error_message=bounds.text(served.error_message),
-    )
+def _fields(value: msgspec.Struct) -> Iterator[str]:
+    for name in value.__struct_fields__:
+        inner = getattr(value, name)
+        if isinstance(inner, (str, tuple, msgspec.Struct)) and not isinstance(inner, Enum):
+            yield name
+
+
+def _cut(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return bounds.text(value, _LIMITS.get(name, bounds.NAME))
+    if isinstance(value, tuple):
+        return tuple(_clean(inner) for inner in value)
+    return _clean(value)

@@ -278,6 +278,20 @@ def test_of_30000_versions_the_newest_and_those_on_the_pod_stay() -> None:
     assert len(kept.served) == bounds.VERSIONS
 
 
+def test_the_target_stays_whatever_is_said_to_be_on_the_pod() -> None:
+    told = PollerStatus(
+        revision="1",
+        model="m",
+        target=3,
+        source=SourceStatus(uri="gs://b/m"),
+        versions=tuple(
+            VersionStatus(version=number, state=VersionState.RETIRED) for number in range(200)
+        ),
+    )
+    _, kept = reports.decode(status.encode(told))
+    assert [version.version for version in kept.versions][-2:] == [137, 3]
+
+
 def test_what_changes_all_the_time_is_not_kept() -> None:
     version = VersionStatus(
         version=1, state=VersionState.FETCHING, bytes_done=5, bytes_total=9, seconds_left=3
@@ -315,6 +329,7 @@ REPORTS = st.builds(
             version=NUMBERS,
             state=st.sampled_from(VersionState),
             fingerprint=WILD,
+            disk_fingerprint=WILD,
             message=WILD,
         ),
         max_size=200,
@@ -352,6 +367,22 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _texts(inner)
+
+
+def test_a_text_of_a_field_that_nobody_has_named_a_limit_for_is_within_one() -> None:
+    class Newer(VersionStatus, frozen=True, kw_only=True):
+        advice: str = ""
+        notifications: tuple[NotificationsStatus, ...] = ()
+
+    told = Newer(
+        version=1,
+        state=VersionState.AVAILABLE,
+        advice="x" * 9000,
+        notifications=(NotificationsStatus(message="y" * 9000),),
+    )
+    kept = reports._clean(told)
+    assert len(kept.advice.encode()) == bounds.NAME
+    assert len(kept.notifications[0].message.encode()) == bounds.MESSAGE
 
 
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))

@@ -24,7 +24,13 @@ from model_poller.core import (
     plan,
 )
 from model_poller.sources import StoredObject
-from model_poller.status import ServedVersion, SourceStatus, VersionReason, VersionState
+from model_poller.status import (
+    ServedVersion,
+    SourceStatus,
+    VersionReason,
+    VersionState,
+    encode,
+)
 from model_poller.store import Disk, Quarantined, Record
 from model_poller.versions import StoredVersion, Verdict
 
@@ -589,3 +595,29 @@ def test_an_upload_over_a_version_is_not_taken_beside_a_server_that_was_never_as
         server_was_seen=False,
     )
     assert plan(what, ALONE) == []
+
+
+def test_what_is_told_is_short_whatever_the_model_server_says_and_never_forgets() -> None:
+    words = "\x00" * 40_000
+    bad = {
+        number: Quarantined(number, "f", VersionReason.LOAD_FAILED, words)
+        for number in range(2, 300)
+    }
+    what = seen(
+        disk=Disk(records(1, proven=True), {}, bad),
+        found={number: stored(number) for number in range(1, 500)},
+        served=(served(1), *(served(number, "END", words) for number in range(2, 300))),
+    )
+    told = report.build(
+        what,
+        TOLD,
+        model="m",
+        source=SourceStatus(uri="gs://b", message=words),
+        notifications=None,
+        bytes_done=0,
+        seconds_left=None,
+        total_bytes=0,
+    )
+    assert len(encode(told)) < 1_300_000
+    assert told.served[0].version == 1
+    assert [version.version for version in told.versions][-1] == 1
