@@ -35,6 +35,9 @@ FIRST_BACKOFF: Final = 0.25
 LONGEST_BACKOFF: Final = 15.0
 SHORTEST_TURN: Final = 0.05
 """Seconds between two answers of one poller: a bound on what a broken one can cost."""
+ANSWER_BURST: Final = 40
+ANSWER_REST_SECONDS: Final = 0.5
+"""One that never holds a request is asked so often at once, and then once in so many seconds."""
 NEWS_BURST: Final = 20
 NEWS_SECONDS: Final = 2.0
 """A poller may change what it tells so often at once, and then once in so many seconds. Loading a
@@ -104,6 +107,18 @@ class _Answer(NamedTuple):
     report: PollerStatus
     size: int
     """Of the body, in bytes."""
+
+
+class _Course:
+    """What has become of asking one pod so far."""
+
+    def __init__(self) -> None:
+        self.revision: str | None = None
+        self.heard = False
+        self.failures = 0
+        """In a row."""
+        self.answers = Bucket(burst=ANSWER_BURST, seconds=ANSWER_REST_SECONDS)
+        self.news = Bucket(burst=NEWS_BURST, seconds=NEWS_SECONDS)
 
 
 class Pollers:
@@ -189,37 +204,48 @@ class Pollers:
             self._tell(pod, Unreachable(str(error)))
 
     async def _follow(self, pod: Pod, address: str) -> None:
-        loop = asyncio.get_running_loop()
-        news = Bucket(burst=NEWS_BURST, seconds=NEWS_SECONDS)
-        revision: str | None = None
-        heard = False
-        failures = 0
+        course = _Course()
         while True:
             try:
-                answer = await self._ask(address, revision)
+                answer = await self._ask(address, course.revision)
             except PollerUnavailableError as error:
-                revision = None
-                self._metrics.polls.labels("failed").inc()
-                if self._tell(pod, Unreachable(str(error))):
-                    news.take(loop.time())
-                longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(failures, 10))
-                failures += 1
-                # A poller that has just been started takes a second to listen.
-                if failures == (1 if heard else 5):
-                    logger.info("pod %s can't be asked: %s", pod.name, error, extra=about(pod.key))
-                pause = longest * random.uniform(0.5, 1.0)  # noqa: S311
-                await asyncio.sleep(max(pause, news.wait(loop.time())))
-                continue
-            if heard and failures:
-                logger.info("pod %s can be asked again", pod.name, extra=about(pod.key))
-            heard, failures = True, 0
-            self._metrics.polls.labels("unchanged" if answer.revision == revision else "news").inc()
-            revision = answer.revision
-            if self._tell(pod, answer.report):
-                news.take(loop.time())
-            await asyncio.sleep(
-                max(SHORTEST_TURN, answer.size / BYTES_A_SECOND, news.wait(loop.time()))
-            )
+                pause = self._miss(pod, error, course)
+            else:
+                pause = self._hear(pod, answer, course)
+            await asyncio.sleep(pause)
+
+    def _hear(self, pod: Pod, answer: _Answer, course: _Course) -> float:
+        """Take in an answer; the seconds until the next request."""
+        if course.heard and course.failures:
+            logger.info("pod %s can be asked again", pod.name, extra=about(pod.key))
+        course.heard, course.failures = True, 0
+        outcome = "unchanged" if answer.revision == course.revision else "news"
+        self._metrics.polls.labels(outcome).inc()
+        course.revision = answer.revision
+        now = asyncio.get_running_loop().time()
+        course.answers.take(now)
+        if self._tell(pod, answer.report):
+            course.news.take(now)
+        return max(
+            SHORTEST_TURN,
+            answer.size / BYTES_A_SECOND,
+            course.answers.wait(now),
+            course.news.wait(now),
+        )
+
+    def _miss(self, pod: Pod, error: PollerUnavailableError, course: _Course) -> float:
+        """Take in that there is no answer; the seconds until the next request."""
+        course.revision = None
+        self._metrics.polls.labels("failed").inc()
+        now = asyncio.get_running_loop().time()
+        if self._tell(pod, Unreachable(str(error))):
+            course.news.take(now)
+        longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(course.failures, 10))
+        course.failures += 1
+        # A poller that has just been started takes a second to listen.
+        if course.failures == (1 if course.heard else 5):
+            logger.info("pod %s can't be asked: %s", pod.name, error, extra=about(pod.key))
+        return max(longest * random.uniform(0.5, 1.0), course.news.wait(now))  # noqa: S311
 
     def _count(self) -> None:
         """Say when there are more pods than sockets, and when that is over."""

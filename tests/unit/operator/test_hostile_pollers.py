@@ -252,6 +252,26 @@ async def test_a_poller_that_changes_its_word_all_the_time_is_asked_less_often()
         await asking.close()
 
 
+async def test_a_poller_that_never_holds_a_request_is_asked_less_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pollers, "ANSWER_BURST", 5)
+    monkeypatch.setattr(pollers, "ANSWER_REST_SECONDS", 1.0)
+    found: dict[str, Report] = {}
+    pod = Pod(())
+    pod.answers = lambda: ok(report(revision=str(len(pod.requests))))
+    async with pod.listening(), pollers.session(None) as session:
+        asking = Pollers(session, lambda _: pod.url, found, lambda _: None, Metrics())
+        asking.start([_running()])
+        async with asyncio.timeout(30):
+            while len(pod.requests) < 7:  # noqa: ASYNC110  it has no event of its own
+                await asyncio.sleep(0.01)
+            before = len(pod.requests)
+            await asyncio.sleep(1)
+        assert len(pod.requests) - before <= 2
+        await asking.close()
+
+
 # -- what is kept of an answer
 
 
