@@ -11,7 +11,10 @@ limit in characters is broken by a text that keeps to as many bytes.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
 
 MESSAGE: Final = 1024
 """Bytes of a condition's or a quarantined version's message, and of an Event's note, for which it
@@ -59,3 +62,17 @@ def number(digits: str) -> int | None:
         return None
     value = int(digits)
     return value if value <= LARGEST_NUMBER else None
+
+
+def newest(
+    numbers: Iterable[int], limit: int = VERSIONS, *, wanted: Collection[int] = ()
+) -> list[int]:
+    """So many version numbers, newest first: those that are wanted, then the highest of the others.
+
+    Args:
+        numbers: in any order, and with repetitions.
+        limit: how many at most.
+        wanted: those that must not be left out; of too many, the highest stay.
+    """
+    ordered = sorted(set(numbers), key=lambda known: (known in wanted, known), reverse=True)
+    return sorted(ordered[:limit], reverse=True)

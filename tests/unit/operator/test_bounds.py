@@ -57,3 +57,9 @@ def test_a_text_is_cut_between_two_characters_and_says_so() -> None:
 )
 def test_a_version_number_is_decimal_and_an_int64(digits: str, number: int | None) -> None:
     assert bounds.number(digits) == number
+
+
+def test_of_many_versions_the_wanted_and_the_newest_stay() -> None:
+    assert bounds.newest(range(1000), 4, wanted={7, 500}) == [999, 998, 500, 7]
+    assert bounds.newest([1, 1, 2], 4) == [2, 1]
+    assert bounds.newest(range(10), 2, wanted=range(10)) == [9, 8]
