@@ -224,9 +224,19 @@ class Cluster:
             query["continue"] = token
 
     async def watch(
-        self, resource: Resource, namespace: str | None, version: str
+        self,
+        resource: Resource,
+        namespace: str | None,
+        version: str,
+        on_open: Callable[[], object] = lambda: None,
     ) -> AsyncGenerator[tuple[str, Object], None]:
         """What changes after a version, until the API server ends the watch: types and objects.
+
+        Args:
+            resource: the kind.
+            namespace: None for all.
+            version: of a listing, or of the last that a watch has brought.
+            on_open: is called when the API server has accepted the watch.
 
         Raises:
             ExpiredError: the API server doesn't know any more what changed since the version.
@@ -252,6 +262,7 @@ class Cluster:
                 if response.status >= HTTPStatus.BAD_REQUEST:
                     answer = await bodies.start(response, LARGEST_ERROR)
                     raise answers.error(target, answers.status(response.status, answer))
+                on_open()
                 async for line in bodies.lines(response, LARGEST_OBJECT):
                     event = orjson.loads(line)
                     if event["type"] == "ERROR":
@@ -385,6 +396,14 @@ class Cluster:
             )
         except NotFoundError:
             return None
+
+    async def events_about(self, namespace: str, uid: str) -> tuple[Object, ...]:
+        """The Events about one object, some of them if there are many."""
+        query = {"fieldSelector": f"regarding.uid={uid}", "limit": str(PAGE_SIZE)}
+        found = await self._json(
+            "GET", EVENTS.path(namespace), EVENTS.target("list", namespace), query=query
+        )
+        return tuple(found.get("items") or ())
 
     async def create(self, resource: Resource, wanted: Object) -> Object:
         """Create an object.

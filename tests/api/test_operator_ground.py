@@ -41,10 +41,17 @@ def api() -> Iterator[Api]:
         server.stop()
 
 
-def until_logged(operator: Operator, *words: str) -> None:
+def nameless(kubectl: Kubectl) -> Model:
+    """A model of which a child's name is taken: there is an Event of it."""
+    model = Model(kubectl)
+    kubectl("create", "service", "clusterip", model.name, "--tcp=80")
+    return model.apply()
+
+
+def until_logged(operator: Operator, *words: str, within: float = 30) -> None:
     """Wait until a line of the log has all these words."""
     pattern = re.compile(".*".join(map(re.escape, words)))
-    eventually(lambda: pattern.search(operator.log()), what=f"{words} in the log", within=30)
+    eventually(lambda: pattern.search(operator.log()), what=f"{words} in the log", within=within)
 
 
 def until_gone(api: Api, *what: str) -> None:
@@ -195,14 +202,19 @@ def test_a_right_to_write_that_is_taken_away_is_said_once_and_waited_for(
         model.until_children(*ALL)
         model.until_reported()
         with account.without(resource, verb):
-            # Of a model that can't be served there is an Event, a status and no child missing.
-            other = Model(account.admin).apply(replicas=1, server={"image": "x y"})
+            other = nameless(account.admin)
             model.patch(replicas=4)
             until_logged(operator, f"waiting: {words}")
-        until_logged(operator, words, "is back")
+        account.admin.until(
+            *("deployment", model.name),
+            lambda o: o["spec"]["replicas"] == 4,
+            what="4 replicas",
+            within=90,
+        )
         model.until(lambda o: o["status"]["observedGeneration"] == 2, what="its status", within=90)
-        model.until_child("deployment", lambda o: o["spec"]["replicas"] == 4, what="4 replicas")
+        last = nameless(account.admin)
+        until_logged(operator, words, "is back", within=90)
         assert operator.log().count(f"waiting: {words}") == 1
         assert_calm(operator)
-        other.delete()
-        model.delete()
+        for one in (model, other, last):
+            one.delete()

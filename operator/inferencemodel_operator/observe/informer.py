@@ -13,7 +13,7 @@ import random
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
-from inferencemodel_operator.errors import ExpiredError, OperatorError
+from inferencemodel_operator.errors import ExpiredError, NotFoundError, OperatorError
 from inferencemodel_operator.waits import Wait
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ RELIST_SECONDS: Final = 600.0
 """How often everything is listed although the watch seems to miss nothing."""
 FIRST_BACKOFF: Final = 0.5
 LONGEST_BACKOFF: Final = 10.0
+STEADY_SECONDS: Final = 3.0
+"""A watch that stays open for so long works, whether anything happens or not. A listing alone does
+not say so: the right to watch is another one."""
 QUIET_FAILURES: Final = 2
 """Failures in a row that nobody needs to hear of."""
 
@@ -93,6 +96,10 @@ class Informer:
                 if self._resource.optional:
                     # Who has a child of this kind is told so by its condition; others need none.
                     self.listed.set()
+                    if isinstance(error, NotFoundError):
+                        # Soon noticed by whoever looks which kinds there are.
+                        await asyncio.sleep(LONGEST_BACKOFF)
+                        continue
                 await self._back_off(error)
 
     async def _list(self, sign: Sign) -> str:
@@ -120,22 +127,29 @@ class Informer:
             ExpiredError: only a new listing helps.
         """
         sign.beat()
+        steady: list[asyncio.TimerHandle] = []
+
+        def settle() -> None:
+            loop = asyncio.get_running_loop()
+            steady.append(loop.call_later(STEADY_SECONDS, self._wait.worked))
+
         try:
             async with aclosing(
-                self._cluster.watch(self._resource, self._namespace, version)
+                self._cluster.watch(self._resource, self._namespace, version, settle)
             ) as events:
                 async for kind, obj in events:
                     sign.beat()
-                    # A listing alone would not say so: the right to watch is another one.
                     self._wait.worked()
                     version = obj["metadata"]["resourceVersion"]
                     if kind != "BOOKMARK":
                         self._seen(self._resource, kind, obj)
-            self._wait.worked()
         except ExpiredError:
             raise
         except OperatorError as error:
             await self._back_off(error)
+        finally:
+            for timer in steady:
+                timer.cancel()
         return version
 
     async def _back_off(self, error: OperatorError) -> None:

@@ -328,9 +328,14 @@ class Lists(Cluster):
             self.during()
 
     async def watch(
-        self, resource: Resource, namespace: str | None, version: str
+        self,
+        resource: Resource,
+        namespace: str | None,
+        version: str,
+        on_open: Callable[[], object] = lambda: None,
     ) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
         self.watched.append((resource.kind, version))
+        on_open()
         while True:
             event = await self.events[resource.kind].get()
             if isinstance(event, Exception):
