@@ -78,6 +78,7 @@ _TROUBLES: Final = frozenset(
         Reason.POLLER_CRASHED,
         Reason.SERVER_CRASHED,
         Reason.APPLY_FAILED,
+        Reason.EVICTED,
     }
 )
 

@@ -38,7 +38,10 @@ from inferencemodel_operator.errors import (
     TransientError,
 )
 from inferencemodel_operator.logs import about
+from inferencemodel_operator.observe import disruptions
+from inferencemodel_operator.observe.hangs import Hangs
 from inferencemodel_operator.observe.pollers import askable
+from inferencemodel_operator.observe.troubles import Trouble
 from inferencemodel_operator.observed import Observed
 from inferencemodel_operator.pace import Bucket, Pace
 from inferencemodel_operator.patience import Patience
@@ -114,6 +117,7 @@ class Reconciler:
         self._metrics = metrics
         self._recorder = recorder
         self._memories: dict[Key, _Memory] = {}
+        self._hangs = Hangs(cluster, queue.add_after)
 
     def ready_states(self) -> Iterable[str]:
         """The status of the condition Ready of each InferenceModel."""
@@ -130,6 +134,7 @@ class Reconciler:
             # Owner references do the rest.
             self._memories.pop(key, None)
             self._applier.forget(key)
+            self._hangs.forget(key)
             return
         memory = self._memories.setdefault(key, _Memory(CrashWatch(), AssignmentWatch()))
         if model.model is None:
@@ -287,6 +292,7 @@ class Reconciler:
         memory: _Memory,
     ) -> None:
         pods = self._cache.pods(model.key)
+        await self._hangs.look(model.key, pods)
         if any(
             askable(pod) and not pod.terminating and pod.uid not in self._cache.reports
             for pod in pods
@@ -334,13 +340,24 @@ class Reconciler:
     def _replica(self, pod: Pod, typed: InferenceModel, deployment: Deployment | None) -> Replica:
         replica_set = self._cache.replica_set(pod)
         return identity.replica(
-            pod,
+            self._explained(pod),
             typed,
             self._cache.reports.get(pod.uid),
             current=deployment is not None
             and replica_set is not None
             and replica_set.revision == deployment.revision,
         )
+
+    def _explained(self, pod: Pod) -> Pod:
+        """The pod with why it does not come up, where its own status does not say so: by its
+        Events, or by the end of the one before it."""
+        if pod.ready or pod.terminating or pod.trouble is not None:
+            return pod
+        trouble, message = self._hangs.trouble(pod)
+        if trouble is None:
+            end = disruptions.predecessor(pod, self._cache.pods(pod.key), _now())
+            trouble, message = (None, "") if end is None else (Trouble.EVICTED, end)
+        return msgspec.structs.replace(pod, trouble=trouble, message=message)
 
     async def _report_invalid(self, model: Model, memory: _Memory) -> None:
         if model.problem is None:

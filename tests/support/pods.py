@@ -270,6 +270,26 @@ class SimulatedPod:
             ),
         )
 
+    def hang(self) -> None:
+        """Have a node, and no container that was ever started."""
+        creating = {"waiting": {"reason": "ContainerCreating"}}
+        container = {"image": "none", "imageID": "none", "restartCount": 0, "state": creating}
+        status = {
+            "phase": "Pending",
+            "podIP": None,
+            "podIPs": None,
+            "conditions": [
+                {"type": "PodScheduled", "status": "True"},
+                {"type": "Ready", "status": "False"},
+            ],
+            "initContainerStatuses": [{"name": "poller", "ready": False, **container}],
+            "containerStatuses": [{"name": "model-server", "ready": False, **container}],
+        }
+        self.kubectl(
+            *("patch", "pod", self.name, "--subresource=status", "--type=merge", "--patch"),
+            json.dumps({"status": status}),
+        )
+
     @property
     def target(self) -> str | None:
         """The target version that the operator has told this pod."""

@@ -56,6 +56,8 @@ def container(model: InferenceModel) -> Manifest:
         },
         livenessProbe={**_OPEN, "periodSeconds": 10, "failureThreshold": 6, "timeoutSeconds": 5},
         lifecycle={"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
+        # Its last words are told in the condition Ready.
+        terminationMessagePolicy="FallbackToLogsOnError",
         resources=present(
             requests={name: str(amount) for name, amount in server.resources.requests.items()},
             limits={name: str(amount) for name, amount in server.resources.limits.items()},

@@ -44,6 +44,7 @@ def container(model: InferenceModel, settings: Settings) -> Manifest:
         # A day of waiting for a first version; a poller that hung instead is then started anew.
         startupProbe=_probe("/startupz", periodSeconds=1, failureThreshold=86400),
         livenessProbe=_probe("/livez", periodSeconds=10, failureThreshold=6),
+        terminationMessagePolicy="FallbackToLogsOnError",
         resources=RESOURCES,
         securityContext=pod.CONTAINER_SECURITY,
         volumeMounts=_mounts(model),

@@ -15,12 +15,14 @@ from inferencemodel_operator import bounds, drift, names, spec
 from inferencemodel_operator import status as resource_status
 from inferencemodel_operator.cluster import DEPLOYMENTS, REPLICA_SETS
 from inferencemodel_operator.errors import InvalidModelError
-from inferencemodel_operator.observe import troubles, wire
+from inferencemodel_operator.observe import disruptions, troubles, wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from inferencemodel_operator.drift import Foreign
+    from inferencemodel_operator.observe.disruptions import Disruption
+    from inferencemodel_operator.observe.references import Reference
 
 Key = tuple[str, str]
 """Namespace and name of an InferenceModel."""
@@ -86,6 +88,12 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     trouble: troubles.Trouble | None
     message: str
     """About the trouble: stable while the trouble lasts, with what to do."""
+    is_hanging: bool = False
+    """It has a node, and nothing in its status says why it does not start."""
+    needs: tuple[Reference, ...] = ()
+    """What it can't start without; of a pod that hangs alone."""
+    disruption: Disruption | None = None
+    """Why it was taken away, or is being."""
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -279,9 +287,10 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
     if name is None:
         return None
     ready = any(c.type == "Ready" and c.status == "True" for c in status.conditions)
-    poller = _container(status.init_container_statuses, names.POLLER_CONTAINER)
-    server = _container(status.container_statuses, names.SERVER_CONTAINER)
-    trouble, message = (None, "") if ready else troubles.trouble(status, poller, server)
+    seen = troubles.Status(status, obj.get("spec") or {})
+    poller, server = seen.poller, seen.server
+    hanging = not ready and troubles.is_hanging(seen)
+    trouble, message = (None, "") if ready else troubles.trouble(seen)
     return Pod(
         key=(meta.namespace, name),
         namespace=meta.namespace,
@@ -305,6 +314,9 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
         storage_uri=_uri(meta.annotations.get(names.STORAGE_URI_ANNOTATION)),
         trouble=trouble,
         message=bounds.text(message),
+        is_hanging=hanging,
+        needs=seen.needs if hanging else (),
+        disruption=disruptions.read(status),
     )
 
 
@@ -330,7 +342,3 @@ def version(text: str) -> int:
     """A resourceVersion as a number: comparable within a resource, since Kubernetes 1.35 by
     promise and before by practice (KEP-5504)."""
     return int(text)
-
-
-def _container(statuses: Iterable[wire.ContainerStatus], name: str) -> wire.ContainerStatus | None:
-    return next((status for status in statuses if status.name == name), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime  # noqa: TC003  msgspec reads the annotations
 from typing import Any
 
 import msgspec
@@ -71,6 +72,7 @@ class Condition(_Wire, frozen=True):
     status: str
     reason: str = ""
     message: str = ""
+    last_transition_time: datetime.datetime | None = None
 
 
 class Waiting(_Wire, frozen=True):
@@ -85,13 +87,22 @@ class Terminated(_Wire, frozen=True):
 
     exit_code: int = 0
     reason: str = ""
+    message: str = ""
+    started_at: datetime.datetime | None = None
+    finished_at: datetime.datetime | None = None
+
+
+class Running(_Wire, frozen=True):
+    """Since when a container runs."""
+
+    started_at: datetime.datetime | None = None
 
 
 class ContainerState(_Wire, frozen=True):
     """Where a container is; one of the three at most."""
 
     waiting: Waiting | None = None
-    running: dict[str, Any] | None = None
+    running: Running | None = None
     terminated: Terminated | None = None
 
 
@@ -109,6 +120,8 @@ class PodStatus(_Wire, frozen=True):
     """A pod, as scheduler and kubelet tell of it."""
 
     phase: str = "Pending"
+    reason: str = ""
+    message: str = ""
     pod_ip: str | None = msgspec.field(default=None, name="podIP")
     conditions: tuple[Condition, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
@@ -133,6 +146,69 @@ class PodSpec(_Wire, frozen=True):
     """What a pod asks for."""
 
     init_containers: tuple[Container, ...] = ()
+
+
+class LocalName(_Wire, frozen=True):
+    """A reference to an object of the same namespace."""
+
+    name: str = ""
+
+
+class Key(_Wire, frozen=True):
+    """A key of a Secret or ConfigMap."""
+
+    name: str = ""
+    key: str = ""
+
+
+class ValueSource(_Wire, frozen=True):
+    """Where a variable's value comes from."""
+
+    secret_key_ref: Key | None = None
+    config_map_key_ref: Key | None = None
+
+
+class Variable(_Wire, frozen=True):
+    """One environment variable."""
+
+    name: str
+    value_from: ValueSource | None = None
+
+
+class Environment(_Wire, frozen=True):
+    """A container, as far as its variables go."""
+
+    name: str
+    env: tuple[Variable, ...] = ()
+
+
+class SecretVolume(_Wire, frozen=True):
+    """A Secret as files."""
+
+    secret_name: str = ""
+
+
+class ClaimVolume(_Wire, frozen=True):
+    """A PersistentVolumeClaim."""
+
+    claim_name: str = ""
+
+
+class Volume(_Wire, frozen=True):
+    """A volume, as far as it is another object's."""
+
+    name: str
+    secret: SecretVolume | None = None
+    config_map: LocalName | None = None
+    persistent_volume_claim: ClaimVolume | None = None
+
+
+class Needs(_Wire, frozen=True):
+    """A pod's spec, as far as it names other objects."""
+
+    containers: tuple[Environment, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    image_pull_secrets: tuple[LocalName, ...] = ()
 
 
 class Pod(_Wire, frozen=True):
@@ -168,6 +244,22 @@ class Deployment(_Wire, frozen=True):
     metadata: Meta
     spec: DeploymentSpec = DeploymentSpec()
     status: DeploymentStatus = DeploymentStatus()
+
+
+class Series(_Wire, frozen=True):
+    """How often something has happened."""
+
+    last_observed_time: datetime.datetime | None = None
+
+
+class Event(_Wire, frozen=True):
+    """An Event (events.k8s.io/v1)."""
+
+    reason: str = ""
+    note: str = ""
+    event_time: datetime.datetime | None = None
+    series: Series | None = None
+    deprecated_last_timestamp: datetime.datetime | None = None
 
 
 class Child(_Wire, frozen=True):

@@ -306,6 +306,7 @@ class Everything:
     def serve(self, stage: Stage) -> None:
         """Ask for a stage's children, and let a pod serve a version, as far as the rights allow."""
         self.model.apply(**stage.spec)
+        self.model.add_pod(ready=False).hang()
         pod = self.model.add_pod()
         pod.poller.tell(told({1: VersionState.AVAILABLE}))
 
@@ -372,9 +373,10 @@ def go_through_everything(installed: Installed) -> set[tuple[str, str]]:
                 everything.until_has(len(stage.optional))
                 everything.estrange(stage)
                 looks = {("get", child) for child in stage.children}
+                looks.add(("list", "events"))
                 eventually(
                     lambda looks=looks: looks <= set(requests(operator)),  # type: ignore[misc]
-                    what="a look at each child that is in the way",
+                    what="a look at each child that is in the way, and at the Events of a pod",
                 )
         assert refused(operator) == set()
         return {of for of in requests(operator) if of[0] != "discovery"}
@@ -404,7 +406,8 @@ def test_a_role_in_one_namespace_is_enough_for_it(in_one_namespace: Installed) -
 def test_without_the_right_to_see_a_kind_the_operator_is_not_ready(
     everywhere: Installed, verb: str
 ) -> None:
-    resources = {r for v, r in granted(everywhere.rules()) if v == verb}
+    # Events are none of those that are watched.
+    resources = {r for v, r in granted(everywhere.rules()) if v == verb} - {"events"}
     operator = everywhere.operator()
     with everywhere.without(verb, resources):
         operator.launch()

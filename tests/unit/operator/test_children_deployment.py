@@ -83,7 +83,7 @@ def test_the_pod_template_is_the_one_of_the_releases_before() -> None:
         },
         template={"metadata": {"labels": {"team": "vision"}}, "nodeSelector": {"pool": "gpu"}},
     )
-    assert digest(full) == "b4b2b6ca0096ee1a"
+    assert digest(full) == "21f8171eaae86177"
 
 
 @pytest.mark.parametrize(

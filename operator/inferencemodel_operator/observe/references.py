@@ -1,0 +1,116 @@
+"""What a pod needs from its namespace, and which field of the InferenceModel asks for it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from inferencemodel_operator import names
+from inferencemodel_operator.observe import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+SECRET: Final = "Secret"  # noqa: S105  a kind
+CONFIG_MAP: Final = "ConfigMap"
+CLAIM: Final = "PersistentVolumeClaim"
+
+_VOLUMES: Final = {
+    "model-source": "spec.source.secretRef",
+    "warmup": "spec.model.warmup.configMap",
+    "model-claim": "spec.model.storageUri",
+}
+"""The pod's volumes that are somebody else's objects (`children.pod.volumes`), and who asks."""
+
+# pkg/kubelet/kubelet_pods.go, pkg/volume/{secret,configmap,util}, the scheduler's volume plugins.
+_ABSENT: Final = re.compile(r'\b(secret|configmap|persistentvolumeclaim) "([^"]+)" not found')
+_NO_KEY: Final = re.compile(r"couldn't find key (\S+) in (Secret|ConfigMap) (?:[^/\s]+/)?(\S+)")
+_NO_FILE: Final = re.compile(
+    r'for volume "([^"]+)" : references non-existent (?:secret|config) key: (\S+)'
+)
+_KINDS: Final = {"secret": SECRET, "configmap": CONFIG_MAP, "persistentvolumeclaim": CLAIM}
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """One object that the pod can't start without."""
+
+    kind: str
+    name: str
+    field: str
+    """Path of the field of the InferenceModel."""
+    volume: str = ""
+    """The pod's volume; empty where a variable needs it."""
+    key: str = ""
+    """The key of a variable."""
+
+
+def references(spec: Mapping[str, Any]) -> tuple[Reference, ...]:
+    """Read what a pod's spec needs."""
+    needs = msgspec.convert(spec, wire.Needs)
+    return (*_of_variables(needs), *_of_volumes(needs))
+
+
+def _of_variables(needs: wire.Needs) -> Iterator[Reference]:
+    for container in needs.containers:
+        if container.name != names.SERVER_CONTAINER:
+            continue
+        for variable in container.env:
+            source = variable.value_from
+            field = f"spec.server.env[{variable.name}]"
+            if source is None:
+                continue
+            if source.secret_key_ref is not None:
+                ref = source.secret_key_ref
+                yield Reference(SECRET, ref.name, field, key=ref.key)
+            if source.config_map_key_ref is not None:
+                ref = source.config_map_key_ref
+                yield Reference(CONFIG_MAP, ref.name, field, key=ref.key)
+
+
+def _of_volumes(needs: wire.Needs) -> Iterator[Reference]:
+    for volume in needs.volumes:
+        field = _VOLUMES.get(volume.name, "spec.template")
+        if volume.secret is not None:
+            yield Reference(SECRET, volume.secret.secret_name, field, volume.name)
+        if volume.config_map is not None:
+            yield Reference(CONFIG_MAP, volume.config_map.name, field, volume.name)
+        if volume.persistent_volume_claim is not None:
+            name = volume.persistent_volume_claim.claim_name
+            yield Reference(CLAIM, name, field, volume.name)
+
+
+def pull_secrets(spec: Mapping[str, Any]) -> list[str]:
+    """The names of the Secrets that images are pulled with."""
+    return [secret.name for secret in msgspec.convert(spec, wire.Needs).image_pull_secrets]
+
+
+def explain(message: str, needs: tuple[Reference, ...]) -> str | None:
+    """What is missing, who asks for it, and what to do; None when the message tells of nothing
+    that is missing.
+
+    Args:
+        message: the kubelet's or the scheduler's words.
+        needs: what the pod needs.
+    """
+    absent = _ABSENT.search(message)
+    if absent is not None:
+        kind, name = _KINDS[absent[1]], absent[2]
+        asked = _fields(ref for ref in needs if (ref.kind, ref.name) == (kind, name))
+        return f'{kind} "{name}" is not there; create it, or correct {asked}'
+    without = _NO_KEY.search(message)
+    if without is not None:
+        key, kind, name = without.groups()
+        asked = _fields(ref for ref in needs if (ref.kind, ref.name, ref.key) == (kind, name, key))
+        return f'{kind} "{name}" has no key "{key}"; add it, or correct {asked}'
+    file = _NO_FILE.search(message)
+    if file is not None:
+        ref = next((ref for ref in needs if ref.volume == file[1]), None)
+        if ref is not None:
+            return f'{ref.kind} "{ref.name}" has no key "{file[2]}"; add it, or correct {ref.field}'
+    return None
+
+
+def _fields(refs: Iterator[Reference]) -> str:
+    return " and ".join(dict.fromkeys(ref.field for ref in refs)) or "the field that names it"

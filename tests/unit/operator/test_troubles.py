@@ -1,0 +1,405 @@
+"""Why a pod does not come up: the object, the field of the InferenceModel, and what to do."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from inferencemodel_operator.cluster import Cluster
+from inferencemodel_operator.errors import ApiUnavailableError
+from inferencemodel_operator.observe import disruptions, hangs, last_words, objects
+from inferencemodel_operator.observe.hangs import Hangs
+from inferencemodel_operator.observe.troubles import Trouble
+
+if TYPE_CHECKING:
+    from inferencemodel_operator.observe.objects import Key, Pod
+
+SPEC = {
+    "imagePullSecrets": [{"name": "registry"}],
+    "initContainers": [{"name": "poller", "image": "poller:1"}],
+    "containers": [
+        {
+            "name": "model-server",
+            "image": "server:1",
+            "env": [
+                {"name": "PLAIN", "value": "v"},
+                {
+                    "name": "TOKEN",
+                    "valueFrom": {"secretKeyRef": {"name": "tokens", "key": "main"}},
+                },
+                {
+                    "name": "LEVEL",
+                    "valueFrom": {"configMapKeyRef": {"name": "levels", "key": "log"}},
+                },
+            ],
+        }
+    ],
+    "volumes": [
+        {"name": "models", "emptyDir": {}},
+        {"name": "model-source", "secret": {"secretName": "bucket-key"}},
+        {"name": "warmup", "configMap": {"name": "requests"}},
+        {"name": "model-claim", "persistentVolumeClaim": {"claimName": "models-claim"}},
+    ],
+}
+SCHEDULED = {"type": "PodScheduled", "status": "True"}
+
+
+def pod(name: str = "m-1", template: str = "t", **status: Any) -> Pod:
+    found = objects.pod(
+        {
+            "metadata": {
+                "namespace": "vision",
+                "name": name,
+                "uid": f"uid-{name}",
+                "resourceVersion": "1",
+                "labels": {"inferencemodel.dev/name": "m", "pod-template-hash": template},
+            },
+            "spec": SPEC,
+            "status": status,
+        }
+    )
+    assert found is not None
+    return found
+
+
+def server(restarts: int = 0, **state: Any) -> list[dict[str, Any]]:
+    return [{"name": "model-server", "image": "server:1", "restartCount": restarts, **state}]
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    return {"state": {"waiting": {"reason": reason, "message": message}}}
+
+
+def ended(seconds: float = 1, *, code: int = 1, reason: str = "Error", log: str = "") -> Any:
+    began = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    over = began + datetime.timedelta(seconds=seconds)
+    return {
+        "terminated": {
+            "exitCode": code,
+            "reason": reason,
+            "message": log,
+            "startedAt": began.isoformat(),
+            "finishedAt": over.isoformat(),
+        }
+    }
+
+
+# -- what is missing
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            'secret "tokens" not found',
+            'Secret "tokens" is not there; create it, or correct spec.server.env[TOKEN]',
+        ),
+        (
+            'configmap "levels" not found',
+            'ConfigMap "levels" is not there; create it, or correct spec.server.env[LEVEL]',
+        ),
+        (
+            "couldn't find key main in Secret vision/tokens",
+            'Secret "tokens" has no key "main"; add it, or correct spec.server.env[TOKEN]',
+        ),
+        (
+            "couldn't find key log in ConfigMap vision/levels",
+            'ConfigMap "levels" has no key "log"; add it, or correct spec.server.env[LEVEL]',
+        ),
+        ("container has runAsNonRoot and image will run as root", "image will run as root"),
+    ],
+)
+def test_a_variable_without_its_object_names_object_and_field(words: str, message: str) -> None:
+    stuck = pod(containerStatuses=server(**waiting("CreateContainerConfigError", words)))
+    assert stuck.trouble is Trouble.CONTAINER_CONFIG_FAILED
+    assert message in stuck.message
+
+
+def test_a_claim_that_is_not_there_is_told_with_the_field_that_names_it() -> None:
+    words = (
+        '0/3 nodes are available: persistentvolumeclaim "models-claim" not found. preemption: '
+        "0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+    )
+    unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    stuck = pod(conditions=[{**unscheduled, "message": words}])
+    assert stuck.trouble is Trouble.UNSCHEDULABLE
+    assert stuck.message == (
+        'no node takes the pod: PersistentVolumeClaim "models-claim" is not there; create it, or '
+        "correct spec.model.storageUri"
+    )
+
+
+def test_a_pod_behind_a_scheduling_gate_is_told_as_that() -> None:
+    gated = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}
+    assert "scheduling gates" in pod(conditions=[gated]).message
+
+
+@pytest.mark.parametrize(
+    ("reason", "fix"),
+    [
+        ("ImagePullBackOff", "with registry (imagePullSecrets)"),
+        ("ErrImageNeverPull", "load it on the nodes"),
+        ("InvalidImageName", "correct spec.server.image"),
+    ],
+)
+def test_an_image_that_can_not_be_pulled_names_field_and_secrets(reason: str, fix: str) -> None:
+    stuck = pod(containerStatuses=server(**waiting(reason)))
+    assert stuck.trouble is Trouble.IMAGE_PULL_FAILED
+    assert "server:1" in stuck.message
+    assert "spec.server.image" in stuck.message
+    assert fix in stuck.message
+
+
+# -- what crashes
+
+
+def test_a_server_that_can_not_start_is_told_at_its_first_restart_with_its_last_words() -> None:
+    log = "2026-01-01 00:00:00.1: I server.cc:1] begins\nFailed to start server. Error: no port\n"
+    states: list[dict[str, Any]] = [{"state": {"running": {}}}, waiting("CrashLoopBackOff")]
+    for state in states:
+        crashed = pod(containerStatuses=server(1, lastState=ended(log=log), **state))
+        assert crashed.trouble is Trouble.SERVER_CRASHED
+        assert 'exit code 1, its last words: "Failed to start server.' in crashed.message
+
+
+def test_a_server_that_worked_for_long_may_end_once() -> None:
+    once = pod(
+        containerStatuses=server(1, lastState=ended(3600), state={"running": {}}),
+        conditions=[{"type": "Ready", "status": "False"}],
+    )
+    assert once.trouble is None
+
+
+def test_a_pod_that_was_ready_since_the_last_start_does_not_crash() -> None:
+    start, later = "2026-01-01T00:00:00Z", "2026-01-01T00:10:00Z"
+    running = {"state": {"running": {"startedAt": start}}, "lastState": ended()}
+    for change, trouble in ((later, None), (start, Trouble.SERVER_CRASHED)):
+        ready = {"type": "Ready", "status": "False", "lastTransitionTime": change}
+        assert pod(containerStatuses=server(7, **running), conditions=[ready]).trouble is trouble
+
+
+def test_a_program_that_is_not_in_the_image_is_no_crash_of_the_model() -> None:
+    words = 'exec: "/bin/none": stat /bin/none: no such file or directory'
+    stuck = pod(
+        containerStatuses=server(
+            0, lastState=ended(0, code=128, reason="StartError", log=words), **waiting("x")
+        )
+    )
+    assert "can't be started" in stuck.message
+    assert "/bin/none" in stuck.message
+    assert "spec.server.command" in stuck.message
+
+
+def test_a_list_of_flags_says_that_one_was_not_understood() -> None:
+    usage = '"".\n' + "".join(f"\t--flag_{n}=0\tint32\tan error, or not\n" for n in range(10))
+    stuck = pod(containerStatuses=server(2, lastState=ended(log=usage), **waiting("x")))
+    assert "list of its flags" in stuck.message
+    assert "correct spec.server.args" in stuck.message
+    assert "an error, or not" not in stuck.message
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        ("", ""),
+        ("one\ntwo\n\n", "two"),
+        ("Error: bad\nbye\n", "Error: bad"),
+        ("F0101 00:00:00.123456  17 a.cc:1] Check failed: x\n*** stack ***", "a.cc:1] Check"),
+        ("2026-01-01T00:00:00.5Z error: at 0x7f00deadbeef", "error: at 0x…"),
+        ("\x1b[31mfatal: red\x1b[0m", "fatal: red"),
+    ],
+)
+def test_last_words_are_the_line_that_tells_most_without_what_changes(log: str, line: str) -> None:
+    assert last_words.telling(log).startswith(line)
+    assert bool(last_words.telling(log)) == bool(line)
+
+
+def test_last_words_have_an_end() -> None:
+    assert len(last_words.telling("error " + "x" * 5000).encode()) <= last_words.LENGTH
+
+
+# -- what hangs
+
+
+def event(reason: str, note: str = "", second: int = 0) -> dict[str, Any]:
+    time = f"2026-01-01T00:00:{second:02}Z"
+    return {"reason": reason, "note": note, "deprecatedLastTimestamp": time}
+
+
+def hanging(name: str = "m-1", template: str = "t") -> Pod:
+    creating = {"name": "poller", **waiting("PodInitializing")}
+    return pod(name, template, conditions=[SCHEDULED], initContainerStatuses=[creating])
+
+
+@pytest.mark.parametrize(
+    ("events", "message"),
+    [
+        (
+            [event("FailedMount", 'MountVolume.SetUp failed for volume "model-source" : secret '
+                   '"bucket-key" not found')],
+            'can\'t be mounted: Secret "bucket-key" is not there; create it, or correct '
+            "spec.source.secretRef",
+        ),
+        (
+            [event("FailedMount", 'MountVolume.SetUp failed for volume "warmup" : references '
+                   "non-existent config key: requests.txt")],
+            'can\'t be mounted: ConfigMap "requests" has no key "requests.txt"; add it, '
+            "or correct spec.model.warmup.configMap",
+        ),
+        (
+            [event("FailedCreatePodSandBox", "no IP addresses left")],
+            "its network and sandbox can't be set up: no IP addresses left",
+        ),
+        ([event("FailedMount", "b", 2), event("FailedMount", "a", 1)], "mounted: a; its volumes"),
+        ([event("FailedMount", "a", 1), event("Pulling", "image", 2)], None),
+        ([event("FailedScheduling", "0/1 nodes are available")], None),
+        ([{"reason": "FailedMount", "note": "a", "series": {
+            "count": 7, "lastObservedTime": "2026-01-01T00:00:09.000000Z"}},
+          event("Pulling", "", 5)], "mounted: a"),
+        ([], None),
+    ],
+)  # fmt: skip
+def test_events_tell_why_a_pod_hangs(events: list[dict[str, Any]], message: str | None) -> None:
+    found = hangs.reading(events, hanging())
+    assert (found == "") if message is None else (message in found)
+
+
+class Events(Cluster):
+    """An API server with the Events of some pods."""
+
+    def __init__(self) -> None:
+        self.about: dict[str, list[dict[str, Any]]] = {}
+        self.asked: list[str] = []
+        self.away = False
+
+    async def events_about(self, namespace: str, uid: str) -> tuple[dict[str, Any], ...]:
+        self.asked.append(uid)
+        if self.away:
+            raise ApiUnavailableError("away")
+        return tuple(self.about.get(uid, ()))
+
+
+async def test_only_pods_that_hang_for_a_while_are_asked_about_and_one_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, later = Events(), []
+    known = Hangs(server, lambda key, seconds: later.append((key, seconds)))
+    key: Key = ("vision", "m")
+    pods = [hanging("m-1"), hanging("m-2"), pod("m-3", conditions=[SCHEDULED], phase="Running")]
+    await known.look(key, pods)
+    assert server.asked == []
+    assert [entry[0] for entry in later] == [key]
+
+    monkeypatch.setattr(hangs, "FIRST_SECONDS", 0.0)
+    known.forget(key)
+    server.about = {uid: [event("FailedMount", "why")] for uid in ("uid-m-1", "uid-m-2")}
+    await known.look(key, pods)
+    assert len(server.asked) == 1
+    for stuck in pods[:2]:
+        assert known.trouble(stuck)[0] is Trouble.CONTAINER_CONFIG_FAILED
+        assert "why" in known.trouble(stuck)[1]
+    assert known.trouble(pods[2]) == (None, "")
+
+    server.away = True
+    await known.look(key, pods)
+    assert "why" in known.trouble(pods[0])[1], "what is known stays while nobody can be asked"
+
+    await known.look(key, pods[2:])
+    assert known.trouble(pods[0]) == (None, "")
+
+
+async def test_a_pod_that_waits_for_its_image_does_not_hang_in_its_status_alone() -> None:
+    assert hanging().is_hanging
+    pulling = [{"name": "poller", **waiting("ImagePullBackOff")}]
+    assert not pod(conditions=[SCHEDULED], initContainerStatuses=pulling).is_hanging
+    assert not pod(conditions=[]).is_hanging
+
+
+# -- what is taken away
+
+NOW = datetime.datetime(2026, 1, 1, 0, 5, tzinfo=datetime.UTC)
+
+
+def taken(target_reason: str, /, **status: Any) -> Pod:
+    at = "2026-01-01T00:00:00Z"
+    target = {"type": "DisruptionTarget", "status": "True", "reason": target_reason}
+    return pod("gone", conditions=[{**target, "lastTransitionTime": at}], **status)
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (
+            "The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi, available: "
+            "5Mi. Container poller was using 9Gi, request is 0, has larger consumption of it.",
+            "spec.server.resources.requests.ephemeral-storage",
+        ),
+        (
+            "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi.",
+            "raise spec.server.resources.limits.ephemeral-storage",
+        ),
+        ('Usage of EmptyDir volume "models" exceeds the limit "1Gi".', "spec.model.retainVersions"),
+        (
+            "The node was low on resource: memory. Container model-server was using 9Gi.",
+            "spec.server.resources.requests.memory",
+        ),
+        ("The node had condition: [PIDPressure].", "kubectl describe node"),
+    ],
+)
+def test_an_eviction_says_what_evicts_and_which_field_helps(message: str, words: str) -> None:
+    evicted = taken("TerminationByKubelet", phase="Failed", reason="Evicted", message=message)
+    why = disruptions.predecessor(hanging(), [evicted, hanging()], NOW)
+    assert why is not None
+    assert why.startswith("pod gone was evicted by its node (Evicted: ")
+    assert message[:30] in why
+    assert words in why
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("PreemptionByScheduler", "spec.template.priorityClassName"),
+        ("DeletionByTaintManager", "spec.template.tolerations"),
+        ("EvictionByEvictionAPI", "drained"),
+        ("Another", "Another"),
+    ],
+)
+def test_other_disruptions_are_told_by_their_reason(reason: str, words: str) -> None:
+    gone = taken(reason, phase="Failed")
+    why = disruptions.predecessor(hanging(), [gone], NOW)
+    assert why is not None
+    assert words in why
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("OutOfcpu", "was ended by its node (OutOfcpu: not enough cpu)"),
+        ("NodeShutdown", "if the node comes back"),
+        ("OutOfmemory", "requests.memory"),
+    ],
+)
+def test_a_pod_that_its_node_refused_or_ended_is_told(reason: str, words: str) -> None:
+    end = ended()["terminated"] | {"finishedAt": "2026-01-01T00:00:00Z"}
+    refused = pod(
+        "gone",
+        phase="Failed",
+        reason=reason,
+        message="not enough cpu.",
+        containerStatuses=server(state={"terminated": end}),
+    )
+    why = disruptions.predecessor(hanging(), [refused], NOW)
+    assert why is not None
+    assert words in why
+
+
+def test_only_the_last_recent_disruption_of_the_same_template_explains_a_start() -> None:
+    late = NOW + disruptions.RECENT
+    gone = taken("EvictionByEvictionAPI", phase="Failed")
+    assert disruptions.predecessor(hanging(), [gone], late) is None
+    assert disruptions.predecessor(hanging(template="other"), [gone], NOW) is None
+    living = taken("EvictionByEvictionAPI", phase="Running")
+    assert disruptions.predecessor(hanging(), [living], NOW) is None
+    assert disruptions.predecessor(hanging(), [hanging()], NOW) is None
