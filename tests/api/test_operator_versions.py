@@ -397,8 +397,8 @@ def test_each_change_is_one_event(here: World) -> None:
             )
 
         assert notes() == [
-            "version 1 answers on every ready replica",
-            "version 2 answers on every ready replica instead of version 1",
+            "version 1 answers on all replicas",
+            "version 2 answers on all replicas instead of version 1",
         ]
 
 

@@ -181,8 +181,13 @@ class SimulatedPod:
     """Hash of its pod template."""
     poller: StubPoller = field(default_factory=StubPoller)
 
-    def create(self, *, ready: bool = True) -> SimulatedPod:
-        """Create the Pod, let its poller listen, and let it run."""
+    def create(self, *, ready: bool = True, owners: list[Object] | None = None) -> SimulatedPod:
+        """Create the Pod, let its poller listen, and let it run.
+
+        Args:
+            ready: whether it gets requests.
+            owners: those of a stranger; None for the true ones.
+        """
         container = {"image": "none", "imagePullPolicy": "Never"}
         deployment = self.kubectl.until(
             "deployment", self.model, lambda found: found["spec"], what="its Deployment"
@@ -200,7 +205,9 @@ class SimulatedPod:
                         "name": self.name,
                         "labels": _labels(self.model, self.template),
                         "annotations": template["metadata"].get("annotations", {}),
-                        "ownerReferences": [self._replica_set(deployment)],
+                        "ownerReferences": (
+                            [self._replica_set(deployment)] if owners is None else owners
+                        ),
                     },
                     "spec": {
                         "initContainers": [
