@@ -87,6 +87,9 @@ def _summary(model: InferenceModel) -> str:
         return f"{served}; it is suspended (spec.suspend), so nothing is changed."
     if not model.judged:
         return f"{served}; the operator has not yet looked at the last change of the resource."
+    loaded = model.condition("ModelLoaded")
+    if settled(model) and of.transition_status == "BlockedByFailedLoad" and loaded is not None:
+        return f"{served}, but {loaded.message.rstrip('.')}."
     if settled(model):
         return f"{served}, and that is all that is wanted."
     if of.target_version is None:
