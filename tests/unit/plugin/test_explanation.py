@@ -16,9 +16,14 @@ def test_a_settled_resource_says_so_and_finds_nothing() -> None:
 
 
 def test_beside_a_newest_version_that_failed_what_serves_is_not_all_that_is_wanted() -> None:
-    failed = ("False", "LoadFailed", "version 3 is quarantined, version 2 goes on serving: no graph")
-    blocked = {"transitionStatus": "BlockedByFailedLoad", "latestVersion": 3}
-    found = explain(model(conditions={"ModelLoaded": failed}, **blocked), [])
+    failed = (
+        "False",
+        "LoadFailed",
+        "version 3 is quarantined, version 2 goes on serving: no graph",
+    )
+    found = explain(
+        model(conditions={"ModelLoaded": failed}, transitionStatus="BlockedByFailedLoad"), []
+    )
     assert found.summary == (
         "Version 2 answers on 3/3 replicas, but version 3 is quarantined, version 2 goes on "
         "serving: no graph."
