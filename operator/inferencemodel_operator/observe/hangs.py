@@ -113,11 +113,11 @@ def reading(found: Iterable[dict[str, Any]], pod: Pod) -> str:
     What was said before its last progress is over, even where the Event is still there.
     """
     events = [msgspec.convert(event, wire.Event) for event in found]
-    progress = max((_time(e) for e in events if e.reason in _PROGRESS), default=_LONG_AGO)
+    progress = max((_time(e) for e in events if e.reason in _PROGRESS), default=None)
     messages = {
         f"{_FAILURES[event.reason]}: {_why(event, pod)}"
         for event in events
-        if event.reason in _FAILURES and _time(event) > progress
+        if event.reason in _FAILURES and (progress is None or _time(event) > progress)
     }
     # In one order, whichever the kubelet has tried last.
     return bounds.text("; ".join(sorted(messages)[:MOST_MESSAGES]))

@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 LONGEST_BACKOFF: Final = 5.0
 LONGEST_PAUSE: Final = 20.0
 """The most seconds that are waited because the API server asks to; a list ends after 30."""
+STEADY_SECONDS: Final = 30.0
+"""kopf works when it has run for so long."""
 QUIET_FAILURES: Final = 2
 """Broken connections in a row that nobody needs to hear of."""
 NO_CRD: Final = (
@@ -179,7 +181,9 @@ async def follow(
     """
     wait = Wait("running kopf")
     while not over.is_set():
+        steady = asyncio.get_running_loop().call_later(STEADY_SECONDS, wait.worked)
         failure = await _run(handlers, settings, namespaces, over)
+        steady.cancel()
         if failure is None:
             return
         wait.failed(failure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +29,7 @@ from inferencemodel_operator.errors import (
     StatusRefusedError,
 )
 from inferencemodel_operator.metrics import Metrics
+from inferencemodel_operator.observe import hangs
 from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.queue import WorkQueue
 from inferencemodel_operator.reconcile import Reconciler
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from inferencemodel_operator.observe.objects import Key
 
 KEY: Key = ("vision", "m")
+HANGING = {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]}
 A, F = VersionState.AVAILABLE, VersionState.FETCHED
 
 
@@ -51,6 +54,7 @@ class Server(Cluster):
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.failures: dict[str, Exception] = {}
+        self.events: list[dict[str, Any]] = []
         self.drop_fields: tuple[str, ...] = ()
         self.together = 0
         self._under_way = 0
@@ -95,6 +99,10 @@ class Server(Cluster):
     ) -> Any:
         obj = pod_object(name, annotations=dict(annotations))
         return await self._answer(f"annotate {name} {next(iter(annotations.values()))}", obj)
+
+    async def events_about(self, namespace: str, uid: str) -> tuple[dict[str, Any], ...]:
+        self.requests.append(f"events about {uid}")
+        return tuple(self.events)
 
     async def create(self, resource: Resource, wanted: Any) -> Any:
         assert resource is EVENTS
@@ -185,8 +193,15 @@ class World:
             },
         )
 
-    def pod(self, name: str, report: Any = None, **metadata: Any) -> None:
-        self.cache.put(PODS, pod_object(name, **metadata))
+    def pod(
+        self,
+        name: str,
+        report: Any = None,
+        status: Mapping[str, Any] | None = None,
+        **metadata: Any,
+    ) -> None:
+        made = pod_object(name, **metadata)
+        self.cache.put(PODS, made if status is None else {**made, "status": status})
         if report is not None:
             self.cache.reports[f"uid-{name}"] = report
 
@@ -248,6 +263,44 @@ async def test_a_suspended_resource_is_only_reported(world: World) -> None:
     assert [request for request in await world.pass_() if not request.startswith("event")] == [
         "apply InferenceModel/status"
     ]
+
+
+async def test_a_pod_that_hangs_is_told_by_its_events_of_which_one_is_asked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hangs, "FIRST_SECONDS", 0.0)
+    world.server.events = [{"reason": "FailedMount", "note": 'secret "key" not found'}]
+    for name in ("a", "b"):
+        world.pod(name, status=HANGING)
+    sent = await world.pass_()
+    assert sum(request.startswith("events about") for request in sent) == 1
+    ready = world.status()["conditions"][0]
+    assert ready["reason"] == "ContainerConfigFailed"
+    assert 'Secret "key" is not there' in ready["message"]
+    assert "event ContainerConfigFailed" in sent
+    world.queue.close()
+
+
+async def test_a_pod_that_was_evicted_explains_the_one_in_its_place(world: World) -> None:
+    gone = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "TerminationByKubelet",
+        "lastTransitionTime": datetime.datetime.now(datetime.UTC).isoformat(),
+    }
+    words = "The node was low on resource: ephemeral-storage."
+    world.pod(
+        "b",
+        status={"phase": "Failed", "reason": "Evicted", "message": words, "conditions": [gone]},
+    )
+    world.pod("c", status=HANGING)
+    sent = await world.pass_()
+    ready = world.status()["conditions"][0]
+    assert ready["reason"] == "Evicted"
+    assert f"pod b was evicted by its node (Evicted: {words[:-1]})" in ready["message"]
+    assert "spec.server.resources.requests.ephemeral-storage" in ready["message"]
+    assert "event Evicted" in sent
+    world.queue.close()
 
 
 async def test_a_burst_of_changes_waits_for_its_turn(
