@@ -11,6 +11,8 @@ class Bucket:
     It is full again after ``burst * seconds`` of rest. Times are in seconds of the caller's clock.
     """
 
+    __slots__ = ("_debt", "_full_at", "_seconds")
+
     def __init__(self, *, burst: int, seconds: float) -> None:
         self._seconds: Final = seconds
         self._debt: Final = (burst - 1) * seconds

@@ -112,6 +112,8 @@ class _Answer(NamedTuple):
 class _Course:
     """What has become of asking one pod so far."""
 
+    __slots__ = ("answers", "failures", "heard", "news", "revision")
+
     def __init__(self) -> None:
         self.revision: str | None = None
         self.heard = False
