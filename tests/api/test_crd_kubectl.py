@@ -213,7 +213,7 @@ def test_wait_gates_on_the_active_version(api_server: Api, namespace: str) -> No
         ("spec.server.resources.limits", "What the container may use at most"),
         ("spec.server.batching.maxBatchSize", "TensorFlow Serving's default is 1000."),
         ("spec.template.affinity.podAntiAffinity", "Keeps the pods away"),
-        ("status.model.activeVersion", "The version that answers requests"),
+        ("status.model.activeVersion", "The version that was reached last"),
         ("status.conditions", "Stalled (somebody has to change something)"),
     ],
 )
