@@ -35,15 +35,17 @@ class Model:
 
     def apply(self, **spec: Any) -> Model:
         """``kubectl apply`` it; a repeated call replaces the spec."""
-        self.kubectl.apply(
-            {
-                "apiVersion": "inferencemodel.dev/v1alpha1",
-                "kind": "InferenceModel",
-                "metadata": {"name": self.name},
-                "spec": {"model": {"storageUri": f"gs://models/{self.name}"}, **spec},
-            }
-        )
+        self.kubectl.apply(self.manifest(**spec))
         return self
+
+    def manifest(self, **spec: Any) -> Object:
+        """What is applied."""
+        return {
+            "apiVersion": "inferencemodel.dev/v1alpha1",
+            "kind": "InferenceModel",
+            "metadata": {"name": self.name},
+            "spec": {"model": {"storageUri": f"gs://models/{self.name}"}, **spec},
+        }
 
     def patch(self, **spec: Any) -> None:
         """Merge into the spec."""
@@ -103,6 +105,19 @@ class Model:
         if self.kubelet is not None:
             self.kubelet.run(pod.name, pod.poller)
         return pod.create(ready=ready)
+
+    def roll_out(self) -> None:
+        """Have its Deployment say that all pods are there, as the controller of it would."""
+        deployment = self.child("deployment")
+        numbers = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
+        status = {
+            "observedGeneration": deployment["metadata"]["generation"],
+            **dict.fromkeys(numbers, deployment["spec"]["replicas"]),
+        }
+        self.kubectl(
+            *("patch", "deployment", self.name, "--subresource=status", "--type=merge"),
+            *("--patch", json.dumps({"status": status})),
+        )
 
     def pollers(self) -> list[StubPoller]:
         """The pods' pollers."""

@@ -31,7 +31,7 @@ from tests.support.controllers import REVISION, revision
 from tests.support.kubectl import Kubectl, KubectlError, Object
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 
 class StubPoller:
@@ -46,6 +46,8 @@ class StubPoller:
         """What its pod was made for; what is reported is about that unless a test wants a lie."""
         self._server: ThreadingHTTPServer | None = None
         self._heard: str | None = None
+        self.serve: Callable[[int], PollerStatus] | None = None
+        """What it tells once it has heard of a target; None for what it told before."""
         self.misses = 0
         """How many changes of what the pod is told it does not hear of before another write."""
 
@@ -114,7 +116,10 @@ class StubPoller:
                 self.misses -= 1
                 return
             self._heard = target
-            report = msgspec.structs.replace(self._status, target=int(str(target)))
+            number = int(str(target))
+            report = msgspec.structs.replace(self._status, target=number)
+            if self.serve is not None:
+                report = self.serve(number)
         self.tell(report)
 
     def answer(self, after: str, timeout: str) -> bytes | None:
