@@ -63,6 +63,10 @@ e2e: $(STAMP) programs ## Run the tests on a whole cluster
 	$(BIN)/pytest tests/e2e/poller $(SIDE_BY_SIDE)
 	$(BIN)/pytest tests/e2e --ignore=tests/e2e/poller
 
+.PHONY: chaos
+chaos: $(STAMP) programs ## Change the target a hundred times on a busy machine
+	CHANGES=100 $(BIN)/pytest tests/e2e/test_assignments.py -rP
+
 .PHONY: schema
 schema: $(STAMP) ## Write the schema of a poller's /status into docs/
 	$(BIN)/python -c 'import json, msgspec; from model_poller.status import PollerStatus; \
