@@ -91,6 +91,8 @@ class Reason(StrEnum):
     TERMINATING = "Terminating"
     APPLYING = "Applying"
     APPLY_FAILED = "ApplyFailed"
+    AWAITING_TURN = "AwaitingTurn"
+    UPDATE_STOPPED = "UpdateStopped"
     ROLLING_OUT = "RollingOut"
     CHANGING_VERSION = "ChangingVersion"
 

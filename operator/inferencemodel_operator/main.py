@@ -17,11 +17,13 @@ from inferencemodel_operator import limits, logs, names, selectors
 from inferencemodel_operator.errors import OperatorError
 from inferencemodel_operator.process import Operator
 from inferencemodel_operator.settings import (
+    DEFAULT_MAX_RESTARTS,
     DEFAULT_NAMESPACE,
     DEFAULT_POLLER_IMAGE,
     Options,
     Settings,
 )
+from inferencemodel_operator.values import Share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,6 +75,15 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str, str]:
         "--poller-image-pull-policy", choices=("Always", "IfNotPresent", "Never"), default=None
     )
     command.add_argument(
+        "--max-restarts",
+        type=_share,
+        default=DEFAULT_MAX_RESTARTS,
+        metavar="N",
+        help="the most InferenceModels, a number or a share such as 10%%, whose pods are replaced "
+        "at a time because their template changes by the operator's own doing (another poller "
+        "image or release); default: 5",
+    )
+    command.add_argument(
         "--poller-access",
         choices=("auto", "direct", "proxy"),
         default="auto",
@@ -102,6 +113,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str, str]:
         selector=given.selector or None,
         poller_access=given.poller_access,
         http_port=given.http_port,
+        max_restarts=given.max_restarts,
         lease=(given.lease_namespace, given.lease_name) if given.lease_namespace else None,
         settings=Settings(
             poller_image=given.poller_image,
@@ -122,6 +134,13 @@ def _problem(given: argparse.Namespace) -> str | None:
     except ValueError as problem:
         return f"--selector={given.selector!r}: {problem}"
     return None
+
+
+def _share(text: str) -> Share:
+    try:
+        return Share.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

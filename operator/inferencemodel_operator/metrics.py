@@ -90,6 +90,12 @@ class Metrics:
             "How often a pod was told again what to serve, because its poller had not heard it",
             registry=self.registry,
         )
+        self.template_updates = Gauge(
+            f"{prefix}_template_updates",
+            "InferenceModels whose pods do not have the operator's newest template yet",
+            ["state"],
+            registry=self.registry,
+        )
         self.watch_age = Gauge(
             f"{prefix}_watch_age_seconds",
             "Time since a watch last gave a sign of life",

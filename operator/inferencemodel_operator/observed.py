@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from inferencemodel_operator.observe.troubles import Trouble
     from inferencemodel_operator.observe.wire import DeploymentStatus
     from inferencemodel_operator.record import VersionsRecord
+    from inferencemodel_operator.waves import Hold
     from model_poller.status import PollerStatus, VersionStatus
 
 
@@ -93,6 +94,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     """The Deployment's account of its present generation; None while it is about an older one."""
     problems: tuple[OperatorError, ...] = ()
     """What stood in the way of the last attempt to apply the children."""
+    hold: Hold | None = None
+    """Why the pods don't have the operator's newest template; None when they have it."""
 
     @property
     def replicas(self) -> list[Replica]:

@@ -26,6 +26,7 @@ from inferencemodel_operator.observe.watches import ModelWatches
 from inferencemodel_operator.queue import WorkQueue
 from inferencemodel_operator.reconcile import Reconciler
 from inferencemodel_operator.recorder import Recorder
+from inferencemodel_operator.template_updates import TemplateUpdates
 from inferencemodel_operator.workers import Workers
 
 if TYPE_CHECKING:
@@ -133,6 +134,9 @@ class Operator:
             options.settings,
             self._metrics,
             self._recorder,
+            TemplateUpdates(
+                self._api, self._cache, self._queue, options.max_restarts, self._metrics
+            ),
         )
         self._workers = Workers(
             self._queue, self._reconciler.reconcile, self._metrics, self._permission

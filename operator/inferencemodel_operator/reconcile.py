@@ -20,7 +20,6 @@ from inferencemodel_operator import (
     versions,
 )
 from inferencemodel_operator.apply import RECHECK_SECONDS
-from inferencemodel_operator.assignments import AssignmentWatch
 from inferencemodel_operator.children import children
 from inferencemodel_operator.cluster import (
     CONFIG_MAPS,
@@ -28,6 +27,7 @@ from inferencemodel_operator.cluster import (
     PODS,
 )
 from inferencemodel_operator.conditions import ConditionType
+from inferencemodel_operator.confirmation import ConfirmationWatch
 from inferencemodel_operator.crashes import CrashWatch
 from inferencemodel_operator.errors import (
     InvalidRecordError,
@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from inferencemodel_operator.recorder import Recorder
     from inferencemodel_operator.settings import Settings
     from inferencemodel_operator.spec import InferenceModel
+    from inferencemodel_operator.template_updates import TemplateUpdates
+    from inferencemodel_operator.waves import Hold
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ class _Memory(msgspec.Struct):
     """What spares work for one InferenceModel; losing it costs nothing but that work."""
 
     crashes: CrashWatch
-    assignments: AssignmentWatch
+    confirmations: ConfirmationWatch
     patience: Patience = msgspec.field(default_factory=Patience)
     statuses: Pace = msgspec.field(
         default_factory=lambda: Pace(
@@ -108,6 +110,7 @@ class Reconciler:
         settings: Settings,
         metrics: Metrics,
         recorder: Recorder,
+        updates: TemplateUpdates,
     ) -> None:
         self._cluster = cluster
         self._cache = cache
@@ -116,6 +119,7 @@ class Reconciler:
         self._settings = settings
         self._metrics = metrics
         self._recorder = recorder
+        self._updates = updates
         self._memories: dict[Key, _Memory] = {}
         self._hangs = Hangs(cluster, queue.add_after)
 
@@ -129,15 +133,23 @@ class Reconciler:
         Raises:
             TransientError: the pass is to be repeated with backoff.
         """
+        try:
+            await self._reconcile(key)
+        finally:
+            self._updates.look(key)
+
+    async def _reconcile(self, key: Key) -> None:
         model = self._cache.model(key)
         if model is None or (model.terminating and not model.finalizers):
             # Owner references do the rest.
             self._memories.pop(key, None)
             self._applier.forget(key)
             self._hangs.forget(key)
+            self._updates.forget(key)
             return
-        memory = self._memories.setdefault(key, _Memory(CrashWatch(), AssignmentWatch()))
+        memory = self._memories.setdefault(key, _Memory(CrashWatch(), ConfirmationWatch()))
         if model.model is None:
+            self._updates.forget(key)
             await self._report_invalid(model, memory)
             return
         record, problems = self._remembered(model)
@@ -145,8 +157,13 @@ class Reconciler:
         if active:
             record = self._decide(model, model.model, record, memory)
         wanted = children(model.model, record, self._settings)
-        if active:
+        hold = None
+        if not active:
+            self._updates.forget(key)
+        else:
+            wanted, hold = await self._updates.arrange(model, wanted)
             done, problems = await self._apply(model, model.model, record, wanted, memory)
+            self._updates.settle(key, wanted, problems)
             problems = memory.patience.judge(problems, asyncio.get_running_loop().time())
             if done:
                 logger.info("%s", ", ".join(done), extra=about(key))
@@ -154,7 +171,7 @@ class Reconciler:
                 # Others wait for their children: what became of these can be told after that.
                 self._queue.add(key)
                 return
-        await self._report(model, model.model, record, problems, memory)
+        await self._report(model, model.model, record, problems, hold, memory)
         # Where the namespace goes, so does the rest.
         for passing in (NamespaceTerminatingError, TransientError):
             for problem in problems:
@@ -222,10 +239,10 @@ class Reconciler:
             for pod in self._cache.pods(model.key)
             if identity.has_source(pod, typed) and not pod.terminating
         ]
-        memory.assignments.keep(pods)
+        memory.confirmations.keep(pods)
         assigned = assignment.assignment(record)
         work = [
-            *(self._assign(pod, typed, assigned, memory.assignments) for pod in pods),
+            *(self._assign(pod, typed, assigned, memory.confirmations) for pod in pods),
             *(self._ensure(model, child) for child in wanted),
             *(
                 self._remove(model, child)
@@ -249,10 +266,10 @@ class Reconciler:
         pod: Pod,
         typed: InferenceModel,
         wanted: Mapping[str, str],
-        assignments: AssignmentWatch,
+        confirmations: ConfirmationWatch,
     ) -> None:
         report = identity.believed(pod, typed, self._cache.reports.get(pod.uid))
-        telling = assignments.look(pod, wanted, report)
+        telling = confirmations.look(pod, wanted, report)
         if telling.after is not None:
             self._queue.add_after(pod.key, telling.after)
         if not telling.annotations:
@@ -289,6 +306,7 @@ class Reconciler:
         typed: InferenceModel,
         record: VersionsRecord,
         problems: list[OperatorError],
+        hold: Hold | None,
         memory: _Memory,
     ) -> None:
         pods = self._cache.pods(model.key)
@@ -301,7 +319,7 @@ class Reconciler:
             return
         lost = addresses.conflict(self._cache, model)
         problems = problems if lost is None else [*problems, lost]
-        seen = self._observe(model, typed, record, problems)
+        seen = self._observe(model, typed, record, problems, hold)
         after = assessment.assess(
             typed,
             seen,
@@ -318,6 +336,7 @@ class Reconciler:
         typed: InferenceModel,
         record: VersionsRecord,
         problems: Sequence[OperatorError] = (),
+        hold: Hold | None = None,
     ) -> Observed:
         child = self._cache.deployment(model.key)
         owned = child if child is not None and child.owner_uid == model.uid else None
@@ -335,6 +354,7 @@ class Reconciler:
             record=record,
             deployment=deployment.status if deployment and up_to_date else None,
             problems=tuple(problems),
+            hold=hold,
         )
 
     def _replica(self, pod: Pod, typed: InferenceModel, deployment: Deployment | None) -> Replica:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from inferencemodel_operator.values import Share
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULT_POLLER_IMAGE: Final = "inferencemodel/poller:0.1.0"
 DEFAULT_NAMESPACE: Final = "inferencemodel-system"
+DEFAULT_MAX_RESTARTS: Final = Share(5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +20,8 @@ class Settings:
     """Settings of the pure builders, the same for all InferenceModels.
 
     Those of the poller are part of the pod template, so changing one restarts the serving pods, pod
-    by pod. Nothing else of the operator's own release is in there.
+    by pod, of some InferenceModels at a time (`Options.max_restarts`). Nothing else of the
+    operator's own release is in there.
     """
 
     poller_image: str = DEFAULT_POLLER_IMAGE
@@ -42,4 +46,6 @@ class Options:
     """For health and metrics; 0 for none."""
     lease: tuple[str, str] | None
     """Namespace and name of the Lease that the replicas share; None for a single one."""
+    max_restarts: Share = DEFAULT_MAX_RESTARTS
+    """How many InferenceModels may restart their pods at a time for the operator's own sake."""
     settings: Settings

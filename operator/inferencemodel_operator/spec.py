@@ -7,6 +7,7 @@ CRD (``kubectl explain inferencemodel.spec``).
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -439,6 +440,37 @@ def _literal(path: str) -> str:
     literal = found[0] if found else ""
     # What may be there, or not, is no part of it.
     return literal[:-1] if path[len(literal) : len(literal) + 1] in _REPEATED else literal
+
+
+def explicit(value: object) -> object:
+    """What is given, as JSON types, without what is the default anyway.
+
+    So it is the same for a release that knows more fields.
+    """
+    if isinstance(value, msgspec.Struct):
+        return {
+            name: explicit(getattr(value, field))
+            for field, name, default in _fields(type(value))
+            if getattr(value, field) != default
+        }
+    if isinstance(value, tuple):
+        return [explicit(item) for item in value]
+    return value
+
+
+@functools.cache
+def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, object], ...]:
+    """Each field's name, its name in JSON, and its default."""
+    return tuple(
+        (
+            field.name,
+            field.encode_name,
+            field.default
+            if field.default_factory is msgspec.NODEFAULT
+            else field.default_factory(),
+        )
+        for field in msgspec.structs.fields(kind)
+    )
 
 
 def _decode_value(kind: type, value: object) -> object:

@@ -1,10 +1,13 @@
-"""Kubernetes' textual values, parsed: durations and quantities."""
+"""Textual values, parsed: Kubernetes' durations and quantities, and shares."""
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import ROUND_CEILING, Decimal
 from typing import Final
+
+import msgspec
 
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
@@ -122,3 +125,26 @@ def _decimal(value: Decimal, *, scientific: bool) -> str:
     if scientific:
         return f"{mantissa}e{exponent}" if exponent else str(mantissa)
     return f"{mantissa}{_DECIMAL_BY_EXPONENT[exponent]}"
+
+
+class Share(msgspec.Struct, frozen=True):
+    """So many of all, as a number or in percent."""
+
+    amount: int
+    percent: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Share:
+        """Read ``5`` or ``10%``.
+
+        Raises:
+            ValueError: it is neither, or less than one.
+        """
+        match = re.fullmatch(r"([1-9][0-9]{0,5})(%?)", text, re.ASCII)
+        if match is None or (match[2] and int(match[1]) > 100):
+            raise ValueError(f"{text!r} is neither a number such as 5 nor a share such as 10%")
+        return cls(int(match[1]), percent=bool(match[2]))
+
+    def of(self, whole: int) -> int:
+        """How many that is of a whole, rounded up; at least one."""
+        return max(1, math.ceil(whole * self.amount / 100)) if self.percent else self.amount

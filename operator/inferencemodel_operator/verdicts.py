@@ -23,6 +23,7 @@ from inferencemodel_operator.errors import (
 )
 from inferencemodel_operator.observe.troubles import Trouble
 from inferencemodel_operator.observed import Unversioned
+from inferencemodel_operator.waves import Hold
 from model_poller.status import SourceReason, SourceState, VersionReason, VersionState
 
 if TYPE_CHECKING:
@@ -326,7 +327,27 @@ def reconciling(
         return Verdict(
             "True", Reason.CHANGING_VERSION, f"replicas move{before} to version {target}"
         )
+    if seen.hold is not None:
+        return _held(seen.hold)
     return Verdict("False", Reason.SETTLED, "everything is as wanted")
+
+
+def _held(hold: Hold) -> Verdict:
+    # Not True: all that the spec asks for is so, and whoever waits for that need not wait longer.
+    if hold is Hold.STOPPED:
+        return Verdict(
+            "False",
+            Reason.UPDATE_STOPPED,
+            "everything in the spec is as wanted; the pods are not replaced for the operator's own "
+            "newest template, for those of another InferenceModel don't come up with it (the "
+            "operator's log names it)",
+        )
+    return Verdict(
+        "False",
+        Reason.AWAITING_TURN,
+        "everything in the spec is as wanted; the pods are replaced for the operator's own newest "
+        "template when it is their turn",
+    )
 
 
 def blocked(stalled: Verdict) -> Verdict:

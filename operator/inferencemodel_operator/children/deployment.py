@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from inferencemodel_operator import names
 from inferencemodel_operator.children import model_server, pod, poller
-from inferencemodel_operator.children.manifest import Manifest, manifest, present
-from inferencemodel_operator.spec import TopologySpreadConstraint
+from inferencemodel_operator.children.manifest import Manifest, digest, manifest, present, seal
+from inferencemodel_operator.spec import (
+    DisruptionBudget,
+    NetworkPolicy,
+    Service,
+    TopologySpreadConstraint,
+    explicit,
+)
 
 if TYPE_CHECKING:
+    from inferencemodel_operator.observe.objects import Deployment
     from inferencemodel_operator.settings import Settings
     from inferencemodel_operator.spec import InferenceModel, Toleration
 
 
 def build(model: InferenceModel, settings: Settings) -> Manifest:
     """The Deployment of the InferenceModel's pods."""
+    template = pod_template(model, settings)
     return manifest(
         model,
         "apps/v1",
@@ -34,10 +45,94 @@ def build(model: InferenceModel, settings: Settings) -> Manifest:
                 "minReadySeconds": 5,
                 "progressDeadlineSeconds": 1800,
                 "revisionHistoryLimit": 3,
-                "template": pod_template(model, settings),
+                "template": template,
             }
         },
+        annotations={
+            names.POD_SPEC_HASH_ANNOTATION: pod_spec_hash(model),
+            names.TEMPLATE_HASH_ANNOTATION: digest(template),
+        },
     )
+
+
+_FORM: Final = "1"
+"""Of the hash below: another one wherever the same resource gets another hash, by a new default for
+example. What differs in its form alone was not changed by a user."""
+
+
+def pod_spec_hash(model: InferenceModel) -> str:
+    """A hash that differs whenever a user changes the spec in what concerns the pods.
+
+    It stays the same from release to release, whatever these make of the spec.
+    """
+    spec = model.spec
+    concerning_pods = msgspec.structs.replace(
+        spec,
+        model=msgspec.structs.replace(spec.model, version=None, min_version=None),
+        replicas=1,
+        autoscaling=None,
+        disruption_budget=DisruptionBudget(),
+        suspend=False,
+        service=Service(),
+        ingress=None,
+        gateway=None,
+        network_policy=NetworkPolicy(),
+    )
+    return f"{_FORM}-{digest(explicit(concerning_pods))}"
+
+
+def same_form(one: str, other: str) -> bool:
+    """Whether two hashes of `pod_spec_hash` can be compared."""
+    return one.partition("-")[0] == other.partition("-")[0]
+
+
+def template_hash(deployment: Manifest) -> str:
+    """The hash of the pod template that was built."""
+    return str(deployment["metadata"]["annotations"][names.TEMPLATE_HASH_ANNOTATION])
+
+
+def mark(deployment: Manifest, update: str | None) -> Manifest:
+    """The Deployment with the mark that the operator changes its template by itself, if any."""
+    return _annotate(deployment, {names.TEMPLATE_UPDATE_ANNOTATION: update})
+
+
+LARGEST_HELD: Final = 100 * 1024
+"""Bytes. An object's annotations have 256 kB altogether."""
+
+
+def hold(deployment: Manifest, template: Manifest, live: Deployment) -> Manifest:
+    """The Deployment with the pod template that it has.
+
+    The template is kept as an annotation, so that what somebody changes there by hand goes back.
+    """
+    text = json.dumps(template, sort_keys=True, separators=(",", ":"))
+    held = {**deployment, "spec": {**deployment["spec"], "template": template}}
+    return _annotate(
+        held,
+        {
+            names.TEMPLATE_HASH_ANNOTATION: live.template_hash or digest(template),
+            names.TEMPLATE_UPDATE_ANNOTATION: live.template_update,
+            names.HELD_TEMPLATE_ANNOTATION: text if len(text) <= LARGEST_HELD else None,
+        },
+    )
+
+
+def held_template(deployment: Manifest) -> Manifest | None:
+    """The pod template that `hold` has kept in a live Deployment."""
+    annotations = deployment["metadata"].get("annotations") or {}
+    try:
+        found = json.loads(annotations.get(names.HELD_TEMPLATE_ANNOTATION, "null"))
+    except ValueError:
+        # Somebody else's: what the Deployment has is read back instead.
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _annotate(deployment: Manifest, changes: dict[str, str | None]) -> Manifest:
+    metadata = deployment["metadata"]
+    annotations = {**metadata["annotations"], **changes}
+    given = {name: text for name, text in annotations.items() if text is not None}
+    return seal({**deployment, "metadata": {**metadata, "annotations": given}})
 
 
 def pod_template(model: InferenceModel, settings: Settings) -> Manifest:

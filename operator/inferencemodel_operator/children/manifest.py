@@ -39,8 +39,17 @@ def manifest(
         },
         **content,
     }
-    wanted["metadata"]["annotations"][names.DESIRED_HASH_ANNOTATION] = digest(wanted)
-    return wanted
+    return seal(wanted)
+
+
+def seal(wanted: Manifest) -> Manifest:
+    """The child with the hash of all of it but that hash."""
+    metadata = wanted["metadata"]
+    annotations = dict(metadata["annotations"])
+    annotations.pop(names.DESIRED_HASH_ANNOTATION, None)
+    plain = {**wanted, "metadata": {**metadata, "annotations": annotations}}
+    annotations[names.DESIRED_HASH_ANNOTATION] = digest(plain)
+    return plain
 
 
 def digest(wanted: object) -> str:

@@ -44,6 +44,13 @@ class Deployment(msgspec.Struct, frozen=True):
     """Whether the operator is among those who do."""
     revision: str
     """Of the present pod template, counted by the Deployment's controller."""
+    generation: int = 0
+    pod_spec_hash: str = ""
+    """Of what the InferenceModel's spec asked of the pods; empty by a release that wrote none."""
+    template_hash: str = ""
+    """Of the pod template that was last applied; empty by a release that wrote none."""
+    template_update: str | None = None
+    """The mark that the operator changed the pod template by itself."""
 
 
 class ReplicaSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,8 +206,16 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
     if kind == DEPLOYMENTS.kind:
         live = msgspec.convert(obj, wire.Deployment)
         meta = live.metadata
-        revision = meta.annotations.get(names.REVISION_ANNOTATION, "")
-        deployment = Deployment(live.status, live.spec.replicas, meta.holds_replicas, revision)
+        deployment = Deployment(
+            live.status,
+            live.spec.replicas,
+            meta.holds_replicas,
+            revision=_annotation(meta, names.REVISION_ANNOTATION),
+            generation=meta.generation,
+            pod_spec_hash=_annotation(meta, names.POD_SPEC_HASH_ANNOTATION),
+            template_hash=_annotation(meta, names.TEMPLATE_HASH_ANNOTATION),
+            template_update=_annotation(meta, names.TEMPLATE_UPDATE_ANNOTATION) or None,
+        )
     else:
         meta = msgspec.convert(obj, wire.Child).metadata
     owner = next((o for o in meta.owner_references if o.controller and o.kind == names.KIND), None)
@@ -270,8 +285,12 @@ def replica_set(obj: Mapping[str, Any]) -> ReplicaSet | None:
         uid=meta.uid,
         resource_version=version(meta.resource_version),
         owner_uid=meta.controller(DEPLOYMENTS.kind),
-        revision=bounds.text(meta.annotations.get(names.REVISION_ANNOTATION, ""), bounds.NAME),
+        revision=_annotation(meta, names.REVISION_ANNOTATION),
     )
+
+
+def _annotation(meta: wire.Meta, name: str) -> str:
+    return bounds.text(meta.annotations.get(name, ""), bounds.NAME)
 
 
 def _compact(value: object) -> bytes:

@@ -225,6 +225,7 @@ class DeploymentStatus(_Wire, frozen=True):
     observed_generation: int = 0
     replicas: int = 0
     updated_replicas: int = 0
+    available_replicas: int = 0
     conditions: tuple[Condition, ...] = ()
 
     def condition(self, kind: str) -> Condition | None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
 import pytest
 
 from inferencemodel_operator import names
 from inferencemodel_operator.children import batching, deployment, model_server
 from inferencemodel_operator.children.manifest import Manifest, digest
+from inferencemodel_operator.observe.objects import Deployment
+from inferencemodel_operator.observe.wire import DeploymentStatus
 from inferencemodel_operator.settings import Settings
-from inferencemodel_operator.spec import Batching, InferenceModel, decode
+from inferencemodel_operator.spec import Batching, InferenceModel, InferenceModelSpec, decode
 from model_poller.assignment import QUARANTINED_FILE, SERVED_FILE
 
 
@@ -403,3 +406,117 @@ def test_batch_threads_follow_the_cpu_limit_when_nobody_says() -> None:
 
 def test_batching_without_parameters_is_still_batching() -> None:
     assert batching.textproto(Batching(), threads=None) != ""
+
+
+# -- what a user, and what the operator, changes in the template
+
+
+def hashes(deployment: Manifest) -> tuple[str, str]:
+    annotations = deployment["metadata"]["annotations"]
+    return (
+        annotations["inferencemodel.dev/pod-spec-hash"],
+        annotations["inferencemodel.dev/template-hash"],
+    )
+
+
+WITHOUT_PODS: dict[str, Any] = {
+    "replicas": 3,
+    "autoscaling": {"maxReplicas": 4},
+    "disruptionBudget": {"enabled": False},
+    "suspend": True,
+    "service": {"httpPort": 80},
+    "ingress": {"host": "example.com"},
+    "gateway": {"parentRefs": [{"name": "g"}]},
+    "networkPolicy": {"enabled": True},
+    "model": {"storageUri": "gs://models/imagenet", "version": 3, "minVersion": 2},
+}
+WITH_PODS: dict[str, Any] = {
+    "server": {"args": ["--x=1"]},
+    "source": {"pollInterval": "5s"},
+    "template": {"nodeSelector": {"gpu": "true"}},
+    "model": {"storageUri": "gs://models/imagenet", "numVersions": 2},
+}
+
+
+@pytest.mark.parametrize("field", WITHOUT_PODS)
+def test_what_concerns_no_pod_changes_no_hash(field: str) -> None:
+    plain = deployment.build(model(), Settings())
+    built = deployment.build(model(**{field: WITHOUT_PODS[field]}), Settings())
+    assert hashes(built) == hashes(plain)
+
+
+@pytest.mark.parametrize("field", WITH_PODS)
+def test_what_a_user_changes_in_the_pods_changes_both_hashes(field: str) -> None:
+    plain = deployment.build(model(), Settings())
+    built = deployment.build(model(**{field: WITH_PODS[field]}), Settings())
+    assert all(one != other for one, other in zip(hashes(built), hashes(plain), strict=True))
+
+
+def test_every_field_of_the_spec_is_known_to_concern_the_pods_or_not() -> None:
+    assert {*WITHOUT_PODS, *WITH_PODS} == {
+        field.encode_name for field in msgspec.structs.fields(InferenceModelSpec)
+    }
+
+
+def test_what_the_operator_changes_leaves_the_hash_of_what_a_user_asked() -> None:
+    (asked, one), (same, other) = (
+        hashes(deployment.build(model(), Settings(poller_image=image))) for image in ("a", "b")
+    )
+    assert asked == same
+    assert one != other
+
+
+def test_a_default_that_is_written_out_is_no_change() -> None:
+    written = {"server": {"image": "tensorflow/serving:2.20.0"}, "source": {"pollInterval": "30s"}}
+    assert deployment.pod_spec_hash(model(**written)) == deployment.pod_spec_hash(model())
+
+
+def test_the_hash_of_what_a_user_asked_is_the_same_from_release_to_release() -> None:
+    """Where it changes for these, `_FORM` has to change, or an upgrade passes for users' doing."""
+    rich = model(
+        model={"storageUri": "s3://b/m", "retainVersions": 5},
+        source={"pollInterval": "1m30s", "fetch": {"maxBandwidth": "50M"}},
+        server={
+            "image": "tf:1",
+            "args": ["--x=1"],
+            "resources": {"limits": {"memory": "4Gi"}},
+            "env": [{"name": "A", "value": "b"}],
+        },
+        template={"tolerations": [{"key": "gpu", "operator": "Exists"}]},
+    )
+    assert deployment.pod_spec_hash(model()) == "1-a7d09eee1652ec03"
+    assert deployment.pod_spec_hash(rich) == "1-e5c7dd7e55033b3a"
+
+
+def live(**fields: Any) -> Deployment:
+    return Deployment(DeploymentStatus(), 1, holds_replicas=True, revision="1", **fields)
+
+
+def test_a_held_deployment_has_the_template_that_it_had_and_all_else_that_is_wanted() -> None:
+    before = deployment.build(model(), Settings(poller_image="a"))
+    newest = deployment.build(model(replicas=4), Settings(poller_image="b"))
+    asked, old = hashes(before)
+
+    held = deployment.hold(newest, before["spec"]["template"], live(template_hash=old))
+
+    assert held["spec"] == {**newest["spec"], "template": before["spec"]["template"]}
+    assert hashes(held) == (asked, old)
+    assert deployment.held_template(held) == before["spec"]["template"]
+    assert deployment.held_template(newest) is None
+    sealed = held["metadata"]["annotations"][names.DESIRED_HASH_ANNOTATION]
+    assert sealed != newest["metadata"]["annotations"][names.DESIRED_HASH_ANNOTATION]
+    assert deployment.hold(newest, before["spec"]["template"], live(template_hash=old)) == held
+
+
+def test_a_template_beyond_what_an_annotation_takes_is_held_without_one() -> None:
+    newest = deployment.build(model(), Settings())
+    large = {"spec": {"x": "y" * deployment.LARGEST_HELD}}
+    held = deployment.hold(newest, large, live())
+    assert held["spec"]["template"] == large
+    assert deployment.held_template(held) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "7"])
+def test_what_somebody_else_wrote_is_no_held_template(text: str) -> None:
+    obj = {"metadata": {"annotations": {names.HELD_TEMPLATE_ANNOTATION: text}}}
+    assert deployment.held_template(obj) is None

@@ -35,6 +35,8 @@ from inferencemodel_operator.queue import WorkQueue
 from inferencemodel_operator.reconcile import Reconciler
 from inferencemodel_operator.recorder import Recorder
 from inferencemodel_operator.settings import Settings
+from inferencemodel_operator.template_updates import TemplateUpdates
+from inferencemodel_operator.values import Share
 from model_poller.status import VersionState
 from tests.support.pods import told
 
@@ -164,6 +166,7 @@ class World:
     def __init__(self) -> None:
         self.server, self.cache = Server(), Cache()
         self.queue: WorkQueue[Key] = WorkQueue()
+        metrics = Metrics()
         applier = Applier(self.server, self.cache, Offers(self.server))
         self.reconciler = Reconciler(
             self.server,
@@ -171,8 +174,9 @@ class World:
             self.queue,
             applier,
             Settings(poller_image="p:1"),
-            Metrics(),
+            metrics,
             Recorder(self.server),
+            TemplateUpdates(self.server, self.cache, self.queue, Share(1), metrics),
         )
         self.model()
         self.cache.put(DEPLOYMENTS, owned("m", "uid-deployment", MODEL_OWNER))

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferencemodel_operator import names
-from inferencemodel_operator.assignments import (
+from inferencemodel_operator.confirmation import (
     FIRST_SECONDS,
     LONGEST_SECONDS,
     REPETITIONS,
-    AssignmentWatch,
+    ConfirmationWatch,
     Telling,
 )
 from inferencemodel_operator.observe import objects
@@ -55,7 +55,7 @@ class Node:
     def __init__(self, jitter: float = 0.0) -> None:
         self.now = 100.0
         self.pod = pod()
-        self.watch = AssignmentWatch(lambda: self.now, lambda: jitter)
+        self.watch = ConfirmationWatch(lambda: self.now, lambda: jitter)
 
     def look(self, version: int, report: PollerStatus | None) -> Telling:
         assignment = {names.TARGET_VERSION_ANNOTATION: str(version)}

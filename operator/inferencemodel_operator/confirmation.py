@@ -80,7 +80,7 @@ class Telling(msgspec.Struct, frozen=True):
     """Seconds after which to look again, whatever happens until then."""
 
 
-class AssignmentWatch:
+class ConfirmationWatch:
     """Follows the pods of one InferenceModel until each has confirmed its assignment.
 
     Losing it costs a second: the pods are followed from then on, and the counter goes on from what

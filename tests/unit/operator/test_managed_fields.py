@@ -1,0 +1,89 @@
+"""What the operator has applied is read back from an object, and nothing of anybody else's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from inferencemodel_operator import names
+from inferencemodel_operator.managed_fields import applied
+
+FIELDS: dict[str, Any] = {
+    "f:spec": {
+        "f:replicas": {},
+        "f:template": {
+            "f:metadata": {"f:labels": {"f:inferencemodel.dev/name": {}}},
+            "f:spec": {
+                "f:containers": {
+                    'k:{"name":"model-server"}': {
+                        ".": {},
+                        "f:name": {},
+                        "f:args": {},
+                        "f:ports": {
+                            'k:{"containerPort":8500,"protocol":"TCP"}': {".": {}, "f:name": {}}
+                        },
+                    }
+                },
+                "f:volumes": {'k:{"name":"tmp"}': {".": {}, "f:emptyDir": {}, "f:name": {}}},
+            },
+        },
+    }
+}
+SPEC: dict[str, Any] = {
+    "replicas": 3,
+    "template": {
+        "metadata": {"labels": {"inferencemodel.dev/name": "m", "theirs": "x"}},
+        "spec": {
+            "containers": [
+                {"name": "injected", "image": "sidecar"},
+                {
+                    "name": "model-server",
+                    "args": ["--a", "--b"],
+                    "terminationMessagePath": "/dev/termination-log",
+                    "ports": [
+                        {"name": "grpc", "containerPort": 8500, "protocol": "TCP"},
+                        {"name": "theirs", "containerPort": 9, "protocol": "TCP"},
+                    ],
+                },
+            ],
+            "restartPolicy": "Always",
+            "volumes": [{"name": "tmp", "emptyDir": {}}],
+        },
+    },
+}
+OURS = {
+    "metadata": {"labels": {"inferencemodel.dev/name": "m"}},
+    "spec": {
+        "containers": [
+            {
+                "name": "model-server",
+                "args": ["--a", "--b"],
+                "ports": [{"name": "grpc", "containerPort": 8500, "protocol": "TCP"}],
+            }
+        ],
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
+    },
+}
+
+
+def managed(**entry: Any) -> dict[str, Any]:
+    given = {"manager": names.FIELD_MANAGER, "operation": "Apply", "fieldsV1": FIELDS, **entry}
+    others = {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {"f:spec": {}}}
+    return {"metadata": {"managedFields": [others, given]}, "spec": SPEC}
+
+
+def test_what_others_and_the_defaults_added_is_left_out() -> None:
+    assert applied(managed(), "spec", "template") == OURS
+
+
+@pytest.mark.parametrize(
+    "entry", [{"manager": "helm"}, {"operation": "Update"}, {"subresource": "status"}]
+)
+def test_another_managers_fields_are_not_the_operators(entry: dict[str, str]) -> None:
+    assert applied(managed(**entry), "spec", "template") is None
+
+
+def test_an_object_that_tells_of_no_manager_has_nothing_applied() -> None:
+    assert applied({"metadata": {}, "spec": SPEC}, "spec", "template") is None
+    assert applied(managed(), "spec", "strategy") is None
