@@ -455,7 +455,7 @@ def explicit(value: object) -> object:
         }
     if isinstance(value, tuple):
         return [explicit(item) for item in value]
-    return value
+    return float(value) if isinstance(value, float) else value
 
 
 @functools.cache

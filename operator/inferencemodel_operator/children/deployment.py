@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+import orjson
 
 from inferencemodel_operator import names
 from inferencemodel_operator.children import model_server, pod, poller
@@ -93,6 +93,8 @@ def template_hash(deployment: Manifest) -> str:
 
 def mark(deployment: Manifest, update: str | None) -> Manifest:
     """The Deployment with the mark that the operator changes its template by itself, if any."""
+    if update is None:
+        return deployment
     return _annotate(deployment, {names.TEMPLATE_UPDATE_ANNOTATION: update})
 
 
@@ -105,14 +107,14 @@ def hold(deployment: Manifest, template: Manifest, live: Deployment) -> Manifest
 
     The template is kept as an annotation, so that what somebody changes there by hand goes back.
     """
-    text = json.dumps(template, sort_keys=True, separators=(",", ":"))
+    text = orjson.dumps(template, option=orjson.OPT_SORT_KEYS)
     held = {**deployment, "spec": {**deployment["spec"], "template": template}}
     return _annotate(
         held,
         {
             names.TEMPLATE_HASH_ANNOTATION: live.template_hash or digest(template),
             names.TEMPLATE_UPDATE_ANNOTATION: live.template_update,
-            names.HELD_TEMPLATE_ANNOTATION: text if len(text) <= LARGEST_HELD else None,
+            names.HELD_TEMPLATE_ANNOTATION: text.decode() if len(text) <= LARGEST_HELD else None,
         },
     )
 
@@ -121,7 +123,7 @@ def held_template(deployment: Manifest) -> Manifest | None:
     """The pod template that `hold` has kept in a live Deployment."""
     annotations = deployment["metadata"].get("annotations") or {}
     try:
-        found = json.loads(annotations.get(names.HELD_TEMPLATE_ANNOTATION, "null"))
+        found = orjson.loads(annotations.get(names.HELD_TEMPLATE_ANNOTATION, "null"))
     except ValueError:
         # Somebody else's: what the Deployment has is read back instead.
         return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from inferencemodel_operator import names
 
@@ -54,8 +55,8 @@ def seal(wanted: Manifest) -> Manifest:
 
 def digest(wanted: object) -> str:
     """A hash (hexadecimal) that differs whenever the JSON of ``wanted`` differs."""
-    text = json.dumps(wanted, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    text = orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def present(**fields: Any) -> Manifest:
