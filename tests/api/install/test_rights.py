@@ -428,15 +428,29 @@ def test_without_a_right_what_needs_it_is_refused_for_each_kind(
 ) -> None:
     resources = {r for v, r in granted(everywhere.rules()) if v == verb}
     if verb == "patch":
-        # Without a status nothing happens that an Event would count.
-        resources -= {"events"}
+        # Without a status nothing happens that an Event would count, and without a Deployment
+        # there is no pod to be told anything.
+        resources -= {"events", "pods"}
     with everywhere.operator() as operator, Everything(everywhere) as everything:
         with everywhere.without(verb, resources):
-            everything.serve(stage)
+            everything.model.apply(**stage.spec)
             until_refused(operator, resources - (CHILDREN - stage.children))
         # With the right again, what was refused is done.
         operator.restart()
+        everything.serve(stage)
         everything.until_served(stage)
+
+
+def test_without_the_right_to_change_pods_none_is_told_another_version(
+    everywhere: Installed,
+) -> None:
+    with everywhere.operator() as operator, Everything(everywhere) as everything:
+        everything.serve(STAGES[0])
+        everything.until_served(STAGES[0])
+        with everywhere.without("patch", {"pods"}):
+            states = {1: VersionState.AVAILABLE, 2: VersionState.FETCHED}
+            everything.model.pods[-1].poller.tell(told(states))
+            until_refused(operator, {"pods"})
 
 
 def test_without_the_right_to_change_events_nobody_counts_them(everywhere: Installed) -> None:
@@ -499,7 +513,7 @@ def test_without_the_right_to_set_finalizers_no_child_can_name_its_owner(
         Everything(everywhere) as everything,
         everywhere.without("update", {"inferencemodels/finalizers"}),
     ):
-        everything.serve(STAGES[0])
+        everything.model.apply(**STAGES[0].spec)
         until_refused(operator, STAGES[0].children)
         assert everything.children() == []
 
