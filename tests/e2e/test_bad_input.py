@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.models import DEVELOPMENT_SERVER
 from tests.support.kubectl import Object, condition
 from tests.support.savedmodels import archive
 
@@ -196,3 +197,109 @@ def test_pods_that_the_namespace_refuses_are_told_and_come_when_it_takes_them(
 
     served.kubectl("delete", "resourcequota", "no-pods")
     served.until_active(1, replicas=1)
+
+
+TOKEN = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "tokens", "key": "main"}}}
+OTHER_KEY = {"kind": "Secret", "metadata": {"name": "tokens"}, "stringData": {"other": "key"}}
+ITS_KEY = {**OTHER_KEY, "stringData": {"main": "key"}}
+BUCKET_KEY = {"kind": "Secret", "metadata": {"name": "bucket-key"}, "stringData": {"key": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "there", "words", "remedy"),
+    [
+        (
+            {"server": {"env": [TOKEN]}},
+            None,
+            'Secret "tokens" is not there; create it, or correct spec.server.env[TOKEN]',
+            ITS_KEY,
+        ),
+        (
+            {"server": {"env": [TOKEN]}},
+            OTHER_KEY,
+            'Secret "tokens" has no key "main"; add it, or correct spec.server.env[TOKEN]',
+            ITS_KEY,
+        ),
+        (
+            # A volume: neither the pod's conditions nor its containers say a word of it.
+            {"source": {"secretRef": {"name": "bucket-key"}, "anonymous": None}},
+            None,
+            'Secret "bucket-key" is not there; create it, or correct spec.source.secretRef',
+            BUCKET_KEY,
+        ),
+    ],
+)
+def test_what_a_pod_lacks_is_named_with_its_field_and_taken_when_it_is_there(
+    served: Served, spec: Object, there: Object | None, words: str, remedy: Object
+) -> None:
+    served.upload(1, offset=2)
+    if there is not None:
+        served.kubectl.apply({"apiVersion": "v1", **there})
+    # Without a pod of before, which would serve on.
+    served.apply(replicas=0)
+    served.patch({**spec, "replicas": 1})
+    told = served.until(
+        lambda o: condition(o, "Ready")["reason"] == "ContainerConfigFailed",
+        what="Ready told as ContainerConfigFailed",
+    )
+    assert words in condition(told, "Ready")["message"]
+
+    served.kubectl.apply({"apiVersion": "v1", **remedy})
+    served.until(
+        lambda o: condition(o, "Ready")["reason"] != "ContainerConfigFailed",
+        what="another look of the kubelet",
+        within=240,
+    )
+
+
+def test_a_claim_that_is_not_there_is_named_with_its_field(served: Served) -> None:
+    served.kubectl.apply(
+        {
+            "apiVersion": "inferencemodel.dev/v1alpha1",
+            "kind": "InferenceModel",
+            "metadata": {"name": served.name},
+            "spec": {
+                "model": {"storageUri": "pvc://no-such-claim/models"},
+                "server": {"image": DEVELOPMENT_SERVER},
+            },
+        }
+    )
+    told = served.until(
+        lambda o: condition(o, "Ready")["reason"] == "Unschedulable",
+        what="Ready told as Unschedulable",
+    )
+    message = condition(told, "Ready")["message"]
+    assert 'PersistentVolumeClaim "no-such-claim" is not there' in message
+    assert "spec.model.storageUri" in message
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--rest_api_num_threads=many", "a list of its flags"),
+        ("--thread_pool_factory_config_file=/none", "Failed to start server"),
+    ],
+)
+def test_a_server_that_can_not_start_is_told_at_once_in_its_own_words(
+    served: Served, argument: str, words: str
+) -> None:
+    served.upload(1, offset=2)
+    served.apply(replicas=1)
+    served.until_active(1, replicas=1)
+
+    served.patch({"server": {"args": [argument]}})
+    told = served.until(
+        lambda o: condition(o, "Stalled")["status"] == "True" and condition(o, "Stalled"),
+        what="Stalled",
+    )
+    assert words in condition(told, "Stalled")["message"]
+    assert served.predict(1.0) == 2.5, "the pod before it still serves"
+
+    served.patch({"server": {"args": []}})
+    served.until(
+        lambda o: (
+            condition(o, "Stalled")["status"] == "False"
+            and condition(o, "Reconciling")["status"] == "False"
+        ),
+        what="to be settled again",
+    )
