@@ -75,8 +75,6 @@ def _word(tokens: list[str]) -> list[str]:
 def _values(operator: str, tokens: list[str]) -> list[str]:
     if tokens[:1] != ["("]:
         raise ValueError(f"{_shown(tokens)} where ( is expected after {operator}")
-    if tokens[1:2] == [")"]:
-        raise ValueError(f"{operator} needs at least one value")
     rest = tokens[1:]
     while True:
         if rest and rest[0] not in (",", ")"):
