@@ -132,11 +132,19 @@ class TemplateUpdates:
         return self._take_turns(model.key, live, newest, before)
 
     def _follow(self, key: Key, live: Deployment) -> None:
-        """Take in how far one is that has been given the newest template."""
-        standing = waves.standing(live, self._pods(key, live))
-        moved = self._standings.get(key, SETTLED).moves
+        """Take in how far one is that has been given the newest template.
+
+        One that is there has nothing more to do with it: any other write to its Deployment, of an
+        annotation even, makes the status one of an older generation for a moment.
+        """
+        before = self._standings.get(key, SETTLED)
+        standing = SETTLED
+        if before.moves:
+            # What was refused was another template.
+            failed = before.failed and not before.waits
+            standing = waves.standing(live, self._pods(key, live), failed=failed)
         self._put(key, standing)
-        if moved and standing == SETTLED:
+        if before.moves and standing == SETTLED:
             logger.info(
                 "the pods have the operator's newest template; %s",
                 self._summary(),
@@ -199,8 +207,9 @@ class TemplateUpdates:
         for model in models:
             found = self._live(model)
             if found is not None and found.deployment is not None:
-                standing = waves.standing(found.deployment, self._pods(model.key, found.deployment))
-                self._put(model.key, standing)
+                pods = self._pods(model.key, found.deployment)
+                failed = waves.failing(found.deployment, pods)
+                self._put(model.key, waves.standing(found.deployment, pods, failed=failed))
 
     def _may_go(self, key: Key) -> bool:
         return not self._unknown and key in self._plan()

@@ -108,6 +108,14 @@ def change(live: Deployment, newest: Manifest) -> Change:
     return Change.OWN
 
 
+def is_fresh(live: Deployment) -> bool:
+    """Whether a Deployment's status is about all that was written to it.
+
+    Its generation counts annotations as well (pkg/registry/apps/deployment/strategy.go).
+    """
+    return live.status.observed_generation >= live.generation
+
+
 def rolled_out(live: Deployment) -> bool:
     """Whether all pods of a Deployment are of its newest template, and have been available once.
 
@@ -115,7 +123,7 @@ def rolled_out(live: Deployment) -> bool:
     rollout that was complete stays so when a pod is lost or added later.
     """
     status = live.status
-    if status.observed_generation < live.generation or status.replicas > status.updated_replicas:
+    if not is_fresh(live) or status.replicas > status.updated_replicas:
         return False
     progressing = status.condition("Progressing")
     if progressing is not None and progressing.reason == "NewReplicaSetAvailable":
@@ -124,11 +132,9 @@ def rolled_out(live: Deployment) -> bool:
 
 
 def failing(live: Deployment, pods: Iterable[Pod]) -> bool:
-    """Whether there is a sign that a Deployment's pods don't come up."""
-    status = live.status
-    if status.observed_generation < live.generation:
-        return False
-    progressing, refused = status.condition("Progressing"), status.condition("ReplicaFailure")
+    """Whether there is a sign, fresh or not, that a Deployment's pods don't come up."""
+    progressing = live.status.condition("Progressing")
+    refused = live.status.condition("ReplicaFailure")
     return (
         (progressing is not None and progressing.status == "False")
         or (refused is not None and refused.status == "True")
@@ -136,10 +142,18 @@ def failing(live: Deployment, pods: Iterable[Pod]) -> bool:
     )
 
 
-def standing(live: Deployment, pods: Iterable[Pod]) -> Standing:
-    """The standing by a Deployment alone: whether it moves by a change of the operator's own."""
+def standing(live: Deployment, pods: Iterable[Pod], *, failed: bool = False) -> Standing:
+    """The standing by a Deployment alone: whether it moves by a change of the operator's own.
+
+    Args:
+        live: the Deployment.
+        pods: those of its present template.
+        failed: whether it had failed before; so it has until a fresh status says otherwise.
+    """
     if live.template_update is None or live.replicas == 0 or rolled_out(live):
         return SETTLED
+    if not is_fresh(live):
+        return Standing(moves=True, failed=failed and live.template_update != UNWATCHED)
     broken = failing(live, pods)
     if live.template_update == UNWATCHED:
         return Standing(moves=not broken)
