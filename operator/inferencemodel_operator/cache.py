@@ -21,6 +21,7 @@ from inferencemodel_operator.observe.objects import Child, Key, Model, Pod, Repl
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from inferencemodel_operator.observe.objects import Deployment
     from inferencemodel_operator.observe.reports import Report
     from inferencemodel_operator.spec import InferenceModel
 
@@ -95,6 +96,11 @@ class Cache:
     def replica_set(self, pod: Pod) -> ReplicaSet | None:
         """The ReplicaSet that controls a pod."""
         return None if pod.owner_uid is None else self._replica_sets.get(pod.owner_uid)
+
+    def is_current(self, pod: Pod, deployment: Deployment) -> bool:
+        """Whether a pod is made from the Deployment's present pod template."""
+        replica_set = self.replica_set(pod)
+        return replica_set is not None and replica_set.revision == deployment.revision
 
     def put(self, resource: Resource, obj: Mapping[str, Any]) -> Entry | None:
         """Take in one view of an object.

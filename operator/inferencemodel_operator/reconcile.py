@@ -341,31 +341,23 @@ class Reconciler:
         child = self._cache.deployment(model.key)
         owned = child if child is not None and child.owner_uid == model.uid else None
         deployment = owned.deployment if owned else None
-        up_to_date = (
-            deployment is not None
-            and owned is not None
-            and deployment.status.observed_generation >= owned.generation
-        )
         return Observed(
             pods=tuple(
                 self._replica(pod, typed, deployment) for pod in self._cache.pods(model.key)
             ),
             wanted=_replicas(typed, deployment),
             record=record,
-            deployment=deployment.status if deployment and up_to_date else None,
+            deployment=deployment.status if deployment and deployment.is_fresh else None,
             problems=tuple(problems),
             hold=hold,
         )
 
     def _replica(self, pod: Pod, typed: InferenceModel, deployment: Deployment | None) -> Replica:
-        replica_set = self._cache.replica_set(pod)
         return identity.replica(
             self._explained(pod),
             typed,
             self._cache.reports.get(pod.uid),
-            current=deployment is not None
-            and replica_set is not None
-            and replica_set.revision == deployment.revision,
+            current=deployment is not None and self._cache.is_current(pod, deployment),
         )
 
     def _explained(self, pod: Pod) -> Pod:

@@ -187,11 +187,7 @@ class TemplateUpdates:
 
     def _pods(self, key: Key, live: Deployment) -> list[Pod]:
         """Those of the present template."""
-        return [
-            pod
-            for pod in self._cache.pods(key)
-            if (found := self._cache.replica_set(pod)) and found.revision == live.revision
-        ]
+        return [pod for pod in self._cache.pods(key) if self._cache.is_current(pod, live)]
 
     def _live(self, model: Model) -> Child | None:
         found = self._cache.deployment(model.key)

@@ -108,14 +108,6 @@ def change(live: Deployment, newest: Manifest) -> Change:
     return Change.OWN
 
 
-def is_fresh(live: Deployment) -> bool:
-    """Whether a Deployment's status is about all that was written to it.
-
-    Its generation counts annotations as well (pkg/registry/apps/deployment/strategy.go).
-    """
-    return live.status.observed_generation >= live.generation
-
-
 def rolled_out(live: Deployment) -> bool:
     """Whether all pods of a Deployment are of its newest template, and have been available once.
 
@@ -123,7 +115,7 @@ def rolled_out(live: Deployment) -> bool:
     rollout that was complete stays so when a pod is lost or added later.
     """
     status = live.status
-    if not is_fresh(live) or status.replicas > status.updated_replicas:
+    if not live.is_fresh or status.replicas > status.updated_replicas:
         return False
     progressing = status.condition("Progressing")
     if progressing is not None and progressing.reason == "NewReplicaSetAvailable":
@@ -152,7 +144,7 @@ def standing(live: Deployment, pods: Iterable[Pod], *, failed: bool = False) -> 
     """
     if live.template_update is None or live.replicas == 0 or rolled_out(live):
         return SETTLED
-    if not is_fresh(live):
+    if not live.is_fresh:
         return Standing(moves=True, failed=failed and live.template_update != UNWATCHED)
     broken = failing(live, pods)
     if live.template_update == UNWATCHED:

@@ -52,6 +52,14 @@ class Deployment(msgspec.Struct, frozen=True):
     template_update: str | None = None
     """The mark that the operator changed the pod template by itself."""
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the status is about all that was written to the Deployment.
+
+        Its generation counts annotations as well (pkg/registry/apps/deployment/strategy.go).
+        """
+        return self.status.observed_generation >= self.generation
+
 
 class ReplicaSet(msgspec.Struct, frozen=True, kw_only=True):
     """The link between a pod and its Deployment; no more is known of it."""
