@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from demo.errors import OutcomeError
-from model_poller.server import ModelServer
+from model_poller.model_server.server import ModelServer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

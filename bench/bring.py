@@ -16,9 +16,9 @@ from pathlib import Path
 from model_poller import versions
 from model_poller.bring import Bringer, Demands
 from model_poller.metrics import METRICS
-from model_poller.sources.opening import SourceSettings, open_source
-from model_poller.sources.uri import parse_uri
-from model_poller.store import Store
+from model_poller.stores.opening import SourceSettings, open_source
+from model_poller.stores.uri import parse_uri
+from model_poller.volume.store import Store
 
 
 def main(endpoint: str, uri: str, folder: str, marker: str) -> None:

@@ -23,7 +23,7 @@ from bench import measured
 from demo.console import say, table
 from demo.errors import OutcomeError
 from demo.storage import SUBSCRIPTION, Storage
-from model_poller import _tfs
+from model_poller.model_server import _tfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,11 +41,11 @@ _IMPORTS = (
     ("google-auth", "google.auth, google.auth.transport.requests"),
     ("google-cloud-storage", "google.cloud.storage"),
     ("grpcio", "grpc"),
-    ("TensorFlow Serving's messages", "model_poller._tfs"),
-    ("the poller itself", "model_poller.main, model_poller.sources.gcs"),
+    ("TensorFlow Serving's messages", "model_poller.model_server._tfs"),
+    ("the poller itself", "model_poller.main, model_poller.stores.gcs"),
     ("its Pub/Sub client", "model_poller.notifications.pubsub"),
-    ("s3: awscrt", "model_poller.sources.s3"),
-    ("az", "model_poller.sources.az"),
+    ("s3: awscrt", "model_poller.stores.s3"),
+    ("az", "model_poller.stores.az"),
     ("tar.zst: zstandard", "zstandard"),
     (
         "signatures: cryptography",

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from model_poller import archive, integrity, manifest, warmup
-from model_poller.core import fetch_size
+from model_poller.archives import archive
+from model_poller.archives.paths import Names
+from model_poller.archives.unpacking import Limits
+from model_poller.checks import integrity, manifest
 from model_poller.errors import (
     BrokenVersionError,
     IncompleteVersionError,
@@ -22,22 +24,22 @@ from model_poller.errors import (
     WarmupUnavailableError,
 )
 from model_poller.fetch import Download, FetchLimits, download
-from model_poller.journal import Journal
 from model_poller.metrics import METRICS
-from model_poller.paths import Names
-from model_poller.store import Record
-from model_poller.unpacking import Limits
+from model_poller.model_server import warmup
+from model_poller.planner import fetch_size
+from model_poller.volume.journal import Journal
+from model_poller.volume.store import Record
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from model_poller.signature import PublicKey
-    from model_poller.sources import Source
-    from model_poller.store import Store
+    from model_poller.checks.signature import PublicKey
+    from model_poller.model_server.warmup import WarmupRequests
+    from model_poller.stores import Source
     from model_poller.versions import StoredVersion
-    from model_poller.warmup import WarmupRequests
+    from model_poller.volume.store import Store
 
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import google_crc32c
 
-from model_poller.crc32c import combine
+from model_poller.checks.crc32c import combine
 from model_poller.errors import CorruptDownloadError, PollerError, StoppedError, UnreachableError
 from model_poller.metrics import METRICS
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-    from model_poller.journal import Journal
-    from model_poller.sources import Source, StoredObject
+    from model_poller.stores import Source, StoredObject
+    from model_poller.volume.journal import Journal
 
 PART_BYTES = 16 << 20
 """Sizes from 8 to 32 MiB are equally fast on loopback; larger parts cost more when repeated."""

@@ -9,25 +9,27 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from model_poller import assignment, logs, once, places, settings
+from model_poller import once, settings
 from model_poller.api import Api, Health
-from model_poller.assignment import AssignmentWatch, InvalidTargetError
 from model_poller.bring import Bringer, Demands
+from model_poller.checks.signature import PublicKey
 from model_poller.errors import InvalidSettingsError
-from model_poller.looking import Looker
+from model_poller.look import Looker
+from model_poller.model_server.server import ModelServer, ServerWatch, write_configuration
+from model_poller.model_server.warmup import WarmupRequests, locate
 from model_poller.once import ExitCode
 from model_poller.poller import Poller
-from model_poller.server import ModelServer, ServerWatch, write_configuration
-from model_poller.signature import PublicKey
-from model_poller.sources.opening import open_source
-from model_poller.store import Store
-from model_poller.warmup import WarmupRequests, locate
+from model_poller.process import logs
+from model_poller.stores.opening import open_source
+from model_poller.volume import assignment, places
+from model_poller.volume.assignment import AssignmentWatch, InvalidTargetError
+from model_poller.volume.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from model_poller.assignment import Assignment
     from model_poller.settings import Settings
+    from model_poller.volume.assignment import Assignment
 
 _log = logging.getLogger(__name__)
 

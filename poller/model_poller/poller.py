@@ -1,4 +1,4 @@
-"""The shell around `core.plan`: gathers what is, carries out what is planned, tells of it."""
+"""The shell around `planner.plan`: gathers what is, carries out what is planned, tells of it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from model_poller import core, report
-from model_poller.assignment import Assignment
+from model_poller import planner, report
 from model_poller.board import Board
 from model_poller.errors import (
     BrokenVersionError,
@@ -30,15 +29,16 @@ from model_poller.status import (
     VersionReason,
     VersionState,
 )
-from model_poller.store import Quarantined
 from model_poller.versions import Verdict
+from model_poller.volume.assignment import Assignment
+from model_poller.volume.store import Quarantined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from model_poller.bring import Bringer
-    from model_poller.core import Action, Observed, Policy
-    from model_poller.server import Served
+    from model_poller.model_server.server import Served
+    from model_poller.planner import Action, Observed, Policy
     from model_poller.versions import StoredVersion
 
 TICK_SECONDS = 1.0
@@ -131,8 +131,8 @@ class Poller:
         self._inbox = _Inbox(source=SourceStatus(uri=bringer.source.uri))
         self._job: _Job | None = None
         self._finished: queue.SimpleQueue[tuple[_Job, Exception | None]] = queue.SimpleQueue()
-        self._publications: dict[int, core.Publication] | None = None
-        self._retries: dict[int, core.Retry] = {}
+        self._publications: dict[int, planner.Publication] | None = None
+        self._retries: dict[int, planner.Retry] = {}
         self._left: dict[int, float] = {}
         self._started = clock()
         self._beat = clock()
@@ -228,14 +228,14 @@ class Poller:
         self._collect_fetches()
         for _ in range(20):
             seen = self._observe()
-            actions = core.plan(seen, self._policy)
+            actions = planner.plan(seen, self._policy)
             changed = [self._carry_out(action, seen) for action in actions]
             if not any(changed):
                 break
         else:
             _log.error("no rest after 20 rounds; last planned: %s", actions)
-        self._published |= core.is_complete_at_start(seen, self._policy)
-        self._hurry(core.change_is_under_way(seen, self._policy))
+        self._published |= planner.is_complete_at_start(seen, self._policy)
+        self._hurry(planner.change_is_under_way(seen, self._policy))
         self._ask_for_target(seen)
         self._tell(seen)
 
@@ -243,7 +243,7 @@ class Poller:
         disk = self._store.scan()
         free, _ = self._store.space()
         with self._inbox.lock:
-            seen = core.Observed(
+            seen = planner.Observed(
                 now=self._clock(),
                 disk=disk,
                 free_bytes=free,
@@ -267,7 +267,7 @@ class Poller:
         for version, record in seen.disk.published.items():
             if version not in books:
                 # Found here at the start, or put here by somebody else.
-                books[version] = core.Publication(
+                books[version] = planner.Publication(
                     since=seen.now, end_is_stale=True, served=at_start and record.proven
                 )
             book = books[version]
@@ -293,30 +293,30 @@ class Poller:
         """Do it; whether that changed what is."""
         try:
             match action:
-                case core.Fetch(stored):
+                case planner.Fetch(stored):
                     self._start_fetch(stored)
-                case core.StopFetch():
+                case planner.StopFetch():
                     if not self._job or self._job.stopped.is_set():
                         return False
                     _log.info("giving up fetching version %d", self._job.stored.version)
                     self._job.stopped.set()
                     return False
-                case core.Publish(version):
+                case planner.Publish(version):
                     self._store.publish(version)
                     _log.info("published version %d", version)
-                    ended = core.ended_with_error(seen, version) is not None
+                    ended = planner.ended_with_error(seen, version) is not None
                     books = self._publications
                     assert books is not None  # noqa: S101
-                    books[version] = core.Publication(self._clock(), end_is_stale=ended)
-                case core.Retire(version):
+                    books[version] = planner.Publication(self._clock(), end_is_stale=ended)
+                case planner.Retire(version):
                     self._store.retire(version)
                     _log.info("retired version %d", version)
-                case core.Remove(version, why):
+                case planner.Remove(version, why):
                     self._store.remove(version)
                     _log.info("removed version %d: %s", version, why)
-                case core.Quarantine(entry):
+                case planner.Quarantine(entry):
                     self._quarantine(entry)
-                case core.Release(version):
+                case planner.Release(version):
                     self._store.release(version)
                     _log.info("version %d may be tried again: it changed in the source", version)
         except OSError as error:
@@ -394,7 +394,7 @@ class Poller:
                 _log.error("fetching version %d failed", version, exc_info=failure)
         METRICS.failures.labels(reason.value).inc()
         _log.warning("version %d: %s", version, message)
-        self._retries[version] = core.Retry(
+        self._retries[version] = planner.Retry(
             stored.fingerprint,
             Verdict(reason, message),
             attempts + 1,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from model_poller.core import (
+from model_poller.planner import (
     Observed,
     ended_with_error,
     goal,
@@ -28,7 +28,7 @@ from model_poller.versions import Verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from model_poller.core import Policy
+    from model_poller.planner import Policy
     from model_poller.status import ServedVersion
 
 MAX_VERSIONS = 50

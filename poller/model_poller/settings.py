@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model_poller import assignment
-from model_poller.core import Policy
 from model_poller.errors import InvalidSettingsError
 from model_poller.fetch import FetchLimits
-from model_poller.sources import options
-from model_poller.sources.uri import parse_uri
+from model_poller.planner import Policy
+from model_poller.stores import options
+from model_poller.stores.uri import parse_uri
+from model_poller.volume import assignment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from model_poller.sources.opening import SourceSettings
     from model_poller.status import AssignmentStatus
+    from model_poller.stores.opening import SourceSettings
 
 MAX_PARALLELISM = 32
 

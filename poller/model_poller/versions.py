@@ -8,14 +8,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from model_poller import integrity
+from model_poller.checks import integrity
 from model_poller.errors import IncompleteVersionError
 from model_poller.status import VersionReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from model_poller.sources import StoredObject
+    from model_poller.stores import StoredObject
 
 MAX_VERSION = 2**63 - 1
 """TF Serving reads version numbers as int64."""

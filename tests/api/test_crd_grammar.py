@@ -13,10 +13,10 @@ from inferencemodel_operator.record import VersionsRecord
 from inferencemodel_operator.settings import Settings
 from inferencemodel_operator.spec import decode
 from model_poller import settings
-from model_poller.credentials import Credentials
+from model_poller.model_server.warmup import locate
 from model_poller.notifications.sqs import Queue
-from model_poller.sources.opening import open_source
-from model_poller.warmup import locate
+from model_poller.stores.credentials import Credentials
+from model_poller.stores.opening import open_source
 from tests.api.test_crd_validation import TAKEN, changed
 from tests.support import crd, kinds
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from model_poller import _tfs
+from model_poller.model_server import _tfs
 from tests.e2e.models import predict
 from tests.support.kinds import gateway_api
 from tests.support.waiting import eventually

@@ -11,9 +11,9 @@ import urllib.request
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from model_poller.aws import AwsIdentity
-from model_poller.azure import AzureIdentity
-from model_poller.credentials import Credentials
+from model_poller.stores.aws import AwsIdentity
+from model_poller.stores.azure import AzureIdentity
+from model_poller.stores.credentials import Credentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

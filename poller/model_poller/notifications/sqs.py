@@ -17,7 +17,6 @@ from urllib.parse import unquote_plus, urlsplit
 
 import msgspec
 
-from model_poller.aws import AwsIdentity, told_permission, told_principal
 from model_poller.errors import (
     AccessDeniedError,
     InvalidSettingsError,
@@ -26,14 +25,15 @@ from model_poller.errors import (
 )
 from model_poller.metrics import METRICS
 from model_poller.notifications.telling import Teller, pause
-from model_poller.sources.http_calls import HttpCalls
+from model_poller.stores.aws import AwsIdentity, told_permission, told_principal
+from model_poller.stores.http_calls import HttpCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from model_poller.credentials import Credentials
-    from model_poller.sources.http_calls import Answer
     from model_poller.status import NotificationsStatus
+    from model_poller.stores.credentials import Credentials
+    from model_poller.stores.http_calls import Answer
 
 _WAIT_SECONDS = 20
 """The longest that SQS offers."""

@@ -10,8 +10,8 @@ from model_poller.errors import InvalidSettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from model_poller.sources import StoredObject
-    from model_poller.sources.opening import SourceSettings
+    from model_poller.stores import StoredObject
+    from model_poller.stores.opening import SourceSettings
 
 
 class Destination(Protocol):
@@ -62,7 +62,7 @@ def open_destination(chosen: SourceSettings) -> Destination:
     (location,) = chosen.locations
     match location.scheme:
         case "gs":
-            from model_poller.sources.gcs_upload import GcsUploads
+            from model_poller.stores.gcs_upload import GcsUploads
 
             return GcsUploads(
                 location,
@@ -71,7 +71,7 @@ def open_destination(chosen: SourceSettings) -> Destination:
                 credentials=chosen.credentials,
             )
         case "s3":
-            from model_poller.sources.s3_upload import S3Uploads
+            from model_poller.stores.s3_upload import S3Uploads
 
             return S3Uploads(
                 location,
@@ -82,7 +82,7 @@ def open_destination(chosen: SourceSettings) -> Destination:
                 credentials=chosen.credentials,
             )
         case "az":
-            from model_poller.sources.az_upload import AzureUploads
+            from model_poller.stores.az_upload import AzureUploads
 
             return AzureUploads(
                 location,
@@ -92,7 +92,7 @@ def open_destination(chosen: SourceSettings) -> Destination:
                 credentials=chosen.credentials,
             )
         case "file":
-            from model_poller.sources.local_upload import LocalUploads
+            from model_poller.stores.local_upload import LocalUploads
 
             return LocalUploads(location, Path("/", location.prefix))
         case _:

@@ -7,16 +7,16 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from model_poller import integrity, manifest
+from model_poller.archives.paths import Names
+from model_poller.archives.unpacking import Limits
+from model_poller.checks import integrity, manifest
 from model_poller.errors import BrokenVersionError, IncompleteVersionError
-from model_poller.paths import Names
 from model_poller.status import VersionReason
-from model_poller.unpacking import Limits
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from model_poller.signature import SecretKey
+    from model_poller.checks.signature import SecretKey
 
 _ENTRIES = Limits().entries
 

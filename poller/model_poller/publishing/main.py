@@ -14,6 +14,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model_poller.checks.signature import SecretKey
 from model_poller.errors import (
     EXIT_USAGE,
     BrokenVersionError,
@@ -25,9 +26,8 @@ from model_poller.errors import (
 from model_poller.publishing import export, packing
 from model_poller.publishing.destination import open_destination
 from model_poller.publishing.publish import FOLDER, Choice, Publisher
-from model_poller.signature import SecretKey
-from model_poller.sources.options import add_options, source_settings
-from model_poller.sources.uri import parse_uri
+from model_poller.stores.options import add_options, source_settings
+from model_poller.stores.uri import parse_uri
 from model_poller.versions import parse_number
 
 if TYPE_CHECKING:

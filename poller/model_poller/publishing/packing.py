@@ -12,9 +12,9 @@ import zlib
 from contextlib import ExitStack
 from typing import IO, TYPE_CHECKING
 
+from model_poller.archives.unpacking import FREE_RATIO_BYTES, Limits
 from model_poller.errors import BrokenVersionError
 from model_poller.status import VersionReason
-from model_poller.unpacking import FREE_RATIO_BYTES, Limits
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import google_crc32c
 
+from model_poller.checks.integrity import GRAPH_FILES
 from model_poller.errors import (
     CorruptUploadError,
     InvalidSettingsError,
     UnreachableError,
     VersionExistsError,
 )
-from model_poller.integrity import GRAPH_FILES
 from model_poller.publishing import export, packing
 from model_poller.publishing.destination import TakesFolders
 from model_poller.versions import MAX_VERSION, split_path
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from model_poller.publishing.destination import Destination
     from model_poller.publishing.export import Proof
-    from model_poller.sources import StoredObject
-    from model_poller.sources.uri import Location
+    from model_poller.stores import StoredObject
+    from model_poller.stores.uri import Location
 
 FOLDER = "folder"
 _RACES = 20

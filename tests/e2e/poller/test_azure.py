@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from model_poller.credentials import Credentials
 from model_poller.errors import (
     AccessDeniedError,
     BucketNotFoundError,
     ObjectChangedError,
     UnreachableError,
 )
-from model_poller.sources.az import AzureSource
-from model_poller.sources.uri import parse_uri
+from model_poller.stores.az import AzureSource
+from model_poller.stores.credentials import Credentials
+from model_poller.stores.uri import parse_uri
 from tests.support.stores import AZURE_ACCOUNT, AZURE_KEY, BlobContainer, shared_access
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from model_poller.sources import StoredObject
+    from model_poller.stores import StoredObject
 
     Opener: TypeAlias = Callable[..., AzureSource]
 
@@ -68,7 +68,7 @@ def read(source: AzureSource, stored: StoredObject, start: int, length: int) -> 
 def test_a_listing_goes_over_all_pages(
     container: BlobContainer, open_source: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model_poller.sources.az.PAGE", 3)
+    monkeypatch.setattr("model_poller.stores.az.PAGE", 3)
     for number in range(8):
         container.upload(f"imagenet/{number}", b"")
     container.upload("imagenet-large/1", b"")
@@ -172,7 +172,7 @@ def test_a_container_that_is_not_there_is_named(open_source: Opener) -> None:
 def test_a_server_that_is_not_there_is_unreachable(
     open_source: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model_poller.sources.http_calls._FIRST_DELAY_SECONDS", 0.001)
+    monkeypatch.setattr("model_poller.stores.http_calls._FIRST_DELAY_SECONDS", 0.001)
     with pytest.raises(UnreachableError, match=r"127\.0\.0\.1 does not answer"):
         open_source("models", endpoint="http://127.0.0.1:9/account").list()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from model_poller.status import VersionReason, VersionState
-from model_poller.store import RESERVE_BYTES
+from model_poller.volume.store import RESERVE_BYTES
 from tests.support.waiting import eventually
 from tests.unit.poller.doubles import below, model, tarred, zipped
 

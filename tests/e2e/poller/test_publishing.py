@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from model_poller.bring import Bringer, Demands
-from model_poller.credentials import Credentials
 from model_poller.errors import BucketNotFoundError, UnreachableError, VersionExistsError
 from model_poller.publishing import packing
 from model_poller.publishing.publish import FOLDER
-from model_poller.sources.gcs_upload import GcsUploads
-from model_poller.sources.opening import SourceSettings, open_source
-from model_poller.sources.uri import parse_uri
-from model_poller.store import Store
+from model_poller.stores.credentials import Credentials
+from model_poller.stores.gcs_upload import GcsUploads
+from model_poller.stores.opening import SourceSettings, open_source
+from model_poller.stores.uri import parse_uri
 from model_poller.versions import discover
+from model_poller.volume.store import Store
 from tests.support.faults import Fault, FaultyServer
 from tests.support.stores import AZURE_ACCOUNT, AZURE_KEY
 from tests.unit.poller.doubles import model
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from demo.storage import Storage
-    from model_poller.sources import Source
+    from model_poller.stores import Source
     from tests.support.stores import Aws, BlobContainer
 
 pytestmark = pytest.mark.e2e
@@ -200,7 +200,7 @@ def put(uploads: GcsUploads, content: bytes, name: str = "resnet/1 ü.zip") -> i
 def test_google_gets_an_object_in_one_or_more_pieces(
     uploads: GcsUploads, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr("model_poller.sources.gcs_upload.CHUNK_BYTES", 256 << 10)
+    monkeypatch.setattr("model_poller.stores.gcs_upload.CHUNK_BYTES", 256 << 10)
     content = os.urandom(size)
     assert put(uploads, content) == size
     (stored,) = uploads.list()
@@ -219,7 +219,7 @@ def test_google_keeps_the_object_that_was_there(
     uploads: GcsUploads, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """fake-gcs-server takes if-generation-match on writes as Google does."""
-    monkeypatch.setattr("model_poller.sources.gcs_upload.CHUNK_BYTES", 256 << 10)
+    monkeypatch.setattr("model_poller.stores.gcs_upload.CHUNK_BYTES", 256 << 10)
     put(uploads, b"first")
     before = uploads.list()
     with pytest.raises(VersionExistsError, match=r"gs://models/resnet/1 ü\.zip is there already"):
@@ -239,7 +239,7 @@ def test_a_bucket_of_google_that_goes_away_is_named(gcs: Place) -> None:
 def test_a_google_that_does_not_answer_is_unreachable(
     uploads: GcsUploads, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model_poller.sources.gcs_upload._RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("model_poller.stores.gcs_upload._RETRY_SECONDS", 0.1)
     storage.end(storage.address)
     with pytest.raises(UnreachableError, match=r"storing gs://models/resnet/1 ü\.zip failed"):
         put(uploads, b"x")

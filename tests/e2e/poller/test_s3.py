@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
-from model_poller.credentials import Credentials
 from model_poller.errors import (
     AccessDeniedError,
     BucketNotFoundError,
     ObjectChangedError,
     UnreachableError,
 )
-from model_poller.sources.s3 import S3Source
-from model_poller.sources.uri import parse_uri
+from model_poller.stores.credentials import Credentials
+from model_poller.stores.s3 import S3Source
+from model_poller.stores.uri import parse_uri
 from tests.support import store_servers
 from tests.support.stores import AWS_ACCOUNT, Aws, S3Bucket
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from model_poller.sources import StoredObject
+    from model_poller.stores import StoredObject
 
     Opener: TypeAlias = Callable[..., S3Source]
 
@@ -172,7 +172,7 @@ def test_a_bucket_that_is_not_there_is_named(open_source: Opener) -> None:
 def test_a_server_that_is_not_there_is_unreachable(
     open_source: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model_poller.sources.http_calls._FIRST_DELAY_SECONDS", 0.001)
+    monkeypatch.setattr("model_poller.stores.http_calls._FIRST_DELAY_SECONDS", 0.001)
     with pytest.raises(UnreachableError, match=r"127\.0\.0\.1 does not answer"):
         open_source("models", endpoint="http://127.0.0.1:9").list()
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, TypeAlias
 import google_crc32c
 import pytest
 
-from model_poller.credentials import Credentials
 from model_poller.errors import AccessDeniedError, BucketNotFoundError, VersionExistsError
-from model_poller.sources.az_upload import AzureUploads
-from model_poller.sources.s3_upload import S3Uploads
-from model_poller.sources.uri import parse_uri
+from model_poller.stores.az_upload import AzureUploads
+from model_poller.stores.credentials import Credentials
+from model_poller.stores.s3_upload import S3Uploads
+from model_poller.stores.uri import parse_uri
 from tests.support.stores import AZURE_ACCOUNT, AZURE_KEY, shared_access
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def uploads(request: pytest.FixtureRequest) -> Iterator[Uploads]:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
     size = 5 << 20
-    monkeypatch.setattr("model_poller.sources.s3_upload.PART_BYTES", size)
-    monkeypatch.setattr("model_poller.sources.az_upload.BLOCK_BYTES", size)
+    monkeypatch.setattr("model_poller.stores.s3_upload.PART_BYTES", size)
+    monkeypatch.setattr("model_poller.stores.az_upload.BLOCK_BYTES", size)
     return size
 
 

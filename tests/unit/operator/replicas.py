@@ -16,7 +16,6 @@ from inferencemodel_operator.crashes import CrashWatch
 from inferencemodel_operator.observe import objects
 from inferencemodel_operator.record import VersionsRecord
 from inferencemodel_operator.versions import PodVersions
-from model_poller.assignment import Assignment, from_environment, parse
 from model_poller.status import (
     PollerStatus,
     ServedVersion,
@@ -27,6 +26,7 @@ from model_poller.status import (
     VersionState,
     VersionStatus,
 )
+from model_poller.volume.assignment import Assignment, from_environment, parse
 from tests.unit.operator.wire_pods import wire_pod
 
 if TYPE_CHECKING:

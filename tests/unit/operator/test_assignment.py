@@ -7,8 +7,8 @@ import msgspec
 from inferencemodel_operator import assignment, names
 from inferencemodel_operator.children import poller
 from inferencemodel_operator.record import LISTED, TEMPLATE, QuarantinedVersion, VersionsRecord
-from model_poller import assignment as reading
 from model_poller.status import AssignmentStatus, VersionState
+from model_poller.volume import assignment as reading
 from tests.support.pods import told
 
 RECORD = VersionsRecord(

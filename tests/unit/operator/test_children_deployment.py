@@ -15,7 +15,7 @@ from inferencemodel_operator.observe.objects import Deployment
 from inferencemodel_operator.observe.wire import DeploymentStatus
 from inferencemodel_operator.settings import Settings
 from inferencemodel_operator.spec import Batching, InferenceModel, InferenceModelSpec, decode
-from model_poller.assignment import QUARANTINED_FILE, SERVED_FILE
+from model_poller.volume.assignment import QUARANTINED_FILE, SERVED_FILE
 
 
 def model(**spec: Any) -> InferenceModel:

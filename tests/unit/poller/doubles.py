@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 import google_crc32c
 
-from model_poller.crc32c import masked
+from model_poller.checks.crc32c import masked
 from model_poller.errors import ObjectChangedError, PollerError
-from model_poller.sources import StoredObject
 from model_poller.status import ServedVersion
+from model_poller.stores import StoredObject
 from model_poller.versions import parse_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from model_poller.sources.uri import Location
+    from model_poller.stores.uri import Location
 
 
 def field(number: int, content: bytes) -> bytes:

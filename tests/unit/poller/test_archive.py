@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zstandard
 
-from model_poller.archive import Limits, find_model, unpack
+from model_poller.archives.archive import Limits, find_model, unpack
 from model_poller.errors import (
     BrokenVersionError,
     InsufficientDiskError,

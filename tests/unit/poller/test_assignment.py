@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from model_poller import assignment
-from model_poller.assignment import Assignment, AssignmentWatch
 from model_poller.status import AssignmentStatus
+from model_poller.volume import assignment
+from model_poller.volume.assignment import Assignment, AssignmentWatch
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from model_poller.aws import AwsIdentity, told_permission, told_principal
-from model_poller.credentials import Credentials
 from model_poller.errors import AccessDeniedError, BucketNotFoundError, UnreachableError
-from model_poller.sources import http_calls
-from model_poller.sources.s3 import S3Source
-from model_poller.sources.uri import parse_uri
+from model_poller.stores import http_calls
+from model_poller.stores.aws import AwsIdentity, told_permission, told_principal
+from model_poller.stores.credentials import Credentials
+from model_poller.stores.s3 import S3Source
+from model_poller.stores.uri import parse_uri
 from tests.unit.poller.answering import Answering, Reply, Request
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from model_poller.azure import AzureIdentity
-from model_poller.credentials import Credentials
 from model_poller.errors import AccessDeniedError, InvalidSettingsError, UnreachableError
-from model_poller.sources import http_calls
-from model_poller.sources.az import AzureSource
-from model_poller.sources.uri import parse_uri
+from model_poller.stores import http_calls
+from model_poller.stores.az import AzureSource
+from model_poller.stores.azure import AzureIdentity
+from model_poller.stores.credentials import Credentials
+from model_poller.stores.uri import parse_uri
 from tests.unit.poller.answering import Answering, Reply, Request
 
 if TYPE_CHECKING:

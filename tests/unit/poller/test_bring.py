@@ -20,15 +20,15 @@ from model_poller.errors import (
 )
 from model_poller.fetch import FetchLimits
 from model_poller.status import VersionReason
-from model_poller.store import Store
 from model_poller.versions import StoredVersion, discover
+from model_poller.volume.store import Store
 from tests.unit.poller.doubles import MemorySource, model, zipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from model_poller.sources import ByteRange, StoredObject
+    from model_poller.stores import ByteRange, StoredObject
 
 PARTS = 40
 

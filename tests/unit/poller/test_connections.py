@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from model_poller.errors import InvalidSettingsError, UnreachableError
-from model_poller.sources.http_calls import HttpCalls
+from model_poller.stores.http_calls import HttpCalls
 from tests.unit.poller.answering import Answering, Reply
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from model_poller.settings import parse
-from model_poller.sources.uri import Location
+from model_poller.stores.uri import Location
 
 EXAMPLE = Path(__file__).parents[3] / "examples/sidecar.yaml"
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_poller import fetch
-from model_poller.crc32c import combine
+from model_poller.checks.crc32c import combine
 from model_poller.errors import (
     AccessDeniedError,
     CorruptDownloadError,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from model_poller.sources import ByteRange, StoredObject
+    from model_poller.stores import ByteRange, StoredObject
 
 NO_LIMITS = FetchLimits()
 

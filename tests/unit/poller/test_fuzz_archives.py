@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_poller.archive import Limits, find_model, unpack
+from model_poller.archives.archive import Limits, find_model, unpack
 from model_poller.errors import PollerError
 from tests.unit.poller.doubles import below, model, tarred, zipped
 from tests.unit.poller.packing import Entry, file, header, long_name, pax, record, tar_of, zip_of

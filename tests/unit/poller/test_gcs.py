@@ -10,7 +10,6 @@ from google.auth.exceptions import DefaultCredentialsError
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from model_poller import fetch
-from model_poller.credentials import Credentials
 from model_poller.errors import (
     AccessDeniedError,
     BucketNotFoundError,
@@ -18,9 +17,10 @@ from model_poller.errors import (
     ObjectChangedError,
     UnreachableError,
 )
-from model_poller.sources import gcs
-from model_poller.sources.gcs import GcsSource
-from model_poller.sources.uri import Location, parse_uri
+from model_poller.stores import gcs
+from model_poller.stores.credentials import Credentials
+from model_poller.stores.gcs import GcsSource
+from model_poller.stores.uri import Location, parse_uri
 from tests.unit.poller.gcs_server import GcsServer
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import zstandard
 
-from model_poller.archive import Limits, find_model, unpack
+from model_poller.archives.archive import Limits, find_model, unpack
 from model_poller.errors import BrokenVersionError, InsufficientDiskError
 from model_poller.status import VersionReason
 from tests.unit.poller.doubles import below, model, tarred, zipped

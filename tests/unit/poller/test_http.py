@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from model_poller.bring import Bringer
-from model_poller.credentials import Credentials
 from model_poller.errors import (
     AccessDeniedError,
     BucketNotFoundError,
@@ -22,17 +21,18 @@ from model_poller.errors import (
     ObjectChangedError,
     UnreachableError,
 )
-from model_poller.sources.http import HttpSource
-from model_poller.sources.uri import parse_uri
-from model_poller.store import Store
+from model_poller.stores.credentials import Credentials
+from model_poller.stores.http import HttpSource
+from model_poller.stores.uri import parse_uri
 from model_poller.versions import discover
+from model_poller.volume.store import Store
 from tests.support.faults import Fault, FaultyServer
 from tests.unit.poller.doubles import model, zipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from model_poller.sources import StoredObject
+    from model_poller.stores import StoredObject
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -221,7 +221,7 @@ def test_a_listed_etag_pins_reads_unless_it_is_weak(
 def test_an_endless_tree_of_folders_is_given_up(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model_poller.sources.http.MAX_CALLS", 20)
+    monkeypatch.setattr("model_poller.stores.http.MAX_CALLS", 20)
     page = b'<a href="1/">1</a><a href="2/">2</a>'
 
     class Everywhere(dict[str, object]):
@@ -294,7 +294,7 @@ def test_a_server_without_ranges_is_asked_for_the_whole(server: Server, tmp_path
 def test_a_server_that_falls_silent_is_asked_again(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model_poller.sources.http_ranges.TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("model_poller.stores.http_ranges.TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr("model_poller.fetch._FIRST_DELAY_SECONDS", 0.0)
     server.write({"models/1.zip": zipped(model(b"w" * 100_000))})
     left = [2]
@@ -378,7 +378,7 @@ def test_a_broken_list_is_told(server: Server) -> None:
 def test_a_busy_server_is_asked_again_a_few_times(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model_poller.sources.http_calls._FIRST_DELAY_SECONDS", 0.001)
+    monkeypatch.setattr("model_poller.stores.http_calls._FIRST_DELAY_SECONDS", 0.001)
     server.answers["/models/"] = lambda handler: handler.reply(503)
     with pytest.raises(UnreachableError, match="answered 503"):
         source(server).list()

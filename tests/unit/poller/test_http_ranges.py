@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from model_poller.errors import UnreachableError
-from model_poller.sources.http_ranges import HttpRanges
+from model_poller.stores.http_ranges import HttpRanges
 from tests.unit.poller.answering import Answering, Reply
 
 CONTENT = b"0123456789"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_poller.checks.integrity import check_folder, check_names
 from model_poller.errors import IncompleteVersionError
-from model_poller.integrity import check_folder, check_names
 from model_poller.status import VersionReason
 from tests.unit.poller.doubles import graph, model, variables_index
 

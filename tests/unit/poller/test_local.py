@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from model_poller.errors import BucketNotFoundError, ObjectChangedError, UnreachableError
-from model_poller.sources.local import LocalSource
-from model_poller.sources.opening import SourceSettings, open_source
-from model_poller.sources.uri import parse_uri
+from model_poller.stores.local import LocalSource
+from model_poller.stores.opening import SourceSettings, open_source
+from model_poller.stores.uri import parse_uri
 from tests.unit.poller.doubles import model
 
 if TYPE_CHECKING:

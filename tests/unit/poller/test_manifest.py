@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from model_poller import manifest
+from model_poller.checks import manifest
+from model_poller.checks.signature import PublicKey, SecretKey
 from model_poller.errors import BrokenVersionError, IncompleteVersionError, StoppedError
-from model_poller.signature import PublicKey, SecretKey
 from model_poller.status import VersionReason
 from tests.unit.poller.doubles import model
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from model_poller.assignment import parse
-from model_poller.core import Policy
 from model_poller.errors import AccessDeniedError, BucketNotFoundError, UnreachableError
+from model_poller.planner import Policy
 from model_poller.status import (
     AssignmentStatus,
     SourceReason,
@@ -18,6 +17,7 @@ from model_poller.status import (
     VersionState,
 )
 from model_poller.versions import MAX_VERSION, discover
+from model_poller.volume.assignment import parse
 from tests.unit.poller.doubles import below, graph, model, tarred, zipped
 from tests.unit.poller.world import TOLD, World
 

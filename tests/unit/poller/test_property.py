@@ -10,10 +10,10 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model_poller import manifest
 from model_poller.bring import Demands
-from model_poller.sources.local import LocalSource
-from model_poller.sources.uri import Location
+from model_poller.checks import manifest
+from model_poller.stores.local import LocalSource
+from model_poller.stores.uri import Location
 from tests.unit.poller.doubles import below, graph, model, tarred, zipped
 from tests.unit.poller.world import ALONE, TOLD, World, killed_at
 

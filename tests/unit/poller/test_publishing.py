@@ -12,6 +12,7 @@ import google_crc32c
 import pytest
 
 from model_poller.bring import Bringer, Demands
+from model_poller.checks.signature import PublicKey
 from model_poller.errors import (
     BucketNotFoundError,
     CorruptUploadError,
@@ -21,13 +22,12 @@ from model_poller.errors import (
 from model_poller.publishing import export, packing
 from model_poller.publishing.main import main
 from model_poller.publishing.publish import FOLDER, Choice, Publisher
-from model_poller.signature import PublicKey
-from model_poller.sources import StoredObject
-from model_poller.sources.local_upload import LocalUploads
-from model_poller.sources.opening import SourceSettings, open_source
-from model_poller.sources.uri import Location, parse_uri
-from model_poller.store import Store
+from model_poller.stores import StoredObject
+from model_poller.stores.local_upload import LocalUploads
+from model_poller.stores.opening import SourceSettings, open_source
+from model_poller.stores.uri import Location, parse_uri
 from model_poller.versions import discover
+from model_poller.volume.store import Store
 from tests.unit.poller.doubles import model
 from tests.unit.poller.test_signature import ENCRYPTED, PUBLIC, SECRET
 

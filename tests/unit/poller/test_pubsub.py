@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from model_poller.looking import Looker
+from model_poller.look import Looker
 from model_poller.metrics import METRICS
 from model_poller.notifications import pubsub, telling
 from model_poller.notifications.pubsub import (
@@ -26,8 +26,8 @@ from tests.unit.poller.doubles import MemorySource, below, model
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from model_poller.sources import StoredObject
     from model_poller.status import NotificationsStatus, SourceStatus
+    from model_poller.stores import StoredObject
     from model_poller.versions import StoredVersion
 
 NAME = "projects/p/subscriptions/s"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from model_poller import _tfs
-from model_poller.server import ModelServer, Served, ServerWatch, write_configuration
+from model_poller.model_server import _tfs
+from model_poller.model_server.server import ModelServer, Served, ServerWatch, write_configuration
 from model_poller.status import ServedVersion
 
 if TYPE_CHECKING:

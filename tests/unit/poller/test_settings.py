@@ -8,7 +8,7 @@ import pytest
 
 from model_poller.errors import InvalidSettingsError
 from model_poller.settings import parse
-from model_poller.sources.uri import Location
+from model_poller.stores.uri import Location
 
 POD = [
     "--model-name=imagenet",

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devcluster.packages import Need, ensure
+from model_poller.checks.signature import PublicKey, SecretKey, SignatureError
 from model_poller.errors import InvalidSettingsError
-from model_poller.signature import PublicKey, SecretKey, SignatureError
 
 if TYPE_CHECKING:
     from pathlib import Path

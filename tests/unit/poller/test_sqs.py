@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_poller.credentials import Credentials
 from model_poller.errors import InvalidSettingsError
 from model_poller.notifications import telling
 from model_poller.notifications.sqs import Queue, changed_objects
+from model_poller.stores.credentials import Credentials
 from tests.unit.poller.answering import Answering, Reply, Request
 
 if TYPE_CHECKING:

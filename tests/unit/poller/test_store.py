@@ -9,7 +9,7 @@ import pytest
 
 from model_poller.errors import InsufficientDiskError
 from model_poller.status import VersionReason
-from model_poller.store import Quarantined, Record, Store
+from model_poller.volume.store import Quarantined, Record, Store
 from tests.unit.poller.doubles import model
 
 if TYPE_CHECKING:

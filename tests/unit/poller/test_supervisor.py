@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SUPERVISE = "import sys; from model_poller.supervisor import run; sys.exit(run(sys.argv[1:]))"
+SUPERVISE = (
+    "import sys; from model_poller.process.supervisor import run; sys.exit(run(sys.argv[1:]))"
+)
 """The supervisor around a program of the test's choice."""
 
 
@@ -75,7 +77,7 @@ def test_what_is_asked_for_once_is_run_once(tmp_path: Path) -> None:
     (tmp_path / "bucket").mkdir()
     ended = subprocess.run(
         [
-            *(sys.executable, "-m", "model_poller.supervisor", "--once", "--timeout=0.1"),
+            *(sys.executable, "-m", "model_poller.process.supervisor", "--once", "--timeout=0.1"),
             *(f"--storage-uri=file://{tmp_path}/bucket", "--model-name=resnet"),
             f"--models-dir={tmp_path}/models",
         ],

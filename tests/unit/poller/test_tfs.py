@@ -9,7 +9,8 @@ import sys
 _PROBE = """
 import json, sys
 {before}
-from model_poller._tfs import GetModelStatusRequest, GetModelStatusResponse, ModelVersionStatus
+from model_poller.model_server._tfs import (
+    GetModelStatusRequest, GetModelStatusResponse, ModelVersionStatus)
 from google.protobuf import descriptor_pb2
 files, seen = [GetModelStatusResponse.DESCRIPTOR.file], {{}}
 while files:

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 import pytest
 import zstandard
 
-from model_poller import manifest
 from model_poller.bring import Bringer, Demands
+from model_poller.checks import manifest
+from model_poller.checks.signature import PublicKey, SecretKey
 from model_poller.errors import (
     BrokenVersionError,
     IncompleteVersionError,
     PollerError,
     WarmupUnavailableError,
 )
-from model_poller.signature import PublicKey, SecretKey
-from model_poller.sources.opening import SourceSettings
+from model_poller.model_server.warmup import WarmupRequests
 from model_poller.status import VersionReason
-from model_poller.store import Store
+from model_poller.stores.opening import SourceSettings
 from model_poller.versions import discover
-from model_poller.warmup import WarmupRequests
+from model_poller.volume.store import Store
 from tests.unit.poller.doubles import MemorySource, below, model, tarred, zipped
 from tests.unit.poller.test_warmup import GOOD, PLACE
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from model_poller.credentials import Credentials
 from model_poller.errors import InvalidSettingsError
 from model_poller.notifications.sqs import Queue
-from model_poller.sources.connections import Connections
-from model_poller.sources.s3 import S3Source
-from model_poller.sources.uri import Location, parse_uri
+from model_poller.stores.connections import Connections
+from model_poller.stores.credentials import Credentials
+from model_poller.stores.s3 import S3Source
+from model_poller.stores.uri import Location, parse_uri
 
 POINT = "arn:aws:s3:eu-west-1:123456789012:accesspoint/name"
 KEYS = Credentials({"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "secret"})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from model_poller.variables import shard_sizes
+from model_poller.checks.variables import shard_sizes
 from tests.unit.poller.doubles import shards_header, table, table_block, tensor, variables_index
 
 # What TensorFlow 2.21 wrote for a module with a matrix of [100, 1] and two words.

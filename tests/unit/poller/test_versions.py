@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_poller.places import learn
-from model_poller.sources.uri import Location
 from model_poller.status import VersionReason
+from model_poller.stores.uri import Location
 from model_poller.versions import MAX_VERSION, StoredVersion, discover, parse_number
+from model_poller.volume.places import learn
 from tests.unit.poller.doubles import MemorySource, below, model, zipped
 
 

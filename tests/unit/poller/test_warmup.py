@@ -21,9 +21,9 @@ from model_poller.errors import (
     StoppedError,
     WarmupUnavailableError,
 )
-from model_poller.sources.opening import SourceSettings
-from model_poller.sources.uri import Location, parse_uri
-from model_poller.warmup import WarmupRequests, check, locate, overlay
+from model_poller.model_server.warmup import WarmupRequests, check, locate, overlay
+from model_poller.stores.opening import SourceSettings
+from model_poller.stores.uri import Location, parse_uri
 from tests.unit.poller.doubles import MemorySource, field, model
 from tests.unit.poller.gcs_server import GcsServer
 

@@ -10,20 +10,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from model_poller.assignment import Assignment
 from model_poller.bring import Bringer, Demands
-from model_poller.core import Policy
-from model_poller.looking import Looker
+from model_poller.look import Looker
+from model_poller.planner import Policy
 from model_poller.poller import Poller
-from model_poller.store import Store
+from model_poller.volume.assignment import Assignment
+from model_poller.volume.store import Store
 from tests.unit.poller.doubles import Clock, FakeServer, MemorySource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from model_poller.sources import Source
     from model_poller.status import PollerStatus, VersionStatus
+    from model_poller.stores import Source
 
 ALONE = Policy(follow_newest=True)
 TOLD = Policy(follow_newest=False)

@@ -1,0 +1,1 @@
+"""What may an archive hold, and where its files go: formats, limits, names."""

@@ -1,0 +1,1 @@
+"""When a version is whole and genuine: the SavedModel's own records, checksums, signatures."""

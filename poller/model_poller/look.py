@@ -1,0 +1,156 @@
+"""Looking into the source: now and then, and at once when somebody says so."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from model_poller.errors import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    InvalidSourceError,
+    PollerError,
+    UnreachableError,
+)
+from model_poller.metrics import METRICS
+from model_poller.status import SourceReason, SourceState, SourceStatus, VersionReason
+from model_poller.versions import discover
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from model_poller.stores import Source
+    from model_poller.versions import StoredVersion
+
+SETTLE_SECONDS = 1.0
+"""A folder's listing has to stay the same for so long."""
+GROWING_SETTLE_SECONDS = 5.0
+"""The same where files are seen while they are written: times have whole seconds there, and a
+network file system's clients keep what they saw for some of them."""
+_GAP_SECONDS = 0.2
+"""Between two looks: an upload of thousands of files brings as many notifications."""
+
+_log = logging.getLogger(__name__)
+
+
+class Listener(Protocol):
+    """Gets what a look gave, on the looker's thread."""
+
+    def __call__(self, status: SourceStatus, found: Mapping[int, StoredVersion] | None, /) -> None:
+        """``found`` is None when the look failed."""
+
+
+class Looker:
+    """Lists the source every ``interval`` seconds, and keeps what tells whether it settled."""
+
+    def __init__(
+        self, source: Source, interval: float, report: Listener, *, marker: str | None = None
+    ) -> None:
+        """``marker`` is the file whose presence makes a folder version complete."""
+        self._source = source
+        self._marker = marker
+        self._growing = source.growing
+        self._settle = GROWING_SETTLE_SECONDS if self._growing else SETTLE_SECONDS
+        self._interval = interval
+        self._report = report
+        self._asked = threading.Event()
+        self._stopped = threading.Event()
+        self._first_seen: dict[int, tuple[str, float]] = {}
+        self._failures = 0
+        self._last_error = ""
+        self._thread = threading.Thread(target=self._run, name="looker", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def look_now(self) -> None:
+        """Look at once, or right after the look that is under way."""
+        self._asked.set()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopped.set()
+        self._asked.set()
+
+    def look(self, now: Callable[[], float] = time.monotonic) -> float:
+        """Look once and report; returns in how many seconds to look again."""
+        begin = now()
+        try:
+            with METRICS.step_seconds.labels("list").time():
+                objects = self._source.list()
+        except PollerError as error:
+            return self._failed(error)
+        except Exception as error:  # noqa: BLE001 - one odd answer must not end all looking
+            _log.exception("listing %s failed", self._source.uri)
+            return self._failed(UnreachableError(f"listing {self._source.uri} failed: {error!r}"))
+        if self._failures:
+            _log.info("%s is readable again", self._source.uri)
+        self._failures, self._last_error = 0, ""
+        settled = {
+            version: identity
+            for version, (identity, since) in self._first_seen.items()
+            if begin - since >= self._settle
+        }
+        found = discover(objects, settled, marker=self._marker, growing=self._growing)
+        known = self._first_seen
+        self._first_seen = {
+            version: known[version]
+            if version in known and known[version][0] == stored.fingerprint
+            else (stored.fingerprint, begin)
+            for version, stored in found.items()
+        }
+        uri = self._source.uri
+        if found:
+            message, reason = f"{len(found)} versions in {uri}", SourceReason.LISTED
+        elif uri:
+            reason = SourceReason.NO_VERSION_FOUND
+            message = f"no version in {uri}; upload a folder 1/ or an archive 1.zip"
+        else:
+            reason = SourceReason.NO_VERSION_FOUND
+            message = "no folder is known yet; the first notification of an upload tells it"
+        self._report(
+            SourceStatus(uri=uri, state=SourceState.READY, reason=reason, message=message), found
+        )
+        waits = [
+            self._first_seen[version][1] + self._settle - begin
+            for version, stored in found.items()
+            if stored.incomplete and stored.incomplete.reason is VersionReason.UNSTABLE_LISTING
+        ]
+        return min([*waits, self._interval * random.uniform(0.9, 1.1)])  # noqa: S311
+
+    def _failed(self, error: PollerError) -> float:
+        if isinstance(error, BucketNotFoundError):
+            reason = SourceReason.BUCKET_NOT_FOUND
+        elif isinstance(error, AccessDeniedError):
+            reason = SourceReason.ACCESS_DENIED
+        elif isinstance(error, InvalidSourceError):
+            reason = SourceReason.INVALID_SOURCE
+        else:
+            reason = SourceReason.UNREACHABLE
+        METRICS.failures.labels(reason.value).inc()
+        if str(error) != self._last_error:
+            _log.warning("%s", error)
+        self._last_error = str(error)
+        self._report(
+            SourceStatus(
+                uri=self._source.uri,
+                state=SourceState.FAILED,
+                reason=reason,
+                message=str(error),
+            ),
+            None,
+        )
+        self._failures += 1
+        delay = min(self._interval, 2.0 ** min(self._failures, 10))
+        return delay * random.uniform(0.5, 1.0)  # noqa: S311
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            self._asked.clear()
+            wait = self.look()
+            self._stopped.wait(_GAP_SECONDS)
+            self._asked.wait(max(0.0, wait - _GAP_SECONDS))

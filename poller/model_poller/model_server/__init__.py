@@ -1,0 +1,1 @@
+"""The model server next door: its configuration, its answers, its warm-up."""

@@ -1,0 +1,152 @@
+"""The model server next door: its configuration files and its answer to GetModelStatus."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import grpc
+
+from model_poller.model_server import _tfs
+from model_poller.status import ServedVersion
+from model_poller.volume.store import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_METHOD = "/tensorflow.serving.ModelService/GetModelStatus"
+_TIMEOUT_SECONDS = 2.0
+_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    # A server that starts is noticed as soon as its port opens.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 200),
+)
+
+Served = tuple[ServedVersion, ...]
+
+
+class ModelServer:
+    """Asks one model server about one model."""
+
+    def __init__(self, address: str, model: str) -> None:
+        """``address`` is HOST:PORT of its gRPC port."""
+        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._call = self._channel.unary_unary(
+            _METHOD,
+            request_serializer=_tfs.GetModelStatusRequest.SerializeToString,
+            response_deserializer=_tfs.GetModelStatusResponse.FromString,
+        )
+        self._request = _tfs.GetModelStatusRequest()
+        self._request.model_spec.name = model
+
+    def status(self) -> Served | None:
+        """The server's words, newest version first; None when it does not answer.
+
+        Empty when the server answers that it knows no version of the model.
+        """
+        for last_try in (False, True):
+            try:
+                response = self._call(self._request, timeout=_TIMEOUT_SECONDS)
+            except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.NOT_FOUND:
+                    return ()
+                # A server that limits a connection's age may close it under a call.
+                if last_try:
+                    return None
+                continue
+            states = _tfs.ModelVersionStatus.State
+            return tuple(
+                ServedVersion(
+                    version=entry.version,
+                    state=states.Name(entry.state),
+                    error_code=grpc_code_name(entry.status.error_code),
+                    error_message=entry.status.error_message,
+                )
+                for entry in sorted(
+                    response.model_version_status, key=lambda e: e.version, reverse=True
+                )
+            )
+        return None
+
+
+_CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+def grpc_code_name(number: int) -> str:
+    """The name of a status code; TensorFlow's codes are gRPC's."""
+    return _CODE_NAMES.get(number, "UNKNOWN")
+
+
+class ServerWatch:
+    """Asks the model server over and over, quickly while a version change is under way."""
+
+    FAST_SECONDS = 0.075
+    SHUT_SECONDS = 0.25
+    """While a change is under way and the port is closed, as it is during the first load."""
+    SLOW_SECONDS = 2.0
+
+    def __init__(
+        self, ask: Callable[[], Served | None], report: Callable[[Served | None], None]
+    ) -> None:
+        """``report`` gets every answer, on this watch's own thread."""
+        self._ask = ask
+        self._report = report
+        self._hurry = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="server-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
+
+    def hurry(self, fast: bool) -> None:
+        """Ask quickly from now on, or slowly again."""
+        if fast:
+            self._hurry.set()
+        else:
+            self._hurry.clear()
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._stopped.set()
+        self._hurry.set()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            served = self._ask()
+            self._report(served)
+            if self._hurry.is_set():
+                self._stopped.wait(self.FAST_SECONDS if served is not None else self.SHUT_SECONDS)
+            else:
+                # Returns at once when a change begins.
+                self._hurry.wait(self.SLOW_SECONDS)
+
+
+def write_configuration(folder: Path, model: str, base: Path, batching: str | None) -> None:
+    """Write what the model server reads once at its start; see its ``--*_config_file`` flags.
+
+    The version policy is ``all``: what lies in the base path is what is served.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = (
+        "model_config_list {\n"
+        "  config {\n"
+        f'    name: "{_escape(model)}"\n'
+        f'    base_path: "{_escape(str(base))}"\n'
+        '    model_platform: "tensorflow"\n'
+        "    model_version_policy { all {} }\n"
+        "  }\n"
+        "}\n"
+    )
+    write_atomically(folder / "models.config", config.encode())
+    monitoring = "prometheus_config { enable: true }\n"
+    write_atomically(folder / "monitoring.config", monitoring.encode())
+    if batching is not None:
+        write_atomically(folder / "batching.config", batching.encode())
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,462 @@
+"""What to do next, as a pure function of what is.
+
+``plan`` looks only at the present: the volume, the listing, the model server's words and a few
+memories of this process. So it may run at any time, twice, or after a kill, and always leads to
+the same end: the target served, verified versions only, the previous one kept until the new one
+answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from model_poller.status import ServedVersion, VersionReason
+from model_poller.volume.store import RESERVE_BYTES, Disk, Quarantined
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from model_poller.versions import StoredVersion, Verdict
+    from model_poller.volume.assignment import Assignment
+
+STALE_END_SECONDS = 30.0
+"""How long a failure that the server reported already before a publish is taken for the old one.
+
+TF Serving keeps the last state of an unloaded version for ever, and takes up to its poll interval
+(1 s by default) to see a new one of the same number.
+"""
+ABSENCE_SECONDS = 3.0
+"""How long a version that failed to load stays out of the base path before it may come back.
+
+TF Serving tries a number again only after it has seen it gone, which takes it up to its poll
+interval (1 s by default).
+"""
+COMPANION_SECONDS = 300.0
+"""How long a new pod waits for the versions that are served beside its target, once it has that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The settings that decide."""
+
+    follow_newest: bool
+    """Standalone: nobody tells a target, the newest complete version is it."""
+    num_versions: int = 1
+    retain_versions: int = 2
+    load_timeout: float = 600.0
+    """Seconds from publish to AVAILABLE."""
+
+
+@dataclass(slots=True)
+class Publication:
+    """What this process saw of a published version."""
+
+    since: float
+    """Monotonic seconds."""
+    end_is_stale: bool
+    """The server's END with an error may still be about an earlier version of this number."""
+    served: bool = False
+    """It was AVAILABLE, so a later silence or failure is the server's, not the version's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A version whose last fetch failed for a reason that heals."""
+
+    fingerprint: str
+    verdict: Verdict
+    attempts: int
+    not_before: float
+    """Monotonic seconds; infinite: not before its objects change."""
+    needed: int = 0
+    """Free bytes to wait for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is, at one moment."""
+
+    now: float
+    """Monotonic seconds."""
+    disk: Disk
+    free_bytes: int
+    found: Mapping[int, StoredVersion] | None
+    """The last successful listing; None: there was none yet."""
+    listing_is_fresh: bool
+    """Whether the last look succeeded."""
+    served: tuple[ServedVersion, ...] | None
+    """None: the model server does not answer."""
+    server_was_seen: bool
+    """Whether it ever answered this process."""
+    assignment: Assignment
+    fetching: StoredVersion | None
+    publications: Mapping[int, Publication] = field(default_factory=dict)
+    retries: Mapping[int, Retry] = field(default_factory=dict)
+    left: Mapping[int, float] = field(default_factory=dict)
+    """When versions left the base path; monotonic seconds."""
+    started: float = 0.0
+    """When this process began; monotonic seconds."""
+
+    def available(self, version: int) -> bool:
+        """Whether the model server answers requests with it."""
+        return any(s.version == version and s.state == "AVAILABLE" for s in self.served or ())
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Bring a version to the volume; runs beside everything else."""
+
+    stored: StoredVersion
+
+
+@dataclass(frozen=True, slots=True)
+class StopFetch:
+    """Give up the fetch that runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Move a complete version into the base path."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Move a version out of the base path and keep it."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Delete a complete version that is not published."""
+
+    version: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Take a version away until its stored objects change."""
+
+    entry: Quarantined
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Let a quarantined version be tried again."""
+
+    version: int
+
+
+Action = Fetch | StopFetch | Publish | Retire | Remove | Quarantine | Release
+
+
+def goal(seen: Observed, policy: Policy) -> int | None:
+    """The version that should be served here."""
+    if policy.follow_newest:
+        here = seen.disk.complete - _outdated(seen)
+        return max((v for v in here if not is_withheld(seen, v)), default=None)
+    # The target is the highest of what is served, but for one that failed and is asked for still.
+    return max(seen.assignment.served, default=seen.assignment.target)
+
+
+def is_withheld(seen: Observed, version: int) -> bool:
+    """Whether what is here of a version, or else what is stored, failed on another pod."""
+    known = (
+        seen.disk.published.get(version)
+        or seen.disk.retained.get(version)
+        or (seen.found or {}).get(version)
+    )
+    return known is not None and (version, known.fingerprint) in seen.assignment.quarantined
+
+
+def is_complete_at_start(seen: Observed, policy: Policy) -> bool:
+    """Whether a model server that starts now has in its base path what it is to begin with.
+
+    That is the target and, of the versions beside it, those that can be had by
+    `COMPANION_SECONDS` after it; or anything from before, while the target is still on its way.
+    """
+    target = goal(seen, policy)
+    publication = seen.publications.get(target) if target is not None else None
+    if not seen.disk.published or publication is None:
+        return bool(seen.disk.published)
+    late = seen.now - publication.since >= COMPANION_SECONDS
+    missing = _wanted(seen, policy) - seen.disk.published.keys()
+    return late or not any(_can_be_had(seen, version) for version in missing)
+
+
+def _can_be_had(seen: Observed, version: int) -> bool:
+    if version in seen.disk.retained:
+        return not is_withheld(seen, version)
+    stored = _candidates(seen).get(version)
+    if stored is None:
+        return False
+    if stored == seen.fetching:
+        return True
+    retry = seen.retries.get(version)
+    is_hopeless = (
+        retry is not None
+        and retry.fingerprint == stored.fingerprint
+        and retry.not_before == float("inf")
+    )
+    return not is_hopeless and seen.free_bytes >= room_needed(seen, stored)
+
+
+def _outdated(seen: Observed) -> set[int]:
+    """Versions that were fetched but never served, and whose stored objects changed since."""
+    loose = seen.disk.retained.keys() - seen.disk.published.keys()
+    return {version for version in loose if _is_changed(seen, version)}
+
+
+def is_stopped_by_quarantine(seen: Observed, version: int) -> bool:
+    """Whether the version failed before, with the objects that are stored now."""
+    entry = seen.disk.quarantined.get(version)
+    stored = (seen.found or {}).get(version)
+    return entry is not None and (stored is None or stored.fingerprint == entry.fingerprint)
+
+
+def fetch_size(stored: StoredVersion) -> int:
+    """Free bytes that a fetch needs: an archive and what comes out of it lie side by side."""
+    return stored.size * (2 if stored.is_archive else 1)
+
+
+def room_needed(seen: Observed, stored: StoredVersion) -> int:
+    """Bytes that have to be free before a version is fetched, the reserve included."""
+    retry = seen.retries.get(stored.version)
+    needed = retry.needed if retry and retry.fingerprint == stored.fingerprint else 0
+    return max(needed, fetch_size(stored)) + RESERVE_BYTES
+
+
+def plan(seen: Observed, policy: Policy) -> list[Action]:
+    """The actions that bring what is closer to what should be; empty when there are none.
+
+    They are independent of one another, so a failed one does not spoil the rest.
+    """
+    return [
+        *_releases(seen),
+        *_failed_loads(seen, policy),
+        *_publications(seen, policy),
+        *_removals(seen, policy),
+        *_fetches(seen, policy),
+    ]
+
+
+def change_is_under_way(seen: Observed, policy: Policy) -> bool:
+    """Whether the model server's next words are waited for."""
+    if policy.follow_newest and not seen.server_was_seen:
+        return False
+    return any(
+        not seen.available(version)
+        and (publication := seen.publications.get(version)) is not None
+        and seen.now - publication.since < policy.load_timeout
+        for version in _wanted(seen, policy) & seen.disk.published.keys()
+    )
+
+
+def _releases(seen: Observed) -> Iterator[Action]:
+    if not (seen.listing_is_fresh and seen.found):
+        return
+    for version in seen.disk.quarantined:
+        if not is_stopped_by_quarantine(seen, version) or version not in seen.found:
+            yield Release(version)
+
+
+def _failed_loads(seen: Observed, policy: Policy) -> Iterator[Action]:
+    target = goal(seen, policy)
+    for version, record in seen.disk.published.items():
+        publication = seen.publications.get(version)
+        if publication is None or publication.served:
+            continue
+        age = seen.now - publication.since
+        ended = ended_with_error(seen, version)
+        if ended and not (publication.end_is_stale and age < STALE_END_SECONDS):
+            reason = VersionReason.LOAD_FAILED
+            message = f"the model server could not load it: {ended.error_message}"
+            if publication.end_is_stale:
+                message += (
+                    " (this may be its word on an earlier one of this number, if it never tried"
+                    " again: upload it under a higher number)"
+                )
+        elif version == target and age > policy.load_timeout and _is_judged(seen, policy):
+            reason = VersionReason.LOAD_TIMEOUT
+            silent = "" if seen.served is not None else ", whose port was closed at the end"
+            message = (
+                f"it was not AVAILABLE {policy.load_timeout:.0f} s after it was given to the model"
+                f" server{silent}; look at that container's log, or allow more by --load-timeout"
+            )
+        else:
+            continue
+        yield Quarantine(Quarantined(version, record.fingerprint, reason, message))
+
+
+def _is_judged(seen: Observed, policy: Policy) -> bool:
+    """Standalone beside a server that was never there, nothing is judged by its silence."""
+    return seen.server_was_seen or not policy.follow_newest
+
+
+def ended_with_error(seen: Observed, version: int) -> ServedVersion | None:
+    """The model server's report that a version could not be loaded."""
+    for served in seen.served or ():
+        if served.version == version and served.state == "END" and served.error_code != "OK":
+            return served
+    return None
+
+
+def _wanted(seen: Observed, policy: Policy) -> set[int]:
+    """The versions that should be in the base path once the target answers."""
+    target = goal(seen, policy)
+    if target is None:
+        return set()
+    if seen.assignment.served and not policy.follow_newest:
+        return set(seen.assignment.served)
+    below = sorted(
+        (v for v in seen.disk.complete if v < target and not is_withheld(seen, v)), reverse=True
+    )
+    return {target, *below[: policy.num_versions - 1]}
+
+
+def _publications(seen: Observed, policy: Policy) -> Iterator[Action]:
+    target = goal(seen, policy)
+    failed = {
+        action.entry.version
+        for action in _failed_loads(seen, policy)
+        if isinstance(action, Quarantine)
+    }
+    given_up = {v for v in seen.disk.published if v not in failed and _is_given_up(seen, policy, v)}
+    for version in sorted(given_up, reverse=True):
+        yield Retire(version)
+    if target is None or target not in seen.disk.complete:
+        return
+    withheld = {v for v in seen.disk.complete if is_withheld(seen, v)}
+    if target in failed or target in withheld:
+        return
+    wanted = _wanted(seen, policy) - withheld
+    ready = seen.disk.retained.keys() - seen.disk.published.keys() - _outdated(seen)
+    for version in sorted(wanted & ready, reverse=True):
+        absent = seen.now - seen.left.get(version, seen.started)
+        if absent >= ABSENCE_SECONDS or not ended_with_error(seen, version):
+            yield Publish(version)
+    others = sorted(seen.disk.published.keys() - wanted - failed - given_up, reverse=True)
+    if policy.follow_newest and not seen.server_was_seen:
+        # Nobody will say AVAILABLE: the version before stays, older ones make room.
+        others = others[1:]
+    elif not seen.available(target):
+        # One that never served has nothing to lose, and may be what brings the server down at
+        # every start: told to serve another one, it leaves before that one answers.
+        silent = seen.served is None and not policy.follow_newest
+        others = [v for v in others if silent and not _has_served(seen, v)]
+    for version in others:
+        yield Retire(version)
+
+
+def _is_given_up(seen: Observed, policy: Policy, version: int) -> bool:
+    """Whether a published version leaves before any other one answers.
+
+    It failed elsewhere or was uploaded anew, it doesn't serve, and it may be what keeps the model
+    server from serving.
+    """
+    silent = seen.served is None and _is_judged(seen, policy)
+    if not _has_served(seen, version):
+        return is_withheld(seen, version) or (silent and _is_changed(seen, version))
+    # It may come back, so there has to be something in its place.
+    target = goal(seen, policy)
+    replaced = target is not None and target != version and target in seen.disk.complete
+    return silent and replaced and is_withheld(seen, version)
+
+
+def _is_changed(seen: Observed, version: int) -> bool:
+    """Whether a version on disk that was never served is another one in the source by now."""
+    record = seen.disk.published.get(version) or seen.disk.retained.get(version)
+    stored = (seen.found or {}).get(version)
+    return (
+        record is not None
+        and stored is not None
+        and not record.proven
+        and record.fingerprint not in ("", stored.fingerprint)
+        and stored.incomplete is None
+    )
+
+
+def _has_served(seen: Observed, version: int) -> bool:
+    publication = seen.publications.get(version)
+    return publication is None or publication.served
+
+
+def _removals(seen: Observed, policy: Policy) -> Iterator[Action]:
+    disk = seen.disk
+    target = goal(seen, policy)
+    busy = {s.version for s in seen.served or () if s.state != "END"}
+    newest = max(_candidates(seen), default=None)
+    wanted = _wanted(seen, policy) | {v for v in (target, newest) if v is not None}
+    withheld = {v for v in disk.retained if is_withheld(seen, v)}
+    kept = disk.published.keys() | busy | (wanted - withheld)
+    outdated = _outdated(seen)
+    for version in sorted(outdated):
+        yield Remove(version, "its stored objects changed before it was ever served")
+    loose = sorted(disk.retained.keys() - kept - outdated)
+    left = disk.complete - outdated
+    stored = seen.found or {}
+    has_versions = any(v.incomplete is None for v in stored.values())
+    for version in loose:
+        record, twin = disk.retained[version], stored.get(version)
+        gone = seen.listing_is_fresh and has_versions and twin is None and record.fingerprint
+        if version in withheld:
+            why = "it failed on another pod"
+        elif gone and len(left) > 1:
+            why = "it was deleted from the source"
+        elif len(left) > max(policy.retain_versions, policy.num_versions):
+            why = f"{policy.retain_versions} versions are retained"
+        else:
+            continue
+        left.discard(version)
+        yield Remove(version, why)
+
+
+def _candidates(seen: Observed) -> dict[int, StoredVersion]:
+    return {
+        version: stored
+        for version, stored in (seen.found or {}).items()
+        if stored.incomplete is None
+        and not is_stopped_by_quarantine(seen, version)
+        and (version, stored.fingerprint) not in seen.assignment.quarantined
+    }
+
+
+def _fetches(seen: Observed, policy: Policy) -> Iterator[Action]:
+    candidates = _candidates(seen)
+    on_disk = seen.disk.complete
+    wanted: list[StoredVersion] = []
+    urgent = None
+    if not policy.follow_newest:
+        target = goal(seen, policy)
+        urgent = candidates.get(target) if target is not None and target not in on_disk else None
+        missing = sorted(_wanted(seen, policy) - on_disk, reverse=True)
+        wanted += [candidates[version] for version in missing if version in candidates]
+    newest = max(candidates, default=None)
+    if newest is not None and newest > max(on_disk, default=-1):
+        wanted.append(candidates[newest])
+    ready = [stored for stored in wanted if _may_start(seen, stored)]
+    if seen.fetching is None:
+        if ready:
+            yield Fetch(ready[0])
+        return
+    version, fingerprint = seen.fetching.version, seen.fetching.fingerprint
+    current = (seen.found or {}).get(version)
+    outdated = (
+        current is None
+        or current.fingerprint != fingerprint
+        or (version, fingerprint) in seen.assignment.quarantined
+    )
+    overtaken = urgent in ready and urgent is not None and urgent != seen.fetching
+    if outdated or overtaken:
+        yield StopFetch()
+
+
+def _may_start(seen: Observed, stored: StoredVersion) -> bool:
+    retry = seen.retries.get(stored.version)
+    if retry and retry.fingerprint == stored.fingerprint and seen.now < retry.not_before:
+        return False
+    return seen.free_bytes >= room_needed(seen, stored)

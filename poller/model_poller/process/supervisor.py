@@ -1,0 +1,87 @@
+"""Keeps a poller running inside its container.
+
+While a container of a pod restarts, the pod is not Ready: Kubernetes counts native sidecars in, and
+takes the pod out of its Services although its model server goes on answering
+(https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-readiness-status). So a
+poller that dies is started again by this small parent, and the container stays.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+from model_poller.errors import EXIT_USAGE
+from model_poller.process import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_log = logging.getLogger(__name__)
+
+FIRST_PAUSE: Final = 0.1
+"""Seconds before the first restart; doubled for each further one."""
+LONGEST_PAUSE: Final = 30.0
+SETTLED: Final = 60.0
+"""Seconds after which an end is no longer counted to the ones before."""
+
+_ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+
+
+def main() -> int:
+    """Supervise ``model_poller`` with this program's arguments; returns the exit code."""
+    arguments = sys.argv[1:]
+    program = [sys.executable, "-m", "model_poller", *arguments]
+    if "--once" in arguments:
+        # Whoever asks once wants to know how it ended.
+        os.execv(program[0], program)  # noqa: S606
+    logs.set_up("json" if "--log-format=json" in arguments else "text")
+    return run(program)
+
+
+def run(command: Sequence[str]) -> int:
+    """Run a program, again and again if need be, until it is told or chooses to end.
+
+    SIGTERM and SIGINT are passed on. An end with 0 or a usage error is final; any other is followed
+    by a restart, with backoff and jitter.
+
+    Returns:
+        The exit code of the program's last run.
+    """
+    # Blocked signals wait for sigwait; the program inherits this, and waits for them likewise.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING | {signal.SIGCHLD})
+    pause = FIRST_PAUSE
+    while True:
+        started = time.monotonic()
+        told, code = _run_once(command)
+        if told or code in (0, EXIT_USAGE):
+            return max(code, 0)
+        if time.monotonic() - started > SETTLED:
+            pause = FIRST_PAUSE
+        wait = pause * random.uniform(0.5, 1.5)  # noqa: S311  jitter, not a secret
+        _log.error("the poller ended with %d; starting it again in %.1f s", code, wait)
+        if signal.sigtimedwait(_ENDING, wait) is not None:
+            return 0
+        pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _run_once(command: Sequence[str]) -> tuple[bool, int]:
+    """Run to the end; returns whether it was told to end, and its exit code."""
+    told = False
+    with subprocess.Popen(command) as program:
+        while program.poll() is None:
+            received = signal.sigwait(_ENDING | {signal.SIGCHLD})
+            if received in _ENDING:
+                told = True
+                program.send_signal(received)
+    return told, program.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""``az://``: Azure Blob Storage and what speaks its API."""
+
+from __future__ import annotations
+
+import base64
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlencode, urlsplit
+
+from model_poller.errors import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    ObjectChangedError,
+    PollerError,
+    UnreachableError,
+)
+from model_poller.metrics import METRICS
+from model_poller.stores import StoredObject
+from model_poller.stores.azure import AzureIdentity
+from model_poller.stores.http_calls import Answer, HttpCalls, as_answer
+from model_poller.stores.http_ranges import HttpRanges, RefusedError
+from model_poller.stores.one_place import OnePlace
+from model_poller.stores.xml_answers import parse_xml, text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from xml.etree.ElementTree import Element
+
+    from model_poller.stores import ByteRange
+    from model_poller.stores.credentials import Credentials
+    from model_poller.stores.uri import Location
+
+PAGE = 5000
+"""Blobs in an answer; the most that Azure gives."""
+_READER = "Storage Blob Data Reader on the container, or the permissions r and l"
+_GRANTS = {
+    "list": _READER,
+    "read": _READER,
+    "write": "Storage Blob Data Contributor on the container, or the permission c",
+}
+
+
+class AzureSource(OnePlace):
+    """Versions in one folder of a container."""
+
+    def __init__(
+        self,
+        location: Location,
+        *,
+        endpoint: str | None,
+        account: str | None,
+        anonymous: bool,
+        credentials: Credentials,
+    ) -> None:
+        """``endpoint`` replaces the account's own; an emulator's has the account in its path.
+
+        Raises:
+            InvalidSettingsError: neither an endpoint nor an account is named.
+        """
+        super().__init__(location)
+        self._identity = AzureIdentity(credentials, account, anonymous=anonymous)
+        parts = urlsplit((endpoint or self._identity.endpoint).rstrip("/"))
+        self._origin = f"{parts.scheme}://{parts.netloc}"
+        self._root = f"{parts.path}/{location.bucket}"
+        self._calls = HttpCalls(self._origin)
+        self._ranges = HttpRanges(self._origin)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._calls.close()
+        self._ranges.close()
+
+    def list(self) -> list[StoredObject]:
+        """See `Source.list`."""
+        prefix = f"{self._location.prefix}/" if self._location.prefix else ""
+        found: list[StoredObject] = []
+        marker = ""
+        while True:
+            METRICS.source_requests.labels("list").inc()
+            query = {"restype": "container", "comp": "list", "include": "metadata"}
+            query |= {"maxresults": str(PAGE)}
+            query |= {"prefix": prefix} if prefix else {}
+            query |= {"marker": marker} if marker else {}
+            url = f"{self._origin}{self._root}?{urlencode(query, quote_via=quote)}"
+            answer = self._calls.ask("GET", partial(self._identity.prove, "GET", url, {}))
+            if answer.status != 200:
+                raise self._refused(answer, "list", self.uri)
+            page = parse_xml(answer.body)
+            if page is None or page.tag != "EnumerationResults":
+                raise UnreachableError(f"what was answered about {self.uri} is no listing")
+            for blob in page.iter("Blob"):
+                if _is_folder(blob):
+                    continue
+                name = _name(blob)
+                md5 = text(blob, "Content-MD5")
+                found.append(
+                    StoredObject(
+                        url=f"az://{self._location.bucket}/{name}",
+                        bucket=self._location.bucket,
+                        name=name,
+                        path=name.removeprefix(prefix),
+                        size=int(text(blob, "Content-Length")),
+                        crc32c=None,
+                        generation=text(blob, "Etag").strip('"'),
+                        md5=base64.b64decode(md5) if md5 else None,
+                    )
+                )
+            following = text(page, "NextMarker")
+            if not following:
+                return found
+            if following == marker:
+                raise UnreachableError(f"the listing of {self.uri} does not go on where it should")
+            marker = following
+
+    @contextmanager
+    def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
+        """See `Source.open_range`."""
+        METRICS.source_requests.labels("get").inc()
+        wanted = {
+            "If-Match": f'"{stored.generation}"',
+            # Part of what a shared key signs.
+            "Range": f"bytes={start}-{start + length - 1}",
+        }
+        url = f"{self._origin}{self.target(stored.name)}"
+        target, headers = self._identity.prove("GET", url, wanted)
+        try:
+            with self._ranges.get(target, headers, start, length) as body:
+                yield body
+        except RefusedError as refusal:
+            raise self._refused(as_answer(refusal), "read", stored.url) from refusal
+
+    def target(self, name: str) -> str:
+        """The path by which the server knows a blob."""
+        return f"{self._root}/{quote(name, safe='/~')}"
+
+    def _refused(self, answer: Answer, wanted: str, where: str) -> PollerError:
+        status, told = answer.status, parse_xml(answer.body)
+        code = text(told, "Code") if told is not None else ""
+        if code == "ContainerNotFound" or (status == 404 and wanted == "list"):
+            return BucketNotFoundError(
+                f"the container {self._location.bucket} does not exist, or is not public to an"
+                f" anonymous caller; create it or correct the storage URI {self.uri}"
+            )
+        if status in (404, 412, 416):
+            return ObjectChangedError(where)
+        if status in (401, 403) or code == "PublicAccessNotPermitted":
+            who = self._identity.principal
+            self._identity.forget()
+            return AccessDeniedError(
+                f"{who} may not {wanted} {where} ({code or status}); grant {_GRANTS[wanted]} to a"
+                " shared access signature"
+            )
+        return UnreachableError(
+            f"asking for {where} was answered {status} {code}".rstrip() + "; it is tried again",
+            answer.retry_after,
+        )
+
+
+def _is_folder(blob: Element) -> bool:
+    # With a hierarchical namespace, folders are listed as if they were blobs.
+    return any(
+        element.tag.lower() == "hdi_isfolder" and (element.text or "").lower() == "true"
+        for element in blob.iter()
+    )
+
+
+def _name(blob: Element) -> str:
+    name = blob.find("Name")
+    if name is None:
+        return ""
+    told = name.text or ""
+    # Names that XML can't hold come encoded.
+    return unquote(told) if name.get("Encoded") == "true" else told

@@ -1,0 +1,239 @@
+"""``gs://``: Google Cloud Storage and what speaks its JSON API."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import google.auth
+import google.auth.transport.requests
+from google.api_core.exceptions import (
+    Forbidden,
+    GoogleAPICallError,
+    NotFound,
+    RetryError,
+    Unauthorized,
+)
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import (
+    DefaultCredentialsError,
+    GoogleAuthError,
+    InvalidOperation,
+    RefreshError,
+)
+from google.cloud import storage
+from google.cloud.storage.retry import DEFAULT_RETRY
+from requests.exceptions import RequestException
+
+from model_poller.errors import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    InvalidSettingsError,
+    ObjectChangedError,
+    PollerError,
+    UnreachableError,
+)
+from model_poller.metrics import METRICS
+from model_poller.stores import StoredObject
+from model_poller.stores.http_ranges import HttpRanges, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from model_poller.stores import ByteRange
+    from model_poller.stores.credentials import Credentials
+    from model_poller.stores.uri import Location
+
+PUBLIC_ENDPOINT = "https://storage.googleapis.com"
+SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
+_LIST_FIELDS = "items(name,size,crc32c,generation),nextPageToken"
+_RETRY = DEFAULT_RETRY.with_delay(initial=0.2, maximum=2.0, multiplier=2.0).with_timeout(5.0)
+_TIMEOUT_SECONDS = 10.0
+
+
+class GcsSource:
+    """Versions in one or more places of Google Cloud Storage."""
+
+    mount = None
+    growing = False
+
+    def __init__(
+        self,
+        locations: Iterable[Location],
+        *,
+        endpoint: str | None,
+        anonymous: bool,
+        credentials: Credentials,
+    ) -> None:
+        """``anonymous`` asks without credentials; ``endpoint`` replaces Google's own.
+
+        Raises:
+            InvalidSettingsError: no credentials are found.
+        """
+        self._locations = tuple(sorted(locations))
+        self._lock = threading.Lock()
+        self._ranges = HttpRanges(endpoint or PUBLIC_ENDPOINT)
+        self._credentials = find_credentials(credentials, SCOPE, anonymous=anonymous)
+        # Else the library looks up the bucket beside every listing, for traces that nobody reads.
+        os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
+        self._client = storage.Client(
+            project="unused",
+            credentials=self._credentials,
+            client_options={"api_endpoint": endpoint} if endpoint else None,
+        )
+        self._refresher = google.auth.transport.requests.Request()
+
+    @property
+    def uri(self) -> str:
+        """All places, joined by commas."""
+        return ", ".join(location.uri for location in self._locations)
+
+    @property
+    def locations(self) -> tuple[Location, ...]:
+        """Where it looks."""
+        return self._locations
+
+    @property
+    def principal(self) -> str:
+        """Who asks, as far as the credentials tell."""
+        if isinstance(self._credentials, AnonymousCredentials):
+            return "an anonymous caller"
+        return str(
+            getattr(self._credentials, "service_account_email", None)
+            or getattr(self._credentials, "account", None)
+            or "the caller"
+        )
+
+    def add(self, location: Location) -> bool:
+        """Look into this place too from now on; whether it is new."""
+        with self._lock:
+            new = location not in self._locations
+            if new:
+                self._locations = tuple(sorted((*self._locations, location)))
+        return new
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._ranges.close()
+        self._client.close()
+        self._refresher.session.close()
+
+    def list(self) -> list[StoredObject]:
+        """All objects below all places; see `Source.list`."""
+        return [stored for location in self._locations for stored in self._list(location)]
+
+    def _list(self, location: Location) -> Iterator[StoredObject]:
+        prefix = f"{location.prefix}/" if location.prefix else ""
+        try:
+            blobs = self._client.list_blobs(
+                location.bucket,
+                prefix=prefix or None,
+                fields=_LIST_FIELDS,
+                retry=_RETRY,
+                timeout=_TIMEOUT_SECONDS,
+            )
+            for page in blobs.pages:
+                METRICS.source_requests.labels("list").inc()
+                for blob in page:
+                    yield StoredObject(
+                        url=f"gs://{location.bucket}/{blob.name}",
+                        bucket=location.bucket,
+                        name=blob.name,
+                        path=blob.name.removeprefix(prefix),
+                        size=int(blob.size),
+                        crc32c=_crc32c(blob.crc32c),
+                        generation=str(blob.generation),
+                    )
+        except NotFound as error:
+            raise BucketNotFoundError(
+                f"the bucket {location.bucket} does not exist; create it or correct the storage"
+                f" URI {location.uri}"
+            ) from error
+        except (Forbidden, Unauthorized, InvalidOperation) as error:
+            # InvalidOperation: an anonymous caller was asked who it is.
+            raise self._denied("storage.objects.list", location.uri, str(error)) from error
+        except RefreshError as error:
+            raise self._no_token(location.uri, error) from error
+        except (GoogleAPICallError, RetryError, GoogleAuthError, RequestException) as error:
+            raise UnreachableError(
+                f"listing {location.uri} failed ({_first_line(error)}); it is tried again"
+            ) from error
+
+    def describe(self, stored: StoredObject) -> StoredObject:
+        """See `Source.describe`: the listing has told all."""
+        return stored
+
+    @contextmanager
+    def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
+        """See `Source.open_range`."""
+        METRICS.source_requests.labels("get").inc()
+        target = (
+            f"/download/storage/v1/b/{quote(stored.bucket, safe='')}"
+            f"/o/{quote(stored.name, safe='')}?alt=media&generation={stored.generation}"
+        )
+        headers: dict[str, str] = {}
+        try:
+            with self._lock:
+                self._credentials.before_request(self._refresher, "GET", target, headers)
+        except GoogleAuthError as error:
+            raise self._no_token(stored.url, error) from error
+        try:
+            with self._ranges.get(target, headers, start, length) as body:
+                yield body
+        except RefusedError as refusal:
+            if refusal.status in (404, 412, 416):
+                raise ObjectChangedError(stored.url) from refusal
+            if refusal.status in (401, 403):
+                raise self._denied("storage.objects.get", stored.url, refusal.body) from refusal
+            raise UnreachableError(
+                f"reading {stored.url} was answered {refusal.status}", refusal.retry_after
+            ) from refusal
+
+    def _no_token(self, where: str, error: GoogleAuthError) -> PollerError:
+        if isinstance(error, RefreshError) and not error.retryable:
+            return AccessDeniedError(
+                f"the credentials of {self.principal} are refused ({_first_line(error)}), so"
+                f" {where} can't be read; renew the key or the identity"
+            )
+        return UnreachableError(f"no access token for {where} ({_first_line(error)})")
+
+    def _denied(self, permission: str, where: str, detail: str) -> AccessDeniedError:
+        # The store's own words name the principal even where the credentials don't.
+        told = re.search(r"[\w.+-]+@[\w.-]+(?= does not have)", detail)
+        return AccessDeniedError(
+            f"{told[0] if told else self.principal} lacks {permission} on {where}; grant"
+            " roles/storage.objectViewer on the bucket"
+        )
+
+
+def find_credentials(credentials: Credentials, scope: str, *, anonymous: bool) -> Any:
+    """Google's own chain, after a key file of the given ones.
+
+    Raises:
+        InvalidSettingsError: there are none.
+    """
+    if anonymous:
+        return AnonymousCredentials()
+    try:
+        if key := credentials.file("key.json"):
+            return google.auth.load_credentials_from_file(str(key), scopes=[scope])[0]
+        return google.auth.default(scopes=[scope])[0]
+    except DefaultCredentialsError as error:
+        raise InvalidSettingsError(
+            f"no Google credentials found ({_first_line(error)}); set"
+            " GOOGLE_APPLICATION_CREDENTIALS to a key file, run with a service account that"
+            " has an identity, or ask with --anonymous for a public bucket"
+        ) from error
+
+
+def _crc32c(encoded: str | None) -> int | None:
+    return int.from_bytes(base64.b64decode(encoded), "big") if encoded else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,140 @@
+"""Small requests to a store: listings, questions about an object, tokens, uploads."""
+
+from __future__ import annotations
+
+import http.client
+import random
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from model_poller.errors import UnreachableError
+from model_poller.stores.connections import Connections
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from model_poller.stores.http_ranges import RefusedError
+
+TIMEOUT_SECONDS = 10.0
+_LIMIT_BYTES = 64 << 20
+"""Far above the longest page of a listing."""
+_ATTEMPTS = 3
+_FIRST_DELAY_SECONDS = 0.3
+_LONGEST_DELAY_SECONDS = 5.0
+"""A server that asks for more patience gets it from the next look."""
+_BUSY = frozenset({429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server said, whatever the status."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By names in lower case."""
+    body: bytes
+
+    def header(self, name: str) -> str:
+        """The value of a header, its name in any case; empty without one."""
+        return self.headers.get(name.lower(), "")
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds that the server asked to be left alone."""
+        told = self.header("Retry-After")
+        return float(told) if told.isdecimal() else 0.0
+
+
+def as_answer(refusal: RefusedError) -> Answer:
+    """A refused range in the form of other answers."""
+    told = {"retry-after": f"{refusal.retry_after:.0f}"}
+    return Answer(refusal.status, told, refusal.body.encode())
+
+
+class HttpCalls:
+    """Questions to one server."""
+
+    def __init__(self, endpoint: str, timeout: float = TIMEOUT_SECONDS) -> None:
+        """``timeout`` is in seconds, for connecting and for each read."""
+        self._connections = Connections(endpoint, timeout)
+
+    def ask(
+        self,
+        method: str,
+        prepare: Callable[[], tuple[str, Mapping[str, str]]],
+        body: bytes = b"",
+    ) -> Answer:
+        """Send a request that does no harm twice; faults that pass by are tried again.
+
+        ``prepare`` gives target and headers of every try, as signatures grow old.
+
+        Raises:
+            UnreachableError: the server did not answer.
+        """
+        for attempt in range(_ATTEMPTS):
+            last = attempt == _ATTEMPTS - 1
+            delay = _FIRST_DELAY_SECONDS * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311
+            target, headers = prepare()
+            try:
+                answer = self.send(method, target, headers, body, kept=True)
+            except UnreachableError:
+                if last:
+                    raise
+            else:
+                if last or answer.status not in _BUSY:
+                    return answer
+                delay = max(delay, answer.retry_after)
+            time.sleep(min(delay, _LONGEST_DELAY_SECONDS))
+        raise AssertionError
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        *,
+        kept: bool = False,
+    ) -> Answer:
+        """Send a request once; ``kept`` allows to try it on a connection that was left open first.
+
+        The server may have closed that one, and then nobody knows whether the request came in.
+
+        Raises:
+            UnreachableError: the server did not answer.
+        """
+        if kept and (connection := self._connections.kept()):
+            with suppress(UnreachableError):
+                return self._on(connection, method, target, headers, body)
+        return self._on(self._connections.new(), method, target, headers, body)
+
+    def _on(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes,
+    ) -> Answer:
+        response = self._connections.request(connection, method, target, headers, body)
+        try:
+            content = response.read(_LIMIT_BYTES)
+            if response.length:
+                raise http.client.IncompleteRead(content, response.length)
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise UnreachableError(
+                f"{self._connections.host} broke off its answer ({error})"
+            ) from error
+        if response.isclosed() and not response.will_close:
+            self._connections.keep(connection)
+        else:
+            connection.close()
+        told = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status, told, content)
+
+    def close(self) -> None:
+        """Close the kept connections."""
+        self._connections.close()

@@ -1,0 +1,119 @@
+"""Writing to ``file://``, for who publishes versions."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from model_poller.errors import AccessDeniedError, UnreachableError, VersionExistsError
+from model_poller.stores.local import LocalSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from model_poller.stores import StoredObject
+
+_READ_BYTES = 1 << 20
+
+
+class LocalUploads(LocalSource):
+    """A folder that can be written to; it is made with the first version, its parent is not."""
+
+    def list(self) -> list[StoredObject]:
+        """See `Source.list`."""
+        if not self.mount.exists() and self.mount.parent.is_dir():
+            return []
+        return super().list()
+
+    def put_new(
+        self, name: str, content: IO[bytes], size: int, *, progress: Callable[[int], None]
+    ) -> None:
+        """Write a file, and never over another one; half of it is never seen under its name.
+
+        ``progress`` gets the number of bytes just written.
+
+        Raises:
+            VersionExistsError: there is a file of this name.
+            AccessDeniedError, UnreachableError
+        """
+        path = Path("/", name)
+        with _failing(path):
+            path.parent.mkdir(exist_ok=True)
+            unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            try:
+                with unfinished.open("xb") as file:
+                    _copy(content, file, size, progress)
+                # Unlike a rename, a link never replaces.
+                path.hardlink_to(unfinished)
+            finally:
+                unfinished.unlink(missing_ok=True)
+            _sync(path.parent)
+
+    def put_new_folder(self, name: str, folder: Path, *, progress: Callable[[int], None]) -> None:
+        """Write a whole folder, and never over another one; half of it is never seen.
+
+        Raises:
+            As `put_new`.
+        """
+        path = Path("/", name)
+        with _failing(path):
+            path.parent.mkdir(exist_ok=True)
+            unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            try:
+                for place, _, files in os.walk(folder):
+                    target = unfinished / os.path.relpath(place, folder)
+                    target.mkdir(exist_ok=True)
+                    for file in files:
+                        source = Path(place, file)
+                        with source.open("rb") as content, (target / file).open("xb") as written:
+                            _copy(content, written, source.stat().st_size, progress)
+                    _sync(target)
+                # A folder that holds something is never replaced.
+                unfinished.rename(path)
+            except BaseException:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
+            _sync(path.parent)
+
+
+@contextmanager
+def _failing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError as error:
+        raise _exists(path) from error
+    except PermissionError as error:
+        raise AccessDeniedError(
+            f"user {os.getuid()} may not write {path}; give it write permission on the folder"
+        ) from error
+    except OSError as error:
+        # ENOTEMPTY of a rename has no class of its own.
+        if path.exists():
+            raise _exists(path) from error
+        raise UnreachableError(f"writing {path} failed ({error})") from error
+
+
+def _exists(path: Path) -> VersionExistsError:
+    return VersionExistsError(f"{path} is there already, and is not overwritten")
+
+
+def _copy(content: IO[bytes], file: IO[bytes], size: int, progress: Callable[[int], None]) -> None:
+    left = size
+    while left and (piece := content.read(min(_READ_BYTES, left))):
+        file.write(piece)
+        left -= len(piece)
+        progress(len(piece))
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,256 @@
+"""``s3://``: Amazon S3 and what speaks its API."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote_plus, urlencode, urlsplit
+
+from model_poller.errors import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    ObjectChangedError,
+    PollerError,
+    UnreachableError,
+)
+from model_poller.metrics import METRICS
+from model_poller.stores import StoredObject
+from model_poller.stores.aws import AwsIdentity, domain, told_permission, told_principal
+from model_poller.stores.http_calls import Answer, HttpCalls, as_answer
+from model_poller.stores.http_ranges import HttpRanges, RefusedError
+from model_poller.stores.one_place import OnePlace
+from model_poller.stores.uri import ACCESS_POINT
+from model_poller.stores.xml_answers import parse_xml, text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from model_poller.stores import ByteRange
+    from model_poller.stores.credentials import Credentials
+    from model_poller.stores.uri import Location
+
+_NO_KEYS = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefresh"}
+)
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_HOST_LABEL = re.compile(r"[a-z0-9-]{1,63}")
+"""A bucket that can stand in front of the server's name: no certificate fits one with dots, and
+host names know neither capitals nor ``_``."""
+
+
+class S3Source(OnePlace):
+    """Versions in one folder of a bucket."""
+
+    def __init__(
+        self,
+        location: Location,
+        *,
+        endpoint: str | None,
+        region: str | None,
+        path_style: bool,
+        anonymous: bool,
+        credentials: Credentials,
+    ) -> None:
+        """``endpoint`` replaces Amazon's own; ``path_style`` names the bucket in the path."""
+        super().__init__(location)
+        self._point = ACCESS_POINT.fullmatch(location.bucket)
+        self._identity = AwsIdentity(
+            credentials,
+            (self._point and self._point["region"]) or region,
+            anonymous=anonymous,
+            everywhere=bool(self._point and self._point["alias"]),
+        )
+        told = credentials.get("AWS_ENDPOINT_URL_S3") or credentials.get("AWS_ENDPOINT_URL")
+        self._endpoint = (endpoint or told or "").rstrip("/")
+        self._path_style = not self._point and (
+            path_style
+            or (not endpoint and bool(told))
+            or not _HOST_LABEL.fullmatch(location.bucket)
+        )
+        self._connect()
+
+    def _connect(self) -> None:
+        region, bucket = self._identity.region, self._location.bucket
+        if self._point:
+            parts = urlsplit(self._endpoint or f"https://{_access_point_domain(self._point)}")
+            host = f"{_access_point_label(self._point)}.{parts.netloc}"
+        else:
+            parts = urlsplit(self._endpoint or f"https://s3.{region}.{domain(region)}")
+            host = parts.netloc if self._path_style else f"{bucket}.{parts.netloc}"
+        self._origin = f"{parts.scheme}://{host}"
+        self._root = f"{parts.path}/{bucket}" if self._path_style else parts.path
+        self._calls = HttpCalls(self._origin)
+        self._ranges = HttpRanges(self._origin)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._calls.close()
+        self._ranges.close()
+
+    def list(self) -> list[StoredObject]:
+        """See `Source.list`; checksums are told by `describe`."""
+        prefix = f"{self._location.prefix}/" if self._location.prefix else ""
+        found: list[StoredObject] = []
+        query = {"encoding-type": "url", "list-type": "2", "prefix": prefix}
+        while True:
+            METRICS.source_requests.labels("list").inc()
+            answer = self._ask("GET", "", query)
+            if answer.status != 200:
+                raise self._refused(answer, "s3:ListBucket", self.uri)
+            page = parse_xml(answer.body)
+            if page is None or page.tag != "ListBucketResult":
+                raise UnreachableError(f"what was answered about {self.uri} is no listing")
+            for entry in page.iter("Contents"):
+                name = unquote_plus(text(entry, "Key"))
+                found.append(
+                    StoredObject(
+                        url=f"s3://{self._location.bucket}/{name}",
+                        bucket=self._location.bucket,
+                        name=name,
+                        path=name.removeprefix(prefix),
+                        size=int(text(entry, "Size")),
+                        crc32c=None,
+                        generation=text(entry, "ETag").strip('"'),
+                    )
+                )
+            if text(page, "IsTruncated") != "true":
+                return found
+            following = text(page, "NextContinuationToken")
+            if following in ("", query.get("continuation-token")):
+                raise UnreachableError(f"the listing of {self.uri} does not go on where it should")
+            query["continuation-token"] = following
+
+    def describe(self, stored: StoredObject) -> StoredObject:
+        """See `Source.describe`."""
+        METRICS.source_requests.labels("head").inc()
+        headers = {"If-Match": f'"{stored.generation}"', "x-amz-checksum-mode": "ENABLED"}
+        answer = self._ask("HEAD", stored.name, headers=headers)
+        if answer.status != 200:
+            raise self._refused(answer, "s3:GetObject", stored.url)
+        # Of a multipart upload it can be a checksum of checksums, and then is said not to be whole.
+        whole = (
+            answer.header("x-amz-checksum-type") == "FULL_OBJECT" or "-" not in stored.generation
+        )
+        # https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html: what an ETag is.
+        plain = answer.header("x-amz-server-side-encryption") in ("", "AES256")
+        customer = answer.header("x-amz-server-side-encryption-customer-algorithm")
+        is_md5 = plain and not customer and _MD5.fullmatch(stored.generation)
+        return replace(
+            stored,
+            crc32c=_number(answer, "crc32c") if whole else None,
+            crc64nvme=_number(answer, "crc64nvme") if whole else None,
+            crc32=_number(answer, "crc32") if whole else None,
+            md5=bytes.fromhex(stored.generation) if is_md5 else None,
+        )
+
+    @contextmanager
+    def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
+        """See `Source.open_range`."""
+        METRICS.source_requests.labels("get").inc()
+        target = self.target(stored.name)
+        headers = self.signed("GET", target, {"If-Match": f'"{stored.generation}"'})
+        try:
+            with self._ranges.get(target, headers, start, length) as body:
+                yield body
+        except RefusedError as refusal:
+            raise self._refused(as_answer(refusal), "s3:GetObject", stored.url) from refusal
+
+    @property
+    def origin(self) -> str:
+        """The server that has the bucket."""
+        return self._origin
+
+    def target(self, name: str) -> str:
+        """The path by which the bucket's server knows an object; of the bucket, for no name."""
+        return f"{self._root}/{quote(name, safe='/~')}"
+
+    def signed(self, method: str, target: str, headers: Mapping[str, str]) -> dict[str, str]:
+        """The headers of a request, with what proves who asks."""
+        return self._identity.sign("s3", method, self._origin + target, headers)
+
+    def _ask(
+        self,
+        method: str,
+        name: str,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        target = self.target(name)
+        if query:
+            target += f"?{urlencode(sorted(query.items()), quote_via=quote, safe='')}"
+        answer = self._calls.ask(
+            method,
+            lambda: (target, self.signed(method, target, headers or {})),
+        )
+        region = ""
+        if answer.status in (301, 400) and not self._point:
+            region = _told_region(answer)
+        if region not in ("", self._identity.region):
+            # Nobody has to know where a bucket is: S3 tells.
+            self._identity.region = region
+            self.close()
+            self._connect()
+            return self._ask(method, name, query, headers)
+        return answer
+
+    def _refused(self, answer: Answer, permission: str, where: str) -> PollerError:
+        status = answer.status
+        told = parse_xml(answer.body)
+        code = text(told, "Code") if told is not None else ""
+        message = text(told, "Message") if told is not None else ""
+        if code == "NoSuchBucket" or (status == 404 and permission == "s3:ListBucket"):
+            return BucketNotFoundError(
+                f"the bucket {self._location.bucket} does not exist; create it or correct the"
+                f" storage URI {self.uri}"
+            )
+        if status in (404, 412, 416):
+            return ObjectChangedError(where)
+        if code in _NO_KEYS:
+            who = self._identity.principal
+            self._identity.forget()
+            return AccessDeniedError(
+                f"{who} is refused at {where} ({code}: {message}); renew the keys"
+            )
+        if status in (401, 403):
+            who = told_principal(message) or self._identity.principal
+            lacks = told_permission(message) or permission
+            detail = f" ({code}: {message})" if code not in ("", "AccessDenied") else ""
+            return AccessDeniedError(
+                f"{who} lacks {lacks} on {where}{detail}; allow it in a policy of the caller or"
+                " of the bucket"
+            )
+        return UnreachableError(
+            f"asking for {where} was answered {status} {code}".rstrip() + "; it is tried again",
+            answer.retry_after,
+        )
+
+
+def _access_point_label(point: re.Match[str]) -> str:
+    """What stands in front of the servers' name
+    (https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-points-naming.html)."""
+    return point["alias"] or f"{point['name']}-{point['account']}"
+
+
+def _access_point_domain(point: re.Match[str]) -> str:
+    if point["alias"]:
+        return "accesspoint.s3-global.amazonaws.com"
+    return f"s3-accesspoint.{point['region']}.{domain(point['region'])}"
+
+
+def _number(answer: Answer, kind: str) -> int | None:
+    told = answer.header(f"x-amz-checksum-{kind}")
+    try:
+        return int.from_bytes(base64.b64decode(told), "big") if told else None
+    except binascii.Error:
+        return None
+
+
+def _told_region(answer: Answer) -> str:
+    if region := answer.header("x-amz-bucket-region"):
+        return region
+    told = parse_xml(answer.body)
+    return text(told, "Region") if told is not None else ""

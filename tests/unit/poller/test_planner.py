@@ -1,0 +1,623 @@
+"""What is planned, for what is."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+
+from model_poller import planner, report
+from model_poller.planner import (
+    Fetch,
+    Observed,
+    Policy,
+    Publication,
+    Publish,
+    Quarantine,
+    Release,
+    Remove,
+    Retire,
+    Retry,
+    StopFetch,
+    plan,
+)
+from model_poller.status import (
+    ServedVersion,
+    SourceStatus,
+    VersionReason,
+    VersionState,
+    encode,
+)
+from model_poller.stores import StoredObject
+from model_poller.versions import StoredVersion, Verdict
+from model_poller.volume.assignment import Assignment
+from model_poller.volume.store import Disk, Quarantined, Record
+
+TOLD = Policy(follow_newest=False)
+ALONE = Policy(follow_newest=True)
+
+
+def stored(version: int, fingerprint: str = "f", *, incomplete: bool = False) -> StoredVersion:
+    path = f"{version}.zip"
+    member = StoredObject(f"gs://b/{path}", "b", path, path, 1000, None, "1")
+    verdict = Verdict(VersionReason.MISSING_VARIABLES, "missing") if incomplete else None
+    return StoredVersion(version, (member,), True, fingerprint, verdict)
+
+
+def served(version: int, state: str = "AVAILABLE", error: str = "") -> ServedVersion:
+    return ServedVersion(
+        version=version,
+        state=state,
+        error_code="UNKNOWN" if error else "OK",
+        error_message=error,
+    )
+
+
+def records(*versions: int, **changes: Any) -> dict[int, Record]:
+    return {v: msgspec.structs.replace(Record(v, "f"), **changes) for v in versions}
+
+
+def seen(**changes: Any) -> Observed:
+    """A settled pod: version 1 served, 1 in the source, told to serve 1.
+
+    ``told`` is short for an assignment of a target alone.
+    """
+    told = changes.pop("told", 1)
+    values: dict[str, Any] = {
+        "now": 100.0,
+        "disk": Disk(records(1, proven=True), {}, {}),
+        "free_bytes": 1 << 40,
+        "found": {1: stored(1)},
+        "listing_is_fresh": True,
+        "served": (served(1),),
+        "server_was_seen": True,
+        "assignment": Assignment(told),
+        "fetching": None,
+        "publications": {1: Publication(0.0, end_is_stale=False, served=True)},
+        "retries": {},
+    }
+    return Observed(**{**values, **changes})
+
+
+@pytest.mark.parametrize("policy", [TOLD, ALONE])
+def test_a_settled_pod_has_nothing_to_do(policy: Policy) -> None:
+    assert plan(seen(), policy) == []
+
+
+def test_a_new_version_is_fetched_before_it_is_told() -> None:
+    assert plan(seen(found={1: stored(1), 2: stored(2)}), TOLD) == [Fetch(stored(2))]
+
+
+def test_a_fetched_version_waits_for_the_word() -> None:
+    disk = Disk(records(1), records(2), {})
+    assert plan(seen(disk=disk, found={1: stored(1), 2: stored(2)}), TOLD) == []
+    assert plan(seen(disk=disk, found={1: stored(1), 2: stored(2)}, told=2), TOLD) == [Publish(2)]
+
+
+def test_alone_the_newest_fetched_version_is_published() -> None:
+    disk = Disk(records(1), records(2), {})
+    assert plan(seen(disk=disk, found={1: stored(1), 2: stored(2)}), ALONE) == [Publish(2)]
+
+
+def test_the_previous_version_stays_until_the_new_one_answers() -> None:
+    changing = {
+        "disk": Disk(records(1, 2), {}, {}),
+        "found": {1: stored(1), 2: stored(2)},
+        "told": 2,
+        "publications": {
+            1: Publication(0.0, end_is_stale=False, served=True),
+            2: Publication(99.0, end_is_stale=False),
+        },
+    }
+    loading = (served(2, "LOADING"), served(1))
+    assert plan(seen(**changing, served=loading), TOLD) == []
+    assert plan(seen(**changing, served=None), TOLD) == []
+    assert plan(seen(**changing, served=(served(2), served(1))), TOLD) == [Retire(1)]
+
+
+def test_a_version_that_ends_with_an_error_is_quarantined_and_the_previous_stays() -> None:
+    what = seen(
+        disk=Disk(records(1, 2), {}, {}),
+        found={1: stored(1), 2: stored(2)},
+        told=2,
+        served=(served(2, "END", "no op named X"), served(1)),
+        publications={2: Publication(99.0, end_is_stale=False)},
+    )
+    (action,) = plan(what, TOLD)
+    assert isinstance(action, Quarantine)
+    assert action.entry.version == 2
+    assert action.entry.fingerprint == "f"
+    assert action.entry.reason is VersionReason.LOAD_FAILED
+    assert "no op named X" in action.entry.message
+
+
+def test_the_servers_memory_of_an_earlier_failure_is_not_taken_for_a_new_one() -> None:
+    what = {
+        "disk": Disk(records(1, 2), {}, {}),
+        "found": {1: stored(1), 2: stored(2)},
+        "told": 2,
+        "served": (served(2, "END", "old"), served(1)),
+        "publications": {2: Publication(99.0, end_is_stale=True)},
+    }
+    assert plan(seen(**what), TOLD) == []
+    later = 99.0 + planner.STALE_END_SECONDS + 1
+    assert isinstance(plan(seen(**what, now=later), TOLD)[0], Quarantine)
+
+
+def test_a_version_that_brings_the_server_down_leaves_when_another_one_is_told() -> None:
+    crashing = {
+        "disk": Disk(records(1, 2), {}, {}),
+        "found": {1: stored(1), 2: stored(2)},
+        "served": None,
+        "publications": {
+            1: Publication(0.0, end_is_stale=False, served=True),
+            2: Publication(99.0, end_is_stale=False),
+        },
+    }
+    assert plan(seen(**crashing, told=2), TOLD) == []
+    assert plan(seen(**crashing, told=1), TOLD) == [Retire(2)]
+    never_served = {**crashing, "publications": {2: Publication(99.0, end_is_stale=False)}}
+    older = {**never_served, "disk": Disk(records(2), records(1), {})}
+    assert plan(seen(**older, told=1), TOLD) == [Publish(1), Retire(2)]
+
+
+def test_a_version_that_still_loads_is_not_cut_off_by_the_next_one() -> None:
+    what = {
+        "disk": Disk(records(1, 2, 3), {}, {}),
+        "found": {v: stored(v) for v in (1, 2, 3)},
+        "told": 3,
+        "served": (served(3, "START"), served(2, "LOADING"), served(1)),
+        "publications": {2: Publication(99.0, end_is_stale=False)},
+    }
+    assert plan(seen(**what), TOLD) == []
+
+
+def test_a_number_that_failed_comes_back_only_after_the_server_could_see_it_gone() -> None:
+    what = {
+        "disk": Disk(records(1), records(2), {}),
+        "found": {1: stored(1), 2: stored(2)},
+        "told": 2,
+        "served": (served(2, "END", "old"), served(1)),
+    }
+    assert plan(seen(**what, left={2: 98.0}), TOLD) == []
+    assert plan(seen(**what, started=98.0), TOLD) == []
+    assert plan(seen(**what, left={2: 96.0}), TOLD) == [Publish(2)]
+    clean = {**what, "served": (served(2, "END"), served(1))}
+    assert plan(seen(**clean, left={2: 98.0}), TOLD) == [Publish(2)]
+
+
+def test_a_version_that_is_not_available_in_time_is_quarantined() -> None:
+    what = {
+        "disk": Disk(records(1, 2), {}, {}),
+        "found": {1: stored(1), 2: stored(2)},
+        "told": 2,
+        "served": (served(2, "LOADING"), served(1)),
+        "publications": {2: Publication(0.0, end_is_stale=False)},
+    }
+    assert plan(seen(**what, now=600.0), TOLD) == []
+    (action,) = plan(seen(**what, now=601.0), TOLD)
+    assert isinstance(action, Quarantine)
+    assert action.entry.reason is VersionReason.LOAD_TIMEOUT
+
+
+def test_the_first_version_has_a_deadline_although_the_servers_port_is_closed() -> None:
+    what = {
+        "served": None,
+        "server_was_seen": False,
+        "publications": {1: Publication(0.0, end_is_stale=True)},
+        "now": 601.0,
+    }
+    (action,) = plan(seen(**what), TOLD)
+    assert isinstance(action, Quarantine)
+    assert "port was closed" in action.entry.message
+    assert plan(seen(**what), ALONE) == []
+
+
+def test_a_restarting_server_is_no_failure_of_what_it_served() -> None:
+    assert plan(seen(served=None, now=10_000.0), TOLD) == []
+    assert plan(seen(served=(served(1, "LOADING"),), now=10_000.0), TOLD) == []
+    assert plan(seen(served=(served(1, "END", "out of memory"),), now=10_000.0), TOLD) == []
+
+
+def test_a_rollback_publishes_what_is_retained_and_then_retires_the_newer_one() -> None:
+    disk = Disk(records(2), records(1, proven=True), {})
+    found = {1: stored(1), 2: stored(2)}
+    assert plan(seen(disk=disk, found=found, served=(served(2),)), TOLD) == [Publish(1)]
+    both = Disk(records(1, 2), {}, {})
+    assert plan(seen(disk=both, found=found, served=(served(2), served(1))), TOLD) == [Retire(2)]
+
+
+def test_several_versions_are_served_when_asked_for() -> None:
+    policy = Policy(follow_newest=False, num_versions=2, retain_versions=3)
+    disk = Disk(records(3), records(1, 2, 4), {})
+    found = {v: stored(v) for v in (1, 2, 3, 4)}
+    what = seen(disk=disk, found=found, told=3, served=(served(3),))
+    assert Publish(2) in plan(what, policy)
+    assert Publish(1) not in plan(what, policy)
+    assert Publish(4) not in plan(what, policy)
+
+
+def test_no_more_versions_are_retained_than_asked_for_and_the_lowest_go_first() -> None:
+    disk = Disk(records(5), records(1, 2, 3), {})
+    found = {v: stored(v) for v in (1, 2, 3, 5)}
+    what = seen(disk=disk, found=found, told=5, served=(served(5),))
+    removed = [a.version for a in plan(what, TOLD) if isinstance(a, Remove)]
+    assert removed == [1, 2]
+
+
+def test_what_the_server_has_not_let_go_of_stays_on_disk() -> None:
+    disk = Disk(records(5), records(1, 2, 3), {})
+    found = {v: stored(v) for v in (1, 2, 3, 5)}
+    unloading = (served(5), served(2, "UNLOADING"), served(1, "END"))
+    what = seen(disk=disk, found=found, told=5, served=unloading)
+    assert [a.version for a in plan(what, TOLD) if isinstance(a, Remove)] == [1, 3]
+
+
+class TestDeletionInTheSource:
+    disk = Disk(records(2), records(1), {})
+
+    def test_is_mirrored(self) -> None:
+        what = seen(disk=self.disk, found={2: stored(2)}, told=2, served=(served(2),))
+        assert plan(what, TOLD) == [Remove(1, "it was deleted from the source")]
+
+    @pytest.mark.parametrize("found", [{}, None, {3: stored(3, incomplete=True)}])
+    def test_of_everything_deletes_nothing(self, found: dict[int, StoredVersion] | None) -> None:
+        assert plan(seen(disk=self.disk, found=found, told=2, served=(served(2),)), TOLD) == []
+
+    def test_is_not_believed_while_the_source_can_not_be_read(self) -> None:
+        what = seen(disk=self.disk, found={2: stored(2)}, told=2, listing_is_fresh=False)
+        assert plan(what, TOLD) == []
+
+    def test_spares_the_version_in_use_and_the_told_one(self) -> None:
+        newer = {3: stored(3, incomplete=True), 4: stored(4)}
+        what = seen(disk=Disk(records(2), records(4), {}), found=newer, told=2)
+        assert plan(what, TOLD) == []
+
+    def test_spares_the_last_version(self) -> None:
+        what = seen(disk=Disk({}, records(1), {}), found={2: stored(2)}, told=2, fetching=stored(2))
+        assert plan(what, TOLD) == []
+
+    def test_spares_what_somebody_else_put_there(self) -> None:
+        disk = Disk(records(2), {1: Record(1)}, {})
+        what = seen(disk=disk, found={2: stored(2)}, told=2, served=(served(2),))
+        assert plan(what, TOLD) == []
+
+
+class TestQuarantine:
+    entry = Quarantined(2, "f", VersionReason.BAD_ARCHIVE, "cut")
+
+    def test_keeps_the_same_objects_from_being_fetched(self) -> None:
+        disk = Disk(records(1), {}, {2: self.entry})
+        assert plan(seen(disk=disk, found={1: stored(1), 2: stored(2)}, told=2), TOLD) == []
+
+    def test_ends_when_the_objects_change(self) -> None:
+        disk = Disk(records(1), {}, {2: self.entry})
+        actions = plan(seen(disk=disk, found={1: stored(1), 2: stored(2, "new")}), TOLD)
+        assert actions == [Release(2), Fetch(stored(2, "new"))]
+
+    def test_ends_when_the_objects_go(self) -> None:
+        disk = Disk(records(1), {}, {2: self.entry})
+        assert plan(seen(disk=disk), TOLD) == [Release(2)]
+
+    def test_outlives_a_wiped_source(self) -> None:
+        disk = Disk(records(1), {}, {2: self.entry})
+        assert plan(seen(disk=disk, found={}), TOLD) == []
+
+
+class TestFetching:
+    def test_takes_the_told_version_first(self) -> None:
+        found = {v: stored(v) for v in (1, 2, 3)}
+        assert plan(seen(found=found, told=2), TOLD) == [Fetch(stored(2))]
+
+    def test_gives_up_the_newest_for_the_told_version(self) -> None:
+        found = {v: stored(v) for v in (1, 2, 3)}
+        assert plan(seen(found=found, told=2, fetching=stored(3)), TOLD) == [StopFetch()]
+
+    def test_is_not_given_up_for_a_still_newer_version(self) -> None:
+        found = {v: stored(v) for v in (1, 2, 3)}
+        assert plan(seen(found=found, fetching=stored(2)), TOLD) == []
+        assert plan(seen(found=found, fetching=stored(2)), ALONE) == []
+
+    @pytest.mark.parametrize("found", [{1: stored(1)}, {1: stored(1), 2: stored(2, "new")}])
+    def test_is_given_up_when_its_objects_change_or_go(
+        self, found: dict[int, StoredVersion]
+    ) -> None:
+        assert plan(seen(found=found, fetching=stored(2)), TOLD) == [StopFetch()]
+
+    def test_takes_no_incomplete_version(self) -> None:
+        assert plan(seen(found={1: stored(1), 2: stored(2, incomplete=True)}), TOLD) == []
+
+    def test_waits_between_tries(self) -> None:
+        found = {1: stored(1), 2: stored(2)}
+        verdict = Verdict(VersionReason.FETCH_FAILED, "503")
+        retries = {2: Retry("f", verdict, 1, not_before=105.0)}
+        assert plan(seen(found=found, retries=retries), TOLD) == []
+        assert plan(seen(found=found, retries=retries, now=105.0), TOLD) == [Fetch(stored(2))]
+
+    def test_does_not_wait_for_other_objects(self) -> None:
+        found = {1: stored(1), 2: stored(2, "new")}
+        verdict = Verdict(VersionReason.MISSING_VARIABLES, "missing")
+        retries = {2: Retry("f", verdict, 1, not_before=float("inf"))}
+        assert plan(seen(found=found, retries=retries), TOLD) == [Fetch(stored(2, "new"))]
+
+    def test_waits_for_room(self) -> None:
+        found = {1: stored(1), 2: stored(2)}
+        assert plan(seen(found=found, free_bytes=1000), TOLD) == []
+
+    def test_takes_no_version_below_those_on_disk_unless_told(self) -> None:
+        what = {"disk": Disk(records(5), {}, {}), "found": {v: stored(v) for v in (3, 4)}}
+        assert plan(seen(**what, told=5, served=(served(5),)), TOLD) == []
+        assert plan(seen(**what, told=3, served=(served(5),)), TOLD) == [Fetch(stored(3))]
+
+
+def test_a_version_that_changed_before_it_was_served_is_fetched_anew() -> None:
+    disk = Disk(records(1), records(2), {})
+    found = {1: stored(1), 2: stored(2, "new")}
+    assert [type(a) for a in plan(seen(disk=disk, found=found, told=2), TOLD)] == [Remove]
+    gone = Disk(records(1), {}, {})
+    assert plan(seen(disk=gone, found=found, told=2), TOLD) == [Fetch(stored(2, "new"))]
+
+
+@pytest.mark.parametrize("where", ["published", "retained"])
+def test_a_version_that_changed_after_it_was_served_stays_as_it_is(where: str) -> None:
+    old = records(1, proven=True)
+    disk = (
+        Disk({**old, **records(2)}, {}, {}) if where == "published" else Disk(records(2), old, {})
+    )
+    found = {1: stored(1, "new"), 2: stored(2)}
+    told = 1 if where == "published" else 2
+    what = seen(disk=disk, found=found, told=told, served=(served(2), served(1)))
+    assert not [a for a in plan(what, TOLD) if isinstance(a, Remove | Fetch)]
+
+
+def test_alone_without_a_server_the_version_before_stays_in_place() -> None:
+    what = seen(
+        disk=Disk(records(1, 2, 3), {}, {}),
+        found={v: stored(v) for v in (1, 2, 3)},
+        served=None,
+        server_was_seen=False,
+    )
+    assert plan(what, ALONE) == [Retire(1)]
+
+
+def test_without_a_target_nothing_is_published_or_retired() -> None:
+    disk = Disk(records(1), records(2), {})
+    found = {1: stored(1), 2: stored(2)}
+    assert plan(seen(disk=disk, found=found, told=None), TOLD) == []
+
+
+def test_the_server_is_asked_quickly_only_while_a_change_is_under_way() -> None:
+    assert not planner.change_is_under_way(seen(), TOLD)
+    loading = {
+        "served": (served(1, "LOADING"),),
+        "publications": {1: Publication(99.0, end_is_stale=False)},
+    }
+    assert planner.change_is_under_way(seen(**loading), TOLD)
+    assert not planner.change_is_under_way(seen(**loading, now=10_000.0), TOLD)
+    assert not planner.change_is_under_way(seen(**loading, server_was_seen=False), ALONE)
+
+
+def assigned(
+    target: int | None, *served: int, quarantined: tuple[tuple[int, str], ...] = ()
+) -> dict[str, Any]:
+    return {"assignment": Assignment(target, served, frozenset(quarantined))}
+
+
+class TestWhatFailedElsewhere:
+    BAD = assigned(1, 1, quarantined=((2, "f"),))
+
+    def test_is_not_fetched(self) -> None:
+        assert plan(seen(found={1: stored(1), 2: stored(2)}, **self.BAD), TOLD) == []
+        told = assigned(2, quarantined=((2, "f"),))
+        assert plan(seen(found={1: stored(1), 2: stored(2)}, **told), TOLD) == []
+
+    def test_is_fetched_with_other_objects(self) -> None:
+        found = {1: stored(1), 2: stored(2, "new")}
+        assert plan(seen(found=found, **self.BAD), TOLD) == [Fetch(stored(2, "new"))]
+
+    def test_is_given_up_while_it_is_fetched(self) -> None:
+        what = seen(found={1: stored(1), 2: stored(2)}, fetching=stored(2), **self.BAD)
+        assert plan(what, TOLD) == [StopFetch()]
+
+    def test_is_not_published_and_makes_room_where_it_was_fetched_already(self) -> None:
+        disk = Disk(records(1), records(2), {})
+        found = {1: stored(1), 2: stored(2)}
+        assert plan(seen(disk=disk, found=found, **self.BAD), TOLD) == [
+            Remove(2, "it failed on another pod")
+        ]
+        told = assigned(2, quarantined=((2, "f"),))
+        assert Publish(2) not in plan(seen(disk=disk, found=found, **told), TOLD)
+
+    @pytest.mark.parametrize("answers", [None, (served(1), served(2, "LOADING"))])
+    def test_leaves_at_once_where_it_never_served(
+        self, answers: tuple[ServedVersion, ...] | None
+    ) -> None:
+        what = {
+            "disk": Disk(records(1, 2), {}, {}),
+            "found": {1: stored(1), 2: stored(2)},
+            "served": answers,
+            "publications": {2: Publication(99.0, end_is_stale=False)},
+        }
+        assert plan(seen(**what, **self.BAD), TOLD) == [Retire(2)]
+        pinned = assigned(2, quarantined=((2, "f"),))
+        assert plan(seen(**what, **pinned), TOLD) == [Retire(2)]
+
+    def test_serves_until_the_other_one_does(self) -> None:
+        what = {
+            "disk": Disk(records(2, proven=True), records(1, proven=True), {}),
+            "found": {1: stored(1), 2: stored(2)},
+            "served": (served(2),),
+            "publications": {2: Publication(0.0, end_is_stale=False, served=True)},
+        }
+        assert plan(seen(**what, **self.BAD), TOLD) == [Publish(1)]
+        both = {
+            **what,
+            "disk": Disk(records(1, 2, proven=True), {}, {}),
+            "served": (served(2), served(1)),
+        }
+        assert plan(seen(**both, **self.BAD), TOLD) == [Retire(2)]
+
+    def test_that_has_served_leaves_a_silent_server_only_for_what_is_there(self) -> None:
+        what = {
+            "disk": Disk(records(2, proven=True), {}, {}),
+            "found": {1: stored(1), 2: stored(2)},
+            "served": None,
+            "publications": {2: Publication(0.0, end_is_stale=False, served=True)},
+        }
+        assert plan(seen(**what, **self.BAD), TOLD) == [Fetch(stored(1))]
+        there = {**what, "disk": Disk(records(2, proven=True), records(1), {})}
+        assert plan(seen(**there, **self.BAD), TOLD) == [Retire(2), Publish(1)]
+
+    def test_is_told_as_that_and_not_as_a_failure_of_this_pod(self) -> None:
+        what = seen(found={1: stored(1), 2: stored(2)}, **self.BAD)
+        told = report.build(
+            what,
+            TOLD,
+            model="m",
+            source=SourceStatus(uri="gs://b"),
+            notifications=None,
+            bytes_done=0,
+            seconds_left=None,
+            total_bytes=0,
+        )
+        assert (told.versions[0].state, told.versions[0].reason) == (
+            VersionState.DISCOVERED,
+            VersionReason.QUARANTINED_ELSEWHERE,
+        )
+
+
+class TestServedVersions:
+    FOUND: ClassVar = {v: stored(v) for v in (1, 2, 3, 4)}
+
+    def test_are_fetched_after_the_target_and_before_what_is_newer(self) -> None:
+        empty = Disk({}, {}, {})
+        found = {**self.FOUND, 5: stored(5)}
+        told = assigned(4, 4, 2)
+        assert plan(seen(disk=empty, found=found, served=None, **told), TOLD) == [Fetch(stored(4))]
+        target = Disk(records(4), {}, {})
+        assert plan(seen(disk=target, found=found, served=None, **told), TOLD) == [Fetch(stored(2))]
+
+    def test_are_those_that_were_assigned_whatever_is_on_the_disk(self) -> None:
+        disk = Disk(records(4), records(1, 2, 3), {})
+        policy = Policy(follow_newest=False, num_versions=2, retain_versions=9)
+        what = seen(disk=disk, found=self.FOUND, served=(served(4),), **assigned(4, 4, 2))
+        assert plan(what, policy) == [Publish(2)]
+
+    def test_without_an_assignment_are_those_on_the_disk(self) -> None:
+        disk = Disk(records(4), records(1, 2, 3), {})
+        policy = Policy(follow_newest=False, num_versions=2, retain_versions=9)
+        what = seen(disk=disk, found=self.FOUND, served=(served(4),), told=4)
+        assert plan(what, policy) == [Publish(3)]
+
+    def test_leave_when_the_new_target_answers(self) -> None:
+        disk = Disk(records(1, 2, 4), {}, {})
+        policy = Policy(follow_newest=False, num_versions=2)
+        told = assigned(4, 4, 2)
+        loading = (served(4, "LOADING"), served(2), served(1))
+        assert plan(seen(disk=disk, found=self.FOUND, served=loading, **told), policy) == []
+        done = (served(4), served(2), served(1))
+        assert plan(seen(disk=disk, found=self.FOUND, served=done, **told), policy) == [Retire(1)]
+
+    def test_go_on_where_the_target_failed_elsewhere(self) -> None:
+        disk = Disk({}, records(1), {})
+        told = assigned(2, 1, quarantined=((2, "f"),))
+        what = seen(disk=disk, found={1: stored(1), 2: stored(2)}, served=None, **told)
+        assert plan(what, TOLD) == [Publish(1)]
+
+
+class TestTheServersStart:
+    FOUND: ClassVar = {v: stored(v) for v in (2, 4)}
+    TARGET: ClassVar = {4: Publication(100.0, end_is_stale=False)}
+
+    def is_complete(self, **changes: Any) -> bool:
+        values: dict[str, Any] = {
+            "disk": Disk(records(4), {}, {}),
+            "found": self.FOUND,
+            "served": None,
+            "publications": self.TARGET,
+            **assigned(4, 4, 2),
+        }
+        return planner.is_complete_at_start(seen(**{**values, **changes}), TOLD)
+
+    def test_waits_for_the_versions_beside_the_target(self) -> None:
+        assert not self.is_complete(disk=Disk({}, records(4), {}), publications={})
+        assert not self.is_complete()
+        assert not self.is_complete(disk=Disk(records(4), records(2), {}))
+        assert self.is_complete(disk=Disk(records(2, 4), {}, {}))
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"found": {4: stored(4)}},
+            {"found": {4: stored(4), 2: stored(2, incomplete=True)}},
+            {"disk": Disk(records(4), {}, {2: Quarantined(2, "f", VersionReason.BAD_ARCHIVE, "")})},
+            {"free_bytes": 1000},
+            assigned(4, 4, 2, quarantined=((2, "f"),)),
+            assigned(4),
+        ],
+        ids=["gone", "incomplete", "failed", "no room", "failed elsewhere", "older operator"],
+    )
+    def test_does_not_wait_for_what_can_not_be_had(self, changes: dict[str, Any]) -> None:
+        assert self.is_complete(**changes)
+
+    def test_waits_while_it_is_fetched_although_that_takes_the_room(self) -> None:
+        assert not self.is_complete(free_bytes=1000, fetching=stored(2))
+
+    def test_waits_no_longer_than_its_patience(self) -> None:
+        late = 100.0 + planner.COMPANION_SECONDS
+        assert not self.is_complete(now=late - 1)
+        assert self.is_complete(now=late)
+
+    def test_is_not_held_up_by_a_new_target_where_there_is_something_from_before(self) -> None:
+        before = Disk(records(2, proven=True), {}, {})
+        assert self.is_complete(disk=before, publications={2: Publication(0.0, end_is_stale=True)})
+
+
+def test_an_upload_over_a_version_that_keeps_the_server_down_takes_its_place() -> None:
+    crashing = {
+        "disk": Disk(records(1, 2), {}, {}),
+        "found": {1: stored(1), 2: stored(2, "new")},
+        "told": 2,
+        "publications": {2: Publication(99.0, end_is_stale=False)},
+    }
+    assert plan(seen(**crashing, served=None), TOLD) == [Retire(2)]
+    answering = (served(2, "LOADING"), served(1))
+    assert plan(seen(**crashing, served=answering), TOLD) == []
+
+
+def test_an_upload_over_a_version_is_not_taken_beside_a_server_that_was_never_asked() -> None:
+    what = seen(
+        disk=Disk(records(2), {}, {}),
+        found={2: stored(2, "new")},
+        publications={2: Publication(99.0, end_is_stale=False)},
+        served=None,
+        server_was_seen=False,
+    )
+    assert plan(what, ALONE) == []
+
+
+def test_what_is_told_is_short_whatever_the_model_server_says_and_never_forgets() -> None:
+    words = "\x00" * 40_000
+    bad = {
+        number: Quarantined(number, "f", VersionReason.LOAD_FAILED, words)
+        for number in range(2, 300)
+    }
+    what = seen(
+        disk=Disk(records(1, proven=True), {}, bad),
+        found={number: stored(number) for number in range(1, 500)},
+        served=(served(1), *(served(number, "END", words) for number in range(2, 300))),
+    )
+    told = report.build(
+        what,
+        TOLD,
+        model="m",
+        source=SourceStatus(uri="gs://b", message=words),
+        notifications=None,
+        bytes_done=0,
+        seconds_left=None,
+        total_bytes=0,
+    )
+    assert len(encode(told)) < 1_300_000
+    assert told.served[0].version == 1
+    assert [version.version for version in told.versions][-1] == 1
