@@ -19,7 +19,7 @@ from inferencemodel_operator.observe import objects
 from inferencemodel_operator.observe.objects import Child, Key, Model, Pod, ReplicaSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from inferencemodel_operator.observe.objects import Deployment
     from inferencemodel_operator.observe.reports import Report
@@ -52,6 +52,8 @@ class Cache:
         """What pollers told, by the pod's uid."""
         self.addresses = AddressBook()
         """Who asks for which host and path."""
+        self.notify: Callable[[Entry], object] = _tell_nobody
+        """Called with what is news, from a watch or from the answer to one's own write."""
 
     def model(self, key: Key) -> Model | None:
         """One InferenceModel."""
@@ -133,6 +135,7 @@ class Cache:
             if same == known:
                 return None
         self._address(entry, entry.model if isinstance(entry, Model) else None)
+        self.notify(entry)
         return entry
 
     def remove(self, resource: Resource, obj: Mapping[str, Any]) -> Entry | None:
@@ -215,3 +218,7 @@ def _entry(resource: Resource, obj: Mapping[str, Any]) -> Entry | None:
 
 def _name(entry: Entry) -> ObjectName:
     return entry.key if isinstance(entry, Model) else (entry.namespace, entry.name)
+
+
+def _tell_nobody(_: Entry) -> None:
+    pass

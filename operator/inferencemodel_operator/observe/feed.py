@@ -13,7 +13,7 @@ import msgspec
 from inferencemodel_operator.cluster import DEPLOYMENTS, MODELS, WATCHED
 from inferencemodel_operator.errors import NotFoundError, OperatorError
 from inferencemodel_operator.observe.informer import QUIET_FAILURES, RELIST_SECONDS, Informer
-from inferencemodel_operator.observe.objects import Child, Model, Pod, ReplicaSet
+from inferencemodel_operator.observe.objects import Child, Pod
 from inferencemodel_operator.waits import Wait
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Feed:
         self._cache = cache
         self._queue = queue
         cache.addresses.notify = queue.add
+        cache.notify = self._follow
         self._pollers = pollers
         self._watches = watches
         self._signs = signs
@@ -183,32 +184,27 @@ class Feed:
             # One odd object must not stop the others.
             logger.error("%s %s: %s", resource.kind, obj["metadata"].get("name"), error)  # noqa: TRY400
             return
-        if news is None:
-            return
-        if isinstance(news, Pod):
-            self._follow(news)
-        elif news.key is not None:
-            self._follow_pods(news)
-        if news.key is not None:
+        if news is not None and news.key is not None:
             self._queue.add(news.key)
 
-    def _follow_pods(self, owner: Model | Child | ReplicaSet) -> None:
+    def _follow(self, entry: Entry) -> None:
         """Ask those pods that are the InferenceModel's by what is known of their owners now."""
-        if isinstance(owner, Child) and owner.kind != DEPLOYMENTS.kind:
+        if isinstance(entry, Child) and entry.kind != DEPLOYMENTS.kind:
             return
-        for pod in self._cache.labelled_pods(owner.key) if owner.key else ():
-            self._follow(pod)
-
-    def _follow(self, pod: Pod) -> None:
-        if self._cache.owns(pod):
-            self._pollers.sync(pod)
+        if isinstance(entry, Pod):
+            pods = [entry]
         else:
-            self._pollers.drop(pod.uid)
+            pods = self._cache.labelled_pods(entry.key) if entry.key else []
+        for pod in pods:
+            if self._cache.owns(pod):
+                self._pollers.sync(pod)
+            else:
+                self._pollers.drop(pod.uid)
 
     def _gone(self, entry: Entry) -> None:
         if isinstance(entry, Pod):
             self._pollers.drop(entry.uid)
         else:
-            self._follow_pods(entry)
+            self._follow(entry)
         if entry.key is not None:
             self._queue.add(entry.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 from inferencemodel_operator import identity
 from inferencemodel_operator.cache import Cache
 from inferencemodel_operator.cluster import DEPLOYMENTS, MODELS, PODS, REPLICA_SETS
+from inferencemodel_operator.observe.feed import Feed
 from inferencemodel_operator.observe.objects import Pod
 from inferencemodel_operator.observe.reports import Unreachable
 from inferencemodel_operator.observed import Unversioned
@@ -28,7 +30,7 @@ MODEL = decode(
 
 
 def obj(name: str, uid: str, *, kind: str = "", by: str = "", **more: Any) -> dict[str, Any]:
-    owner = {"apiVersion": "v", "kind": kind, "name": "o", "uid": by, "controller": True}
+    owner = {"apiVersion": "v", "kind": kind, "name": "m", "uid": by, "controller": True}
     return {
         "metadata": {
             "name": name,
@@ -154,3 +156,31 @@ def test_a_present_pod_that_reports_about_something_else_is_unknown_and_named() 
 )
 def test_a_sources_address_has_one_form(one: str, other: str) -> None:
     assert identity.address(one) == identity.address(other)
+
+
+@pytest.mark.parametrize("last", CHAIN)
+async def test_a_pod_is_asked_once_its_owners_are_known_whoever_learnt_of_them(last: str) -> None:
+    cache, pollers = Cache(), Asked()
+    unused: Any = SimpleNamespace(add=None)
+    asked: Any = pollers
+    Feed(unused, cache, unused, asked, unused, unused, unused, ())
+    for name, (resource, made) in CHAIN.items():
+        if name != last:
+            cache.put(resource, made)
+    assert not pollers.pods
+    # As the answer to the operator's own write comes in; its watch then brings nothing new.
+    cache.put(*CHAIN[last])
+    assert pollers.pods == {"pod"}
+
+
+class Asked:
+    """The uids of the pods that are asked."""
+
+    def __init__(self) -> None:
+        self.pods: set[str] = set()
+
+    def sync(self, pod: Pod) -> None:
+        self.pods.add(pod.uid)
+
+    def drop(self, uid: str) -> None:
+        self.pods.discard(uid)
