@@ -369,17 +369,8 @@ class Cluster:
         annotations: Mapping[str, str],
     ) -> Object | None:
         """Set annotations of one object; None when it is gone."""
-        try:
-            return await self._json(
-                "PATCH",
-                resource.path(namespace, name),
-                resource.target("annotate", namespace, name),
-                query={"fieldManager": names.FIELD_MANAGER},
-                body={"metadata": {"uid": uid, "annotations": dict(annotations)}},
-                content_type="application/merge-patch+json",
-            )
-        except NotFoundError:
-            return None
+        patch = {"metadata": {"uid": uid, "annotations": dict(annotations)}}
+        return await self.merge(resource, namespace, name, patch)
 
     async def merge(
         self, resource: Resource, namespace: str, name: str, patch: Object
