@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from model_poller.archives import archive
 from model_poller.archives.paths import Names
 from model_poller.archives.unpacking import Limits
-from model_poller.checks import integrity, manifest
+from model_poller.checks import version_files
 from model_poller.errors import (
     BrokenVersionError,
     IncompleteVersionError,
@@ -58,6 +58,8 @@ class Demands:
     marker: str | None = None
     """The file that ends an upload, which the manifest can't list."""
     warmup: WarmupRequests | None = None
+    model: str = ""
+    """The name that it is served under; a signature may be for this one, wherever it is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,8 @@ class _Visit:
         store, stored = self.kit.store, self.stored
         record = Record(stored.version, stored.fingerprint)
         mount = self.kit.source.mount
-        if mount and not stored.is_archive:
+        # What a link shows can be changed after the check, so what is signed is copied.
+        if mount and not stored.is_archive and not self.kit.demands.public_key:
             self._link(mount / stored.folder, record)
             return
         model = self._archive() if stored.is_archive else self._folder()
@@ -228,17 +231,18 @@ class _Visit:
         return model
 
     def _check(self, model: Path, *, may_grow: bool) -> None:
-        demands = self.kit.demands
-        integrity.check_folder(model, may_grow=may_grow)
-        manifest.check(
-            model,
-            version=self.stored.version,
-            required=demands.manifest,
-            key=demands.public_key,
-            marker=demands.marker,
-            may_grow=may_grow,
-            stopped=self.stopped.is_set,
+        demands, stored = self.kit.demands, self.stored
+        places = self.kit.source.locations
+        first = stored.objects[0]
+        own = {p.model for p in places if len(places) == 1 or p.holds(first.bucket, first.name)}
+        claim = version_files.Claim(
+            stored.version,
+            own | {demands.model},
+            demands.manifest,
+            demands.public_key,
+            demands.marker,
         )
+        version_files.check(model, claim, may_grow=may_grow, stopped=self.stopped.is_set)
 
 
 @contextmanager

@@ -194,4 +194,5 @@ def _demands(chosen: Settings) -> Demands:
         public_key=PublicKey.parse(key) if key else None,
         marker=chosen.complete_marker,
         warmup=WarmupRequests(locate(requests, chosen.source), chosen.source) if requests else None,
+        model=chosen.model,
     )

@@ -13,13 +13,14 @@ import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
 
 from model_poller.checks.signature import MAX_BYTES, PublicKey, SecretKey, SignatureError
 from model_poller.errors import BrokenVersionError, IncompleteVersionError, StoppedError
 from model_poller.status import VersionReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
     from pathlib import Path
 
 NAME = "SHA256SUMS"
@@ -30,6 +31,7 @@ _MAX_THREADS = 4
 _LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)", re.DOTALL)
 _ESCAPES = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
 _VERSION = re.compile(r"(?:^|\t)version:([0-9]+)(?=\t|$)")
+_MODEL = re.compile(r"(?:^|\t)model:([^\t]+)(?=\t|$)")
 
 
 def check(
@@ -41,11 +43,13 @@ def check(
     marker: str | None,
     may_grow: bool,
     stopped: Callable[[], bool],
+    models: Collection[str] = (),
 ) -> bool:
     """Compare a version's files with its manifest; whether there is one.
 
     Without ``key`` a signature is not looked at. A signature whose trusted comment tells a version
-    is good for that version only. What is missing may still be uploaded where ``may_grow``.
+    or a model is good for that version only, and for a model of one of the names in ``models``.
+    What is missing may still be uploaded where ``may_grow``.
 
     Raises:
         BrokenVersionError: a file is another than the manifest says, or not in it; or the
@@ -69,7 +73,7 @@ def check(
                 VersionReason.MISSING_MANIFEST,
                 f"{SIGNATURE_NAME} is missing and required; sign {NAME} and upload it",
             )
-        _check_signature(key, content, signature, version)
+        _check_signature(key, content, signature, version, models)
     try:
         listed = parse(content)
     except ValueError as error:
@@ -144,17 +148,24 @@ def write(folder: Path, *, marker: str | None = None) -> Path:
     return path
 
 
-def sign(folder: Path, key: SecretKey, version: int) -> Path:
-    """Sign a folder's manifest for this version; returns the signature's path.
+def sign(folder: Path, key: SecretKey, version: int, model: str | None = None) -> Path:
+    """Sign a folder's manifest for this version of this model; returns the signature's path.
 
     Raises:
         OSError
     """
-    content = (folder / NAME).read_bytes()
-    comment = f"timestamp:{int(time.time())}\tfile:{NAME}\tversion:{version}\thashed"
     path = folder / SIGNATURE_NAME
-    path.write_bytes(key.sign(content, comment))
+    path.write_bytes(signature((folder / NAME).read_bytes(), key, version, model))
     return path
+
+
+def signature(content: bytes, key: SecretKey, version: int, model: str | None) -> bytes:
+    """The signature file over a manifest, for this version of this model."""
+    # A comment is one line, and a tab ends a word of it.
+    whose = "model:" + quote(model, safe="") + "\t" if model else ""
+    moment = int(time.time())
+    comment = f"timestamp:{moment}\tfile:{NAME}\t{whose}version:{version}\thashed"
+    return key.sign(content, comment)
 
 
 def digests(folder: Path, names: Iterable[str], stopped: Callable[[], bool]) -> dict[str, str]:
@@ -190,7 +201,9 @@ def _digest(path: Path, name: str, stopped: Callable[[], bool]) -> str:
     return digest.hexdigest()
 
 
-def _check_signature(key: PublicKey, content: bytes, signature: bytes, version: int) -> None:
+def _check_signature(
+    key: PublicKey, content: bytes, signature: bytes, version: int, models: Collection[str]
+) -> None:
     try:
         comment = key.verify(content, signature)
     except SignatureError as error:
@@ -199,12 +212,31 @@ def _check_signature(key: PublicKey, content: bytes, signature: bytes, version: 
             f"{SIGNATURE_NAME} is refused: {error}; sign {NAME} anew, with the key that belongs to"
             " the configured one",
         ) from error
+    check_comment(comment, version, models)
+
+
+def check_comment(comment: str, version: int, models: Collection[str]) -> None:
+    """See whether a signature is for this version of this model, as far as its comment tells.
+
+    Else whoever can write to the bucket brings an old version back under a new number, or the
+    version of one model as that of another.
+
+    Raises:
+        BrokenVersionError
+    """
     told = _VERSION.search(comment)
-    # Else whoever can write to the bucket brings an old version back under a new number.
     if told and told[1].lstrip("0") != str(version).lstrip("0"):
         raise BrokenVersionError(
             VersionReason.SIGNATURE_MISMATCH,
             f"{SIGNATURE_NAME} was made for version {told[1][:20]}, not for {version}; sign it for"
+            " this one",
+        )
+    whose = _MODEL.search(comment)
+    if whose and not {whose[1], unquote(whose[1])} & set(models):
+        ours = " or ".join(sorted(filter(None, models))) or "this one"
+        raise BrokenVersionError(
+            VersionReason.SIGNATURE_MISMATCH,
+            f"{SIGNATURE_NAME} was made for the model {whose[1][:200]}, not for {ours}; sign it for"
             " this one",
         )
 

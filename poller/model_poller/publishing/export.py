@@ -31,6 +31,8 @@ class Proof:
     """Signs the SHA256SUMS."""
     marker: str | None = None
     """The name of the file that ends an upload."""
+    model: str | None = None
+    """Whose version a signature is for; None: the storage URI's folder tells."""
 
 
 def stage(export: Path, into: Path, proof: Proof) -> None:
@@ -82,15 +84,15 @@ def stage(export: Path, into: Path, proof: Proof) -> None:
         manifest.write(into, marker=proof.marker)
 
 
-def sign(staged: Path, key: SecretKey, version: int) -> None:
-    """Sign a staged version's manifest under its number.
+def sign(staged: Path, key: SecretKey, version: int, model: str) -> None:
+    """Sign a staged version's manifest for this version of this model.
 
     Raises:
         OSError
     """
     # It may be a link into the export.
     (staged / manifest.SIGNATURE_NAME).unlink(missing_ok=True)
-    manifest.sign(staged, key, version)
+    manifest.sign(staged, key, version, model)
 
 
 def _check(export: Path, staged: Path, marker: str | None) -> None:

@@ -102,7 +102,11 @@ def _publish(given: argparse.Namespace, environment: Mapping[str, str]) -> None:
         key = SecretKey.load(Path(given.sign_key)) if given.sign_key else None
     except OSError as error:
         raise InvalidSettingsError(f"the secret key can't be read: {error}") from error
-    proof = export.Proof(manifest=not given.no_manifest, key=key, marker=given.marker)
+    if given.sign_model is not None and not given.sign_key:
+        raise InvalidSettingsError("--sign-model says what --sign-key signs for: give both")
+    proof = export.Proof(
+        manifest=not given.no_manifest, key=key, marker=given.marker, model=given.sign_model
+    )
     with tempfile.TemporaryDirectory(prefix="model_publish-") as made:
         staged = Path(made, "staged")
         _say(f"checking {folder}")
@@ -191,6 +195,12 @@ def parser() -> argparse.ArgumentParser:
         "--sign-key",
         metavar="FILE",
         help="sign the manifest with this secret key of minisign (minisign -G -W)",
+    )
+    version.add_argument(
+        "--sign-model",
+        metavar="NAME",
+        help="the model that the signature is for: the last folder of the URI that pollers are"
+        " given, or their --model-name (the last folder of URI)",
     )
     version.add_argument(
         "--no-manifest", action="store_true", help="add no SHA256SUMS of the version's files"

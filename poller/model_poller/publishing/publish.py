@@ -99,7 +99,8 @@ class Publisher:
         for _ in range(_RACES):
             version = self._choose(wanted)
             if self._proof.key:
-                export.sign(staged, self._proof.key, version)
+                model = self._proof.model or self._location.model
+                export.sign(staged, self._proof.key, version, model)
             try:
                 files = self._prepare(staged, scratch, version)
                 size = sum(path.stat().st_size for path in files.values())

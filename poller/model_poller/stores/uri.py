@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from model_poller.errors import InvalidSettingsError
+from model_poller.versions import ARCHIVE_ENDINGS
 
 ACCESS_POINT = re.compile(
     r"arn:(?P<partition>aws[a-z-]*):s3:"
@@ -67,6 +68,19 @@ class Location:
         return self.scheme == "s3" and (
             self.bucket.startswith("arn:") or self.bucket.endswith("-s3alias")
         )
+
+    @property
+    def model(self) -> str:
+        """The name of the folder that the versions are in; of the bucket where that is all.
+
+        A web server's URI may be a list of the versions, or one of them, in that folder.
+        """
+        parts = self.prefix.split("/") if self.prefix else []
+        if self.scheme in ("http", "https"):
+            if parts and parts[-1].endswith((".json", *ARCHIVE_ENDINGS)):
+                parts.pop()
+            parts = [unquote(part) for part in parts]
+        return parts[-1] if parts else self.bucket
 
     @property
     def uri(self) -> str:

@@ -137,7 +137,7 @@ class MemorySource:
     """A bucket in memory."""
 
     uri = "gs://models/imagenet"
-    locations = ()
+    locations: tuple[Location, ...] = ()
     mount: Path | None = None
     growing = False
     checksums = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import threading
 from typing import IO, TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import pytest
 from model_poller.bring import Bringer, Demands
 from model_poller.checks.signature import PublicKey
 from model_poller.errors import (
+    BrokenVersionError,
     BucketNotFoundError,
     CorruptUploadError,
     UnreachableError,
@@ -99,6 +101,25 @@ def test_a_poller_takes_what_was_published_with_its_manifest_and_signature(
     assert taken.keys() - before.keys() == {"SHA256SUMS", "SHA256SUMS.minisig"}
     assert before.items() <= taken.items()
     assert read(exported) == before
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("named", [None, "bert"])
+def test_what_was_signed_for_one_model_is_not_taken_for_another(
+    exported: Path, tmp_path: Path, form: str, named: str | None
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(SECRET)
+    resnet, bert = tmp_path / "resnet", tmp_path / "bert"
+    more = [f"--sign-model={named}"] if named else []
+    arguments = [f"--format={form}", f"--sign-key={secret}", *more]
+    assert main([str(exported), f"file://{resnet}", *arguments]) == 0
+    shutil.copytree(resnet, bert)
+    demands = Demands(public_key=PublicKey.parse(PUBLIC))
+    good, bad = (bert, resnet) if named else (resnet, bert)
+    bring(good, tmp_path / "pod", demands)
+    with pytest.raises(BrokenVersionError, match=f"model {good.name}, not for {bad.name}"):
+        bring(bad, tmp_path / "other", demands)
 
 
 def test_a_marker_is_stored_with_a_folder(exported: Path, bucket: Path, tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ from model_poller.errors import (
 )
 from model_poller.model_server.warmup import WarmupRequests
 from model_poller.status import VersionReason
+from model_poller.stores.local import LocalSource
 from model_poller.stores.opening import SourceSettings
+from model_poller.stores.uri import parse_uri
 from model_poller.versions import discover
 from model_poller.volume.store import Store
 from tests.unit.poller.doubles import MemorySource, below, model, tarred, zipped
@@ -49,14 +51,14 @@ def public_key() -> PublicKey:
     return PublicKey(SECRET.key_id, own.public_key().public_bytes_raw())
 
 
-def signed(files: dict[str, bytes], version: int = 7) -> dict[str, bytes]:
+def signed(files: dict[str, bytes], version: int = 7, model: str | None = None) -> dict[str, bytes]:
     """The files of a version, with a signed manifest."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for path, content in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
-        names = [manifest.write(folder), manifest.sign(folder, SECRET, version)]
+        names = [manifest.write(folder), manifest.sign(folder, SECRET, version, model)]
         return {**files, **{path.name: path.read_bytes() for path in names}}
 
 
@@ -67,10 +69,14 @@ def store(tmp_path: Path) -> Store:
     return made
 
 
-def bring(files: dict[str, bytes], store: Store, demands: Demands) -> dict[str, bytes]:
+def bring(
+    files: dict[str, bytes], store: Store, demands: Demands, uri: str | None = None
+) -> dict[str, bytes]:
     """Bring version 7 as it is stored; returns what lies on the volume then."""
     source = MemorySource()
     source.put_all(files)
+    if uri:
+        source.locations = (parse_uri(uri),)
     found = discover(source.list(), {})
     version = discover(source.list(), {n: v.fingerprint for n, v in found.items()})[7]
     kit = Bringer(source, store, demands)
@@ -173,3 +179,58 @@ def test_a_version_waits_for_its_warm_up_requests(tmp_path: Path, store: Store, 
         bring(FORMS[form](files), store, demands)
     damaged.write_bytes(GOOD)
     assert bring(FORMS[form](files), store, demands) == {**files, str(PLACE): GOOD}
+
+
+@pytest.mark.parametrize(
+    ("uri", "served_as"),
+    [
+        ("gs://models/resnet", ""),
+        ("https://example.com/models/resnet/list.json", ""),
+        ("gs://elsewhere/copy", "resnet"),
+    ],
+)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_signature_is_good_for_its_model(
+    store: Store, form: str, uri: str, served_as: str
+) -> None:
+    files = signed(model(), model="resnet")
+    demands = Demands(public_key=public_key(), model=served_as)
+    assert bring(FORMS[form](files), store, demands, uri) == files
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_signed_version_is_not_taken_for_another_model(store: Store, form: str) -> None:
+    demands = Demands(public_key=public_key(), model="bert-large")
+    stored = FORMS[form](signed(model(), model="resnet"))
+    with pytest.raises(
+        BrokenVersionError, match="model resnet, not for bert or bert-large"
+    ) as told:
+        bring(stored, store, demands, "gs://models/bert")
+    assert told.value.reason is VersionReason.SIGNATURE_MISMATCH
+
+
+def test_a_model_of_any_name_can_be_signed_for(store: Store) -> None:
+    files = signed(model(), model="größe\t%1\n")
+    demands = Demands(public_key=public_key(), model="größe\t%1\n")
+    assert bring(FORMS["folder"](files), store, demands) == files
+
+
+@pytest.mark.parametrize("has_key", [False, True])
+def test_a_signed_version_of_a_mounted_volume_is_copied_so_that_it_stays_as_it_was_checked(
+    tmp_path: Path, store: Store, has_key: bool
+) -> None:
+    mount = tmp_path / "volume"
+    files = signed(model())
+    for name, content in files.items():
+        (mount / "7" / name).parent.mkdir(parents=True, exist_ok=True)
+        (mount / "7" / name).write_bytes(content)
+    source = LocalSource(parse_uri("pvc://claim"), mount)
+    found = discover(source.list(), {})
+    version = discover(source.list(), {n: v.fingerprint for n, v in found.items()})[7]
+    demands = Demands(public_key=public_key() if has_key else None)
+    Bringer(source, store, demands).bring(
+        version, stopped=threading.Event(), progress=lambda _: None
+    )
+    (mount / "7/saved_model.pb").write_bytes(b"hostile")
+    kept = (tmp_path / ".retained/7/saved_model.pb").read_bytes()
+    assert (kept == files["saved_model.pb"]) == has_key
