@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from model_poller.metrics import METRICS
+from model_poller.process.threads import Worker
 from model_poller.status import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from model_poller.board import Board
 
@@ -29,7 +30,8 @@ _IDLE_SECONDS = 90.0
 class Health:
     """What the probes ask; each answers without waiting."""
 
-    alive: Callable[[], bool]
+    silent: Callable[[], Sequence[str]]
+    """The threads that stand still."""
     started: Callable[[], bool]
     ready: Callable[[], bool]
 
@@ -51,16 +53,16 @@ class Api:
         Handler.board, Handler.health, Handler.waiting = board, health, waiting
         self._server = _Server(port, Handler)
         self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.25,), name="api", daemon=True
-        )
+        self.worker = Worker("api", lambda: self._server.serve_forever(0.25))
+        self._server.service_actions = self.worker.beat  # type: ignore[method-assign]
 
     def start(self) -> None:
         """Begin to answer."""
-        self._thread.start()
+        self.worker.start()
 
     def stop(self) -> None:
         """Answer no new requests."""
+        self.worker.stop()
         self._server.shutdown()
         self._server.server_close()
 
@@ -101,7 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif url.path == "/metrics":
             self._answer(HTTPStatus.OK, METRICS.render(), "text/plain; version=0.0.4")
         elif url.path == "/livez":
-            self._probe(self.health.alive(), "the main loop stands still")
+            silent = self.health.silent()
+            self._probe(not silent, f"standing still: {', '.join(silent)}; see the log")
         elif url.path == "/startupz":
             self._probe(self.health.started(), "no version is published yet; see /status")
         elif url.path == "/readyz":

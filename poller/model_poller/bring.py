@@ -143,6 +143,9 @@ class _Visit:
             store.adopt(model, record)
 
     def _link(self, folder: Path, record: Record) -> None:
+        names = Names(self.stored.folder)
+        for member in self.stored.objects:
+            names.add_file(member.path.partition("/")[2])
         with _step("verify"):
             self._check(folder, may_grow=True)
         if not self.kit.demands.warmup:

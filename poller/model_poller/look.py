@@ -16,6 +16,7 @@ from model_poller.errors import (
     UnreachableError,
 )
 from model_poller.metrics import METRICS
+from model_poller.process.threads import Worker
 from model_poller.status import SourceReason, SourceState, SourceStatus, VersionReason
 from model_poller.versions import discover
 
@@ -30,6 +31,8 @@ SETTLE_SECONDS = 1.0
 GROWING_SETTLE_SECONDS = 5.0
 """The same where files are seen while they are written: times have whole seconds there, and a
 network file system's clients keep what they saw for some of them."""
+LOOK_SECONDS = 600.0
+"""So long a look may take: a bucket of a million objects has a thousand pages."""
 _GAP_SECONDS = 0.2
 """Between two looks: an upload of thousands of files brings as many notifications."""
 
@@ -57,15 +60,14 @@ class Looker:
         self._interval = interval
         self._report = report
         self._asked = threading.Event()
-        self._stopped = threading.Event()
         self._first_seen: dict[int, tuple[str, float]] = {}
         self._failures = 0
         self._last_error = ""
-        self._thread = threading.Thread(target=self._run, name="looker", daemon=True)
+        self.worker = Worker("looker", self._turn, limit=LOOK_SECONDS)
 
     def start(self) -> None:
         """Begin to look."""
-        self._thread.start()
+        self.worker.start()
 
     def look_now(self) -> None:
         """Look at once, or right after the look that is under way."""
@@ -73,15 +75,21 @@ class Looker:
 
     def stop(self) -> None:
         """Look no more."""
-        self._stopped.set()
+        self.worker.stop()
         self._asked.set()
 
     def look(self, now: Callable[[], float] = time.monotonic) -> float:
         """Look once and report; returns in how many seconds to look again."""
         begin = now()
+        settled = {
+            version: identity
+            for version, (identity, since) in self._first_seen.items()
+            if begin - since >= self._settle
+        }
         try:
             with METRICS.step_seconds.labels("list").time():
                 objects = self._source.list()
+            found = discover(objects, settled, marker=self._marker, growing=self._growing)
         except PollerError as error:
             return self._failed(error)
         except Exception as error:  # noqa: BLE001 - one odd answer must not end all looking
@@ -90,12 +98,6 @@ class Looker:
         if self._failures:
             _log.info("%s is readable again", self._source.uri)
         self._failures, self._last_error = 0, ""
-        settled = {
-            version: identity
-            for version, (identity, since) in self._first_seen.items()
-            if begin - since >= self._settle
-        }
-        found = discover(objects, settled, marker=self._marker, growing=self._growing)
         known = self._first_seen
         self._first_seen = {
             version: known[version]
@@ -148,9 +150,8 @@ class Looker:
         delay = min(self._interval, 2.0 ** min(self._failures, 10))
         return delay * random.uniform(0.5, 1.0)  # noqa: S311
 
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            self._asked.clear()
-            wait = self.look()
-            self._stopped.wait(_GAP_SECONDS)
-            self._asked.wait(max(0.0, wait - _GAP_SECONDS))
+    def _turn(self) -> None:
+        self._asked.clear()
+        wait = self.look()
+        self.worker.pause(_GAP_SECONDS)
+        self.worker.pause(wait - _GAP_SECONDS, self._asked)

@@ -19,7 +19,7 @@ from model_poller.model_server.server import ModelServer, ServerWatch, write_con
 from model_poller.model_server.warmup import WarmupRequests, locate
 from model_poller.once import ExitCode
 from model_poller.poller import Poller
-from model_poller.process import logs
+from model_poller.process import logs, threads
 from model_poller.stores.opening import open_source
 from model_poller.volume import assignment, places
 from model_poller.volume.assignment import AssignmentWatch, InvalidTargetError
@@ -28,6 +28,7 @@ from model_poller.volume.store import Store
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from model_poller.process.threads import Worker
     from model_poller.settings import Settings
     from model_poller.volume.assignment import Assignment
 
@@ -35,7 +36,9 @@ _log = logging.getLogger(__name__)
 
 
 class _Part(Protocol):
-    """Something with threads of its own."""
+    """Something with a thread of its own."""
+
+    worker: Worker
 
     def start(self) -> None: ...
 
@@ -85,7 +88,12 @@ def run(chosen: Settings) -> ExitCode:
     looker = Looker(source, chosen.poll_interval, poller.on_look, marker=chosen.complete_marker)
     server = ModelServer(chosen.server_address, chosen.model)
     watch = ServerWatch(server.status, poller.on_served)
-    health = Health(alive=poller.is_alive, started=poller.has_published, ready=poller.is_ready)
+    parts: list[_Part] = [poller, looker, watch]
+    health = Health(
+        silent=lambda: threads.silent(part.worker for part in parts),
+        started=poller.has_published,
+        ready=poller.is_ready,
+    )
     try:
         api = Api(chosen.http_port, poller.board, health)
     except OSError as error:
@@ -98,7 +106,7 @@ def run(chosen: Settings) -> ExitCode:
         if any(place.holds(bucket, name) for place in source.locations):
             looker.look_now()
 
-    parts: list[_Part] = [looker, watch, api]
+    parts.append(api)
     if chosen.target_file:
         parts.append(
             AssignmentWatch(chosen.target_file, chosen.first_assignment, poller.on_assignment)
@@ -124,13 +132,13 @@ def run(chosen: Settings) -> ExitCode:
                 **hearing,
             )
         )
-    for part in (poller, *parts):
+    for part in parts:
         part.start()
     _log.info("bringing %s from %s to %s", chosen.model, source.uri or "…", chosen.base)
     _log.info("listening on port %d", api.port)
     _log.info("%s: ending", signal.Signals(signal.sigwait(_ENDING)).name)
     # Threads that don't end at once are daemons, whose work is safe to lose at any point.
-    for part in (poller, *parts):
+    for part in parts:
         part.stop()
     return ExitCode.PUBLISHED
 

@@ -22,6 +22,8 @@ from model_poller.errors import (
     WarmupUnavailableError,
 )
 from model_poller.metrics import METRICS
+from model_poller.process import threads
+from model_poller.process.threads import Worker
 from model_poller.status import (
     NotificationsStatus,
     PollerStatus,
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
 
 TICK_SECONDS = 1.0
 """How often everything is looked at anew when nothing happens."""
-_ALIVE_SECONDS = 60.0
 _FIRST_RETRY_SECONDS = 1.0
 _LAST_RETRY_SECONDS = 120.0
 _LAST_DISK_RETRY_SECONDS = 10.0
@@ -53,7 +54,7 @@ _log = logging.getLogger(__name__)
 
 
 def _start_thread(work: Callable[[], None]) -> None:
-    threading.Thread(target=work, name="fetch", daemon=True).start()
+    threads.spawn("fetch", work)
 
 
 @dataclass(slots=True)
@@ -127,7 +128,6 @@ class Poller:
         self._clock = clock
         self._spawn = spawn
         self._wake = threading.Event()
-        self._stopping = threading.Event()
         self._inbox = _Inbox(source=SourceStatus(uri=bringer.source.uri))
         self._job: _Job | None = None
         self._finished: queue.SimpleQueue[tuple[_Job, Exception | None]] = queue.SimpleQueue()
@@ -135,11 +135,11 @@ class Poller:
         self._retries: dict[int, planner.Retry] = {}
         self._left: dict[int, float] = {}
         self._started = clock()
-        self._beat = clock()
         self._published = False
         self._asked_for: int | None = None
         self._last_errors: dict[str, str] = {}
         self._progress_told = clock()
+        self.worker = Worker("main loop", self._turn, longest_pause=TICK_SECONDS)
         self.board = Board(PollerStatus(revision="", model=model, source=self._inbox.source))
 
     # What other threads report.
@@ -185,10 +185,6 @@ class Poller:
 
     # What probes ask.
 
-    def is_alive(self) -> bool:
-        """Whether the main loop turns."""
-        return self._clock() - self._beat < _ALIVE_SECONDS
-
     def has_published(self) -> bool:
         """Whether the model server has had what it is to begin with since the start."""
         return self._published
@@ -201,23 +197,16 @@ class Poller:
 
     def start(self) -> None:
         """Begin to work, on a thread of its own."""
-        threading.Thread(target=self._run, name="poller", daemon=True).start()
+        self.worker.start()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.clear()
-            try:
-                self.step()
-            except Exception:  # noqa: BLE001
-                # The next round starts from what is then; if none succeeds, is_alive says so.
-                _log.exception("a round failed; it is tried again")
-            else:
-                self._beat = self._clock()
-            self._wake.wait(TICK_SECONDS)
+    def _turn(self) -> None:
+        self._wake.clear()
+        self.step()
+        self.worker.pause(TICK_SECONDS, self._wake)
 
     def stop(self) -> None:
         """End the loop."""
-        self._stopping.set()
+        self.worker.stop()
         if job := self._job:
             job.stopped.set()
         self._wake.set()
@@ -339,7 +328,10 @@ class Poller:
         job = self._job = _Job(stored)
         self._progress_told = self._clock()
         _log.info("fetching version %d: %d bytes", stored.version, stored.size)
-        self._spawn(lambda: self._fetch(job))
+        try:
+            self._spawn(lambda: self._fetch(job))
+        except RuntimeError as error:
+            self._finished.put((job, error))
 
     def _fetch(self, job: _Job) -> None:
         failure: Exception | None = None

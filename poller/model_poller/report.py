@@ -68,7 +68,11 @@ def build(
         model=model,
         target=target,
         assigned=assignment.texts,
-        source=msgspec.structs.replace(source, notifications=notifications),
+        source=msgspec.structs.replace(
+            source,
+            notifications=notifications
+            and msgspec.structs.replace(notifications, message=_brief(notifications.message)),
+        ),
         versions=tuple(
             _version(seen, version, bytes_done, seconds_left)
             for version in sorted(here.union(elsewhere), reverse=True)
@@ -90,6 +94,8 @@ def _served(served: Sequence[ServedVersion]) -> tuple[ServedVersion, ...]:
 
 
 def _brief(text: str) -> str:
+    # What is no Unicode, such as some files' names, could not be written as JSON.
+    text = text.encode(errors="backslashreplace").decode()
     return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 

@@ -79,7 +79,9 @@ def fingerprint(objects: Iterable[StoredObject]) -> str:
     """Identifies stored objects by URL, generation and size."""
     digest = hashlib.sha256()
     for stored in sorted(objects, key=lambda o: o.url):
-        digest.update(f"{stored.url}\0{stored.generation}\0{stored.size}\n".encode())
+        line = f"{stored.url}\0{stored.generation}\0{stored.size}\n"
+        # A file's name may be any bytes, which Python has as surrogates.
+        digest.update(line.encode(errors="surrogatepass"))
     return digest.hexdigest()[:16]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from model_poller.model_server import _tfs
+from model_poller.process.threads import Worker
 from model_poller.status import ServedVersion
 from model_poller.volume.store import write_atomically
 
@@ -57,11 +58,10 @@ class ModelServer:
                 if last_try:
                     return None
                 continue
-            states = _tfs.ModelVersionStatus.State
             return tuple(
                 ServedVersion(
                     version=entry.version,
-                    state=states.Name(entry.state),
+                    state=_state_name(entry.state),
                     error_code=grpc_code_name(entry.status.error_code),
                     error_message=entry.status.error_message,
                 )
@@ -70,6 +70,12 @@ class ModelServer:
                 )
             )
         return None
+
+
+def _state_name(number: int) -> str:
+    """The name of a version's state; of one that only a newer server knows, its number."""
+    known = _tfs.ModelVersionStatus.State.DESCRIPTOR.values_by_number.get(number)
+    return known.name if known else str(number)
 
 
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -95,12 +101,11 @@ class ServerWatch:
         self._ask = ask
         self._report = report
         self._hurry = threading.Event()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="server-watch", daemon=True)
+        self.worker = Worker("server watch", self._turn, failed=lambda _: report(None))
 
     def start(self) -> None:
         """Begin to ask."""
-        self._thread.start()
+        self.worker.start()
 
     def hurry(self, fast: bool) -> None:
         """Ask quickly from now on, or slowly again."""
@@ -111,18 +116,17 @@ class ServerWatch:
 
     def stop(self) -> None:
         """Ask no more."""
-        self._stopped.set()
+        self.worker.stop()
         self._hurry.set()
 
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            served = self._ask()
-            self._report(served)
-            if self._hurry.is_set():
-                self._stopped.wait(self.FAST_SECONDS if served is not None else self.SHUT_SECONDS)
-            else:
-                # Returns at once when a change begins.
-                self._hurry.wait(self.SLOW_SECONDS)
+    def _turn(self) -> None:
+        served = self._ask()
+        self._report(served)
+        if self._hurry.is_set():
+            self.worker.pause(self.FAST_SECONDS if served is not None else self.SHUT_SECONDS)
+        else:
+            # Returns at once when a change begins.
+            self.worker.pause(self.SLOW_SECONDS, self._hurry)
 
 
 def write_configuration(folder: Path, model: str, base: Path, batching: str | None) -> None:

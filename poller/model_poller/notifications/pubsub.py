@@ -7,7 +7,6 @@ are declared here by the field numbers of google/pubsub/v1/pubsub.proto.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from model_poller.metrics import METRICS
 from model_poller.notifications import telling
+from model_poller.process.threads import Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -123,33 +123,38 @@ class Subscription:
         self._on_object = on_object
         self._on_connect = on_connect
         self._teller = telling.Teller(name, report)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="pubsub", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.worker = Worker("subscription", self._turn, failed=self._failed)
 
     def start(self) -> None:
         """Begin to listen."""
-        self._thread.start()
+        self.worker.start()
 
     def stop(self) -> None:
         """Listen no more."""
+        self.worker.stop()
         # The loop is closed where it was stopped before.
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._cancel)
+            if loop := self._loop:
+                loop.call_soon_threadsafe(_cancel_all, loop)
 
-    def _cancel(self) -> None:
-        for task in asyncio.all_tasks(self._loop):
-            task.cancel()
-
-    def _run(self) -> None:
-        with (
-            suppress(asyncio.CancelledError),
-            asyncio.Runner(loop_factory=lambda: self._loop) as runner,
-        ):
+    def _turn(self) -> None:
+        with suppress(asyncio.CancelledError), asyncio.Runner() as runner:
+            self._loop = runner.get_loop()
             runner.run(self._listen_through_failures())
 
-    async def _listen_through_failures(self) -> None:
-        failures = 0
+    def _failed(self, error: Exception) -> None:
+        self._teller.wrong(f"listening to {self._name} failed: {error!r}")
+
+    async def _beat(self) -> None:
         while True:
+            self.worker.beat()
+            await asyncio.sleep(_HEARTBEAT_SECONDS)
+
+    async def _listen_through_failures(self) -> None:
+        beating = asyncio.create_task(self._beat())
+        failures = 0
+        while not self.worker.stopped:
             begin = time.monotonic()
             message: str | None = "the server ended the stream"
             try:
@@ -169,6 +174,7 @@ class Subscription:
                 self._teller.wrong(message)
             failures += 1
             await asyncio.sleep(telling.pause(failures))
+        beating.cancel()
 
     async def _listen(self) -> None:
         # gRPC's blocking streams look ten times a second whether something came; these are woken.
@@ -192,7 +198,7 @@ class Subscription:
             self._on_connect()
 
         async with self._open_channel() as channel:
-            healthy = self._loop.call_later(_HEALTHY_SECONDS, connected)
+            healthy = asyncio.get_running_loop().call_later(_HEALTHY_SECONDS, connected)
             try:
                 call = channel.stream_stream(
                     _METHOD,
@@ -238,3 +244,8 @@ class Subscription:
         if code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED):
             return f"{self._name} may not be read ({details}); grant roles/pubsub.subscriber on it"
         return f"{self._name} is out of reach ({code.name}: {details})"
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    for task in asyncio.all_tasks(loop):
+        task.cancel()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus, urlsplit
@@ -25,6 +24,7 @@ from model_poller.errors import (
 )
 from model_poller.metrics import METRICS
 from model_poller.notifications.telling import Teller, pause
+from model_poller.process.threads import Worker
 from model_poller.stores.aws import AwsIdentity, told_permission, told_principal
 from model_poller.stores.http_calls import HttpCalls
 
@@ -101,8 +101,8 @@ class Queue:
         self._on_object = on_object
         self._on_connect = on_connect
         self._teller = Teller(url, report)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="queue", daemon=True)
+        self._failures = 0
+        self.worker = Worker("queue", self._turn, failed=self._failed, ended=self._calls.close)
 
     @property
     def region(self) -> str:
@@ -111,30 +111,30 @@ class Queue:
 
     def start(self) -> None:
         """Begin to listen."""
-        self._thread.start()
+        self.worker.start()
 
     def stop(self) -> None:
         """Listen no more; what is under way ends by itself."""
-        self._stopped.set()
+        self.worker.stop()
 
-    def _run(self) -> None:
-        failures = 0
-        while not self._stopped.is_set():
-            begin = time.monotonic()
-            try:
-                # The first question is answered at once, and so tells whether there is a queue.
-                found = self._poll(_WAIT_SECONDS if self._teller.connected else 0)
-            except (PollerError, OSError) as error:
-                self._teller.wrong(str(error))
-                failures += 1
-                self._stopped.wait(pause(failures))
-                continue
-            failures = 0
-            if self._teller.well():
-                self._on_connect()
-            elif not found and time.monotonic() - begin < _GAP_SECONDS:
-                self._stopped.wait(_GAP_SECONDS)
-        self._calls.close()
+    def _turn(self) -> None:
+        begin = time.monotonic()
+        try:
+            # The first question is answered at once, and so tells whether there is a queue.
+            found = self._poll(_WAIT_SECONDS if self._teller.connected else 0)
+        except (PollerError, OSError) as error:
+            self._teller.wrong(str(error))
+            self._failures += 1
+            self.worker.pause(pause(self._failures))
+            return
+        self._failures = 0
+        if self._teller.well():
+            self._on_connect()
+        elif not found and time.monotonic() - begin < _GAP_SECONDS:
+            self.worker.pause(_GAP_SECONDS)
+
+    def _failed(self, error: Exception) -> None:
+        self._teller.wrong(f"listening to the queue {self._url} failed: {error!r}")
 
     def _poll(self, wait: int) -> int:
         answer = self._call(

@@ -11,11 +11,10 @@ as files) and into a ConfigMap (which a new pod gets as environment variables):
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from model_poller.process.threads import Worker
 from model_poller.status import AssignmentStatus
 from model_poller.versions import parse_number
 from model_poller.volume.notices import FolderNotices
@@ -142,17 +141,21 @@ class AssignmentWatch:
         self._fallback = fallback
         self._report = report
         self._last: AssignmentStatus | None = None
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="assignment-watch", daemon=True)
+        self._notices: FolderNotices | None = None
+        self.worker = Worker("assignment watch", self._turn, ended=self._close)
 
     def start(self) -> None:
         """Report what is there, then watch."""
         self.look()
-        self._thread.start()
+        try:
+            self._notices = FolderNotices(self._file.parent)
+        except OSError as error:
+            _log.warning("no notices of changes (%s); the target is looked at instead", error)
+        self.worker.start()
 
     def stop(self) -> None:
         """Watch no more."""
-        self._stopped = True
+        self.worker.stop()
 
     def look(self) -> None:
         """Read once."""
@@ -169,21 +172,14 @@ class AssignmentWatch:
         else:
             self._report(assignment)
 
-    def _run(self) -> None:
-        try:
-            notices = FolderNotices(self._file.parent)
-        except OSError as error:
-            _log.warning("no notices of changes (%s); the target is looked at instead", error)
-            self._look_often()
-            return
-        self.look()
-        while not self._stopped:
-            # A file system that gives no notices still has it looked at now and then.
-            notices.wait(RELOOK_SECONDS)
-            self.look()
-        notices.close()
+    def _close(self) -> None:
+        if self._notices:
+            self._notices.close()
 
-    def _look_often(self) -> None:
-        while not self._stopped:
-            time.sleep(LOOK_SECONDS)
-            self.look()
+    def _turn(self) -> None:
+        self.look()
+        if self._notices:
+            # A file system that gives no notices still has it looked at now and then.
+            self._notices.wait(RELOOK_SECONDS)
+        else:
+            self.worker.pause(LOOK_SECONDS)

@@ -21,7 +21,6 @@ import os
 import re
 import shutil
 import tempfile
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from model_poller.errors import InsufficientDiskError
+from model_poller.process import threads
 from model_poller.status import VersionReason  # noqa: TC001 (msgspec reads it)
 from model_poller.versions import MAX_VERSION, parse_number
 
@@ -262,9 +262,7 @@ class Store:
         path.rename(trash / path.name)
         # Unlinking gigabytes takes a while, and nobody waits for it: at the next start the
         # rest would go with the staging folder.
-        threading.Thread(
-            target=shutil.rmtree, args=(trash,), kwargs={"ignore_errors": True}, daemon=True
-        ).start()
+        threads.spawn("trash", lambda: shutil.rmtree(trash, ignore_errors=True))
 
     def _write(self, path: Path, content: Record | Quarantined) -> None:
         write_atomically(path, msgspec.json.encode(content))

@@ -45,7 +45,15 @@ class Pod:
         self.board = Board(FIRST)
         self.healthy = True
         probe = lambda: self.healthy  # noqa: E731
-        self.api = Api(0, self.board, Health(alive=probe, started=probe, ready=probe))
+        self.api = Api(
+            0,
+            self.board,
+            Health(
+                silent=lambda: [] if self.healthy else ["looker", "queue"],
+                started=probe,
+                ready=probe,
+            ),
+        )
         self.api.start()
 
     def get(self, path: str) -> tuple[int, bytes]:
@@ -143,6 +151,11 @@ def test_probes_tell_health(pod: Pod, probe: str) -> None:
     assert pod.get(probe)[0] == 503
 
 
+def test_liveness_names_the_threads_that_stand_still(pod: Pod) -> None:
+    pod.healthy = False
+    assert pod.get("/livez") == (503, b"standing still: looker, queue; see the log\n")
+
+
 def test_metrics_are_readable_by_prometheus(pod: Pod) -> None:
     code, body = pod.get("/metrics")
     assert code == 200
@@ -171,7 +184,7 @@ def test_a_connection_can_be_used_again(pod: Pod) -> None:
 
 def test_a_port_that_is_taken_is_an_error(pod: Pod) -> None:
     with pytest.raises(OSError, match="in use"):
-        Api(pod.api.port, pod.board, Health(bool, bool, bool))
+        Api(pod.api.port, pod.board, Health(list, bool, bool))
 
 
 def test_the_schema_in_the_docs_is_that_of_the_types() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +17,6 @@ from tests.unit.poller.program import Program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -132,6 +133,30 @@ def test_two_pollers_do_not_work_on_one_volume(
     assert first.status().versions[0].state is VersionState.PUBLISHED
 
 
+def test_a_file_whose_name_is_no_unicode_spoils_its_own_version_alone(
+    tmp_path: Path, start: list[Program]
+) -> None:
+    bucket = tmp_path / "bucket"
+    write(bucket / "1", model())
+    program = Program(
+        tmp_path,
+        f"--storage-uri=file://{bucket}",
+        f"--models-dir={tmp_path}/models",
+        "--model-name=m",
+        "--poll-interval=0.2",
+    )
+    start.append(program)
+    program.wait_for(1, VersionState.PUBLISHED)
+    write(bucket / "2", model())
+    Path(os.fsdecode(bytes(bucket / "2" / "assets") + b"\xff")).write_bytes(b"x")
+    refused = program.wait_for(2, VersionState.QUARANTINED)
+    assert "is not valid Unicode" in refused.versions[0].message
+    write(bucket / "3", model())
+    program.wait_for(3, VersionState.PUBLISHED)
+    assert "Traceback" not in program.log.read_text()
+    assert program.end() == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -184,6 +209,12 @@ def test_no_secret_of_a_key_file_is_logged(
     text = program.log.read_text() + repr(program)
     assert "PRIVATE KEY" not in text
     assert json.loads(key.read_text())["private_key"].splitlines()[1] not in text
+
+
+def write(folder: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
 def _throwaway_key() -> str:

@@ -72,6 +72,13 @@ def test_the_servers_words_are_passed_on_newest_first(fake: Fake) -> None:
     assert fake.asked == ["imagenet"]
 
 
+def test_a_state_that_only_a_newer_server_knows_is_passed_on_by_its_number(fake: Fake) -> None:
+    fake.answer.model_version_status.add(version=1, state=60)
+    assert ModelServer(f"127.0.0.1:{fake.port}", "imagenet").status() == (
+        ServedVersion(version=1, state="60"),
+    )
+
+
 def test_a_model_that_the_server_does_not_know_has_no_versions(fake: Fake) -> None:
     fake.error = grpc.StatusCode.NOT_FOUND
     assert ModelServer(f"127.0.0.1:{fake.port}", "imagenet").status() == ()
