@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from model_poller.errors import EXIT_USAGE
-from model_poller.status import SourceReason, SourceState, VersionState
+from model_poller.look import GROWING_SETTLE_SECONDS
+from model_poller.status import SourceReason, SourceState, VersionReason, VersionState
 
 if TYPE_CHECKING:
     from model_poller.board import Board
-    from model_poller.status import PollerStatus
+    from model_poller.status import PollerStatus, VersionStatus
 
 _log = logging.getLogger(__name__)
 
 _HERE = frozenset({VersionState.PUBLISHED, VersionState.AVAILABLE})
 _COMING = frozenset({VersionState.DISCOVERED, VersionState.FETCHING, VersionState.FETCHED})
+_ON_DISK = _HERE | {VersionState.FETCHED, VersionState.RETIRED}
 _WAIT_SECONDS = 60.0
+_SETTLE_SECONDS = 2 * GROWING_SETTLE_SECONDS
+"""From the first listing: so long a folder's second look is waited for, though an older version
+could be had."""
 
 
 class ExitCode(IntEnum):
@@ -40,10 +46,11 @@ class ExitCode(IntEnum):
     """No version can be served as it is stored."""
 
 
-def outcome(status: PollerStatus, wanted: int | None) -> ExitCode | None:
+def outcome(status: PollerStatus, wanted: int | None, *, settling: bool = False) -> ExitCode | None:
     """How it ended; None while it goes on.
 
-    ``wanted`` is the version to publish; without it, the newest that can be.
+    ``wanted`` is the version to publish; without it, the newest that can be. While ``settling``,
+    folders that were looked at only once may yet turn out to be whole.
     """
     source = status.source
     versions = {version.version: version for version in status.versions}
@@ -52,7 +59,7 @@ def outcome(status: PollerStatus, wanted: int | None) -> ExitCode | None:
             return ExitCode.PUBLISHED
         candidates = [versions[wanted]] if wanted in versions else []
     else:
-        candidates = [version for version in status.versions if version.in_source]
+        candidates = [v for v in status.versions if v.in_source or v.state in _ON_DISK]
     if source.reason in (SourceReason.ACCESS_DENIED, SourceReason.BUCKET_NOT_FOUND):
         return ExitCode.REFUSED
     if source.state is not SourceState.READY or not candidates:
@@ -60,11 +67,22 @@ def outcome(status: PollerStatus, wanted: int | None) -> ExitCode | None:
     best = [v for v in candidates if v.state is not VersionState.QUARANTINED]
     if not best:
         return ExitCode.BROKEN
-    # A version that is incomplete may be under way, but does not hold up an older one.
-    good = [v for v in best if v.state is not VersionState.INCOMPLETE]
+    good = [v for v in best if not _gives_way(v, settling=settling)]
     if good and max(good, key=lambda v: v.version).state in _HERE:
         return ExitCode.PUBLISHED
     return None
+
+
+def _gives_way(version: VersionStatus, *, settling: bool) -> bool:
+    """Whether a version may still come, but does not hold up an older one."""
+    match version.state:
+        case VersionState.INCOMPLETE:
+            return not (settling and version.reason is VersionReason.UNSTABLE_LISTING)
+        case VersionState.DISCOVERED | VersionState.FETCHING:
+            # One failure heals more often than not.
+            has_room = version.reason is not VersionReason.INSUFFICIENT_DISK
+            return version.reason is not None and not (has_room and version.failures == 1)
+    return False
 
 
 def at_timeout(status: PollerStatus, wanted: int | None) -> ExitCode:
@@ -81,12 +99,19 @@ def wait(board: Board, wanted: int | None, timeout: float | None) -> ExitCode:
     """Follow the poller's status until it has published, can't, or ``timeout`` seconds are over."""
     deadline = None if timeout is None else time.monotonic() + timeout
     status = board.read()
-    while (ended := outcome(status, wanted)) is None:
-        left = _WAIT_SECONDS if deadline is None else deadline - time.monotonic()
-        if left <= 0:
+    settled = math.inf
+    while True:
+        now = time.monotonic()
+        if status.source.state is SourceState.READY:
+            settled = min(settled, now + _SETTLE_SECONDS)
+        ended = outcome(status, wanted, settling=now < settled)
+        left = _WAIT_SECONDS if deadline is None else deadline - now
+        if ended is None and left <= 0:
             ended = at_timeout(status, wanted)
+        if ended is not None:
             break
-        status = board.read(status.revision, min(left, _WAIT_SECONDS))
+        until_settled = settled - now if settled > now else _WAIT_SECONDS
+        status = board.read(status.revision, min(left, until_settled, _WAIT_SECONDS))
     what = "the newest version" if wanted is None else f"version {wanted}"
     told = [status.source.message]
     told += [v.message for v in status.versions if v.message and wanted in (None, v.version)]

@@ -8,16 +8,17 @@ answers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from model_poller.status import ServedVersion, VersionReason
-from model_poller.volume.store import RESERVE_BYTES, Disk, Quarantined
+from model_poller.volume.store import RESERVE_BYTES, Disk, Quarantined, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from model_poller.versions import StoredVersion, Verdict
+    from model_poller.retries import Retry
+    from model_poller.versions import StoredVersion
     from model_poller.volume.assignment import Assignment
 
 STALE_END_SECONDS = 30.0
@@ -58,19 +59,6 @@ class Publication:
     """The server's END with an error may still be about an earlier version of this number."""
     served: bool = False
     """It was AVAILABLE, so a later silence or failure is the server's, not the version's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """A version whose last fetch failed for a reason that heals."""
-
-    fingerprint: str
-    verdict: Verdict
-    attempts: int
-    not_before: float
-    """Monotonic seconds; infinite: not before its objects change."""
-    needed: int = 0
-    """Free bytes to wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +184,8 @@ def _can_be_had(seen: Observed, version: int) -> bool:
         return False
     if stored == seen.fetching:
         return True
-    retry = seen.retries.get(version)
-    is_hopeless = (
-        retry is not None
-        and retry.fingerprint == stored.fingerprint
-        and retry.not_before == float("inf")
-    )
+    retry = last_failure(seen, stored)
+    is_hopeless = retry is not None and retry.is_hopeless
     return not is_hopeless and seen.free_bytes >= room_needed(seen, stored)
 
 
@@ -223,11 +207,16 @@ def fetch_size(stored: StoredVersion) -> int:
     return stored.size * (2 if stored.is_archive else 1)
 
 
+def last_failure(seen: Observed, stored: StoredVersion) -> Retry | None:
+    """What came of the last try to fetch these objects, unless it succeeded."""
+    retry = seen.retries.get(stored.version)
+    return retry if retry and retry.fingerprint == stored.fingerprint else None
+
+
 def room_needed(seen: Observed, stored: StoredVersion) -> int:
     """Bytes that have to be free before a version is fetched, the reserve included."""
-    retry = seen.retries.get(stored.version)
-    needed = retry.needed if retry and retry.fingerprint == stored.fingerprint else 0
-    return max(needed, fetch_size(stored)) + RESERVE_BYTES
+    retry = last_failure(seen, stored)
+    return max(retry.needed if retry else 0, fetch_size(stored)) + RESERVE_BYTES
 
 
 def plan(seen: Observed, policy: Policy) -> list[Action]:
@@ -435,13 +424,12 @@ def _fetches(seen: Observed, policy: Policy) -> Iterator[Action]:
         urgent = candidates.get(target) if target is not None and target not in on_disk else None
         missing = sorted(_wanted(seen, policy) - on_disk, reverse=True)
         wanted += [candidates[version] for version in missing if version in candidates]
-    newest = max(candidates, default=None)
-    if newest is not None and newest > max(on_disk, default=-1):
-        wanted.append(candidates[newest])
-    ready = [stored for stored in wanted if _may_start(seen, stored)]
+    newest_here = max(on_disk, default=-1)
+    newer = sorted((v for v in candidates if v > newest_here), reverse=True)
+    wanted += [candidates[version] for version in newer if candidates[version] not in wanted]
     if seen.fetching is None:
-        if ready:
-            yield Fetch(ready[0])
+        if stored := _first_to_be_had(seen, policy, wanted):
+            yield Fetch(stored)
         return
     version, fingerprint = seen.fetching.version, seen.fetching.fingerprint
     current = (seen.found or {}).get(version)
@@ -450,13 +438,47 @@ def _fetches(seen: Observed, policy: Policy) -> Iterator[Action]:
         or current.fingerprint != fingerprint
         or (version, fingerprint) in seen.assignment.quarantined
     )
-    overtaken = urgent in ready and urgent is not None and urgent != seen.fetching
+    overtaken = urgent is not None and urgent != seen.fetching and _may_start(seen, urgent)
     if outdated or overtaken:
         yield StopFetch()
 
 
+def _first_to_be_had(
+    seen: Observed, policy: Policy, wanted: Iterable[StoredVersion]
+) -> StoredVersion | None:
+    """The first that may be fetched now; none while one before it is about to be tried again."""
+    for stored in wanted:
+        if _may_start(seen, stored) and _would_stay(seen, policy, stored):
+            return stored
+        if _holds_up_others(seen, stored):
+            return None
+    return None
+
+
 def _may_start(seen: Observed, stored: StoredVersion) -> bool:
-    retry = seen.retries.get(stored.version)
-    if retry and retry.fingerprint == stored.fingerprint and seen.now < retry.not_before:
+    retry = last_failure(seen, stored)
+    if retry and seen.now < retry.not_before:
         return False
     return seen.free_bytes >= room_needed(seen, stored)
+
+
+def _holds_up_others(seen: Observed, stored: StoredVersion) -> bool:
+    """Whether a version that failed is waited for before another one is begun.
+
+    What came of it already is thrown away for another one. So it gets a second try; and where the
+    source or the warm-up requests can't be read, any other version would fail as well.
+    """
+    retry = last_failure(seen, stored)
+    if retry is None or retry.is_hopeless or seen.free_bytes < room_needed(seen, stored):
+        return False
+    is_not_its_own = retry.verdict.reason is VersionReason.WARMUP_UNAVAILABLE
+    return retry.attempts == 1 or is_not_its_own or not seen.listing_is_fresh
+
+
+def _would_stay(seen: Observed, policy: Policy, stored: StoredVersion) -> bool:
+    """Whether a version that is fetched now is not removed at once, to be fetched again."""
+    record = Record(stored.version, stored.fingerprint)
+    retained = {**seen.disk.retained, stored.version: record}
+    later = replace(seen, disk=replace(seen.disk, retained=retained))
+    removals = (a.version for a in _removals(later, policy) if isinstance(a, Remove))
+    return stored.version not in removals

@@ -10,17 +10,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from model_poller import planner, report
+from model_poller import planner, report, retries
 from model_poller.board import Board
-from model_poller.errors import (
-    BrokenVersionError,
-    CorruptDownloadError,
-    IncompleteVersionError,
-    InsufficientDiskError,
-    PollerError,
-    StoppedError,
-    WarmupUnavailableError,
-)
+from model_poller.errors import PollerError, StoppedError
 from model_poller.metrics import METRICS
 from model_poller.process import threads
 from model_poller.process.threads import Worker
@@ -28,10 +20,8 @@ from model_poller.status import (
     NotificationsStatus,
     PollerStatus,
     SourceStatus,
-    VersionReason,
     VersionState,
 )
-from model_poller.versions import Verdict
 from model_poller.volume.assignment import Assignment
 from model_poller.volume.store import Quarantined
 
@@ -45,9 +35,6 @@ if TYPE_CHECKING:
 
 TICK_SECONDS = 1.0
 """How often everything is looked at anew when nothing happens."""
-_FIRST_RETRY_SECONDS = 1.0
-_LAST_RETRY_SECONDS = 120.0
-_LAST_DISK_RETRY_SECONDS = 10.0
 _PROGRESS_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
@@ -132,7 +119,7 @@ class Poller:
         self._job: _Job | None = None
         self._finished: queue.SimpleQueue[tuple[_Job, Exception | None]] = queue.SimpleQueue()
         self._publications: dict[int, planner.Publication] | None = None
-        self._retries: dict[int, planner.Retry] = {}
+        self._retries: dict[int, retries.Retry] = {}
         self._left: dict[int, float] = {}
         self._started = clock()
         self._published = False
@@ -353,46 +340,22 @@ class Poller:
 
     def _note_failure(self, stored: StoredVersion, failure: Exception) -> None:
         version = stored.version
-        before = self._retries.get(version)
-        attempts = before.attempts if before and before.fingerprint == stored.fingerprint else 0
-        delay = min(_FIRST_RETRY_SECONDS * 2**attempts, _LAST_RETRY_SECONDS)
-        delay *= random.uniform(0.5, 1.0)  # noqa: S311
-        needed = 0
-        reason, message = VersionReason.FETCH_FAILED, str(failure)
-        match failure:
-            case BrokenVersionError() | IncompleteVersionError() if (
-                # Without a checksum, the way here may have done the damage. Never twice the same.
-                not all(member.has_checksum for member in stored.objects)
-                and not (before and attempts and before.verdict.reason is failure.reason)
-            ):
-                reason = failure.reason
-                message = f"{failure} (it is fetched once more before that is believed)"
-            case BrokenVersionError():
-                self._quarantine(Quarantined(version, stored.fingerprint, failure.reason, message))
-                return
-            case CorruptDownloadError():
-                reason = VersionReason.CHECKSUM_MISMATCH
-            case IncompleteVersionError():
-                # Only another upload helps, which brings another fingerprint.
-                reason, delay = failure.reason, float("inf")
-            case InsufficientDiskError():
-                reason, needed = VersionReason.INSUFFICIENT_DISK, failure.needed
-                delay = min(delay, _LAST_DISK_RETRY_SECONDS)
-            case WarmupUnavailableError():
-                reason = VersionReason.WARMUP_UNAVAILABLE
-            case PollerError() | OSError():
-                pass
-            case _:
-                _log.error("fetching version %d failed", version, exc_info=failure)
-        METRICS.failures.labels(reason.value).inc()
-        _log.warning("version %d: %s", version, message)
-        self._retries[version] = planner.Retry(
-            stored.fingerprint,
-            Verdict(reason, message),
-            attempts + 1,
-            self._clock() + delay,
-            needed,
+        if not isinstance(failure, PollerError | OSError):
+            _log.error("fetching version %d failed", version, exc_info=failure)
+        judged = retries.judge(
+            stored,
+            failure,
+            self._retries.get(version),
+            now=self._clock(),
+            jitter=random.uniform(0.5, 1.0),  # noqa: S311
         )
+        if isinstance(judged, Quarantined):
+            self._retries.pop(version, None)
+            self._quarantine(judged)
+            return
+        METRICS.failures.labels(judged.verdict.reason.value).inc()
+        _log.warning("version %d: %s", version, judged.verdict.message)
+        self._retries[version] = judged
         self._look_now()
 
     def _ask_for_target(self, seen: Observed) -> None:

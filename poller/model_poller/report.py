@@ -12,6 +12,7 @@ from model_poller.planner import (
     goal,
     is_stopped_by_quarantine,
     is_withheld,
+    last_failure,
     room_needed,
 )
 from model_poller.status import (
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 MAX_VERSIONS = 50
 """Of versions that are only in the bucket, the newest so many are told, and of those that were
 quarantined or that the model server has ended."""
+MAX_BYTES = 2**63 - 1
+"""A listing may tell more than any reader of the status takes for a number."""
 MAX_TEXT = 1024
 """Characters of a message: a model server may say any number of them. A hundred versions with two
 messages each, every character of them escaped, are 1.2 MB, below what the operator reads."""
@@ -115,7 +118,8 @@ def _version(
             f"the objects of version {version} changed after it was fetched; what was fetched"
             " stays. Upload changes under a new number.",
         )
-    total = stored.size if stored else 0
+    retry = last_failure(seen, stored) if stored else None
+    total = min(stored.size, MAX_BYTES) if stored else 0
     done = total if record else bytes_done if state is VersionState.FETCHING else 0
     known = stored or record or entry
     return VersionStatus(
@@ -126,6 +130,7 @@ def _version(
         disk_fingerprint=record.fingerprint if record and changed else "",
         bytes_done=done,
         seconds_left=seconds_left if state is VersionState.FETCHING else None,
+        failures=retry.attempts if retry else 0,
         bytes_total=total,
         reason=verdict.reason if verdict else None,
         message=_brief(verdict.message) if verdict else "",
@@ -151,7 +156,9 @@ def _state(seen: Observed, version: int) -> tuple[VersionState, Verdict | None]:
         entry = disk.quarantined[version]
         return VersionState.QUARANTINED, Verdict(entry.reason, entry.message)
     if seen.fetching and seen.fetching.version == version:
-        return VersionState.FETCHING, None
+        # Why the try before failed is told until one succeeds.
+        retry = last_failure(seen, seen.fetching)
+        return VersionState.FETCHING, retry.verdict if retry else None
     stored = (seen.found or {}).get(version)
     if stored and not stored.incomplete and is_withheld(seen, version):
         return VersionState.DISCOVERED, Verdict(
@@ -166,11 +173,10 @@ def _state(seen: Observed, version: int) -> tuple[VersionState, Verdict | None]:
         )
     if stored.incomplete:
         return VersionState.INCOMPLETE, stored.incomplete
-    retry = seen.retries.get(version)
-    if retry and retry.fingerprint == stored.fingerprint:
+    if retry := last_failure(seen, stored):
         # Nothing but new objects helps: the version is as incomplete as a listing could show.
-        endless = retry.not_before == float("inf")
-        return (VersionState.INCOMPLETE if endless else VersionState.DISCOVERED), retry.verdict
+        state = VersionState.INCOMPLETE if retry.is_hopeless else VersionState.DISCOVERED
+        return state, retry.verdict
     if seen.free_bytes < (needed := room_needed(seen, stored)):
         return VersionState.DISCOVERED, Verdict(
             VersionReason.INSUFFICIENT_DISK,

@@ -133,6 +133,8 @@ class VersionStatus(_Message, frozen=True, kw_only=True):
     """Bytes to fetch from the store; 0 while unknown."""
     seconds_left: Count | None = None
     """Until the fetch ends, at the rate so far; None when no fetch runs or nothing came yet."""
+    failures: Count = 0
+    """How often in a row fetching these objects failed; ``reason`` tells why."""
     proven: bool = False
     """Whether the model server has ever answered with it on this pod."""
     reason: VersionReason | None = None

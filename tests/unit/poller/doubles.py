@@ -151,6 +151,10 @@ class MemorySource:
         self._after: PollerError | None = None
         self.corrupt = 0
         """So many of the next ranges come damaged."""
+        self.refused: dict[str, PollerError] = {}
+        """By path: what reading it gives."""
+        self.sizes: dict[str, int] = {}
+        """By path: what a listing says of it instead of its size."""
         self.requests: list[tuple[str, int, int]] = []
         self._generation = 1000
         self._lock = threading.Lock()
@@ -188,7 +192,7 @@ class MemorySource:
                 bucket="models",
                 name=f"imagenet/{path}",
                 path=path,
-                size=len(content),
+                size=self.sizes.get(path, len(content)),
                 crc32c=google_crc32c.value(content) if self.checksums else None,
                 generation=str(generation),
             )
@@ -205,6 +209,8 @@ class MemorySource:
                     raise self._after
             if self.range_errors:
                 raise self.range_errors.pop(0)
+            if stored.path in self.refused:
+                raise self.refused[stored.path]
             content, generation = self.objects.get(stored.path, (b"", 0))
             if str(generation) != stored.generation:
                 raise ObjectChangedError(stored.url)

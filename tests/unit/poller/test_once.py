@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from model_poller.errors import InvalidSettingsError
@@ -17,27 +18,39 @@ from model_poller.status import (
     SourceReason,
     SourceState,
     SourceStatus,
+    VersionReason,
     VersionState,
     VersionStatus,
 )
-from tests.unit.poller.doubles import model, zipped
+from tests.unit.poller.doubles import graph, model, zipped
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 LISTED = SourceStatus(uri="gs://b", state=SourceState.READY, reason=SourceReason.LISTED)
 
 
-def status(source: SourceStatus = LISTED, /, **versions: VersionState) -> PollerStatus:
+def status(
+    source: SourceStatus = LISTED, /, **versions: VersionState | VersionStatus
+) -> PollerStatus:
     return PollerStatus(
         revision="r",
         model="m",
         source=source,
         versions=tuple(
-            VersionStatus(version=int(name[1:]), state=state, in_source=True)
-            for name, state in versions.items()
+            msgspec.structs.replace(known, version=int(name[1:]))
+            if isinstance(known, VersionStatus)
+            else VersionStatus(version=int(name[1:]), state=known, in_source=True)
+            for name, known in versions.items()
         ),
     )
+
+
+def failing(
+    state: VersionState, failures: int, reason: VersionReason = VersionReason.FETCH_FAILED
+) -> VersionStatus:
+    return VersionStatus(version=0, state=state, in_source=True, reason=reason, failures=failures)
 
 
 def failed(reason: SourceReason) -> SourceStatus:
@@ -60,6 +73,21 @@ S = VersionState
         (status(v2=S.QUARANTINED, v1=S.PUBLISHED), 2, ExitCode.BROKEN),
         (status(v2=S.PUBLISHED, v1=S.RETIRED), 1, None),
         (status(v1=S.PUBLISHED), 1, ExitCode.PUBLISHED),
+        (status(v2=failing(S.DISCOVERED, 1), v1=S.PUBLISHED), None, None),
+        (status(v2=failing(S.DISCOVERED, 2), v1=S.PUBLISHED), None, ExitCode.PUBLISHED),
+        (status(v2=failing(S.FETCHING, 2), v1=S.PUBLISHED), None, ExitCode.PUBLISHED),
+        (status(v2=failing(S.FETCHING, 2), v1=S.FETCHING), None, None),
+        (
+            status(v2=failing(S.DISCOVERED, 0, VersionReason.INSUFFICIENT_DISK), v1=S.PUBLISHED),
+            None,
+            ExitCode.PUBLISHED,
+        ),
+        # It was deleted from the bucket, and is served.
+        (
+            status(v2=VersionStatus(version=0, state=S.PUBLISHED), v1=S.DISCOVERED),
+            None,
+            ExitCode.PUBLISHED,
+        ),
         (status(), None, None),
         (status(failed(SourceReason.ACCESS_DENIED)), None, ExitCode.REFUSED),
         (status(failed(SourceReason.BUCKET_NOT_FOUND)), None, ExitCode.REFUSED),
@@ -72,6 +100,15 @@ def test_it_ends_when_nothing_more_will_come(
     seen: PollerStatus, wanted: int | None, expected: ExitCode | None
 ) -> None:
     assert outcome(seen, wanted) is expected
+
+
+def test_the_second_look_into_a_folder_is_waited_for() -> None:
+    unstable = failing(S.INCOMPLETE, 0, VersionReason.UNSTABLE_LISTING)
+    both = status(v2=unstable, v1=S.PUBLISHED)
+    assert outcome(both, None, settling=True) is None
+    assert outcome(both, None) is ExitCode.PUBLISHED
+    half = status(v2=failing(S.INCOMPLETE, 0, VersionReason.MISSING_VARIABLES), v1=S.PUBLISHED)
+    assert outcome(half, None, settling=True) is ExitCode.PUBLISHED
 
 
 @pytest.mark.parametrize(
@@ -124,6 +161,43 @@ def test_a_target_is_published_instead(bucket: Path, tmp_path: Path) -> None:
     ended = run(uri, SAVE_DIR=str(base), TARGET_VERSION="1")
     assert ended.returncode == ExitCode.PUBLISHED, ended.stderr
     assert [entry.name for entry in base.iterdir() if entry.name.isdigit()] == ["1"]
+
+
+def test_a_folder_is_published_rather_than_an_archive_below_it(
+    bucket: Path, tmp_path: Path
+) -> None:
+    """An archive is whole at once, of a folder that takes a second look."""
+    (bucket / "0.zip").write_bytes(zipped(model()))
+    os.utime(bucket / "0.zip", (1, 1))
+    base = tmp_path / "models" / "imagenet"
+    ended = run(f"--storage-uri=file://{bucket}", SAVE_DIR=str(base))
+    assert ended.returncode == ExitCode.PUBLISHED, ended.stderr
+    assert [entry.name for entry in base.iterdir() if entry.name.isdigit()] == ["2"]
+
+
+def _half_an_upload(bucket: Path) -> None:
+    (bucket / "9").mkdir()
+    (bucket / "9" / "saved_model.pb").write_bytes(graph())
+
+
+def _an_absurd_size(bucket: Path) -> None:
+    with (bucket / "9.zip").open("wb") as file:
+        file.truncate(1 << 43)
+
+
+def _a_broken_archive(bucket: Path) -> None:
+    (bucket / "9.zip").write_bytes(b"no archive")
+
+
+@pytest.mark.parametrize("spoil", [_half_an_upload, _an_absurd_size, _a_broken_archive])
+def test_the_newest_that_can_be_had_is_published_beside_one_that_can_not(
+    bucket: Path, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    spoil(bucket)
+    base = tmp_path / "models" / "imagenet"
+    ended = run(f"--storage-uri=file://{bucket}", "--timeout=40", SAVE_DIR=str(base))
+    assert ended.returncode == ExitCode.PUBLISHED, ended.stderr
+    assert [entry.name for entry in base.iterdir() if entry.name.isdigit()] == ["2"]
 
 
 def test_a_broken_version_is_no_success(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from model_poller.planner import (
     Release,
     Remove,
     Retire,
-    Retry,
     StopFetch,
     plan,
 )
+from model_poller.retries import Retry
 from model_poller.status import (
     ServedVersion,
     SourceStatus,
@@ -334,6 +334,52 @@ class TestFetching:
         retries = {2: Retry("f", verdict, 1, not_before=105.0)}
         assert plan(seen(found=found, retries=retries), TOLD) == []
         assert plan(seen(found=found, retries=retries, now=105.0), TOLD) == [Fetch(stored(2))]
+
+    FAILED: ClassVar = Verdict(VersionReason.FETCH_FAILED, "403")
+    FRESH: ClassVar = {
+        "disk": Disk({}, {}, {}),
+        "found": {v: stored(v) for v in (1, 2, 3)},
+        "served": None,
+        "told": None,
+    }
+
+    @pytest.mark.parametrize("policy", [TOLD, ALONE])
+    def test_goes_on_with_the_next_version_where_one_failed(self, policy: Policy) -> None:
+        bad = Retry("f", self.FAILED, 2, not_before=105.0)
+        assert plan(seen(**self.FRESH, retries={3: bad}), policy) == [Fetch(stored(2))]
+        assert plan(seen(**self.FRESH, retries={3: bad, 2: bad}), policy) == [Fetch(stored(1))]
+        assert plan(seen(**self.FRESH, retries={3: bad}, now=105.0), policy) == [Fetch(stored(3))]
+        here = {**self.FRESH, "disk": Disk({}, records(2), {})}
+        assert Fetch(stored(1)) not in plan(seen(**here, retries={3: bad}), policy)
+
+    def test_tries_a_version_twice_before_another_one(self) -> None:
+        once = {3: Retry("f", self.FAILED, 1, not_before=100.5)}
+        assert plan(seen(**self.FRESH, retries=once), ALONE) == []
+        hopeless = {3: Retry("f", self.FAILED, 1, not_before=float("inf"))}
+        assert plan(seen(**self.FRESH, retries=hopeless), ALONE) == [Fetch(stored(2))]
+        no_room = {3: Retry("f", self.FAILED, 1, not_before=100.5, needed=1 << 50)}
+        assert plan(seen(**self.FRESH, retries=no_room), ALONE) == [Fetch(stored(2))]
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"listing_is_fresh": False},
+            {"retries": {3: Retry("f", Verdict(VersionReason.WARMUP_UNAVAILABLE, ""), 9, 200.0)}},
+        ],
+        ids=["the source", "the warm-up requests"],
+    )
+    def test_takes_no_other_version_where_what_failed_is_common_to_all(
+        self, changes: dict[str, Any]
+    ) -> None:
+        failed = {"retries": {3: Retry("f", self.FAILED, 9, not_before=200.0)}, **changes}
+        assert plan(seen(**self.FRESH, **failed), ALONE) == []
+
+    def test_takes_no_version_that_would_be_removed_at_once(self) -> None:
+        found = {v: stored(v) for v in (1, 2, 3)}
+        failed = {3: Retry("f", self.FAILED, 9, not_before=200.0)}
+        what = seen(found=found, retries=failed)
+        assert plan(what, TOLD) == [Fetch(stored(2))]
+        assert plan(what, Policy(follow_newest=False, retain_versions=1)) == []
 
     def test_does_not_wait_for_other_objects(self) -> None:
         found = {1: stored(1), 2: stored(2, "new")}

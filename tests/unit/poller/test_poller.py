@@ -15,13 +15,16 @@ from model_poller.status import (
     SourceState,
     VersionReason,
     VersionState,
+    decode,
+    encode,
 )
 from model_poller.versions import MAX_VERSION, discover
 from model_poller.volume.assignment import parse
 from tests.unit.poller.doubles import below, graph, model, tarred, zipped
-from tests.unit.poller.world import TOLD, World
+from tests.unit.poller.world import ALONE, TOLD, World
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -173,20 +176,99 @@ def test_a_changed_object_under_a_served_number_is_told_and_not_loaded(world: Wo
     assert (world.base(), len(world.server.seen)) == (before, loads)
 
 
-def test_damaged_bytes_are_fetched_again_ever_more_slowly_and_never_held_against_a_version(
+def test_damaged_bytes_are_fetched_again_and_after_three_times_the_version_is_quarantined(
     world: World,
 ) -> None:
     world.source.put("1.zip", archive(1))
-    world.source.corrupt = 1
+    world.source.corrupt = 2
     assert world.settle().active_version == 1
     world.source.put("2.zip", archive(2))
     world.source.corrupt = 1000
+    reads = len(world.source.requests)
     world.settle(turns=40, seconds=10)
     assert world.version(2).reason is VersionReason.CHECKSUM_MISMATCH
-    assert world.version(2).state is VersionState.DISCOVERED
-    assert len(world.source.requests) < 20
+    assert world.version(2).state is VersionState.QUARANTINED
+    assert len(world.source.requests) == reads + 3
     world.source.corrupt = 0
+    world.source.put("2.zip", archive(2))
     assert world.settle(turns=15, seconds=10).active_version == 2
+
+
+def _half_an_upload(world: World) -> Callable[[], None]:
+    world.source.put("2/saved_model.pb", graph())
+    return lambda: world.source.put_all(below("2", model()))
+
+
+def _a_forbidden_object(world: World) -> Callable[[], None]:
+    world.source.put("2.zip", archive(2))
+    world.source.refused["2.zip"] = AccessDeniedError("p lacks storage.objects.get")
+    return world.source.refused.clear
+
+
+def _an_object_that_can_not_be_read(world: World) -> Callable[[], None]:
+    world.source.put("2.zip", archive(2))
+    world.source.refused["2.zip"] = UnreachableError("503")
+    return world.source.refused.clear
+
+
+def _a_damaged_object(world: World) -> Callable[[], None]:
+    world.source.put("2.zip", archive(2)[:-9])
+    return lambda: world.source.put("2.zip", archive(2))
+
+
+def _an_absurd_size(world: World) -> Callable[[], None]:
+    world.source.put("2.zip", archive(2))
+    world.source.sizes["2.zip"] = 10**30
+    return world.source.sizes.clear
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+@pytest.mark.parametrize("policy", [ALONE, TOLD], ids=["alone", "told"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _half_an_upload,
+        _a_forbidden_object,
+        _an_object_that_can_not_be_read,
+        _a_damaged_object,
+        _an_absurd_size,
+    ],
+)
+def test_a_newest_version_that_can_not_be_had_holds_up_no_other_and_is_tried_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[World], Callable[[], None]],
+    policy: Policy,
+    checksums: bool,
+) -> None:
+    monkeypatch.setattr("model_poller.fetch._FIRST_DELAY_SECONDS", 0.0)
+    world = World(tmp_path, policy)
+    world.source.checksums = checksums
+    for version in (0, 1):
+        world.source.put_all(below(str(version), model(b"%d" % version)))
+    heal = spoil(world)
+    world.settle(turns=20)
+    assert world.version(1).state == ("Fetched" if policy is TOLD else "Available")
+    assert world.version(2).reason is not None
+    assert decode(encode(world.status())) == world.status()
+    heal()
+    world.settle(turns=20, seconds=30)
+    assert world.version(2).state == ("Fetched" if policy is TOLD else "Available")
+    assert not [path for path, _, _ in world.source.requests if path.startswith("0/")]
+
+
+def test_what_came_of_a_version_is_not_thrown_away_for_another_while_the_source_is_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model_poller.fetch._FIRST_DELAY_SECONDS", 0.0)
+    world.source.put_all({"1.zip": archive(1), "2.zip": archive(2)})
+    world.look()
+    away = UnreachableError("down")
+    world.source.refused = {"1.zip": away, "2.zip": away}
+    world.source.error = away
+    world.step()
+    world.settle(turns=20, seconds=30)
+    assert {path for path, _, _ in world.source.requests} == {"2.zip"}
 
 
 class TestWithoutChecksumsOfTheStore:
