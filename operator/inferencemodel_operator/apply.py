@@ -162,8 +162,12 @@ class Applier:
             self._cache.put(resource, answer)
             # Without another look: an admission webhook may have changed what was asked for, and
             # that is then how it is. What the cache has may be newer, and somebody else's doing.
-            made = objects.child(resource.kind, answer)
-            memory.settled[child] = (wanted_hash, made.content)
+            live = self._cache.child(resource.kind, namespace, name)
+            if live is None or live.resource_version != objects.version(
+                answer["metadata"]["resourceVersion"]
+            ):
+                live = objects.child(resource.kind, answer)
+            memory.settled[child] = (wanted_hash, live.content)
         elif about[2] is not None:
             memory.settled[child] = (wanted_hash, about[2])
         return answer is not None
