@@ -20,9 +20,10 @@ from model_poller.model_server.warmup import WarmupRequests, locate
 from model_poller.once import ExitCode
 from model_poller.poller import Poller
 from model_poller.process import logs, threads
+from model_poller.process.arguments import shown
 from model_poller.stores.opening import open_source
 from model_poller.volume import assignment, places
-from model_poller.volume.assignment import AssignmentWatch, InvalidTargetError
+from model_poller.volume.assignment import AssignmentWatch, InvalidTargetError, UnreadableError
 from model_poller.volume.store import Store
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs.set_up(chosen.log_format)
         return run(chosen)
     except InvalidSettingsError as error:
-        sys.stderr.write(f"model_poller: {error}\n")
+        sys.stderr.write(f"model_poller: {' '.join(str(error).splitlines())}\n")
         return ExitCode.USAGE
 
 
@@ -111,6 +112,8 @@ def run(chosen: Settings) -> ExitCode:
         parts.append(
             AssignmentWatch(chosen.target_file, chosen.first_assignment, poller.on_assignment)
         )
+    elif chosen.first_assignment.target:
+        poller.on_assignment(assignment.parse(chosen.first_assignment))
     hearing: dict[str, Any] = {
         "on_object": on_object,
         "on_connect": looker.look_now,
@@ -166,12 +169,27 @@ def _run_once(chosen: Settings) -> ExitCode:
 
 
 def _assignment(chosen: Settings) -> Assignment:
-    texts = assignment.read(chosen.target_file, chosen.first_assignment)
+    """What is assigned now, for who doesn't wait for another word.
+
+    Raises:
+        InvalidSettingsError: there is a file for the target, and no target.
+    """
+    file, texts = chosen.target_file, chosen.first_assignment
+    if file:
+        try:
+            texts = assignment.read(file, texts)
+        except UnreadableError as error:
+            raise InvalidSettingsError(f"--target-file: {error}") from None
+        if not texts.target:
+            raise InvalidSettingsError(
+                f"--target-file={file} is empty or isn't there, and TARGET_VERSION isn't set; leave"
+                " the option out for the newest version"
+            )
     try:
         return assignment.parse(texts)
     except InvalidTargetError:
         raise InvalidSettingsError(
-            f"the target {texts.target[:50]!r} is no version number"
+            f"the target {shown(texts.target)} in {file} is no version number"
         ) from None
 
 

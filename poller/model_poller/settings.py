@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
+import re
+from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model_poller.checks import marker
 from model_poller.errors import InvalidSettingsError
 from model_poller.fetch import FetchLimits
 from model_poller.planner import Policy
+from model_poller.process import arguments as reading
+from model_poller.process.arguments import Parser, shown
 from model_poller.stores import options
 from model_poller.stores.uri import parse_uri
 from model_poller.volume import assignment
 
 if TYPE_CHECKING:
+    from argparse import Namespace
     from collections.abc import Mapping, Sequence
 
     from model_poller.status import AssignmentStatus
     from model_poller.stores.opening import SourceSettings
 
 MAX_PARALLELISM = 32
+_MAX_VERSIONS = 1_000_000
+_SUBSCRIPTION = r"projects/[^/\s]+/subscriptions/[^/\s]+"
 
 _DESCRIPTION = """\
 Brings model versions from a bucket to the disk of a TensorFlow Serving, and never lets a broken
@@ -94,9 +101,10 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
 
     Raises:
         InvalidSettingsError: what was asked for can't be.
-        SystemExit: argparse has shown the help or a usage error.
+        SystemExit: the help was shown.
     """
     given = _parser().parse_args(arguments)
+    _check(given)
     project = given.project or environment.get("PROJECT_ID")
     subscription = given.subscription or environment.get("SUBSCRIPTION")
     save_dir = given.save_dir or environment.get("SAVE_DIR")
@@ -121,26 +129,25 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
                     f"PROJECT is missing for the subscription {subscription}"
                 )
             full = f"projects/{project}/subscriptions/{subscription}"
+    if full and not re.fullmatch(_SUBSCRIPTION, full):
+        raise InvalidSettingsError(
+            f"{shown(full)} is no subscription; write projects/PROJECT/subscriptions/NAME"
+        )
     if not given.storage_uri and not full:
         raise InvalidSettingsError(
             "give --storage-uri, or a subscription that tells where versions are"
         )
     if given.once and not given.storage_uri:
         raise InvalidSettingsError("--once needs --storage-uri: nobody tells it where to look")
-    if given.num_versions < 1 or given.retain_versions < given.num_versions:
+    model = given.model_name or base.name
+    if not model or "/" in model or model.startswith(".") or not model.isprintable():
         raise InvalidSettingsError(
-            "--num-versions has to be at least 1, --retain-versions not less"
+            f"{shown(model)} is no model's name; give --model-name=NAME without '/' and without a"
+            " '.' in front, or a SAVE_DIR that ends so"
         )
-    if not 1 <= (given.parallelism or 1) <= MAX_PARALLELISM or given.max_bandwidth < 0:
-        raise InvalidSettingsError(
-            f"--parallelism has to be from 1 to {MAX_PARALLELISM}, --max-bandwidth not negative"
-        )
-    if given.poll_interval <= 0 or given.load_timeout <= 0:
-        raise InvalidSettingsError(
-            "--poll-interval and --load-timeout have to be more than 0 seconds"
-        )
+    assigned = _first_assignment(environment)
     return Settings(
-        model=given.model_name or base.name,
+        model=model,
         base=base,
         hidden=hidden,
         source=_source(given, environment),
@@ -153,17 +160,17 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         timeout=given.timeout,
         poll_interval=given.poll_interval,
         subscription=full,
-        pubsub_endpoint=given.pubsub_endpoint or environment.get("PUBSUB_EMULATOR_HOST"),
+        pubsub_endpoint=given.pubsub_endpoint or _emulator(environment),
         sqs_queue_url=given.sqs_queue_url,
         server_address=given.server_address,
         server_config_dir=Path(given.server_config_dir) if given.server_config_dir else None,
         batching_parameters=given.batching_parameters,
         target_file=Path(given.target_file) if given.target_file else None,
-        first_assignment=assignment.from_environment(environment),
+        first_assignment=assigned,
         http_port=given.http_port,
         log_format=given.log_format,
         policy=Policy(
-            follow_newest=given.target_file is None,
+            follow_newest=given.target_file is None and not assigned.target,
             num_versions=given.num_versions,
             retain_versions=given.retain_versions,
             load_timeout=given.load_timeout,
@@ -171,7 +178,64 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     )
 
 
-def _source(given: argparse.Namespace, environment: Mapping[str, str]) -> SourceSettings:
+def _check(given: Namespace) -> None:
+    """Judge what the options say together.
+
+    Raises:
+        InvalidSettingsError
+    """
+    if given.retain_versions < given.num_versions:
+        raise InvalidSettingsError(
+            f"--num-versions={given.num_versions} are more than --retain-versions="
+            f"{given.retain_versions}: give --retain-versions not less"
+        )
+    if given.models_dir and given.project:
+        raise InvalidSettingsError(
+            f"{shown(given.project)} and --models-dir={given.models_dir}: the older form tells"
+            " where versions go by its SAVE_DIR; leave one of the two out"
+        )
+    if given.pubsub_subscription and given.subscription:
+        raise InvalidSettingsError(
+            f"{shown(given.subscription)} and --pubsub-subscription={given.pubsub_subscription}:"
+            " a poller listens to one subscription; leave one of the two out"
+        )
+    if given.timeout is not None and not given.once:
+        raise InvalidSettingsError(f"--timeout={given.timeout:g} is for --once; give both or none")
+    if given.batching_parameters and not given.server_config_dir:
+        raise InvalidSettingsError(
+            f"--batching-parameters={shown(given.batching_parameters)} needs --server-config-dir:"
+            " they are written into it"
+        )
+    if given.source_dir and not (given.storage_uri or "").startswith("pvc://"):
+        raise InvalidSettingsError(
+            f"--source-dir={given.source_dir} is for --storage-uri=pvc://CLAIM/FOLDER"
+        )
+    if given.complete_marker and (fault := marker.fault(given.complete_marker)):
+        raise InvalidSettingsError(f"--complete-marker={shown(given.complete_marker)} {fault}")
+
+
+def _first_assignment(environment: Mapping[str, str]) -> AssignmentStatus:
+    """What the environment assigns.
+
+    Raises:
+        InvalidSettingsError: a part of it can't be understood.
+    """
+    texts = assignment.from_environment(environment)
+    if fault := assignment.fault(texts):
+        name, value, form = fault
+        raise InvalidSettingsError(f"{name}={shown(value)} is not {form}")
+    return texts
+
+
+def _emulator(environment: Mapping[str, str]) -> str | None:
+    told = environment.get("PUBSUB_EMULATOR_HOST")
+    try:
+        return reading.address(told) if told else None
+    except ArgumentTypeError as error:
+        raise InvalidSettingsError(f"PUBSUB_EMULATOR_HOST: {error}") from None
+
+
+def _source(given: Namespace, environment: Mapping[str, str]) -> SourceSettings:
     location = parse_uri(given.storage_uri) if given.storage_uri else None
     if location and location.scheme == "pvc" and not given.source_dir:
         raise InvalidSettingsError("pvc:// needs --source-dir: the folder where it is mounted")
@@ -180,14 +244,8 @@ def _source(given: argparse.Namespace, environment: Mapping[str, str]) -> Source
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "model_poller",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("model_poller", description=_DESCRIPTION, epilog=_EPILOG)
     seed = parser.add_argument_group("beside any TensorFlow Serving")
     seed.add_argument("project", nargs="?", metavar="PROJECT", help="Google Cloud project")
     seed.add_argument(
@@ -208,7 +266,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     source.add_argument(
         "--poll-interval",
-        type=float,
+        type=reading.seconds,
         default=30.0,
         metavar="SECONDS",
         help="between two looks into the bucket (30)",
@@ -220,6 +278,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     source.add_argument(
         "--pubsub-endpoint",
+        type=reading.address,
         metavar="HOST:PORT",
         help="a Pub/Sub emulator, in plain text (PUBSUB_EMULATOR_HOST)",
     )
@@ -233,13 +292,13 @@ def _parser() -> argparse.ArgumentParser:
     fetch = parser.add_argument_group("fetching")
     fetch.add_argument(
         "--parallelism",
-        type=int,
+        type=reading.whole(1, MAX_PARALLELISM),
         metavar="N",
         help="ranges read at once (4, and more for small files)",
     )
     fetch.add_argument(
         "--max-bandwidth",
-        type=float,
+        type=reading.rate,
         default=0,
         metavar="BYTES",
         help="a second, over all ranges (0: no limit)",
@@ -279,21 +338,25 @@ def _parser() -> argparse.ArgumentParser:
         " TARGET_VERSION, SERVED_VERSIONS and QUARANTINED_VERSIONS of the environment count."
         " Without this option the newest complete version is served",
     )
-    disk.add_argument("--num-versions", type=int, default=1, metavar="N", help="served at once (1)")
+    count = reading.whole(1, _MAX_VERSIONS)
     disk.add_argument(
-        "--retain-versions", type=int, default=2, metavar="N", help="kept on disk (2)"
+        "--num-versions", type=count, default=1, metavar="N", help="served at once (1)"
+    )
+    disk.add_argument(
+        "--retain-versions", type=count, default=2, metavar="N", help="kept on disk (2)"
     )
 
     server = parser.add_argument_group("model server")
     server.add_argument(
         "--server-address",
+        type=reading.address,
         default="127.0.0.1:8500",
         metavar="HOST:PORT",
         help="of its gRPC (127.0.0.1:8500)",
     )
     server.add_argument(
         "--load-timeout",
-        type=float,
+        type=reading.seconds,
         default=600.0,
         metavar="SECONDS",
         help="a version that is not AVAILABLE by then is taken away (600)",
@@ -314,8 +377,14 @@ def _parser() -> argparse.ArgumentParser:
         "--once", action="store_true", help="publish one version, then end (init containers, CI)"
     )
     own.add_argument(
-        "--timeout", type=float, metavar="SECONDS", help="of --once (as long as it takes)"
+        "--timeout", type=reading.seconds, metavar="SECONDS", help="of --once (as long as it takes)"
     )
-    own.add_argument("--http-port", type=int, default=8502, metavar="PORT", help="(8502)")
+    own.add_argument(
+        "--http-port",
+        type=reading.whole(0, reading.MAX_PORT),
+        default=8502,
+        metavar="PORT",
+        help="(8502; 0: any that is free)",
+    )
     own.add_argument("--log-format", choices=("json", "text"), default="text", help="(text)")
     return parser

@@ -121,7 +121,7 @@ class Tree:
         name = name.removeprefix("./")
         if is_folder:
             name = name.rstrip("/") if name.strip("/") else name
-        if _is_noise(name) or (is_folder and name in ("", ".")):
+        if is_noise(name) or (is_folder and name in ("", ".")):
             return None
         if is_folder:
             self._names.add_folder(name)
@@ -178,7 +178,7 @@ class Tree:
         )
 
 
-def _is_noise(name: str) -> bool:
+def is_noise(name: str) -> bool:
     """What macOS adds to every archive it makes."""
     last = name.rpartition("/")[2]
     return name.startswith("__MACOSX/") or last in (".DS_Store", "__MACOSX") or last[:2] == "._"

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from model_poller.errors import EXIT_USAGE
@@ -41,8 +42,13 @@ def main() -> int:
     if "--once" in arguments:
         # Whoever asks once wants to know how it ended.
         os.execv(program[0], program)  # noqa: S606
-    logs.set_up("json" if "--log-format=json" in arguments else "text")
+    logs.set_up("json" if wants_json(arguments) else "text")
     return run(program)
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether the program's log is JSON: an option's value stands behind '=' or by itself."""
+    return "--log-format=json" in arguments or ("--log-format", "json") in pairwise(arguments)
 
 
 def run(command: Sequence[str]) -> int:

@@ -14,6 +14,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model_poller.checks import marker
 from model_poller.checks.signature import SecretKey
 from model_poller.errors import (
     EXIT_USAGE,
@@ -23,6 +24,7 @@ from model_poller.errors import (
     PollerError,
     VersionExistsError,
 )
+from model_poller.process.arguments import Parser, shown
 from model_poller.publishing import export, packing
 from model_poller.publishing.destination import open_destination
 from model_poller.publishing.publish import FOLDER, Choice, Publisher
@@ -64,7 +66,11 @@ class ExitCode(IntEnum):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Publish one version; returns the exit code."""
-    given = parser().parse_args(arguments)
+    try:
+        given = parser().parse_args(arguments)
+    except InvalidSettingsError as error:
+        # As for any command whose line can't be read.
+        sys.exit(_failed(error, ExitCode.USAGE))
     # Else gRPC's and the store's libraries write lines of their own.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
@@ -85,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _publish(given: argparse.Namespace, environment: Mapping[str, str]) -> None:
     folder = Path(given.export_dir)
     if not folder.is_dir():
-        raise InvalidSettingsError(f"{folder} is no folder")
+        raise InvalidSettingsError(f"{shown(str(folder))} is no folder")
     location = parse_uri(given.uri)
     if given.format == FOLDER and location.scheme != "file" and not given.marker:
         raise InvalidSettingsError(
@@ -94,8 +100,12 @@ def _publish(given: argparse.Namespace, environment: Mapping[str, str]) -> None:
         )
     if given.marker and given.format != FOLDER:
         raise InvalidSettingsError("--marker is for --format=folder; an archive is seen whole")
-    if given.marker and "/" in given.marker:
-        raise InvalidSettingsError("--marker is a file name; it lies beside saved_model.pb")
+    if given.marker and (fault := marker.fault(given.marker)):
+        raise InvalidSettingsError(f"--marker={shown(given.marker)} {fault}")
+    if given.marker and (folder / given.marker).is_dir():
+        raise InvalidSettingsError(
+            f"--marker={shown(given.marker)} is a folder of the export; take another name"
+        )
     if given.sign_key and given.no_manifest:
         raise InvalidSettingsError("--sign-key signs the manifest: leave out --no-manifest")
     try:
@@ -107,11 +117,12 @@ def _publish(given: argparse.Namespace, environment: Mapping[str, str]) -> None:
     proof = export.Proof(
         manifest=not given.no_manifest, key=key, marker=given.marker, model=given.sign_model
     )
+    store = source_settings(given, location, environment)
     with tempfile.TemporaryDirectory(prefix="model_publish-") as made:
         staged = Path(made, "staged")
         _say(f"checking {folder}")
         export.stage(folder, staged, proof)
-        destination = open_destination(source_settings(given, location, environment))
+        destination = open_destination(store)
         progress = _Progress()
         try:
             done = Publisher(
@@ -152,19 +163,13 @@ def _version(text: str) -> int | Choice:
         return Choice(text)
     number = parse_number(text)
     if number is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no version: give a number below 2^63")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no version: give a number below 2^63")
     return number
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    made = argparse.ArgumentParser(
-        "model_publish",
-        description=_DESCRIPTION,
-        epilog=_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = Parser("model_publish", description=_DESCRIPTION, epilog=_CODES)
     made.add_argument("export_dir", metavar="EXPORT_DIR", help="the folder with saved_model.pb")
     made.add_argument(
         "uri",
@@ -219,7 +224,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _failed(error: Exception, code: ExitCode) -> ExitCode:
-    _say(str(error))
+    _say(" ".join(str(error).splitlines()))
     return code
 
 

@@ -27,6 +27,7 @@ RELOOK_SECONDS = 5.0
 LOOK_SECONDS = 0.1
 """Where the kernel has no notices to give: each user has so many, and pods share a user."""
 SERVED_FILE: Final = "served-versions"
+_TRIES: Final = 10
 QUARANTINED_FILE: Final = "quarantined-versions"
 """Both beside the target's file."""
 MAX_TEXT: Final = 64 << 10
@@ -67,33 +68,54 @@ def from_environment(environment: Mapping[str, str]) -> AssignmentStatus:
     )
 
 
+class UnreadableError(Exception):
+    """The texts can't be read at the moment."""
+
+
 def read(file: Path | None, fallback: AssignmentStatus) -> AssignmentStatus:
     """The texts beside ``file``, the target's own; ``fallback`` while there are none.
 
-    All of them are of one moment: of the folder that the kubelet's link led to.
+    All of them are of one moment: of the folder that the kubelet's link leads to.
+
+    Raises:
+        UnreadableError: there is something that can't be read, or no two looks agree.
     """
-    texts = NOTHING
-    for _ in range(10):
-        if file is None:
-            break
-        link = file.parent / _DATA
-        folder = link.resolve() if link.exists() else file.parent
+    if file is None:
+        return fallback
+    for _ in range(_TRIES):
+        folder = _data(file.parent)
         texts = AssignmentStatus(
             target=_text(folder / file.name),
             served=_text(folder / SERVED_FILE),
             quarantined=_text(folder / QUARANTINED_FILE),
         )
-        if folder == file.parent or folder == link.resolve():
-            break
-    return fallback if texts == NOTHING else texts
+        # The kubelet deletes the folder that its link led to before.
+        if folder == _data(file.parent):
+            return fallback if texts == NOTHING else texts
+    raise UnreadableError(f"{file.parent} changes all the time")
+
+
+def _data(folder: Path) -> Path:
+    try:
+        return folder / (folder / _DATA).readlink()
+    except OSError:
+        return folder
 
 
 def _text(file: Path) -> str:
     try:
         with file.open("rb") as opened:
-            return opened.read(MAX_TEXT).decode().strip()
-    except (OSError, UnicodeDecodeError):
+            content = opened.read(MAX_TEXT + 1)
+    except FileNotFoundError:
         return ""
+    except OSError as error:
+        raise UnreadableError(f"{file} can't be read: {error.strerror}") from error
+    if len(content) > MAX_TEXT:
+        raise UnreadableError(f"{file} is longer than {MAX_TEXT} bytes")
+    try:
+        return content.decode().strip()
+    except UnicodeDecodeError:
+        raise UnreadableError(f"{file} is no text") from None
 
 
 def parse(texts: AssignmentStatus) -> Assignment:
@@ -123,12 +145,39 @@ def parse(texts: AssignmentStatus) -> Assignment:
     )
 
 
+def fault(texts: AssignmentStatus) -> tuple[str, str, str] | None:
+    """The first text that can't be understood: the variable's name, its value, what it has to be.
+
+    Stricter than `parse`, which takes what a newer operator may write: what a user sets is either
+    understood or refused.
+    """
+    if texts.target and parse_number(texts.target) is None:
+        return (
+            "TARGET_VERSION",
+            texts.target,
+            "a version number such as 4; leave it out for the newest",
+        )
+    for part in _parts(texts.served):
+        if parse_number(part) is None:
+            return "SERVED_VERSIONS", texts.served, "version numbers with commas between them: 4,2"
+    for part in _parts(texts.quarantined):
+        number, at, fingerprint = part.partition("@")
+        if parse_number(number) is None or not at or not fingerprint:
+            form = "NUMBER@FINGERPRINT with commas between them: 3@5c1f0a9be27d4416"
+            return "QUARANTINED_VERSIONS", texts.quarantined, form
+    return None
+
+
 def _parts(text: str) -> list[str]:
     return [part for raw in text.split(",") if (part := raw.strip())]
 
 
 class AssignmentWatch:
-    """Reads the assignment from files, and from ``fallback`` while they are empty or missing."""
+    """Reads the assignment from files, or ``fallback`` as long as these have never told any.
+
+    Afterwards the last one counts while they are empty, missing or unreadable: what a pod was
+    started with is older.
+    """
 
     def __init__(
         self, file: Path, fallback: AssignmentStatus, report: Callable[[Assignment], None]
@@ -141,6 +190,8 @@ class AssignmentWatch:
         self._fallback = fallback
         self._report = report
         self._last: AssignmentStatus | None = None
+        self._has_told = False
+        self._fault = ""
         self._notices: FolderNotices | None = None
         self.worker = Worker("assignment watch", self._turn, ended=self._close)
 
@@ -159,7 +210,18 @@ class AssignmentWatch:
 
     def look(self) -> None:
         """Read once."""
-        texts = read(self._file, self._fallback)
+        try:
+            texts = read(self._file, NOTHING)
+        except UnreadableError as error:
+            if str(error) != self._fault:
+                _log.warning("%s; what was told last counts meanwhile", error)
+            self._fault = str(error)
+            return
+        self._fault = ""
+        if texts == NOTHING:
+            texts = self._last if self._has_told and self._last else self._fallback
+        else:
+            self._has_told = True
         if texts == self._last:
             return
         self._last = texts
@@ -178,7 +240,7 @@ class AssignmentWatch:
 
     def _turn(self) -> None:
         self.look()
-        if self._notices:
+        if self._notices and not self._fault:
             # A file system that gives no notices still has it looked at now and then.
             self._notices.wait(RELOOK_SECONDS)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -193,3 +194,111 @@ def test_a_list_without_the_target_counts_only_where_the_target_failed(
 ) -> None:
     texts = AssignmentStatus(target=target, served="4,2", quarantined=quarantined)
     assert assignment.parse(texts).served == served
+
+
+def test_the_last_word_counts_while_the_file_is_empty_gone_or_unreadable(
+    volume: Volume, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pod that was started to serve version 7 is not told so again."""
+    targets: list[int | None] = []
+    watch = watching(volume, targets, AssignmentStatus(target="7", served="7"))
+    watch.look()
+    volume.write("8")
+    watch.look()
+    volume.write("")
+    watch.look()
+    (volume.root / "..data").unlink()
+    watch.look()
+    (volume.root / "..data").mkdir()
+    (volume.root / "..data" / "target-version").mkdir()
+    watch.look()
+    watch.look()
+    (volume.root / "..data" / "target-version").rmdir()
+    (volume.root / "..data" / "target-version").write_bytes(b"\xff")
+    watch.look()
+    (volume.root / "..data" / "target-version").write_bytes(b"9" * (assignment.MAX_TEXT + 1))
+    watch.look()
+    assert targets == [7, 8]
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text.partition(";")[0].partition("target-version ")[2] for text in told] == [
+        "can't be read: Is a directory",
+        "is no text",
+        f"is longer than {assignment.MAX_TEXT} bytes",
+    ]
+
+
+def test_a_file_that_can_not_be_read_at_the_start_is_not_replaced_by_the_environment(
+    volume: Volume,
+) -> None:
+    targets: list[int | None] = []
+    volume.write("7")
+    (volume.root / "..data" / "target-version").unlink()
+    (volume.root / "..data" / "target-version").mkdir()
+    watch = watching(volume, targets, AssignmentStatus(target="7"))
+    watch.start()
+    assert targets == []
+    volume.write("8")
+    eventually(lambda: targets == [8], what="the target", within=10, every=0.01)
+    watch.stop()
+
+
+def test_a_folder_that_is_replaced_while_it_is_read_is_read_anew(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kubelet swaps its link, and deletes the folder that this led to before."""
+    volume.write("2", served="2")
+    whole = assignment._text
+    count = [2]
+
+    def late(file: Path) -> str:
+        if count[0] < 6:
+            count[0] += 1
+            volume.write(str(count[0]), served=str(count[0]))
+            shutil.rmtree(file.parent, ignore_errors=True)
+        return whole(file)
+
+    monkeypatch.setattr(assignment, "_text", late)
+    targets: list[int | None] = []
+    watching(volume, targets, AssignmentStatus(target="1")).look()
+    assert targets == [6]
+
+
+def test_a_folder_that_never_rests_changes_nothing(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume.write("2")
+    targets: list[int | None] = []
+    watch = watching(volume, targets, AssignmentStatus(target="1"))
+    watch.look()
+    whole = assignment._text
+
+    def late(file: Path) -> str:
+        volume.write("3")
+        shutil.rmtree(file.parent, ignore_errors=True)
+        return whole(file)
+
+    monkeypatch.setattr(assignment, "_text", late)
+    watch.look()
+    assert targets == [2]
+
+
+@pytest.mark.parametrize(
+    ("texts", "variable"),
+    [
+        (AssignmentStatus(target="v2"), "TARGET_VERSION"),
+        (AssignmentStatus(target="2.0"), "TARGET_VERSION"),
+        (AssignmentStatus(target="latest"), "TARGET_VERSION"),
+        (AssignmentStatus(target="2,1"), "TARGET_VERSION"),
+        (AssignmentStatus(target="-1"), "TARGET_VERSION"),
+        (AssignmentStatus(target="2", served="2;1"), "SERVED_VERSIONS"),
+        (AssignmentStatus(target="2", quarantined="1"), "QUARANTINED_VERSIONS"),
+        (AssignmentStatus(target="2", quarantined="v1@f"), "QUARANTINED_VERSIONS"),
+        (AssignmentStatus(target="0002", served="2, 1,", quarantined="3@f3,4@f4"), None),
+        (assignment.NOTHING, None),
+    ],
+)
+def test_what_the_environment_assigns_is_understood_or_named(
+    texts: AssignmentStatus, variable: str | None
+) -> None:
+    fault = assignment.fault(texts)
+    assert (fault and fault[0]) == variable

@@ -111,6 +111,27 @@ def test_a_killed_poller_goes_on_where_it_was(
     assert second.end() == 0
 
 
+def test_a_target_of_the_environment_alone_is_served(
+    tmp_path: Path, bucket: GcsServer, start: list[Program]
+) -> None:
+    bucket.put("1.zip", zipped(model()))
+    bucket.put("2.zip", zipped(model()))
+    program = Program(
+        tmp_path,
+        "--storage-uri=gs://models",
+        f"--endpoint={bucket.url}",
+        "--anonymous",
+        f"--models-dir={tmp_path}/models",
+        "--model-name=m",
+        TARGET_VERSION="1",
+    )
+    start.append(program)
+    program.wait_for(1, VersionState.PUBLISHED)
+    status = program.wait_for(2, VersionState.FETCHED)
+    assert status.target == 1
+    assert program.end() == 0
+
+
 def test_two_pollers_do_not_work_on_one_volume(
     tmp_path: Path, bucket: GcsServer, start: list[Program]
 ) -> None:
@@ -138,6 +159,8 @@ def test_a_file_whose_name_is_no_unicode_spoils_its_own_version_alone(
 ) -> None:
     bucket = tmp_path / "bucket"
     write(bucket / "1", model())
+    write(bucket / "2", model())
+    Path(os.fsdecode(bytes(bucket / "2" / "assets") + b"\xff")).write_bytes(b"x")
     program = Program(
         tmp_path,
         f"--storage-uri=file://{bucket}",
@@ -146,13 +169,9 @@ def test_a_file_whose_name_is_no_unicode_spoils_its_own_version_alone(
         "--poll-interval=0.2",
     )
     start.append(program)
-    program.wait_for(1, VersionState.PUBLISHED)
-    write(bucket / "2", model())
-    Path(os.fsdecode(bytes(bucket / "2" / "assets") + b"\xff")).write_bytes(b"x")
     refused = program.wait_for(2, VersionState.QUARANTINED)
     assert "is not valid Unicode" in refused.versions[0].message
-    write(bucket / "3", model())
-    program.wait_for(3, VersionState.PUBLISHED)
+    program.wait_for(1, VersionState.PUBLISHED)
     assert "Traceback" not in program.log.read_text()
     assert program.end() == 0
 

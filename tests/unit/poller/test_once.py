@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from model_poller.errors import InvalidSettingsError
+from model_poller.main import main
 from model_poller.once import ExitCode, at_timeout, outcome
 from model_poller.settings import parse
 from model_poller.status import (
@@ -198,6 +199,36 @@ def test_the_newest_that_can_be_had_is_published_beside_one_that_can_not(
     ended = run(f"--storage-uri=file://{bucket}", "--timeout=40", SAVE_DIR=str(base))
     assert ended.returncode == ExitCode.PUBLISHED, ended.stderr
     assert [entry.name for entry in base.iterdir() if entry.name.isdigit()] == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "is empty or isn't there"),
+        (b"", "is empty or isn't there"),
+        (b"latest", "'latest'"),
+        (b"v2", "'v2'"),
+        (b"2.0", "'2.0'"),
+        (b"\xff", "is no text"),
+    ],
+)
+def test_a_target_file_that_tells_no_version_is_refused(
+    bucket: Path,
+    tmp_path: Path,
+    content: bytes | None,
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    target = tmp_path / "target"
+    if content is not None:
+        target.write_bytes(content)
+    base = tmp_path / "models" / "imagenet"
+    given = ["--once", f"--storage-uri=file://{bucket}", f"--target-file={target}"]
+    assert main([*given, f"--models-dir={base.parent}", f"--model-name={base.name}"]) == 2
+    (line,) = [s for s in capsys.readouterr().err.splitlines() if s.startswith("model_poller: ")]
+    assert str(target) in line
+    assert told in line
+    assert not list(base.glob("*/saved_model.pb"))
 
 
 def test_a_broken_version_is_no_success(tmp_path: Path) -> None:

@@ -314,6 +314,45 @@ def test_a_version_has_to_be_a_number(exported: Path, capsys: pytest.CaptureFixt
         assert ended.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        (["--format=folder", "--marker=variables"], "variables"),
+        (["--format=folder", "--marker=saved_model.pb"], "saved_model.pb"),
+        (["--format=folder", "--marker=SHA256SUMS"], "SHA256SUMS"),
+        (["--format=folder", "--marker=extra"], "extra"),
+        (["--format=folder", "--marker=.DS_Store"], ".DS_Store"),
+        (["--format=folder", "--marker="], "''"),
+        (["--format=rar"], "rar"),
+        (["--version=v2"], "v2"),
+        (["--endpoint=minio"], "minio"),
+        (["--credentials-dir=/not/there"], "/not/there"),
+        (["--sign-key="], "''"),
+        (["--dry"], "--dry"),
+    ],
+)
+def test_every_bad_setting_is_one_line_that_names_the_value(
+    exported: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    value: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (exported / "extra").mkdir()
+    (exported / "extra" / "notes.txt").touch()
+    try:
+        code = main([str(exported), f"file://{tmp_path}/store", *arguments])
+    except SystemExit as ended:
+        code = ended.code  # type: ignore[assignment]
+    assert code == 2
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert not out
+    assert line.startswith("model_publish: ")
+    assert value in line
+    assert not (tmp_path / "store").exists()
+
+
 class Bucket:
     """An object store in memory that only creates, with faults on demand."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from model_poller import main
 from model_poller.errors import InvalidSettingsError
 from model_poller.settings import parse
 from model_poller.stores.uri import Location
@@ -88,6 +89,117 @@ def test_an_emulator_is_found_by_its_usual_variable() -> None:
 def test_what_can_not_be_is_refused_with_the_fix(arguments: list[str], message: str) -> None:
     with pytest.raises(InvalidSettingsError, match=message):
         parse(arguments, {})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        (["--http-port=99999"], "99999"),
+        (["--http-port=-1"], "-1"),
+        (["--http-port=80.5"], "80.5"),
+        (["--http-port=8_5"], "8_5"),
+        (["--poll-interval=nan"], "nan"),
+        (["--poll-interval=inf"], "inf"),
+        (["--poll-interval=1e30"], "1e30"),
+        (["--poll-interval=30s"], "30s"),
+        (["--load-timeout=nan"], "nan"),
+        (["--once", "--timeout=nan"], "nan"),
+        (["--once", "--timeout=-5"], "-5"),
+        (["--timeout=5"], "--timeout=5"),
+        (["--max-bandwidth=nan"], "nan"),
+        (["--max-bandwidth=-1"], "-1"),
+        (["--max-bandwidth=10MB"], "10MB"),
+        (["--parallelism=0"], "'0'"),
+        (["--parallelism=33"], "33"),
+        (["--num-versions=3"], "--num-versions=3"),
+        (["--retain-versions=two"], "two"),
+        (["--server-address=localhost"], "localhost"),
+        (["--server-address=127.0.0.1:99999"], "99999"),
+        (["--server-address=http://127.0.0.1:8500"], "http://127.0.0.1:8500"),
+        (["--pubsub-endpoint=pubsub"], "pubsub"),
+        (["--pubsub-subscription=uploads"], "uploads"),
+        (["--endpoint=minio:9000"], "minio:9000"),
+        (["--endpoint=https://:9000"], "https://:9000"),
+        (["--endpoint=http://minio:99999"], "99999"),
+        (["--region=eu west"], "eu west"),
+        (["--azure-account=my_account"], "my_account"),
+        (["--credentials-dir=/not/there"], "/not/there"),
+        (["--complete-marker=variables"], "variables"),
+        (["--complete-marker=saved_model.pb"], "saved_model.pb"),
+        (["--complete-marker=a/b"], "a/b"),
+        (["--complete-marker=.."], ".."),
+        (["--complete-marker=._done"], "._done"),
+        (["--model-name=a/b"], "a/b"),
+        (["--model-name=.."], ".."),
+        (["--model-name=.retained"], ".retained"),
+        (["--target-file="], "--target-file"),
+        (["--manifest-public-key="], "--manifest-public-key"),
+        (["--complete-marker= "], "--complete-marker"),
+        (["--region=\udcff"], "udcff"),
+        (["--warmup-requests=\udcff"], "udcff"),
+        (["--source-dir=/mnt"], "/mnt"),
+        (["--log-format=xml"], "xml"),
+        (["--interval=3"], "--interval=3"),
+        (["--anonymous=yes"], "yes"),
+        (["project"], "project"),
+    ],
+)
+def test_every_bad_setting_is_one_line_that_names_the_value(
+    arguments: list[str], value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main([*POD, *arguments]) == 2
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert not out
+    assert line.startswith("model_poller: ")
+    assert value in line
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TARGET_VERSION", "v2"),
+        ("TARGET_VERSION", "2.0"),
+        ("TARGET_VERSION", "latest"),
+        ("SERVED_VERSIONS", "2;1"),
+        ("QUARANTINED_VERSIONS", "3"),
+        ("PUBSUB_EMULATOR_HOST", "localhost"),
+    ],
+)
+@pytest.mark.parametrize("once", [False, True])
+def test_every_bad_variable_is_named_with_its_value(variable: str, value: str, once: bool) -> None:
+    with pytest.raises(InvalidSettingsError) as caught:
+        parse([*POD, *(["--once"] if once else [])], {variable: value})
+    assert variable in str(caught.value)
+    assert repr(value) in str(caught.value)
+
+
+def test_a_secret_in_an_endpoint_is_not_shown() -> None:
+    for endpoint in ("https://user:hunter2@store", "https://store/?sig=hunter2"):
+        with pytest.raises(InvalidSettingsError, match="--endpoint") as caught:
+            parse([*POD, f"--endpoint={endpoint}"], {})
+        assert "hunter2" not in str(caught.value)
+
+
+def test_values_at_the_edge_are_taken() -> None:
+    chosen = parse(
+        [
+            *("--storage-uri=s3://models/m", "--models-dir=/m", "--model-name=m", "--http-port=0"),
+            *("--poll-interval=0.2", "--load-timeout=31536000", "--max-bandwidth=0"),
+            *("--parallelism=32", "--server-address=[::1]:65535", "--region=eu-central-1"),
+            *("--endpoint=http://[::1]:9000/path", "--complete-marker=_SUCCESS"),
+        ],
+        {"TARGET_VERSION": "", "PUBSUB_EMULATOR_HOST": ""},
+    )
+    assert chosen.policy.load_timeout == 31536000
+    assert chosen.server_address == "[::1]:65535"
+    assert parse([*POD, "--server-address=unix:///run/tf.sock"], {}).server_address
+
+
+def test_the_environments_target_is_served_also_without_a_file() -> None:
+    arguments = [argument for argument in POD if not argument.startswith("--target-file")]
+    assert not parse(arguments, {"TARGET_VERSION": "4"}).policy.follow_newest
+    assert parse(arguments, {}).policy.follow_newest
 
 
 def test_a_subscription_without_its_project_is_refused() -> None:

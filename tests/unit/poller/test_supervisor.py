@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from model_poller.process.supervisor import wants_json
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -88,3 +89,18 @@ def test_what_is_asked_for_once_is_run_once(tmp_path: Path) -> None:
         timeout=60,
     )
     assert ended.returncode == 3, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--log-format=json"], True),
+        (["--anonymous", "--log-format", "json"], True),
+        (["--log-format", "text", "json"], False),
+        (["json"], False),
+    ],
+)
+def test_its_own_log_has_the_form_that_the_program_is_told(
+    arguments: list[str], expected: bool
+) -> None:
+    assert wants_json(arguments) is expected
