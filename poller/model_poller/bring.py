@@ -235,12 +235,9 @@ class _Visit:
 
     def _check(self, model: Path, *, may_grow: bool) -> None:
         demands, stored = self.kit.demands, self.stored
-        places = self.kit.source.locations
-        first = stored.objects[0]
-        own = {p.model for p in places if len(places) == 1 or p.holds(first.bucket, first.name)}
         claim = version_files.Claim(
             stored.version,
-            own | {demands.model},
+            {stored.objects[0].root.model, demands.model},
             demands.manifest,
             demands.public_key,
             demands.marker,

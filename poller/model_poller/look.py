@@ -18,7 +18,7 @@ from model_poller.errors import (
 from model_poller.metrics import METRICS
 from model_poller.process.threads import Worker
 from model_poller.status import SourceReason, SourceState, SourceStatus, VersionReason
-from model_poller.versions import discover
+from model_poller.versions import Interest, discover
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,8 +33,9 @@ GROWING_SETTLE_SECONDS = 5.0
 network file system's clients keep what they saw for some of them."""
 LOOK_SECONDS = 600.0
 """So long a look may take: a bucket of a million objects has a thousand pages."""
-_GAP_SECONDS = 0.2
-"""Between two looks: an upload of thousands of files brings as many notifications."""
+GAP_SECONDS = 1.0
+"""From the begin of a look to the next: an upload of thousands of files brings as many
+notifications."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,9 +51,19 @@ class Looker:
     """Lists the source every ``interval`` seconds, and keeps what tells whether it settled."""
 
     def __init__(
-        self, source: Source, interval: float, report: Listener, *, marker: str | None = None
+        self,
+        source: Source,
+        interval: float,
+        report: Listener,
+        *,
+        marker: str | None = None,
+        interest: Callable[[], Interest] = Interest,
     ) -> None:
-        """``marker`` is the file whose presence makes a folder version complete."""
+        """``marker`` is the file whose presence makes a folder version complete.
+
+        ``interest`` tells which versions have to be looked into; it is asked on every look.
+        """
+        self._interest = interest
         self._source = source
         self._marker = marker
         self._growing = source.growing
@@ -88,8 +99,14 @@ class Looker:
         }
         try:
             with METRICS.step_seconds.labels("list").time():
-                objects = self._source.list()
-            found = discover(objects, settled, marker=self._marker, growing=self._growing)
+                found = discover(
+                    self._source.survey(),
+                    settled,
+                    marker=self._marker,
+                    growing=self._growing,
+                    interest=self._interest(),
+                    files=self._source.files,
+                )
         except PollerError as error:
             return self._failed(error)
         except Exception as error:  # noqa: BLE001 - one odd answer must not end all looking
@@ -104,6 +121,7 @@ class Looker:
             if version in known and known[version][0] == stored.fingerprint
             else (stored.fingerprint, begin)
             for version, stored in found.items()
+            if stored.objects
         }
         uri = self._source.uri
         if found:
@@ -152,6 +170,7 @@ class Looker:
 
     def _turn(self) -> None:
         self._asked.clear()
+        begin = time.monotonic()
         wait = self.look()
-        self.worker.pause(_GAP_SECONDS)
-        self.worker.pause(wait - _GAP_SECONDS, self._asked)
+        self.worker.pause(wait, self._asked)
+        self.worker.pause(begin + GAP_SECONDS - time.monotonic())

@@ -86,7 +86,13 @@ def run(chosen: Settings) -> ExitCode:
         look_now=lambda: looker.look_now(),
         hurry=lambda fast: watch.hurry(fast),
     )
-    looker = Looker(source, chosen.poll_interval, poller.on_look, marker=chosen.complete_marker)
+    looker = Looker(
+        source,
+        chosen.poll_interval,
+        poller.on_look,
+        marker=chosen.complete_marker,
+        interest=poller.interest,
+    )
     server = ModelServer(chosen.server_address, chosen.model)
     watch = ServerWatch(server.status, poller.on_served)
     parts: list[_Part] = [poller, looker, watch]
@@ -157,7 +163,13 @@ def _run_once(chosen: Settings) -> ExitCode:
         look_now=lambda: looker.look_now(),
         hurry=lambda _: None,
     )
-    looker = Looker(source, chosen.poll_interval, poller.on_look, marker=chosen.complete_marker)
+    looker = Looker(
+        source,
+        chosen.poll_interval,
+        poller.on_look,
+        marker=chosen.complete_marker,
+        interest=poller.interest,
+    )
     poller.on_assignment(assigned)
     poller.start()
     looker.start()

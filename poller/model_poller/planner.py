@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from model_poller.status import ServedVersion, VersionReason
+from model_poller.versions import Interest
 from model_poller.volume.store import RESERVE_BYTES, Disk, Quarantined, Record
 
 if TYPE_CHECKING:
@@ -219,6 +220,31 @@ def room_needed(seen: Observed, stored: StoredVersion) -> int:
     return max(retry.needed if retry else 0, fetch_size(stored)) + RESERVE_BYTES
 
 
+def interest(seen: Observed, policy: Policy) -> Interest:
+    """Which versions may be fetched, so that a look has to look into them.
+
+    Those that failed still are to be looked into, but behind them others are needed, too.
+    """
+    told = frozenset[int]() if policy.follow_newest else frozenset(seen.assignment.served)
+    if seen.assignment.target is not None and not policy.follow_newest:
+        told |= {seen.assignment.target}
+    here = {**seen.disk.retained, **seen.disk.published}
+    too_large = (
+        (version, stored.fingerprint)
+        for version, stored in (seen.found or {}).items()
+        if stored.is_known and seen.free_bytes < room_needed(seen, stored)
+    )
+    quarantined = {(v, entry.fingerprint) for v, entry in seen.disk.quarantined.items()}
+    quarantined |= seen.assignment.quarantined
+    retried = {(version, retry.fingerprint) for version, retry in seen.retries.items()}
+    return Interest(
+        newest=max(here.keys() - {v for v in here if is_withheld(seen, v)}, default=-1),
+        wanted=told,
+        failed=frozenset({*quarantined, *retried, *too_large}),
+        known={**dict(quarantined), **{v: record.fingerprint for v, record in here.items()}},
+    )
+
+
 def plan(seen: Observed, policy: Policy) -> list[Action]:
     """The actions that bring what is closer to what should be; empty when there are none.
 
@@ -408,7 +434,9 @@ def _candidates(seen: Observed) -> dict[int, StoredVersion]:
     return {
         version: stored
         for version, stored in (seen.found or {}).items()
-        if stored.incomplete is None
+        # Nobody has looked into the others, which is done once they are wanted.
+        if stored.is_known
+        and stored.incomplete is None
         and not is_stopped_by_quarantine(seen, version)
         and (version, stored.fingerprint) not in seen.assignment.quarantined
     }

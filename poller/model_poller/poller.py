@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from model_poller.bring import Bringer
     from model_poller.model_server.server import Served
     from model_poller.planner import Action, Observed, Policy
-    from model_poller.versions import StoredVersion
+    from model_poller.versions import Interest, StoredVersion
 
 TICK_SECONDS = 1.0
 """How often everything is looked at anew when nothing happens."""
@@ -123,7 +123,8 @@ class Poller:
         self._left: dict[int, float] = {}
         self._started = clock()
         self._published = False
-        self._asked_for: int | None = None
+        self._asked_for: set[int] = set()
+        self._newest = -1
         self._last_errors: dict[str, str] = {}
         self._progress_told = clock()
         self.worker = Worker("main loop", self._turn, longest_pause=TICK_SECONDS)
@@ -170,6 +171,10 @@ class Poller:
             self._inbox.notifications = status
         self._wake.set()
 
+    def interest(self) -> Interest:
+        """Which versions a look has to look into; for the looker's thread."""
+        return planner.interest(self._see(), self._policy)
+
     # What probes ask.
 
     def has_published(self) -> bool:
@@ -212,14 +217,20 @@ class Poller:
             _log.error("no rest after 20 rounds; last planned: %s", actions)
         self._published |= planner.is_complete_at_start(seen, self._policy)
         self._hurry(planner.change_is_under_way(seen, self._policy))
-        self._ask_for_target(seen)
+        self._ask_for_versions(seen)
         self._tell(seen)
 
     def _observe(self) -> Observed:
+        seen = self._see()
+        self._keep_books(seen)
+        return seen
+
+    def _see(self) -> Observed:
         disk = self._store.scan()
         free, _ = self._store.space()
+        job = self._job
         with self._inbox.lock:
-            seen = planner.Observed(
+            return planner.Observed(
                 now=self._clock(),
                 disk=disk,
                 free_bytes=free,
@@ -228,14 +239,12 @@ class Poller:
                 served=self._inbox.served,
                 server_was_seen=self._inbox.server_was_seen,
                 assignment=self._inbox.assignment,
-                fetching=self._job.stored if self._job else None,
+                fetching=job.stored if job else None,
                 publications=self._publications or {},
-                retries=self._retries,
+                retries=dict(self._retries),
                 left=self._left,
                 started=self._started,
             )
-        self._keep_books(seen)
-        return seen
 
     def _keep_books(self, seen: Observed) -> None:
         at_start = self._publications is None
@@ -352,19 +361,25 @@ class Poller:
         if isinstance(judged, Quarantined):
             self._retries.pop(version, None)
             self._quarantine(judged)
+            self._look_now()
             return
         METRICS.failures.labels(judged.verdict.reason.value).inc()
         _log.warning("version %d: %s", version, judged.verdict.message)
         self._retries[version] = judged
         self._look_now()
 
-    def _ask_for_target(self, seen: Observed) -> None:
-        """A target that nobody has heard of may have been uploaded this moment."""
-        target = seen.assignment.target
-        known = target is None or target in seen.disk.complete or target in (seen.found or {})
-        if not known and target != self._asked_for:
+    def _ask_for_versions(self, seen: Observed) -> None:
+        """What is of interest now, and was not at the last look, may be there this moment."""
+        now = planner.interest(seen, self._policy)
+        found = seen.found or {}
+        unknown = {
+            version
+            for version in now.wanted - seen.disk.complete
+            if version not in found or not found[version].is_known
+        }
+        if unknown - self._asked_for or now.newest < self._newest:
             self._look_now()
-        self._asked_for = target
+        self._asked_for, self._newest = unknown, now.newest
 
     # Telling.
 

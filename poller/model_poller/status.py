@@ -92,6 +92,8 @@ class VersionReason(StrEnum):
     UNSTABLE_LISTING = "UnstableListing"
     DUPLICATE_VERSION = "DuplicateVersion"
     """Two folders or archives of one number, such as ``1/`` and ``0001.zip``."""
+    TOO_MANY_FILES = "TooManyFiles"
+    """A folder of more files than a version may have."""
     CHECKSUM_MISMATCH = "ChecksumMismatch"
     BAD_ARCHIVE = "BadArchive"
     UNSAFE_ARCHIVE = "UnsafeArchive"

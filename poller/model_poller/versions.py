@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from model_poller.checks import integrity
-from model_poller.errors import IncompleteVersionError
+from model_poller.errors import (
+    AccessDeniedError,
+    IncompleteVersionError,
+    InvalidSourceError,
+    PollerError,
+)
 from model_poller.status import VersionReason
+from model_poller.stores import Entry, StoredObject
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from model_poller.stores import StoredObject
+    from model_poller.stores.uri import Location
 
 MAX_VERSION = 2**63 - 1
 """TF Serving reads version numbers as int64."""
@@ -23,6 +28,17 @@ MAX_VERSION = 2**63 - 1
 _DIGITS = re.compile(r"[0-9]+")
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst")
 _ARCHIVE = re.compile(rf"([0-9]+)({'|'.join(map(re.escape, ARCHIVE_ENDINGS))})")
+
+MAX_OBJECTS = 100_000
+"""That are kept of a listing; a third of a kilobyte each."""
+MAX_FILES = 50_000
+"""Of a folder version: a larger one would leave no room for others."""
+MAX_VERSIONS = 10_000
+"""The newest that a look tells of."""
+CHOICES = 3
+"""Versions that may be had, among which the newest that can be is found."""
+MAX_OPENED = 200
+"""Versions that a look goes into for that: half uploads may lie above a whole one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +55,7 @@ class StoredVersion:
 
     version: int
     objects: tuple[StoredObject, ...]
+    """Empty where the look didn't go into it: all that is known then is that it is there."""
     is_archive: bool
     fingerprint: str
     incomplete: Verdict | None = None
@@ -47,6 +64,11 @@ class StoredVersion:
     def size(self) -> int:
         """Bytes to fetch."""
         return sum(stored.size for stored in self.objects)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether more is known than that it is there."""
+        return bool(self.objects)
 
     @property
     def folder(self) -> str:
@@ -76,21 +98,37 @@ def split_path(path: str) -> tuple[str, int] | None:
 
 
 def fingerprint(objects: Iterable[StoredObject]) -> str:
-    """Identifies stored objects by URL, generation and size."""
+    """Identifies stored objects by root, path, generation and size."""
     digest = hashlib.sha256()
-    for stored in sorted(objects, key=lambda o: o.url):
-        line = f"{stored.url}\0{stored.generation}\0{stored.size}\n"
+    for stored in sorted(objects, key=lambda o: (o.root, o.path)):
+        line = f"{stored.root.uri}/{stored.path}\0{stored.generation}\0{stored.size}\n"
         # A file's name may be any bytes, which Python has as surrogates.
         digest.update(line.encode(errors="surrogatepass"))
     return digest.hexdigest()[:16]
 
 
+@dataclass(frozen=True, slots=True)
+class Interest:
+    """Which versions a look has to look into; of the others their numbers are enough."""
+
+    newest: int = -1
+    """The newest on the disk: it and those above it are of interest."""
+    wanted: frozenset[int] = frozenset()
+    """And so are these."""
+    failed: frozenset[tuple[int, str]] = frozenset()
+    """Versions with fingerprints that can't be had: they don't count among the `CHOICES`."""
+    known: Mapping[int, str] = field(default_factory=dict)
+    """Fingerprints from before, which stand for the present ones where nobody looks."""
+
+
 def discover(
-    objects: Iterable[StoredObject],
+    items: Iterable[StoredObject | Entry],
     settled: Mapping[int, str],
     *,
     marker: str | None = None,
     growing: bool = False,
+    interest: Interest = Interest(),
+    files: Callable[[Entry], Iterable[StoredObject]] = lambda _: (),
 ) -> dict[int, StoredVersion]:
     """Group a listing into versions.
 
@@ -98,23 +136,161 @@ def discover(
     only when its listing did not change between two looks; or, where uploads end with a file named
     ``marker``, when that is there. An archive is one object, which a store shows whole or not at
     all; a file system shows it while it is written (``growing``), so there it has to settle too.
+
+    The listing is read once, as it comes, and no more objects than `MAX_OBJECTS` are kept of it.
+    ``files`` is asked for those of an entry, newest version first, until there are `CHOICES`.
+
+    Raises:
+        Whatever reading the listing raises.
     """
-    groups: dict[int, dict[str, list[StoredObject]]] = defaultdict(lambda: defaultdict(list))
-    for stored in objects:
+    found = _Gathering(interest)
+    for item in items:
+        found.add(item)
+    versions: dict[int, StoredVersion] = {}
+    refusal: PollerError | None = None
+    choices = opened = 0
+    for number in in_order(found.groups, interest.wanted):
+        group = found.groups[number]
+        if group.entries:
+            is_choice = number >= interest.newest and choices < CHOICES and opened < MAX_OPENED
+            if is_choice or number in interest.wanted:
+                opened += 1
+            else:
+                group.close()
+        verdict = None
+        try:
+            group.open(files)
+        except (AccessDeniedError, InvalidSourceError) as error:
+            group.close()
+            refusal = refusal or error
+            verdict = Verdict(VersionReason.FETCH_FAILED, str(error))
+        if group.count > MAX_FILES:
+            verdict = Verdict(
+                VersionReason.TOO_MANY_FILES,
+                f"version {number} has more than {MAX_FILES} files; upload it as an archive, or"
+                " with fewer",
+            )
+        if not group.is_known:
+            before = interest.known.get(number, "")
+            versions[number] = StoredVersion(number, (), group.is_archive, before, verdict)
+        elif group.objects:
+            # None: a folder without a file, which is no version.
+            version = _version(number, group.objects, settled.get(number), marker, growing)
+            versions[number] = version
+            choices += number not in interest.wanted and _is_choice(version, interest)
+    if refusal and not any(version.objects for version in versions.values()):
+        raise refusal
+    return versions
+
+
+def _is_choice(version: StoredVersion, interest: Interest) -> bool:
+    why = version.incomplete
+    may_be_had = why is None or why.reason is VersionReason.UNSTABLE_LISTING
+    return may_be_had and (version.version, version.fingerprint) not in interest.failed
+
+
+class _Group:
+    """What a listing shows of one version."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[Location, str], list[StoredObject]] = {}
+        """By where they are: one folder or one archive, or else the version is there twice."""
+        self.entries: list[Entry] = []
+        self.is_known = True
+        """Whether there is nothing more of it than this."""
+        self.is_archive = False
+        self.count = 0
+
+    def add(self, top: str, stored: StoredObject) -> None:
+        self.is_archive = "/" not in stored.path
+        self.count += 1
+        if self.is_known:
+            self.objects.setdefault((stored.root, top), []).append(stored)
+            if self.count > MAX_FILES:
+                self.close()
+
+    def close(self) -> None:
+        """Keep no more than that it is there."""
+        self.objects, self.entries, self.is_known = {}, [], False
+
+    def open(self, files: Callable[[Entry], Iterable[StoredObject]]) -> None:
+        """Look into what the listing only named."""
+        for entry in self.entries:
+            for stored in files(entry):
+                if not stored.path.endswith("/"):
+                    self.add(entry.name, stored)
+                if not self.is_known:
+                    return
+
+
+class _Gathering:
+    """A listing, as far as it has come, within bounds: of the lowest numbers less is kept."""
+
+    def __init__(self, interest: Interest) -> None:
+        self.groups: dict[int, _Group] = {}
+        self._wanted = interest.wanted
+        self._needed = interest.wanted | interest.known.keys()
+        self._kept = 0
+        self._open_from = self._named_from = 0
+        """Of lower numbers, only the presence is noted; and of lower ones still, nothing."""
+
+    def add(self, item: StoredObject | Entry) -> None:
+        if isinstance(item, Entry):
+            parsed = split_path(f"{item.name}/file" if item.is_folder else item.name)
+            if parsed and (group := self._group(parsed[1])):
+                group.is_archive = not item.is_folder
+                if group.is_known:
+                    group.entries.append(item)
         # Consoles show folders by means of empty objects whose name ends with a slash.
-        if stored.path.endswith("/") or not (parsed := split_path(stored.path)):
-            continue
-        top, number = parsed
-        groups[number][stored.url.removesuffix(stored.path) + top].append(stored)
-    return {
-        number: _version(number, group, settled.get(number), marker, growing)
-        for number, group in groups.items()
-    }
+        elif not item.path.endswith("/") and (place := _place(item)):
+            top, number = place
+            if group := self._group(number):
+                was_known = group.is_known
+                group.add(top, item)
+                if group.is_known:
+                    self._kept += 1
+                elif was_known:
+                    self._kept -= MAX_FILES
+        if self._kept > MAX_OBJECTS or len(self.groups) > 2 * MAX_VERSIONS:
+            self._prune()
+
+    def _group(self, number: int) -> _Group | None:
+        group = self.groups.get(number)
+        if group is None and (number >= self._named_from or number in self._needed):
+            group = self.groups[number] = _Group()
+            if number < self._open_from and number not in self._wanted:
+                group.close()
+        return group
+
+    def _prune(self) -> None:
+        self._kept = 0
+        for place, number in enumerate(in_order(self.groups, self._wanted)):
+            group = self.groups[number]
+            count = sum(map(len, group.objects.values()))
+            if place and self._kept + count > MAX_FILES and number not in self._wanted:
+                group.close()
+                self._open_from = max(self._open_from, number + 1)
+            else:
+                self._kept += count
+            if place >= MAX_VERSIONS and number not in self._needed:
+                del self.groups[number]
+                self._named_from = max(self._named_from, number + 1)
+
+
+def in_order(numbers: Iterable[int], wanted: Collection[int]) -> list[int]:
+    """Versions by how much they are wanted: those that are, then from the newest down."""
+    return sorted(numbers, key=lambda number: (number in wanted, number), reverse=True)
+
+
+def _place(stored: StoredObject) -> tuple[str, int] | None:
+    if stored.version is not None:
+        return stored.path, stored.version
+    return split_path(stored.path)
 
 
 def _version(
     number: int,
-    group: Mapping[str, list[StoredObject]],
+    group: Mapping[tuple[Location, str], list[StoredObject]],
     settled: str | None,
     marker: str | None,
     growing: bool,
@@ -125,7 +301,7 @@ def _version(
     is_archive = "/" not in first
     verdict = None
     if len(group) > 1:
-        places = " and ".join(sorted(group))
+        places = " and ".join(root.child(top) for root, top in sorted(group))
         verdict = Verdict(
             VersionReason.DUPLICATE_VERSION,
             f"version {number} is there more than once: {places}; remove all but one",
@@ -134,7 +310,8 @@ def _version(
         if growing and settled != identity:
             verdict = _unstable(first)
     else:
-        folder = next(iter(group))
+        ((root, top),) = group
+        folder = root.child(top)
         names = {stored.path.partition("/")[2] for stored in members}
         try:
             integrity.check_names(names)

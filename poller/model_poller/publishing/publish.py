@@ -143,8 +143,7 @@ class Publisher:
         for stored in self._destination.list():
             if parsed := split_path(stored.path):
                 top, number = parsed
-                place = stored.url.removesuffix(stored.path) + top
-                taken.setdefault(number, set()).add(place)
+                taken.setdefault(number, set()).add(stored.root.child(top))
         return taken
 
     def _prepare(self, staged: Path, scratch: Path, version: int) -> dict[str, Path]:

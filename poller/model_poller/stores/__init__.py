@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -14,20 +15,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """One object as a listing shows it."""
+    """One object as a listing shows it.
 
-    url: str
-    """For messages: ``gs://bucket/models/imagenet/1/saved_model.pb``."""
-    bucket: str
-    name: str
+    Root and path are what it is known by, in every comparison; ``url`` is for people.
+    """
+
+    root: Location
+    """The place that it was listed in."""
     path: str
-    """The part of the name below the storage URI: ``1/saved_model.pb``."""
+    """Its name below the root, as it is and not as a URL would have it: ``1/saved_model.pb``."""
     size: int
     """Bytes."""
-    crc32c: int | None
-    """None where the store keeps none."""
     generation: str
-    """Differs after every overwrite: a generation, an ETag, or a file's time of change."""
+    """Its validator, which differs after every overwrite: a generation, an ETag, or a file's time
+    of change."""
+    crc32c: int | None = None
+    """None where the store keeps none."""
     md5: bytes | None = None
     """None where the store keeps none, or keeps a better one."""
     crc64nvme: int | None = None
@@ -35,12 +38,29 @@ class StoredObject:
     """Both as ``md5``."""
     in_ranges: bool = True
     """Whether any range of it can be asked for, or only the whole."""
+    version: int | None = None
+    """The version that it is, where its name doesn't tell."""
+
+    @property
+    def url(self) -> str:
+        """For messages: ``gs://bucket/models/imagenet/1/saved_model.pb``."""
+        return self.root.child(self.path)
 
     @property
     def has_checksum(self) -> bool:
         """Whether the listing tells what its bytes have to be."""
         told = (self.crc32c, self.crc64nvme, self.crc32, self.md5)
         return any(checksum is not None for checksum in told)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A name right below the URI that a listing showed, and nothing of what it stands for."""
+
+    root: Location
+    name: str
+    """Without a slash: ``15`` or ``15.zip``."""
+    is_folder: bool
 
 
 class ByteRange(Protocol):
@@ -79,11 +99,28 @@ class Source(Protocol):
     def close(self) -> None:
         """Close all connections."""
 
-    def list(self) -> list[StoredObject]:
-        """All objects below the URI.
+    def survey(self) -> Iterator[StoredObject | Entry]:
+        """What lies below the URI, by as few calls as show all names right below it.
+
+        Objects come as such where they cost no call more; of the rest, `files` tells.
 
         Raises:
-            BucketNotFoundError, AccessDeniedError, UnreachableError
+            BucketNotFoundError, AccessDeniedError, InvalidSourceError, UnreachableError
+        """
+
+    def files(self, entry: Entry) -> Iterator[StoredObject]:
+        """The objects that an entry of `survey` stands for; none where it went away meanwhile.
+
+        Raises:
+            InvalidSourceError: there are more than can be asked for.
+            AccessDeniedError, UnreachableError
+        """
+
+    def list(self) -> list[StoredObject]:
+        """All objects of all versions below the URI, whatever that costs.
+
+        Raises:
+            As `survey` and `files`.
         """
 
     def describe(self, stored: StoredObject) -> StoredObject:

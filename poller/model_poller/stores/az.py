@@ -20,7 +20,7 @@ from model_poller.stores import StoredObject
 from model_poller.stores.azure import AzureIdentity
 from model_poller.stores.http_calls import Answer, HttpCalls, as_answer
 from model_poller.stores.http_ranges import HttpRanges, RefusedError
-from model_poller.stores.one_place import OnePlace
+from model_poller.stores.one_place import Bucket, OnePlace, Page
 from model_poller.stores.xml_answers import parse_xml, text
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _GRANTS = {
 }
 
 
-class AzureSource(OnePlace):
+class AzureSource(OnePlace, Bucket):
     """Versions in one folder of a container."""
 
     def __init__(
@@ -58,7 +58,8 @@ class AzureSource(OnePlace):
         Raises:
             InvalidSettingsError: neither an endpoint nor an account is named.
         """
-        super().__init__(location)
+        OnePlace.__init__(self, location)
+        Bucket.__init__(self)
         self._identity = AzureIdentity(credentials, account, anonymous=anonymous)
         parts = urlsplit((endpoint or self._identity.endpoint).rstrip("/"))
         self._origin = f"{parts.scheme}://{parts.netloc}"
@@ -71,17 +72,15 @@ class AzureSource(OnePlace):
         self._calls.close()
         self._ranges.close()
 
-    def list(self) -> list[StoredObject]:
-        """See `Source.list`."""
-        prefix = f"{self._location.prefix}/" if self._location.prefix else ""
-        found: list[StoredObject] = []
-        marker = ""
+    def _pages(self, root: Location, folder: str, *, into: bool) -> Iterator[Page]:
+        """See `Bucket._pages`."""
+        prefix = root.key("")
+        query = {"restype": "container", "comp": "list", "include": "metadata"}
+        query |= {"maxresults": str(PAGE)}
+        query |= {"prefix": prefix + folder} if prefix + folder else {}
+        query |= {} if into else {"delimiter": "/"}
         while True:
             METRICS.source_requests.labels("list").inc()
-            query = {"restype": "container", "comp": "list", "include": "metadata"}
-            query |= {"maxresults": str(PAGE)}
-            query |= {"prefix": prefix} if prefix else {}
-            query |= {"marker": marker} if marker else {}
             url = f"{self._origin}{self._root}?{urlencode(query, quote_via=quote)}"
             answer = self._calls.ask("GET", partial(self._identity.prove, "GET", url, {}))
             if answer.status != 200:
@@ -89,29 +88,20 @@ class AzureSource(OnePlace):
             page = parse_xml(answer.body)
             if page is None or page.tag != "EnumerationResults":
                 raise UnreachableError(f"what was answered about {self.uri} is no listing")
-            for blob in page.iter("Blob"):
-                if _is_folder(blob):
-                    continue
-                name = _name(blob)
-                md5 = text(blob, "Content-MD5")
-                found.append(
-                    StoredObject(
-                        url=f"az://{self._location.bucket}/{name}",
-                        bucket=self._location.bucket,
-                        name=name,
-                        path=name.removeprefix(prefix),
-                        size=int(text(blob, "Content-Length")),
-                        crc32c=None,
-                        generation=text(blob, "Etag").strip('"'),
-                        md5=base64.b64decode(md5) if md5 else None,
-                    )
-                )
             following = text(page, "NextMarker")
+            yield Page(
+                [_stored(root, blob) for blob in page.iter("Blob") if not _is_folder(blob)],
+                [
+                    _name(shown).removeprefix(prefix).removesuffix("/")
+                    for shown in page.iter("BlobPrefix")
+                ],
+                is_last=not following,
+            )
             if not following:
-                return found
-            if following == marker:
+                return
+            if following == query.get("marker"):
                 raise UnreachableError(f"the listing of {self.uri} does not go on where it should")
-            marker = following
+            query["marker"] = following
 
     @contextmanager
     def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
@@ -122,7 +112,7 @@ class AzureSource(OnePlace):
             # Part of what a shared key signs.
             "Range": f"bytes={start}-{start + length - 1}",
         }
-        url = f"{self._origin}{self.target(stored.name)}"
+        url = f"{self._origin}{self.target(stored.root.key(stored.path))}"
         target, headers = self._identity.prove("GET", url, wanted)
         try:
             with self._ranges.get(target, headers, start, length) as body:
@@ -155,6 +145,17 @@ class AzureSource(OnePlace):
             f"asking for {where} was answered {status} {code}".rstrip() + "; it is tried again",
             answer.retry_after,
         )
+
+
+def _stored(root: Location, blob: Element) -> StoredObject:
+    md5 = text(blob, "Content-MD5")
+    return StoredObject(
+        root=root,
+        path=_name(blob).removeprefix(root.key("")),
+        size=int(text(blob, "Content-Length")),
+        generation=text(blob, "Etag").strip('"'),
+        md5=base64.b64decode(md5) if md5 else None,
+    )
 
 
 def _is_folder(blob: Element) -> bool:

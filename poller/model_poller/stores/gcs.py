@@ -41,6 +41,7 @@ from model_poller.errors import (
 from model_poller.metrics import METRICS
 from model_poller.stores import StoredObject
 from model_poller.stores.http_ranges import HttpRanges, RefusedError
+from model_poller.stores.one_place import Bucket, Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,12 +52,12 @@ if TYPE_CHECKING:
 
 PUBLIC_ENDPOINT = "https://storage.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
-_LIST_FIELDS = "items(name,size,crc32c,generation),nextPageToken"
+_LIST_FIELDS = "items(name,size,crc32c,generation),prefixes,nextPageToken"
 _RETRY = DEFAULT_RETRY.with_delay(initial=0.2, maximum=2.0, multiplier=2.0).with_timeout(5.0)
 _TIMEOUT_SECONDS = 10.0
 
 
-class GcsSource:
+class GcsSource(Bucket):
     """Versions in one or more places of Google Cloud Storage."""
 
     mount = None
@@ -75,6 +76,7 @@ class GcsSource:
         Raises:
             InvalidSettingsError: no credentials are found.
         """
+        super().__init__()
         self._locations = tuple(sorted(locations))
         self._lock = threading.Lock()
         self._ranges = HttpRanges(endpoint or PUBLIC_ENDPOINT)
@@ -123,45 +125,50 @@ class GcsSource:
         self._client.close()
         self._refresher.session.close()
 
-    def list(self) -> list[StoredObject]:
-        """All objects below all places; see `Source.list`."""
-        return [stored for location in self._locations for stored in self._list(location)]
-
-    def _list(self, location: Location) -> Iterator[StoredObject]:
-        prefix = f"{location.prefix}/" if location.prefix else ""
+    def _pages(self, root: Location, folder: str, *, into: bool) -> Iterator[Page]:
+        """See `Bucket._pages`."""
+        prefix = root.key("")
         try:
             blobs = self._client.list_blobs(
-                location.bucket,
-                prefix=prefix or None,
+                root.bucket,
+                prefix=prefix + folder or None,
+                delimiter=None if into else "/",
                 fields=_LIST_FIELDS,
                 retry=_RETRY,
                 timeout=_TIMEOUT_SECONDS,
             )
+            shown: set[str] = set()
             for page in blobs.pages:
                 METRICS.source_requests.labels("list").inc()
-                for blob in page:
-                    yield StoredObject(
-                        url=f"gs://{location.bucket}/{blob.name}",
-                        bucket=location.bucket,
-                        name=blob.name,
-                        path=blob.name.removeprefix(prefix),
-                        size=int(blob.size),
-                        crc32c=_crc32c(blob.crc32c),
-                        generation=str(blob.generation),
-                    )
+                # Of all pages so far.
+                folders, shown = blobs.prefixes - shown, set(blobs.prefixes)
+                yield Page(
+                    [
+                        StoredObject(
+                            root=root,
+                            path=blob.name.removeprefix(prefix),
+                            size=int(blob.size),
+                            generation=str(blob.generation),
+                            crc32c=_crc32c(blob.crc32c),
+                        )
+                        for blob in page
+                    ],
+                    [name.removeprefix(prefix).removesuffix("/") for name in sorted(folders)],
+                    is_last=not blobs.next_page_token,
+                )
         except NotFound as error:
             raise BucketNotFoundError(
-                f"the bucket {location.bucket} does not exist; create it or correct the storage"
-                f" URI {location.uri}"
+                f"the bucket {root.bucket} does not exist; create it or correct the storage"
+                f" URI {root.uri}"
             ) from error
         except (Forbidden, Unauthorized, InvalidOperation) as error:
             # InvalidOperation: an anonymous caller was asked who it is.
-            raise self._denied("storage.objects.list", location.uri, str(error)) from error
+            raise self._denied("storage.objects.list", root.uri, str(error)) from error
         except RefreshError as error:
-            raise self._no_token(location.uri, error) from error
+            raise self._no_token(root.uri, error) from error
         except (GoogleAPICallError, RetryError, GoogleAuthError, RequestException) as error:
             raise UnreachableError(
-                f"listing {location.uri} failed ({_first_line(error)}); it is tried again"
+                f"listing {root.uri} failed ({_first_line(error)}); it is tried again"
             ) from error
 
     def describe(self, stored: StoredObject) -> StoredObject:
@@ -172,9 +179,10 @@ class GcsSource:
     def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
         """See `Source.open_range`."""
         METRICS.source_requests.labels("get").inc()
+        name = quote(stored.root.key(stored.path), safe="")
         target = (
-            f"/download/storage/v1/b/{quote(stored.bucket, safe='')}"
-            f"/o/{quote(stored.name, safe='')}?alt=media&generation={stored.generation}"
+            f"/download/storage/v1/b/{quote(stored.root.bucket, safe='')}/o/{name}"
+            f"?alt=media&generation={stored.generation}"
         )
         headers: dict[str, str] = {}
         try:

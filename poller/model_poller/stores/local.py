@@ -17,9 +17,8 @@ from model_poller.errors import (
     UnreachableError,
 )
 from model_poller.metrics import METRICS
-from model_poller.stores import StoredObject
+from model_poller.stores import Entry, StoredObject
 from model_poller.stores.one_place import OnePlace
-from model_poller.versions import split_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,11 +42,46 @@ class LocalSource(OnePlace):
     def close(self) -> None:
         """Nothing is open."""
 
-    def list(self) -> list[StoredObject]:
-        """See `Source.list`. Links to folders inside of a version are not followed."""
+    def survey(self) -> Iterator[Entry]:
+        """See `Source.survey`."""
         METRICS.source_requests.labels("list").inc()
+        with self._failing():
+            with os.scandir(self.mount) as found:
+                entries = [(entry.name, entry.is_dir()) for entry in found]
+            for name, is_folder in entries:
+                yield Entry(self._location, name, is_folder)
+
+    def files(self, entry: Entry) -> Iterator[StoredObject]:
+        """See `Source.files`. Links to folders inside of a version are not followed."""
+        with self._failing():
+            if entry.is_folder:
+                yield from self._walk(entry.name)
+            elif (self.mount / entry.name).is_file():
+                yield self._stored(entry.name)
+
+    @contextmanager
+    def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
+        """See `Source.open_range`."""
+        METRICS.source_requests.labels("get").inc()
         try:
-            return list(self._walk())
+            file = os.open(self.mount / stored.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise ObjectChangedError(stored.url) from error
+        except PermissionError as error:
+            raise self._denied(error) from error
+        except OSError as error:
+            raise UnreachableError(f"reading {stored.url} failed ({error})") from error
+        try:
+            if _generation(os.fstat(file)) != stored.generation:
+                raise ObjectChangedError(stored.url)
+            yield _Range(file, stored, start, length)
+        finally:
+            os.close(file)
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
         except (FileNotFoundError, NotADirectoryError) as error:
             if self.mount.is_dir():
                 raise UnreachableError(
@@ -62,51 +96,21 @@ class LocalSource(OnePlace):
         except OSError as error:
             raise UnreachableError(f"listing {self.uri} failed ({error})") from error
 
-    @contextmanager
-    def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
-        """See `Source.open_range`."""
-        METRICS.source_requests.labels("get").inc()
-        try:
-            file = os.open(stored.name, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise ObjectChangedError(stored.url) from error
-        except PermissionError as error:
-            raise self._denied(error) from error
-        except OSError as error:
-            raise UnreachableError(f"reading {stored.url} failed ({error})") from error
-        try:
-            if _generation(os.fstat(file)) != stored.generation:
-                raise ObjectChangedError(stored.url)
-            yield _Range(file, stored, start, length)
-        finally:
-            os.close(file)
-
-    def _walk(self) -> Iterator[StoredObject]:
-        with os.scandir(self.mount) as tops:
-            for top in tops:
-                if top.is_dir():
-                    if split_path(f"{top.name}/file"):
-                        yield from self._files(top.path, top.name)
-                elif top.is_file() and split_path(top.name):
-                    yield self._stored(top.path, top.name)
-
-    def _files(self, folder: str, path: str) -> Iterator[StoredObject]:
-        with os.scandir(folder) as entries:
+    def _walk(self, folder: str) -> Iterator[StoredObject]:
+        with os.scandir(self.mount / folder) as entries:
             for entry in entries:
+                path = f"{folder}/{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
-                    yield from self._files(entry.path, f"{path}/{entry.name}")
+                    yield from self._walk(path)
                 elif entry.is_file():
-                    yield self._stored(entry.path, f"{path}/{entry.name}")
+                    yield self._stored(path)
 
-    def _stored(self, file: str, path: str) -> StoredObject:
-        found = os.stat(file)  # noqa: PTH116
+    def _stored(self, path: str) -> StoredObject:
+        found = (self.mount / path).stat()
         return StoredObject(
-            url=f"{self.uri}/{path}",
-            bucket=self._location.bucket,
-            name=file,
+            root=self._location,
             path=path,
             size=found.st_size,
-            crc32c=None,
             generation=_generation(found),
         )
 

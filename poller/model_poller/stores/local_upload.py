@@ -15,7 +15,7 @@ from model_poller.stores.local import LocalSource
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from model_poller.stores import StoredObject
+    from model_poller.stores import Entry
 
 _READ_BYTES = 1 << 20
 
@@ -23,11 +23,10 @@ _READ_BYTES = 1 << 20
 class LocalUploads(LocalSource):
     """A folder that can be written to; it is made with the first version, its parent is not."""
 
-    def list(self) -> list[StoredObject]:
-        """See `Source.list`."""
-        if not self.mount.exists() and self.mount.parent.is_dir():
-            return []
-        return super().list()
+    def survey(self) -> Iterator[Entry]:
+        """See `Source.survey`."""
+        if self.mount.exists() or not self.mount.parent.is_dir():
+            yield from super().survey()
 
     def put_new(
         self, name: str, content: IO[bytes], size: int, *, progress: Callable[[int], None]

@@ -22,9 +22,9 @@ from model_poller.stores import StoredObject
 from model_poller.stores.aws import AwsIdentity, domain, told_permission, told_principal
 from model_poller.stores.http_calls import Answer, HttpCalls, as_answer
 from model_poller.stores.http_ranges import HttpRanges, RefusedError
-from model_poller.stores.one_place import OnePlace
+from model_poller.stores.one_place import Bucket, OnePlace, Page
 from model_poller.stores.uri import ACCESS_POINT
-from model_poller.stores.xml_answers import parse_xml, text
+from model_poller.stores.xml_answers import content, parse_xml, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,7 +42,7 @@ _HOST_LABEL = re.compile(r"[a-z0-9-]{1,63}")
 host names know neither capitals nor ``_``."""
 
 
-class S3Source(OnePlace):
+class S3Source(OnePlace, Bucket):
     """Versions in one folder of a bucket."""
 
     def __init__(
@@ -56,7 +56,8 @@ class S3Source(OnePlace):
         credentials: Credentials,
     ) -> None:
         """``endpoint`` replaces Amazon's own; ``path_style`` names the bucket in the path."""
-        super().__init__(location)
+        OnePlace.__init__(self, location)
+        Bucket.__init__(self)
         self._point = ACCESS_POINT.fullmatch(location.bucket)
         self._identity = AwsIdentity(
             credentials,
@@ -91,11 +92,11 @@ class S3Source(OnePlace):
         self._calls.close()
         self._ranges.close()
 
-    def list(self) -> list[StoredObject]:
-        """See `Source.list`; checksums are told by `describe`."""
-        prefix = f"{self._location.prefix}/" if self._location.prefix else ""
-        found: list[StoredObject] = []
-        query = {"encoding-type": "url", "list-type": "2", "prefix": prefix}
+    def _pages(self, root: Location, folder: str, *, into: bool) -> Iterator[Page]:
+        """See `Bucket._pages`; checksums are told by `describe`."""
+        prefix = root.key("")
+        query = {"encoding-type": "url", "list-type": "2", "prefix": prefix + folder}
+        query |= {} if into else {"delimiter": "/"}
         while True:
             METRICS.source_requests.labels("list").inc()
             answer = self._ask("GET", "", query)
@@ -104,22 +105,28 @@ class S3Source(OnePlace):
             page = parse_xml(answer.body)
             if page is None or page.tag != "ListBucketResult":
                 raise UnreachableError(f"what was answered about {self.uri} is no listing")
-            for entry in page.iter("Contents"):
-                name = unquote_plus(text(entry, "Key"))
-                found.append(
+            # Not every maker's server encodes names when it is asked to; one that does says so.
+            plain = unquote_plus if text(page, "EncodingType") == "url" else str
+            following = text(page, "NextContinuationToken")
+            more = text(page, "IsTruncated") == "true"
+            yield Page(
+                [
                     StoredObject(
-                        url=f"s3://{self._location.bucket}/{name}",
-                        bucket=self._location.bucket,
-                        name=name,
-                        path=name.removeprefix(prefix),
+                        root=root,
+                        path=plain(content(entry, "Key")).removeprefix(prefix),
                         size=int(text(entry, "Size")),
-                        crc32c=None,
                         generation=text(entry, "ETag").strip('"'),
                     )
-                )
-            if text(page, "IsTruncated") != "true":
-                return found
-            following = text(page, "NextContinuationToken")
+                    for entry in page.iter("Contents")
+                ],
+                [
+                    plain(content(entry, "Prefix")).removeprefix(prefix).removesuffix("/")
+                    for entry in page.iter("CommonPrefixes")
+                ],
+                is_last=not more,
+            )
+            if not more:
+                return
             if following in ("", query.get("continuation-token")):
                 raise UnreachableError(f"the listing of {self.uri} does not go on where it should")
             query["continuation-token"] = following
@@ -128,7 +135,7 @@ class S3Source(OnePlace):
         """See `Source.describe`."""
         METRICS.source_requests.labels("head").inc()
         headers = {"If-Match": f'"{stored.generation}"', "x-amz-checksum-mode": "ENABLED"}
-        answer = self._ask("HEAD", stored.name, headers=headers)
+        answer = self._ask("HEAD", stored.root.key(stored.path), headers=headers)
         if answer.status != 200:
             raise self._refused(answer, "s3:GetObject", stored.url)
         # Of a multipart upload it can be a checksum of checksums, and then is said not to be whole.
@@ -151,7 +158,7 @@ class S3Source(OnePlace):
     def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
         """See `Source.open_range`."""
         METRICS.source_requests.labels("get").inc()
-        target = self.target(stored.name)
+        target = self.target(stored.root.key(stored.path))
         headers = self.signed("GET", target, {"If-Match": f'"{stored.generation}"'})
         try:
             with self._ranges.get(target, headers, start, length) as body:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from model_poller.errors import InvalidSettingsError
 from model_poller.versions import ARCHIVE_ENDINGS
@@ -86,6 +86,19 @@ class Location:
     def uri(self) -> str:
         """As a user writes it."""
         return f"{self.scheme}://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def key(self, path: str) -> str:
+        """The name in the bucket of what lies at a path below this place."""
+        return f"{self.prefix}/{path}" if self.prefix else path
+
+    def child(self, path: str) -> str:
+        """The URI of what lies at a path below this place, for messages and for a web server."""
+        # A file system may hold names that are no UTF-8, which no message can.
+        if self.scheme in ("http", "https"):
+            path = quote(path, errors="surrogateescape")
+        else:
+            path = path.encode(errors="backslashreplace").decode()
+        return f"{self.uri}/{path}"
 
 
 def parse_uri(uri: str) -> Location:

@@ -20,6 +20,11 @@ def parse_xml(body: bytes) -> Element | None:
     return root
 
 
+def content(element: Element, name: str) -> str:
+    """What stands in a child, blanks at its ends included, as names may have them."""
+    return element.findtext(name) or ""
+
+
 def text(element: Element, path: str) -> str:
     """What stands in the first element of a path, at any depth below; empty without one."""
     return (element.findtext(f".//{path}") or "").strip()

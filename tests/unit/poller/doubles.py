@@ -15,14 +15,13 @@ import google_crc32c
 from model_poller.checks.crc32c import masked
 from model_poller.errors import ObjectChangedError, PollerError
 from model_poller.status import ServedVersion
-from model_poller.stores import StoredObject
+from model_poller.stores import Entry, StoredObject
+from model_poller.stores.uri import Location
 from model_poller.versions import parse_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-
-    from model_poller.stores.uri import Location
 
 
 def field(number: int, content: bytes) -> bytes:
@@ -133,6 +132,9 @@ class _Bytes:
         return self._file.readinto(buffer)
 
 
+ROOT = Location("models", "imagenet")
+
+
 class MemorySource:
     """A bucket in memory."""
 
@@ -183,14 +185,18 @@ class MemorySource:
     def describe(self, stored: StoredObject) -> StoredObject:
         return stored
 
+    def survey(self) -> Iterator[StoredObject | Entry]:
+        yield from self.list()
+
+    def files(self, entry: Entry) -> Iterator[StoredObject]:
+        yield from ()
+
     def list(self) -> list[StoredObject]:
         if self.error:
             raise self.error
         return [
             StoredObject(
-                url=f"{self.uri}/{path}",
-                bucket="models",
-                name=f"imagenet/{path}",
+                root=next(iter(self.locations), ROOT),
                 path=path,
                 size=self.sizes.get(path, len(content)),
                 crc32c=google_crc32c.value(content) if self.checksums else None,

@@ -231,7 +231,7 @@ def test_an_endless_tree_of_folders_is_given_up(
     server.answers = Everywhere()  # type: ignore[assignment]
     with pytest.raises(InvalidSourceError, match="more than 20 folders"):
         source(server).list()
-    assert len(server.seen) == 20
+    assert len(server.seen) == 1 + 20
 
 
 def test_one_archive_with_a_number_is_that_version(server: Server) -> None:
@@ -245,7 +245,8 @@ def test_one_archive_that_is_replaced_in_place_is_numbered_by_its_time(server: S
         200, b"zip", Last_Modified="Thu, 01 Jan 1970 00:02:03 GMT"
     )
     (stored,) = source(server, "/model.zip").list()
-    assert stored.path == "123.zip"
+    assert (stored.path, stored.version) == ("model.zip", 123)
+    assert stored.url == f"{server.url}/model.zip"
 
     server.answers["/model.zip"] = lambda handler: handler.reply(200, b"zip")
     with pytest.raises(InvalidSourceError, match="no Last-Modified"):

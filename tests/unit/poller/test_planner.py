@@ -30,6 +30,7 @@ from model_poller.status import (
     encode,
 )
 from model_poller.stores import StoredObject
+from model_poller.stores.uri import Location
 from model_poller.versions import StoredVersion, Verdict
 from model_poller.volume.assignment import Assignment
 from model_poller.volume.store import Disk, Quarantined, Record
@@ -40,7 +41,7 @@ ALONE = Policy(follow_newest=True)
 
 def stored(version: int, fingerprint: str = "f", *, incomplete: bool = False) -> StoredVersion:
     path = f"{version}.zip"
-    member = StoredObject(f"gs://b/{path}", "b", path, path, 1000, None, "1")
+    member = StoredObject(Location("b", ""), path, 1000, "1")
     verdict = Verdict(VersionReason.MISSING_VARIABLES, "missing") if incomplete else None
     return StoredVersion(version, (member,), True, fingerprint, verdict)
 

@@ -372,9 +372,7 @@ class Bucket:
         with self._lock:
             return [
                 StoredObject(
-                    url=f"gs://models/{name}",
-                    bucket="models",
-                    name=name,
+                    root=Location("models", "resnet"),
                     path=name.removeprefix("resnet/"),
                     size=len(content),
                     crc32c=google_crc32c.value(content),

@@ -66,7 +66,13 @@ class World:
             clock=self.clock,
             spawn=lambda work: work(),
         )
-        self.looker = Looker(self._read, 30.0, self.poller.on_look, marker=self.demands.marker)
+        self.looker = Looker(
+            self._read,
+            30.0,
+            self.poller.on_look,
+            marker=self.demands.marker,
+            interest=self.poller.interest,
+        )
         self.poller.on_assignment(self.assignment)
 
     def tell(self, target: int, *served: int, quarantined: Iterable[tuple[int, str]] = ()) -> None:

@@ -1,0 +1,114 @@
+"""What a web server shows of a folder: a page of links, or a list in JSON; pure."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import unquote, urljoin, urlsplit
+
+import msgspec
+
+from model_poller.errors import InvalidSourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Shown(msgspec.Struct, frozen=True, rename={"path": "name"}):
+    """One file or folder of a list in JSON; nginx's ``autoindex_format json`` has this form."""
+
+    path: str
+    """Below what shows it, with folders in it if the list has more than one."""
+    type: str = "file"
+    """``file`` or ``directory``."""
+    size: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """Bytes; None where it isn't shown."""
+    mtime: str = ""
+    etag: str = ""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it has to be looked into."""
+        return self.type == "directory" or self.path.endswith("/")
+
+    @property
+    def name(self) -> str:
+        """The path, free of what servers put around it."""
+        return self.path.removeprefix("./").rstrip("/")
+
+    @property
+    def generation(self) -> str:
+        """In double quotes, where it can be asked for: a weak ETag can't."""
+        if not self.etag:
+            return f"{self.mtime}-{self.size}"
+        return self.etag if self.etag.startswith(('"', "W/")) else f'"{self.etag}"'
+
+
+def read_list(body: bytes, where: str) -> Sequence[Shown]:
+    """Read a list in JSON.
+
+    Raises:
+        InvalidSourceError: it is none.
+    """
+    try:
+        return msgspec.json.decode(body, type=tuple[Shown, ...])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidSourceError(
+            f"{where} shows JSON that is no list of files ({error}); it should be"
+            ' [{"name": "1/saved_model.pb", "size": 1234, "etag": "…"}, …]'
+        ) from error
+
+
+def read_links(page: str, url: str) -> Sequence[Shown]:
+    """Read the index of a folder: the links to what lies right below it.
+
+    ``url`` is where the page was, at the end of all redirects. Indexes also link to what is above
+    them, and to themselves in another order.
+    """
+    parser = _Links()
+    parser.feed(page)
+    origin, path = _split(url)
+    folder = f"{path.rpartition('/')[0]}/"
+    names: dict[str, None] = {}
+    for target in parser.targets:
+        plain = target.partition("#")[0].partition("?")[0]
+        if _IS_NAME.fullmatch(plain):
+            # Almost every link of almost every index, and joining URLs is slow.
+            path = folder + _unquoted(plain.removeprefix("./"))
+        else:
+            try:
+                found, path = _split(urljoin(url, plain))
+            except ValueError:
+                continue
+            if found != origin:
+                continue
+        # Compared unquoted: what one server quotes, another doesn't.
+        name = path.removeprefix(folder)
+        if name != path and _IS_CHILD.fullmatch(name):
+            names[name] = None
+    return tuple(map(Shown, names))
+
+
+_IS_NAME = re.compile(r"(?:\./)?[^/:.][^/:]*/?")
+_IS_CHILD = re.compile(r"(?!\.\.?/?$)[^/]+/?", re.DOTALL)
+
+
+def _split(url: str) -> tuple[tuple[str, str], str]:
+    parts = urlsplit(url)
+    return (parts.scheme, parts.netloc), _unquoted(parts.path)
+
+
+def _unquoted(path: str) -> str:
+    # Names need not be UTF-8; what stands for other bytes is quoted to the same bytes again.
+    return unquote(path, errors="surrogateescape")
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "a":
+            self.targets += [value for name, value in attrs if name == "href" and value]
