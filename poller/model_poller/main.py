@@ -109,7 +109,10 @@ def run(chosen: Settings) -> ExitCode:
     def on_object(bucket: str, name: str) -> None:
         if not located and (place := places.learn(bucket, name)) and source.add(place):
             _log.info("versions are in %s too", place.uri)
-            places.remember(memory, source.locations)
+            try:
+                places.remember(memory, source.locations)
+            except OSError as error:
+                _log.warning("%s can't be written (%s); it is learnt anew", memory, error)
         if any(place.holds(bucket, name) for place in source.locations):
             looker.look_now()
 

@@ -145,11 +145,15 @@ def write_configuration(folder: Path, model: str, base: Path, batching: str | No
         "  }\n"
         "}\n"
     )
-    write_atomically(folder / "models.config", config.encode())
     monitoring = "prometheus_config { enable: true }\n"
-    write_atomically(folder / "monitoring.config", monitoring.encode())
+    files = {"models.config": config, "monitoring.config": monitoring}
     if batching is not None:
-        write_atomically(folder / "batching.config", batching.encode())
+        files["batching.config"] = batching
+    for name, text in files.items():
+        path, content = folder / name, text.encode()
+        # What is there already needs no room.
+        if not path.exists() or path.read_bytes() != content:
+            write_atomically(path, content)
 
 
 def _escape(text: str) -> str:

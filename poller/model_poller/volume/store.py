@@ -16,11 +16,14 @@ A version that lies on a mounted volume is a symbolic link here; what it points 
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
+import logging
 import os
 import re
+import secrets
 import shutil
-import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -37,6 +40,10 @@ if TYPE_CHECKING:
 
 _UNFINISHED = re.compile(r"[0-9]+-[0-9a-f]+")
 
+_log = logging.getLogger(__name__)
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a write to a full volume ends with."""
 RESERVE_BYTES = 32 << 20
 """Left free beyond what a version needs: the volume is shared with logs and other versions."""
 
@@ -85,6 +92,8 @@ class Store:
         self._quarantine = hidden / ".quarantine"
         self._records = hidden / ".records"
         self._unfinished = 0
+        self._owed: dict[Path, Record | Quarantined] = {}
+        """What could not be written yet. It counts all the same, and is written when it can be."""
 
     def lock(self) -> None:
         """Keep other pollers away from this volume for as long as this process lives.
@@ -103,25 +112,14 @@ class Store:
         Raises:
             OSError: the volume can't be written, or isn't one mount.
         """
-        for folder in (
-            self.base,
-            self._staging,
-            self._retained,
-            self._quarantine,
-            self._records,
-        ):
-            folder.mkdir(parents=True, exist_ok=True)
+        self._make_folders()
         resumable = [path for path in self._staging.iterdir() if _UNFINISHED.fullmatch(path.name)]
         newest = max(resumable, key=lambda path: path.stat().st_mtime, default=None)
         for path in self._staging.iterdir():
             if path != newest:
                 _delete(path)
         self._unfinished = _occupied(newest) if newest else 0
-        # Two mounts of one volume look alike until something is moved between them.
-        probe = self._staging / ".probe"
-        probe.mkdir()
-        probe = probe.rename(self.base / ".probe")
-        probe.rmdir()
+        self._probe()
         _unlink_dangling(self.base)
         _unlink_dangling(self._retained)
         complete = self.scan().complete
@@ -129,17 +127,48 @@ class Store:
             if parse_number(record.stem) not in complete:
                 record.unlink()
 
+    def _make_folders(self) -> None:
+        for folder in (
+            self.base,
+            self._staging,
+            self._retained,
+            self._quarantine,
+            self._records,
+        ):
+            if not folder.is_dir():
+                folder.mkdir(parents=True, exist_ok=True)
+
+    def _probe(self) -> None:
+        """Two mounts of one volume look alike until something is moved between them."""
+        probe = self._staging / ".probe"
+        try:
+            probe.mkdir()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            # What is here already can be served, and what goes makes room.
+            _log.warning("%s is full; versions wait for room", self._hidden)
+            return
+        probe = probe.rename(self.base / ".probe")
+        probe.rmdir()
+
     def scan(self) -> Disk:
         """Look at the volume."""
+        self._write_what_is_owed()
+        # Somebody may have cleared the volume.
+        with suppress(OSError):
+            self._make_folders()
+        owed = {e.version: e for e in self._owed.values() if isinstance(e, Quarantined)}
         return Disk(
             published=self._folders(self.base),
             retained=self._folders(self._retained),
             quarantined={
                 number: entry
-                for path in self._quarantine.iterdir()
+                for path in _entries(self._quarantine)
                 if (number := parse_number(path.stem)) is not None
                 and (entry := _read(path, Quarantined)) is not None
-            },
+            }
+            | owed,
         )
 
     def stage(self, version: int, fingerprint: str) -> Path:
@@ -193,24 +222,24 @@ class Store:
     def remove(self, version: int) -> None:
         """Forget a complete version that is not published."""
         self._throw_away(self._retained / str(version))
-        (self._records / f"{version}.json").unlink(missing_ok=True)
+        self._forget(self._records / f"{version}.json")
 
     def quarantine(self, entry: Quarantined) -> None:
         """Note that a version failed, and remove what is there of it."""
-        self._write(self._quarantine / f"{entry.version}.json", entry)
+        self._remember(self._quarantine / f"{entry.version}.json", entry)
         for path in (self._published_path(entry.version), self._retained / str(entry.version)):
             if os.path.lexists(path):
                 self._throw_away(path)
-        (self._records / f"{entry.version}.json").unlink(missing_ok=True)
+        self._forget(self._records / f"{entry.version}.json")
 
     def release(self, version: int) -> None:
         """Let a quarantined version be tried again."""
-        (self._quarantine / f"{version}.json").unlink(missing_ok=True)
+        self._forget(self._quarantine / f"{version}.json")
 
     def prove(self, record: Record) -> None:
         """Remember that the model server served a version."""
         proven = msgspec.structs.replace(record, proven=True)
-        self._write(self._records / f"{record.version}.json", proven)
+        self._remember(self._records / f"{record.version}.json", proven)
 
     def space(self) -> tuple[int, int]:
         """Free and total bytes of the volume.
@@ -248,31 +277,84 @@ class Store:
         # A link whose end is gone meanwhile may still be what the model server has in memory.
         numbers = {
             parse_number(entry.name)
-            for entry in os.scandir(parent)
-            if entry.is_dir() or (entry.is_symlink() and parent == self.base)
+            for entry in _entries(parent)
+            if _is_folder(entry) or (entry.is_symlink() and parent == self.base)
         }
         return {
-            number: _read(self._records / f"{number}.json", Record) or Record(number)
+            number: self._record(number)
             for number in numbers
             if number is not None and number <= MAX_VERSION
         }
 
+    def _record(self, version: int) -> Record:
+        path = self._records / f"{version}.json"
+        owed = self._owed.get(path)
+        if isinstance(owed, Record):
+            return owed
+        return _read(path, Record) or Record(version)
+
     def _throw_away(self, path: Path) -> None:
-        trash = Path(tempfile.mkdtemp(prefix="trash.", dir=self._staging))
-        path.rename(trash / path.name)
+        # A rename that makes nothing new: a full volume has no room for it.
+        trash = path.rename(self._staging / f"trash.{path.name}.{secrets.token_hex(4)}")
         # Unlinking gigabytes takes a while, and nobody waits for it: at the next start the
         # rest would go with the staging folder.
-        threads.spawn("trash", lambda: shutil.rmtree(trash, ignore_errors=True))
+        try:
+            threads.spawn("trash", lambda: _delete(trash))
+        except RuntimeError:
+            _delete(trash)
 
     def _write(self, path: Path, content: Record | Quarantined) -> None:
         write_atomically(path, msgspec.json.encode(content))
+        self._owed.pop(path, None)
+
+    def _remember(self, path: Path, content: Record | Quarantined) -> None:
+        """Write down what is good to know after a restart; nothing waits for it."""
+        try:
+            self._write(path, content)
+        except OSError as error:
+            if path not in self._owed:
+                _log.warning("%s can't be written now (%s); it is tried again", path, error)
+            self._owed[path] = content
+
+    def _write_what_is_owed(self) -> None:
+        for path, content in list(self._owed.items()):
+            self._remember(path, content)
+
+    def _forget(self, path: Path) -> None:
+        self._owed.pop(path, None)
+        path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader sees the old or the new content."""
+    """Replace a file so that a reader sees the old or the new content.
+
+    Raises:
+        OSError: nothing has changed.
+    """
     scratch = path.with_name(f".{path.name}.new")
-    scratch.write_bytes(content)
-    scratch.rename(path)
+    try:
+        scratch.write_bytes(content)
+        scratch.rename(path)
+    except OSError:
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
+        raise
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder; nothing in one that is gone."""
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        # A link into another file system that doesn't answer, or not to this user.
+        return False
 
 
 def _delete(path: Path) -> None:
@@ -305,7 +387,7 @@ _T = TypeVar("_T", Record, Quarantined)
 def _read(path: Path, kind: type[_T]) -> _T | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError):
         return None
 
 

@@ -99,3 +99,31 @@ def test_a_volume_that_others_fill_in_the_middle_of_a_fetch_is_waited_for(
     assert not (pods.base() / "2").exists()
     ballast.unlink()
     program.wait_for(2, VersionState.PUBLISHED)
+
+
+def test_a_volume_without_a_free_byte_stops_neither_a_start_nor_what_makes_room(
+    storage: Storage, pods: Pods, volume: Path
+) -> None:
+    for number in (1, 2):
+        storage.bucket.upload(f"imagenet/{number}.zip", zipped(below(str(number), model())))
+    options = ("--poll-interval=1", f"--server-config-dir={volume}/.server")
+    target = volume.parent / "target"
+    target.write_text("2")
+    told = (*options, f"--target-file={target}", "--retain-versions=3")
+    program = pods.start(*told)
+    program.wait_for(2, VersionState.PUBLISHED)
+    target.write_text("1")
+    program.wait_for(1, VersionState.PUBLISHED)
+    assert program.end() == 0
+    free = os.statvfs(volume)
+    fill(volume, free.f_bavail * free.f_frsize)
+    with pytest.raises(OSError, match="No space left"):
+        (volume / "more").write_bytes(b"x")
+    (volume / "more").unlink()
+
+    program = pods.start(*told)
+    program.wait_for(1, VersionState.PUBLISHED)
+    storage.bucket.delete("imagenet/2.zip")
+    eventually(lambda: version(program, 2) is None, what="version 2 to go", within=30, every=0.05)
+    assert not list((volume / ".retained").iterdir())
+    assert program.end() == 0

@@ -416,6 +416,38 @@ def test_a_disk_that_can_not_be_written_is_told_once_and_tried_again(
     assert pod.settle().active_version == 1
 
 
+def test_a_full_volume_stops_no_round(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the model server says is acted on and told, although it can't be written down."""
+    for number in (1, 2, 3):
+        world.source.put(f"{number}.zip", archive(number))
+        world.settle()
+    assert world.retained() == ["2"]
+    world.source.put("4.zip", archive(4))
+    world.server.bad = {4}
+    world.look()
+    world.step()
+    assert 4 in world.store.scan().published
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("model_poller.volume.store.write_atomically", full)
+        patched.setattr("pathlib.Path.mkdir", full)
+        patched.setattr("os.mkdir", full)
+        world.settle()
+        assert world.version(4).reason is VersionReason.LOAD_FAILED
+        assert world.base().keys() == {"3"}
+        assert world.status().active_version == 3
+        world.source.delete("2.zip")
+        world.settle()
+        assert world.retained() == []
+    world.settle()
+    world.start()
+    world.settle()
+    assert world.version(4).state is VersionState.QUARANTINED
+
+
 def test_a_restart_comes_up_on_what_was_served_without_the_source(world: World) -> None:
     world.source.put("1.zip", archive(1))
     world.settle()

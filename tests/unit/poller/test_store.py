@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,10 +14,11 @@ import pytest
 from model_poller.errors import InsufficientDiskError
 from model_poller.status import VersionReason
 from model_poller.volume.store import Quarantined, Record, Store
+from tests.support.waiting import eventually
 from tests.unit.poller.doubles import model
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -59,6 +64,83 @@ def test_a_published_version_can_not_be_overwritten(store: Store) -> None:
     with pytest.raises(OSError, match="not empty"):
         store.publish(1)
     assert (store.base / "1" / "saved_model.pb").read_bytes() == before
+
+
+@contextmanager
+def full_volume() -> Iterator[None]:
+    """Whatever would need room fails; what exists can be renamed and deleted."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patched:
+        for owner, name in ((Path, "write_bytes"), (Path, "mkdir"), (os, "mkdir")):
+            patched.setattr(owner, name, fail)
+        yield
+
+
+def test_what_a_full_volume_can_not_remember_counts_and_is_written_later(
+    store: Store, tmp_path: Path
+) -> None:
+    for version in (1, 2):
+        adopt(store, version)
+        store.publish(version)
+    entry = Quarantined(2, "f", VersionReason.LOAD_FAILED, "bad graph")
+    with full_volume():
+        store.prove(store.scan().published[1])
+        store.quarantine(entry)
+        disk = store.scan()
+        assert disk.published == {1: Record(1, "f", proven=True)}
+        assert disk.quarantined == {2: entry}
+    store.scan()
+    after = Store(tmp_path / "imagenet", tmp_path)
+    after.prepare()
+    assert after.scan() == disk
+
+
+def test_what_is_forgotten_is_not_written_later(store: Store, tmp_path: Path) -> None:
+    adopt(store, 1)
+    with full_volume():
+        store.prove(store.scan().retained[1])
+        store.quarantine(Quarantined(2, "f", VersionReason.LOAD_FAILED, "bad graph"))
+        store.remove(1)
+        store.release(2)
+    store.scan()
+    assert not list((tmp_path / ".records").iterdir())
+    assert not list((tmp_path / ".quarantine").iterdir())
+
+
+def test_a_full_volume_can_be_started_on_and_cleared(store: Store, tmp_path: Path) -> None:
+    for version in (1, 2):
+        adopt(store, version)
+    store.publish(2)
+    with full_volume():
+        store.prepare()
+        store.remove(1)
+        store.retire(2)
+        assert store.scan().complete == {2}
+    eventually(lambda: not any((tmp_path / ".staging").iterdir()), what="empty trash", every=0.01)
+
+
+def test_a_volume_that_somebody_cleared_is_filled_anew(store: Store, tmp_path: Path) -> None:
+    adopt(store, 1)
+    for folder in (".quarantine", ".records", ".retained", ".staging", "imagenet"):
+        shutil.rmtree(tmp_path / folder)
+    assert store.scan().complete == set()
+    adopt(store, 1)
+    store.publish(1)
+    assert store.scan().published == {1: Record(1, "f")}
+
+
+def test_books_that_can_not_be_read_are_books_that_are_not_there(
+    store: Store, tmp_path: Path
+) -> None:
+    adopt(store, 1)
+    (tmp_path / ".records" / "1.json").unlink()
+    (tmp_path / ".records" / "1.json").mkdir()
+    (tmp_path / ".quarantine" / "2.json").mkdir()
+    assert store.scan().retained == {1: Record(1)}
+    assert store.scan().quarantined == {}
 
 
 def test_a_start_clears_away_what_was_half_done(store: Store, tmp_path: Path) -> None:
