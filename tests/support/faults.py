@@ -58,6 +58,12 @@ class FaultyServer:
             def do_POST(self) -> None:
                 proxy.answer(self)
 
+            def do_PUT(self) -> None:
+                proxy.answer(self)
+
+            def do_DELETE(self) -> None:
+                proxy.answer(self)
+
             def log_message(self, *_: object) -> None:
                 pass
 

@@ -69,6 +69,12 @@ class Names:
             )
 
 
+def is_noise(name: str) -> bool:
+    """What macOS adds to folders, and to every archive it makes."""
+    last = name.rpartition("/")[2]
+    return name.startswith("__MACOSX/") or last in (".DS_Store", "__MACOSX") or last[:2] == "._"
+
+
 def _folded(name: str) -> str:
     """What names share that some file systems take for one (Unicode 3.13, D145)."""
     if name.isascii():

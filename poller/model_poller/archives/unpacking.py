@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Protocol
 
-from model_poller.archives.paths import Names
+from model_poller.archives.paths import Names, is_noise
 from model_poller.errors import BrokenVersionError, StoppedError
 from model_poller.status import VersionReason
 
@@ -176,9 +176,3 @@ class Tree:
             f"{self.origin} {what}; nothing of it was taken. If it is a real model, upload it as a"
             " folder.",
         )
-
-
-def is_noise(name: str) -> bool:
-    """What macOS adds to every archive it makes."""
-    last = name.rpartition("/")[2]
-    return name.startswith("__MACOSX/") or last in (".DS_Store", "__MACOSX") or last[:2] == "._"

@@ -15,12 +15,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
-from model_poller.checks.signature import MAX_BYTES, PublicKey, SecretKey, SignatureError
+from model_poller.archives.paths import is_noise
+from model_poller.checks.signature import (
+    MAX_BYTES,
+    PublicKey,
+    SecretKey,
+    SignatureError,
+    trusted_comment,
+)
 from model_poller.errors import BrokenVersionError, IncompleteVersionError, StoppedError
 from model_poller.status import VersionReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
 NAME = "SHA256SUMS"
@@ -82,7 +89,8 @@ def check(
             f"{NAME} can't be read ({error}); write it with sha256sum",
         ) from error
     names = _files(folder)
-    if lost := listed.keys() - names:
+    # The unpacking leaves out what macOS adds, which whoever lists files by hand lists too.
+    if lost := {name for name in listed.keys() - names if not is_noise(name)}:
         raise missing(
             VersionReason.MANIFEST_MISMATCH,
             f"{_some(lost)} missing, and {NAME} lists it; upload it, or remove the version",
@@ -93,8 +101,8 @@ def check(
             VersionReason.MANIFEST_MISMATCH,
             f"{_some(extra)} not in {NAME}; list every file, or remove it",
         )
-    found = digests(folder, listed, stopped)
-    if changed := {name for name, digest in listed.items() if found[name] != digest}:
+    found = digests(folder, listed.keys() & names, stopped)
+    if changed := {name for name, digest in found.items() if listed[name] != digest}:
         raise BrokenVersionError(
             VersionReason.MANIFEST_MISMATCH,
             f"{_some(changed)} not what {NAME} says; upload the version anew",
@@ -139,13 +147,18 @@ def write(folder: Path, *, marker: str | None = None) -> Path:
         OSError
     """
     names = _files(folder) - {NAME, SIGNATURE_NAME, marker}
+    path = folder / NAME
+    path.write_bytes(render(digests(folder, names, lambda: False)))
+    return path
+
+
+def render(listed: Mapping[str, str]) -> bytes:
+    """The manifest of files with these digests, by name in hexadecimal."""
     lines = []
-    for name, digest in sorted(digests(folder, names, lambda: False).items()):
+    for name, digest in sorted(listed.items()):
         escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
         lines.append(("\\" if escaped != name else "") + f"{digest}  {escaped}\n")
-    path = folder / NAME
-    path.write_bytes("".join(lines).encode(errors="surrogateescape"))
-    return path
+    return "".join(lines).encode(errors="surrogateescape")
 
 
 def sign(folder: Path, key: SecretKey, version: int, model: str | None = None) -> Path:
@@ -213,6 +226,23 @@ def _check_signature(
             " the configured one",
         ) from error
     check_comment(comment, version, models)
+
+
+def told_by_signature(folder: Path) -> str | None:
+    """The trusted comment of a folder's signature, not verified; None without one.
+
+    Raises:
+        BrokenVersionError: it is no signature.
+        OSError
+    """
+    signature = _read(folder / SIGNATURE_NAME, MAX_BYTES)
+    try:
+        return trusted_comment(signature) if signature is not None else None
+    except SignatureError as error:
+        raise BrokenVersionError(
+            VersionReason.SIGNATURE_MISMATCH,
+            f"{SIGNATURE_NAME} is refused: {error}; sign {NAME} anew",
+        ) from error
 
 
 def check_comment(comment: str, version: int, models: Collection[str]) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from model_poller.archives.paths import MAX_COMPONENT_BYTES
-from model_poller.archives.unpacking import is_noise
+from model_poller.archives.paths import MAX_COMPONENT_BYTES, is_noise
 from model_poller.checks import manifest
 
 _OF_MODELS: Final = frozenset(

@@ -66,10 +66,7 @@ class PublicKey:
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-        match = _FILE.fullmatch(signature)
-        signed, whole = (_decoded([match[1]]), _decoded([match[3]])) if match else (b"", b"")
-        if not match or len(signed) != 74 or len(whole) != 64:
-            raise SignatureError("it is no signature of minisign")
+        signed, comment, whole = _parts(signature)
         kind, key_id, own = signed[:2], signed[2:10], signed[10:]
         if kind not in (_PURE, _PREHASHED):
             raise SignatureError("it is of a kind that is not known")
@@ -83,10 +80,19 @@ class PublicKey:
         except InvalidSignature:
             raise SignatureError("it does not fit the file") from None
         try:
-            key.verify(whole, own + match[2])
+            key.verify(whole, own + comment)
         except InvalidSignature:
             raise SignatureError("its trusted comment was changed") from None
-        return match[2].decode(errors="replace")
+        return comment.decode(errors="replace")
+
+
+def trusted_comment(signature: bytes) -> str:
+    """The trusted comment of a signature file that nobody has verified.
+
+    Raises:
+        SignatureError
+    """
+    return _parts(signature)[1].decode(errors="replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,20 +130,37 @@ class SecretKey:
             raise InvalidSettingsError(f"the secret key {path} is damaged")
         return cls(key_id, seed)
 
-    def sign(self, content: bytes, trusted_comment: str) -> bytes:
-        """The signature file over ``content``, of the kind ``ED``."""
+    @property
+    def public(self) -> PublicKey:
+        """What tells whether a file was signed with this key."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        own = Ed25519PrivateKey.from_private_bytes(self.seed)
+        return PublicKey(self.key_id, own.public_key().public_bytes_raw())
+
+    def sign(self, content: bytes, comment: str) -> bytes:
+        """The signature file over ``content`` and a trusted comment, of the kind ``ED``."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         key = Ed25519PrivateKey.from_private_bytes(self.seed)
         own = key.sign(_prehashed(content))
-        comment = trusted_comment.encode()
+        trusted = comment.encode()
         lines = (
             b"untrusted comment: signature from minisign secret key",
             base64.b64encode(_PREHASHED + self.key_id + own),
-            b"trusted comment: " + comment,
-            base64.b64encode(key.sign(own + comment)),
+            b"trusted comment: " + trusted,
+            base64.b64encode(key.sign(own + trusted)),
         )
         return b"\n".join(lines) + b"\n"
+
+
+def _parts(signature: bytes) -> tuple[bytes, bytes, bytes]:
+    """A signature file's own signature with kind and key, its comment, and the one over both."""
+    match = _FILE.fullmatch(signature)
+    signed, whole = (_decoded([match[1]]), _decoded([match[3]])) if match else (b"", b"")
+    if not match or len(signed) != 74 or len(whole) != 64:
+        raise SignatureError("it is no signature of minisign")
+    return signed, match[2], whole
 
 
 def _prehashed(content: bytes) -> bytes:

@@ -8,10 +8,11 @@ from typing import IO, TYPE_CHECKING, Protocol, runtime_checkable
 from model_poller.errors import InvalidSettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from model_poller.stores import StoredObject
+    from model_poller.stores import Entry, StoredObject
     from model_poller.stores.opening import SourceSettings
+    from model_poller.stores.uri import Location
 
 
 class Destination(Protocol):
@@ -23,6 +24,20 @@ class Destination(Protocol):
 
     def close(self) -> None:
         """Close all connections."""
+
+    @property
+    def locations(self) -> tuple[Location, ...]:
+        """The one place."""
+
+    @property
+    def mount(self) -> Path | None:
+        """See `Source.mount`."""
+
+    def survey(self) -> Iterator[StoredObject | Entry]:
+        """See `Source.survey`."""
+
+    def files(self, entry: Entry) -> Iterator[StoredObject]:
+        """See `Source.files`."""
 
     def list(self) -> list[StoredObject]:
         """See `Source.list`."""

@@ -1,19 +1,29 @@
-"""An exported SavedModel, judged by the poller's own rules and made ready to be stored."""
+"""An exported SavedModel, judged by the poller's rules before it is packed and as it is sent."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from model_poller.archives.paths import Names
+from model_poller.archives import archive
+from model_poller.archives.paths import Names, is_noise
 from model_poller.archives.unpacking import Limits
-from model_poller.checks import integrity, manifest
-from model_poller.errors import BrokenVersionError, IncompleteVersionError
+from model_poller.checks import integrity, manifest, version_files
+from model_poller.errors import (
+    BrokenVersionError,
+    IncompleteVersionError,
+    InvalidSettingsError,
+)
+from model_poller.model_server import warmup
+from model_poller.publishing import graph
 from model_poller.status import VersionReason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from model_poller.checks.signature import SecretKey
@@ -35,79 +45,201 @@ class Proof:
     """Whose version a signature is for; None: the storage URI's folder tells."""
 
 
-def stage(export: Path, into: Path, proof: Proof) -> None:
-    """Show an export's files by links in a new folder, with a manifest and a marker of its own.
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """As which version of which model an export is published, and from where."""
 
-    The export itself is left as it is. The signature is `sign`'s.
+    export: Path
+    version: int
+    model: str
+
+
+def stage(
+    export: Path, into: Path, proof: Proof, say: Callable[[str], None] = lambda _: None
+) -> None:
+    """Show an export's files by links in a new folder, with a marker of its own.
+
+    The export itself is left as it is. Left out is what pollers leave out of archives, and a
+    signature where a new one is made.
 
     Raises:
         BrokenVersionError: there is something that no poller takes.
         IncompleteVersionError: a file is missing.
+        InvalidSettingsError: the marker can't lie beside these files.
         OSError
     """
     names = Names(str(export))
-    entries = 0
+    entries, noise = 0, 0
     for place, folders, files in os.walk(export):
         relative = os.path.relpath(place, export)
         prefix = "" if relative == "." else f"{relative}/"
         (into / prefix).mkdir()
+        folders[:] = [name for name in folders if not is_noise(f"{prefix}{name}/")]
         for name in (*folders, *files):
-            entries += 1
             file = export / prefix / name
             mode = file.lstat().st_mode
             if stat.S_ISDIR(mode):
+                entries += 1
                 continue
+            if is_noise(prefix + name):
+                noise += 1
+                continue
+            entries += 1
             if not stat.S_ISREG(mode):
                 raise BrokenVersionError(
                     VersionReason.UNSAFE_ARCHIVE,
                     f"{file} is a link or a device, which no poller takes; put a plain file there",
                 )
             names.add_file(prefix + name)
-            (into / prefix / name).symlink_to(file.absolute())
+            if not (proof.key and prefix + name == manifest.SIGNATURE_NAME):
+                (into / prefix / name).symlink_to(file.absolute())
+    if noise:
+        say(f"left out {noise} file(s) that macOS adds (.DS_Store, ._*)")
     if entries > _ENTRIES:
         raise BrokenVersionError(
             VersionReason.ARCHIVE_TOO_LARGE,
             f"{export} has {entries} files and folders; pollers take {_ENTRIES}",
         )
-    try:
-        integrity.check_folder(into, may_grow=True)
-    except IncompleteVersionError as error:
-        fault = str(error).partition(";")[0]
+    if not _has_graph(into):
+        held = ", ".join(sorted(path.name[:50] for path in into.iterdir())[:5]) or "nothing"
         raise IncompleteVersionError(
-            error.reason, f"{export}: {fault}; export the model anew"
-        ) from error
-    if proof.marker and not (into / proof.marker).exists():
+            VersionReason.MISSING_SAVED_MODEL,
+            f"{export} holds {held}: saved_model.pb is missing; {_nearby(export)}",
+        )
+    with _advice(export, "export the model anew"):
+        integrity.check_folder(into, may_grow=True)
+    try:
+        if told := graph.check(into):
+            say(f"{export}: {told}")
+    except BrokenVersionError as error:
+        raise BrokenVersionError(error.reason, f"{export}: {error}") from error
+    _check_warmup(export, into)
+    if (into / manifest.SIGNATURE_NAME).exists() and not (into / manifest.NAME).exists():
+        raise BrokenVersionError(
+            VersionReason.SIGNATURE_MISMATCH,
+            f"{export}: {manifest.SIGNATURE_NAME} is there without the {manifest.NAME} that it"
+            " signs; remove it, or put both there",
+        )
+    if proof.marker and not (into / proof.marker).is_file():
+        try:
+            names.add_file(proof.marker)
+        except BrokenVersionError as error:
+            raise InvalidSettingsError(
+                f"--marker={proof.marker} can't be a file of {export}; choose another name"
+            ) from error
         (into / proof.marker).touch()
-    if (into / manifest.NAME).exists():
-        _check(export, into, proof.marker)
-    elif proof.manifest:
-        manifest.write(into, marker=proof.marker)
 
 
-def sign(staged: Path, key: SecretKey, version: int, model: str) -> None:
-    """Sign a staged version's manifest for this version of this model.
+def seal(
+    staged: Path, proof: Proof, identity: Identity, packed: Mapping[str, str]
+) -> dict[str, bytes]:
+    """What proves the files of a staged version: a manifest and its signature, as is asked for.
+
+    ``packed`` are the digests of the files as they were packed.
 
     Raises:
         OSError
     """
-    # It may be a link into the export.
-    (staged / manifest.SIGNATURE_NAME).unlink(missing_ok=True)
-    manifest.sign(staged, key, version, model)
-
-
-def _check(export: Path, staged: Path, marker: str | None) -> None:
-    try:
-        manifest.check(
-            staged,
-            version=0,
-            required=True,
-            key=None,
-            marker=marker,
-            may_grow=False,
-            stopped=lambda: False,
+    made = {}
+    if manifest.NAME in packed:
+        content = (staged / manifest.NAME).read_bytes()
+    elif proof.manifest:
+        listed = {name: told for name, told in packed.items() if name != proof.marker}
+        listed.pop(manifest.SIGNATURE_NAME, None)
+        content = made[manifest.NAME] = manifest.render(listed)
+    else:
+        return {}
+    if proof.key:
+        made[manifest.SIGNATURE_NAME] = manifest.signature(
+            content, proof.key, identity.version, identity.model
         )
-    except BrokenVersionError as error:
-        fault = str(error).partition(";")[0]
+    return made
+
+
+def judge(packed: Path, origin: str, proof: Proof, identity: Identity, scratch: Path) -> None:
+    """Do with what will be sent as a poller does: unpack it, and check what comes out.
+
+    ``packed`` is an archive, or a folder; ``origin`` where it will be stored, ``scratch`` a folder
+    with room for the unpacked files.
+
+    Raises:
+        BrokenVersionError, IncompleteVersionError: a poller would refuse it.
+        OSError
+    """
+    tree = scratch / "unpacked"
+    claim = version_files.Claim(
+        identity.version,
+        {identity.model},
+        manifest=proof.manifest,
+        public_key=proof.key.public if proof.key else None,
+        marker=proof.marker,
+    )
+    try:
+        model = packed
+        if packed.is_file():
+            with packed.open("rb") as bundle:
+                archive.unpack(
+                    bundle,
+                    packed.stat().st_size,
+                    tree,
+                    origin=origin,
+                    room=lambda _: None,
+                    stopped=lambda: False,
+                    limits=Limits(),
+                )
+            model = archive.find_model(tree, identity.version, origin)
+        with _advice(identity.export, f"remove its {manifest.NAME}, or export it anew"):
+            version_files.check(model, claim, may_grow=True, stopped=lambda: False)
+            _check_own_signature(model, proof, identity)
+    finally:
+        shutil.rmtree(tree, ignore_errors=True)
+
+
+def _check_own_signature(model: Path, proof: Proof, identity: Identity) -> None:
+    """Judge a signature that the export brings, as far as can be without its public key.
+
+    Raises:
+        BrokenVersionError
+    """
+    if not proof.key and (comment := manifest.told_by_signature(model)) is not None:
+        manifest.check_comment(comment, identity.version, {identity.model})
+
+
+def _check_warmup(export: Path, staged: Path) -> None:
+    own = staged / warmup.FOLDER / warmup.FILE
+    if not own.is_file():
+        return
+    try:
+        warmup.check(own)
+    except ValueError as error:
         raise BrokenVersionError(
-            error.reason, f"{export}: {fault}; remove its {manifest.NAME}, or export it anew"
+            VersionReason.LOAD_FAILED,
+            f"{export}/{warmup.FOLDER}/{warmup.FILE}: {error}; a model server fails to load a"
+            " version with it: write PredictionLogs with tf.io.TFRecordWriter, or remove it",
         ) from error
+
+
+def _nearby(export: Path) -> str:
+    """Where the SavedModel is, if the folder above it or one in it was given; else what to do."""
+    inside = sorted(path.name for path in export.iterdir() if path.is_dir() and _has_graph(path))
+    if inside:
+        # The highest of several numbers is the last export.
+        inside.sort(key=lambda name: (name.isdecimal(), len(name), name))
+        return f"it is the folder of {', '.join(inside[-3:])}: give {export / inside[-1]} instead"
+    if _has_graph(export.absolute().parent):
+        return f"it is a part of an export: give {export.absolute().parent} instead"
+    return "export the model anew"
+
+
+def _has_graph(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in integrity.GRAPH_FILES)
+
+
+@contextmanager
+def _advice(export: Path, advice: str) -> Iterator[None]:
+    """Keep an error's fault, and say what to do about it before it is stored anywhere."""
+    try:
+        yield
+    except (BrokenVersionError, IncompleteVersionError) as error:
+        fault = str(error).partition(";")[0]
+        raise type(error)(error.reason, f"{export}: {fault}; {advice}") from error

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
+import shutil
 import sys
 import tempfile
 import threading
 import time
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import asdict, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,13 +30,17 @@ from model_poller.errors import (
 from model_poller.process.arguments import Parser, shown
 from model_poller.publishing import export, packing
 from model_poller.publishing.destination import open_destination
-from model_poller.publishing.publish import FOLDER, Choice, Publisher
+from model_poller.publishing.ending import EndedError, Signals
+from model_poller.publishing.place import check_place
+from model_poller.publishing.publish import FOLDER, Choice, Published, Publisher
 from model_poller.stores.options import add_options, source_settings
 from model_poller.stores.uri import parse_uri
 from model_poller.versions import parse_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from model_poller.stores.opening import SourceSettings
 
 _PROGRESS_SECONDS = 2.0
 _DESCRIPTION = """\
@@ -51,6 +58,7 @@ exit codes:
   3  the export is incomplete, or holds what no poller takes; nothing was sent
   4  the version is there already, and was left as it is
   5  the store refused, or did not answer; the message says which object is concerned
+  128 and the number of a signal that said to end; nothing is left behind
 """
 
 
@@ -74,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Else gRPC's and the store's libraries write lines of their own.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        _publish(given, os.environ)
+        with Signals() as signals:
+            _publish(given, os.environ, signals)
     except InvalidSettingsError as error:
         return _failed(error, ExitCode.USAGE)
     except (BrokenVersionError, IncompleteVersionError) as error:
@@ -82,13 +91,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VersionExistsError as error:
         return _failed(error, ExitCode.EXISTS)
     except (PollerError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _say(f"{tempfile.gettempdir()} has no room for the packed version; set TMPDIR")
         return _failed(error, ExitCode.FAILED)
-    except KeyboardInterrupt:
-        return 130
+    except EndedError as error:
+        _say(f"{error}; nothing was left behind")
+        return error.exit_code
     return ExitCode.PUBLISHED
 
 
-def _publish(given: argparse.Namespace, environment: Mapping[str, str]) -> None:
+def _publish(given: argparse.Namespace, environment: Mapping[str, str], signals: Signals) -> None:
     folder = Path(given.export_dir)
     if not folder.is_dir():
         raise InvalidSettingsError(f"{shown(str(folder))} is no folder")
@@ -118,24 +130,45 @@ def _publish(given: argparse.Namespace, environment: Mapping[str, str]) -> None:
         manifest=not given.no_manifest, key=key, marker=given.marker, model=given.sign_model
     )
     store = source_settings(given, location, environment)
-    with tempfile.TemporaryDirectory(prefix="model_publish-") as made:
-        staged = Path(made, "staged")
-        _say(f"checking {folder}")
-        export.stage(folder, staged, proof)
-        destination = open_destination(store)
-        progress = _Progress()
+    made = Path(tempfile.mkdtemp(prefix="model_publish-"))
+    try:
         try:
-            done = Publisher(
-                destination, location, given.format, proof, progress=progress.add, say=_say
-            ).publish(staged, Path(made), given.version, dry_run=given.dry_run)
+            done = _publish_from(folder, made, given, store, proof)
         finally:
-            destination.close()
+            signals.ignore()
+    finally:
+        # Reached with the signals ignored, also where one came in the lines above.
+        shutil.rmtree(made, ignore_errors=True)
     verb = "would be published" if given.dry_run else "published"
     _say(f"{verb}: {done.uri}, {done.bytes / 1e6:.1f} MB in {done.files} object(s)")
     if given.output == "json":
         print(json.dumps({**asdict(done), "dryRun": given.dry_run}))
     else:
         print(done.version)
+
+
+def _publish_from(
+    folder: Path,
+    scratch: Path,
+    given: argparse.Namespace,
+    store: SourceSettings,
+    proof: export.Proof,
+) -> Published:
+    staged = scratch / "staged"
+    _say(f"checking {folder}")
+    export.stage(folder, staged, proof, say=_say)
+    with closing(open_destination(store)) as destination:
+        check_place(destination, lambda other: open_destination(replace(store, locations=(other,))))
+        publisher = Publisher(
+            destination,
+            store.locations[0],
+            given.format,
+            proof,
+            progress=_Progress().add,
+            say=_say,
+            exported=folder,
+        )
+        return publisher.publish(staged, scratch, given.version, dry_run=given.dry_run)
 
 
 class _Progress:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from model_poller.errors import (
 )
 from model_poller.publishing import export, packing
 from model_poller.publishing.destination import TakesFolders
+from model_poller.publishing.ending import in_threads
 from model_poller.versions import MAX_VERSION, split_path
 
 if TYPE_CHECKING:
@@ -75,12 +76,16 @@ class Publisher:
         *,
         progress: Callable[[int], None],
         say: Callable[[str], None],
+        exported: Path | None = None,
     ) -> None:
-        """``form`` is one of `packing.FORMATS` or `FOLDER`."""
+        """``form`` is one of `packing.FORMATS` or `FOLDER`; ``exported`` what was staged, for
+        messages.
+        """
         self._destination = destination
         self._location = location
         self._form = form
         self._proof = proof
+        self._export = exported
         self._progress = progress
         self._say = say
 
@@ -94,19 +99,17 @@ class Publisher:
         Raises:
             VersionExistsError: the wanted version is there, or others were always faster.
             CorruptUploadError: the store keeps something else than was sent.
-            BrokenVersionError, BucketNotFoundError, AccessDeniedError, UnreachableError, OSError
+            BrokenVersionError, IncompleteVersionError: a poller would refuse it.
+            BucketNotFoundError, AccessDeniedError, UnreachableError, OSError
         """
         for _ in range(_RACES):
             version = self._choose(wanted)
-            if self._proof.key:
-                model = self._proof.model or self._location.model
-                export.sign(staged, self._proof.key, version, model)
             try:
                 files = self._prepare(staged, scratch, version)
                 size = sum(path.stat().st_size for path in files.values())
                 if not dry_run:
                     self._say(f"storing {self._where(version)}: {size / 1e6:.1f} MB")
-                    self._store(staged, files, version)
+                    self._store(files, version)
             except VersionExistsError:
                 if wanted is not Choice.NEXT:
                     raise
@@ -148,21 +151,34 @@ class Publisher:
 
     def _prepare(self, staged: Path, scratch: Path, version: int) -> dict[str, Path]:
         """The files to store, by their paths below the storage URI, in order."""
+        bundle = scratch / ("bundle" if self._form == FOLDER else f"bundle.{self._form}")
+        # A signature is made for one number, so another one needs another archive.
+        if self._proof.key or not bundle.exists():
+            self._pack(staged, bundle, version)
         if self._form != FOLDER:
-            bundle = scratch / f"bundle.{self._form}"
-            # A signature is made for one number, so another one needs another archive.
-            if self._proof.key or not bundle.exists():
-                packing.pack(staged, bundle)
             return {f"{version}.{self._form}": bundle}
         # Whoever stores the graph first has the number; the marker says that all is there.
         order = dict.fromkeys(GRAPH_FILES, 0) | {self._proof.marker: 2}
-        names = sorted(packing.names(staged), key=lambda name: (order.get(name, 1), name))
-        return {f"{version}/{name}": staged / name for name in names}
+        names = sorted(packing.names(bundle), key=lambda name: (order.get(name, 1), name))
+        return {f"{version}/{name}": bundle / name for name in names}
 
-    def _store(self, staged: Path, files: Mapping[str, Path], version: int) -> None:
+    def _pack(self, staged: Path, bundle: Path, version: int) -> None:
+        if bundle.is_dir():
+            shutil.rmtree(bundle)
+        identity = export.Identity(
+            self._export or staged, version, self._proof.model or self._location.model
+        )
+        packing.pack(
+            staged, bundle, lambda packed: export.seal(staged, self._proof, identity, packed)
+        )
+        export.judge(bundle, self._where(version), self._proof, identity, bundle.parent)
+
+    def _store(self, files: Mapping[str, Path], version: int) -> None:
         if self._form == FOLDER and isinstance(self._destination, TakesFolders):
+            # The graph comes first, and lies at the top.
+            bundle = next(iter(files.values())).parent
             self._destination.put_new_folder(
-                self._name(str(version)), staged, progress=self._progress
+                self._name(str(version)), bundle, progress=self._progress
             )
         elif self._form == FOLDER:
             self._put_files(files)
@@ -175,9 +191,7 @@ class Publisher:
         first, *rest, last = files
         # Of two publishers only one may go on, even if both have the same graph.
         self._put_once(first, files[first])
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for _ in pool.map(lambda path: self._put(path, files[path]), rest):
-                pass
+        in_threads(lambda path: self._put(path, files[path]), rest, _THREADS)
         self._put(last, files[last])
 
     def _put(self, path: str, file: Path) -> None:

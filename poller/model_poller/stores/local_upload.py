@@ -106,6 +106,10 @@ def _copy(content: IO[bytes], file: IO[bytes], size: int, progress: Callable[[in
         file.write(piece)
         left -= len(piece)
         progress(len(piece))
+    _sync_file(file)
+
+
+def _sync_file(file: IO[bytes]) -> None:
     file.flush()
     os.fsync(file.fileno())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import google_crc32c
@@ -29,6 +29,20 @@ _TIMEOUT_SECONDS = 120.0
 
 class S3Uploads(S3Source):
     """A folder of a bucket that can be written to."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        """See `S3Source`."""
+        super().__init__(*arguments, **named)
+        self._open: dict[str, str] = {}
+        """Names of objects whose parts are sent, by the query that tells the upload."""
+
+    def close(self) -> None:
+        """Give up the uploads that are under way in other threads, and close all connections."""
+        calls = HttpCalls(self._origin)
+        for upload, name in self._open.copy().items():
+            self._give_up(calls, name, upload)
+        calls.close()
+        super().close()
 
     def put_new(
         self, name: str, content: IO[bytes], size: int, *, progress: Callable[[int], None]
@@ -66,6 +80,7 @@ class S3Uploads(S3Source):
         told = parse_xml(begun.body)
         found = text(told, "UploadId") if told is not None else ""
         upload = f"uploadId={quote(found, safe='')}"
+        self._open[upload] = name
         try:
             listed, whole = "", 0
             for number, start in enumerate(range(0, size, PART_BYTES), 1):
@@ -93,10 +108,15 @@ class S3Uploads(S3Source):
             if ended is None or ended.tag == "Error":
                 raise UnreachableError(f"storing {self._url(name)} failed; publish it again")
         except BaseException:
-            # Parts that belong to nothing are paid for too.
-            with suppress(PollerError):
-                self._send(calls, "DELETE", name, f"?{upload}", {})
+            self._give_up(calls, name, upload)
             raise
+        finally:
+            self._open.pop(upload, None)
+
+    def _give_up(self, calls: HttpCalls, name: str, upload: str) -> None:
+        # Parts that belong to nothing are paid for too.
+        with suppress(PollerError):
+            self._patiently(calls, "DELETE", name, f"?{upload}", {}, b"")
 
     def _send(
         self,

@@ -20,6 +20,7 @@ from model_poller.publishing.publish import FOLDER
 from model_poller.stores.credentials import Credentials
 from model_poller.stores.gcs_upload import GcsUploads
 from model_poller.stores.opening import SourceSettings, open_source
+from model_poller.stores.s3_upload import PART_BYTES
 from model_poller.stores.uri import parse_uri
 from model_poller.versions import discover
 from model_poller.volume.store import Store
@@ -282,3 +283,42 @@ def test_a_publisher_without_permission_is_told_which_it_lacks(gcs: Place, tmp_p
     uploads = [path for _, path in server.calls if path.startswith("/upload")]
     assert len(uploads) == 1
     assert "ifGenerationMatch=0" in uploads[0]
+
+
+@pytest.mark.parametrize("form", ["zip", FOLDER])
+def test_a_publisher_that_is_told_to_end_leaves_no_part_in_the_bucket(
+    s3: Place, aws: Aws, tmp_path: Path, form: str
+) -> None:
+    """Parts of an upload that nobody ends are paid for, and no listing shows them."""
+    made = export(tmp_path / "export", os.urandom(PART_BYTES * 2))
+    (tmp_path / "scratch").mkdir()
+    under_way = threading.Event()
+
+    def choose(method: str, path: str) -> Fault | None:
+        if "partNumber=2&" not in path or method != "PUT":
+            return None
+        under_way.set()
+        return Fault(delay=120)
+
+    bucket = s3.uri.split("/")[2]
+
+    def unfinished() -> bool:
+        return b"<UploadId>" in aws.call("s3", "GET", f"/{bucket}?uploads=")
+
+    more = ["--marker=DONE"] if form == FOLDER else []
+    with FaultyServer(s3.endpoint, choose) as server:
+        through = replace(
+            s3, endpoint=server.url, environment={**s3.environment, "TMPDIR": f"{tmp_path}/scratch"}
+        )
+        publisher = through.publish(made, f"--format={form}", *more)
+        assert under_way.wait(60)
+        assert unfinished()
+        publisher.terminate()
+        code, out, err = ended(publisher)
+    assert (code, out) == (143, ""), err
+    assert not unfinished()
+    assert not list((tmp_path / "scratch").iterdir())
+    with s3.source() as source:
+        assert all(
+            stored.path != "1/DONE" and "1.zip" not in stored.path for stored in source.list()
+        )

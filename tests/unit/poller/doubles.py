@@ -29,9 +29,18 @@ def field(number: int, content: bytes) -> bytes:
     return bytes([number << 3 | 2]) + varint(len(content)) + content
 
 
-def graph(*, saver: bool = True, assets: tuple[str, ...] = ()) -> bytes:
-    """A saved_model.pb with the parts that tell what a version needs."""
-    meta = field(1, b"\x0a\x05serve") + field(2, b"\x12\x34" * 500)
+def graph(
+    *,
+    saver: bool = True,
+    assets: tuple[str, ...] = (),
+    tags: tuple[str, ...] = ("serve",),
+    signatures: tuple[str, ...] = ("serving_default",),
+) -> bytes:
+    """A saved_model.pb with the parts that tell what a version needs and how it is asked."""
+    meta = field(1, b"".join(field(4, tag.encode()) for tag in tags))
+    meta += field(2, b"\x12\x34" * 500)
+    for name in signatures:
+        meta += field(5, field(1, name.encode()) + field(2, b""))
     if saver:
         meta += field(3, b"\x0a\x04save")
     for asset in assets:

@@ -13,6 +13,7 @@ import google_crc32c
 import pytest
 
 from model_poller.bring import Bringer, Demands
+from model_poller.checks import manifest
 from model_poller.checks.signature import PublicKey
 from model_poller.errors import (
     BrokenVersionError,
@@ -24,7 +25,7 @@ from model_poller.errors import (
 from model_poller.publishing import export, packing
 from model_poller.publishing.main import main
 from model_poller.publishing.publish import FOLDER, Choice, Publisher
-from model_poller.stores import StoredObject
+from model_poller.stores import Entry, StoredObject
 from model_poller.stores.local_upload import LocalUploads
 from model_poller.stores.opening import SourceSettings, open_source
 from model_poller.stores.uri import Location, parse_uri
@@ -34,7 +35,7 @@ from tests.unit.poller.doubles import model
 from tests.unit.poller.test_signature import ENCRYPTED, PUBLIC, SECRET
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 FORMATS = [*packing.FORMATS, FOLDER]
@@ -251,8 +252,8 @@ def test_an_export_that_no_poller_would_take_is_not_sent(
 def test_a_manifest_of_the_exports_own_is_kept(
     exported: Path, bucket: Path, tmp_path: Path
 ) -> None:
-    export.stage(exported, tmp_path / "staged", export.Proof())
-    own = b"# by the trainer\n" + (tmp_path / "staged/SHA256SUMS").read_bytes()
+    shutil.copytree(exported, tmp_path / "copy")
+    own = b"# by the trainer\n" + manifest.write(tmp_path / "copy").read_bytes()
     (exported / "SHA256SUMS").write_bytes(own)
     assert main([str(exported), f"file://{bucket}", "--format=folder"]) == 0
     assert (bucket / "1/SHA256SUMS").read_bytes() == own
@@ -356,6 +357,9 @@ def test_every_bad_setting_is_one_line_that_names_the_value(
 class Bucket:
     """An object store in memory that only creates, with faults on demand."""
 
+    locations = (Location("models", "resnet"),)
+    mount = None
+
     def __init__(self) -> None:
         self.uri = "gs://models/resnet"
         self.objects: dict[str, bytes] = {"resnet/readme": b""}
@@ -380,6 +384,12 @@ class Bucket:
                 )
                 for name, content in self.objects.items()
             ]
+
+    def survey(self) -> Iterator[StoredObject | Entry]:
+        yield from self.list()
+
+    def files(self, entry: Entry) -> Iterator[StoredObject]:
+        raise AssertionError(entry)
 
     def describe(self, stored: StoredObject) -> StoredObject:
         return stored

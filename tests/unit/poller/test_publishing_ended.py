@@ -1,0 +1,91 @@
+"""A publisher that is told to end leaves nothing behind: no file, no half of an upload."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from model_poller.publishing.ending import in_threads
+from model_poller.publishing.publish import FOLDER
+from tests.unit.poller.doubles import model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROGRAM = """
+import importlib, os, signal, sys
+module, _, name = sys.argv.pop(1).rpartition(".")
+number = int(sys.argv.pop(1))
+owner = importlib.import_module(module)
+really = getattr(owner, name)
+
+def ended(*arguments, **named):
+    # Twice: whoever is impatient must not stop the cleaning up.
+    os.kill(os.getpid(), number)
+    os.kill(os.getpid(), number)
+    return really(*arguments, **named)
+
+setattr(owner, name, ended)
+from model_poller.publishing.main import main
+sys.exit(main())
+"""
+POINTS = {
+    "while it checks the export": "model_poller.publishing.graph.check",
+    "while it packs": "model_poller.publishing.export.seal",
+    "while it checks what it packed": "model_poller.checks.version_files.check",
+    "while it stores": "model_poller.stores.local_upload._sync_file",
+}
+
+
+@pytest.mark.parametrize("form", ["zip", FOLDER])
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_leaves_nothing_behind(
+    tmp_path: Path, form: str, point: str, number: signal.Signals
+) -> None:
+    for name, content in model(b"w" * 300_000).items():
+        (tmp_path / "export" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "export" / name).write_bytes(content)
+    for name in ("scratch", "resnet"):
+        (tmp_path / name).mkdir()
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-c", PROGRAM, POINTS[point], str(number.value)),
+            *(str(tmp_path / "export"), f"file://{tmp_path}/resnet", f"--format={form}"),
+        ],
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path), "TMPDIR": str(tmp_path / "scratch")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (128 + number, ""), ended.stderr
+    assert f"ended by {number.name}" in ended.stderr
+    assert not list((tmp_path / "scratch").iterdir())
+    assert not list((tmp_path / "resnet").iterdir())
+
+
+def test_a_failure_of_one_thread_is_not_held_up_by_another() -> None:
+    release = threading.Event()
+
+    def work(item: int) -> None:
+        if item:
+            raise OSError("broken")
+        release.wait(60)
+
+    with pytest.raises(OSError, match="broken"):
+        in_threads(work, [0, 1, 2], 2)
+    release.set()
+
+
+def test_all_is_done_by_as_many_threads_as_are_worth_it() -> None:
+    done: list[int] = []
+    in_threads(done.append, range(100), 8)
+    assert sorted(done) == list(range(100))
+    in_threads(done.append, [], 8)
