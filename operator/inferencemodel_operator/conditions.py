@@ -78,6 +78,8 @@ class Reason(StrEnum):
     WARMUP_UNAVAILABLE = "WarmupUnavailable"
     CHANGED_AFTER_PUBLISH = "ChangedAfterPublish"
     QUARANTINED_ELSEWHERE = "QuarantinedElsewhere"
+    ANOTHER_SOURCE = "AnotherSource"
+    TOO_MANY_FILES = "TooManyFiles"
 
     # VersionSkew
     SAME_VERSION = "SameVersion"

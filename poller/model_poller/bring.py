@@ -128,7 +128,7 @@ class _Visit:
 
     def run(self) -> None:
         store, stored = self.kit.store, self.stored
-        record = Record(stored.version, stored.fingerprint)
+        record = Record(stored.version, stored.fingerprint, stored.objects[0].root.uri)
         mount = self.kit.source.mount
         # What a link shows can be changed after the check, so what is signed is copied.
         if mount and not stored.is_archive and not self.kit.demands.public_key:

@@ -86,6 +86,8 @@ class Observed:
     """When versions left the base path; monotonic seconds."""
     started: float = 0.0
     """When this process began; monotonic seconds."""
+    strangers: Disk = field(default_factory=lambda: Disk({}, {}, {}))
+    """Versions on the volume that came from another storage URI, which ``disk`` is without."""
 
     def available(self, version: int) -> bool:
         """Whether the model server answers requests with it."""
@@ -250,12 +252,16 @@ def plan(seen: Observed, policy: Policy) -> list[Action]:
 
     They are independent of one another, so a failed one does not spoil the rest.
     """
+    fetches = list(_fetches(seen, policy))
+    numbers = seen.strangers.complete
     return [
         *_releases(seen),
         *_failed_loads(seen, policy),
         *_publications(seen, policy),
         *_removals(seen, policy),
-        *_fetches(seen, policy),
+        *_strangers(seen, policy, fetches),
+        # A number has one place on the volume.
+        *(a for a in fetches if not (isinstance(a, Fetch) and a.stored.version in numbers)),
     ]
 
 
@@ -403,7 +409,7 @@ def _has_served(seen: Observed, version: int) -> bool:
 def _removals(seen: Observed, policy: Policy) -> Iterator[Action]:
     disk = seen.disk
     target = goal(seen, policy)
-    busy = {s.version for s in seen.served or () if s.state != "END"}
+    busy = _busy(seen)
     newest = max(_candidates(seen), default=None)
     wanted = _wanted(seen, policy) | {v for v in (target, newest) if v is not None}
     withheld = {v for v in disk.retained if is_withheld(seen, v)}
@@ -428,6 +434,32 @@ def _removals(seen: Observed, policy: Policy) -> Iterator[Action]:
             continue
         left.discard(version)
         yield Remove(version, why)
+
+
+def _strangers(seen: Observed, policy: Policy, fetches: Iterable[Action]) -> Iterator[Action]:
+    """What another storage URI's versions give way to: the first one of this URI that serves.
+
+    One whose number is needed gives way before, for a server that has a number loaded does not
+    look at it again.
+    """
+    target = goal(seen, policy)
+    nobody_answers = policy.follow_newest and not seen.server_was_seen
+    is_replaced = target in seen.disk.published and (
+        nobody_answers or (target is not None and seen.available(target))
+    )
+    needed = {action.stored.version for action in fetches if isinstance(action, Fetch)}
+    for version in sorted(seen.strangers.published, reverse=True):
+        if is_replaced or version in needed:
+            yield Retire(version)
+    busy = _busy(seen)
+    for version, record in sorted(seen.strangers.retained.items()):
+        if version not in busy and version not in seen.strangers.published:
+            yield Remove(version, f"it came from {record.source}")
+
+
+def _busy(seen: Observed) -> set[int]:
+    """The versions that the model server has, or is about to have or to leave."""
+    return {s.version for s in seen.served or () if s.state != "END"}
 
 
 def _candidates(seen: Observed) -> dict[int, StoredVersion]:

@@ -221,12 +221,14 @@ class Poller:
         self._tell(seen)
 
     def _observe(self) -> Observed:
+        self._store.mend()
         seen = self._see()
         self._keep_books(seen)
         return seen
 
     def _see(self) -> Observed:
-        disk = self._store.scan()
+        places = [place.uri for place in self._bringer.source.locations]
+        disk, strangers = self._store.scan().divide(places)
         free, _ = self._store.space()
         job = self._job
         with self._inbox.lock:
@@ -244,6 +246,7 @@ class Poller:
                 retries=dict(self._retries),
                 left=self._left,
                 started=self._started,
+                strangers=strangers,
             )
 
     def _keep_books(self, seen: Observed) -> None:

@@ -61,6 +61,7 @@ def build(
         *disk.complete,
         *sorted(disk.quarantined, reverse=True)[:MAX_VERSIONS],
         *assignment.served,
+        *seen.strangers.complete,
     }
     if target is not None:
         here.add(target)
@@ -109,6 +110,13 @@ def _version(
     record = seen.disk.published.get(version) or seen.disk.retained.get(version)
     entry = seen.disk.quarantined.get(version)
     state, verdict = _state(seen, version)
+    stranger = seen.strangers.published.get(version) or seen.strangers.retained.get(version)
+    if stranger:
+        verdict = Verdict(
+            VersionReason.ANOTHER_SOURCE,
+            f"version {version} on the model volume came from {stranger.source}; it leaves when a"
+            f" version of the present storage URI is served",
+        )
     changed = bool(
         record and stored and record.fingerprint and stored.fingerprint != record.fingerprint
     )

@@ -105,6 +105,8 @@ class VersionReason(StrEnum):
     WARMUP_UNAVAILABLE = "WarmupUnavailable"
     """The configured warm-up requests can't be read; versions wait for them."""
     CHANGED_AFTER_PUBLISH = "ChangedAfterPublish"
+    ANOTHER_SOURCE = "AnotherSource"
+    """What lies on the volume under this number came from another storage URI."""
     QUARANTINED_ELSEWHERE = "QuarantinedElsewhere"
     """It failed on another pod, and is neither fetched nor served on this one."""
     OTHER = "Other"

@@ -36,7 +36,7 @@ from model_poller.status import VersionReason  # noqa: TC001 (msgspec reads it)
 from model_poller.versions import MAX_VERSION, parse_number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 _UNFINISHED = re.compile(r"[0-9]+-[0-9a-f]+")
 
@@ -54,6 +54,8 @@ class Record(msgspec.Struct, frozen=True, rename="camel"):
     version: int
     fingerprint: str = ""
     """Empty for a version that somebody else put here."""
+    source: str = ""
+    """The storage URI that it came from; empty where that isn't known."""
     proven: bool = False
     """Whether the model server ever reported it AVAILABLE on this volume."""
 
@@ -79,6 +81,25 @@ class Disk:
     def complete(self) -> set[int]:
         """Versions that could be served without a download."""
         return {*self.published, *self.retained}
+
+    def divide(self, sources: Collection[str]) -> tuple[Disk, Disk]:
+        """What came from these storage URIs, and versions that came from others.
+
+        Without any URI nothing is known to be another one's; a version whose origin isn't known,
+        as of one that somebody put here, is everybody's.
+        """
+
+        def part(records: Mapping[int, Record], own: bool) -> dict[int, Record]:
+            return {
+                version: record
+                for version, record in records.items()
+                if (not sources or record.source in ("", *sources)) is own
+            }
+
+        return (
+            Disk(part(self.published, True), part(self.retained, True), self.quarantined),
+            Disk(part(self.published, False), part(self.retained, False), {}),
+        )
 
 
 class Store:
@@ -153,12 +174,8 @@ class Store:
         probe.rmdir()
 
     def scan(self) -> Disk:
-        """Look at the volume."""
-        self._write_what_is_owed()
-        # Somebody may have cleared the volume.
-        with suppress(OSError):
-            self._make_folders()
-        owed = {e.version: e for e in self._owed.values() if isinstance(e, Quarantined)}
+        """Look at the volume; any thread may."""
+        owed = {e.version: e for e in list(self._owed.values()) if isinstance(e, Quarantined)}
         return Disk(
             published=self._folders(self.base),
             retained=self._folders(self._retained),
@@ -316,7 +333,10 @@ class Store:
                 _log.warning("%s can't be written now (%s); it is tried again", path, error)
             self._owed[path] = content
 
-    def _write_what_is_owed(self) -> None:
+    def mend(self) -> None:
+        """Write what could not be written before; make anew what somebody cleared away."""
+        with suppress(OSError):
+            self._make_folders()
         for path, content in list(self._owed.items()):
             self._remember(path, content)
 

@@ -92,7 +92,7 @@ def test_what_a_full_volume_can_not_remember_counts_and_is_written_later(
         disk = store.scan()
         assert disk.published == {1: Record(1, "f", proven=True)}
         assert disk.quarantined == {2: entry}
-    store.scan()
+    store.mend()
     after = Store(tmp_path / "imagenet", tmp_path)
     after.prepare()
     assert after.scan() == disk
@@ -105,7 +105,7 @@ def test_what_is_forgotten_is_not_written_later(store: Store, tmp_path: Path) ->
         store.quarantine(Quarantined(2, "f", VersionReason.LOAD_FAILED, "bad graph"))
         store.remove(1)
         store.release(2)
-    store.scan()
+    store.mend()
     assert not list((tmp_path / ".records").iterdir())
     assert not list((tmp_path / ".quarantine").iterdir())
 
@@ -127,6 +127,7 @@ def test_a_volume_that_somebody_cleared_is_filled_anew(store: Store, tmp_path: P
     for folder in (".quarantine", ".records", ".retained", ".staging", "imagenet"):
         shutil.rmtree(tmp_path / folder)
     assert store.scan().complete == set()
+    store.mend()
     adopt(store, 1)
     store.publish(1)
     assert store.scan().published == {1: Record(1, "f")}
