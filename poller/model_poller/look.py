@@ -18,6 +18,7 @@ from model_poller.errors import (
 from model_poller.metrics import METRICS
 from model_poller.process.threads import Worker
 from model_poller.status import SourceReason, SourceState, SourceStatus, VersionReason
+from model_poller.strangers import Strangers
 from model_poller.versions import Interest, discover
 
 if TYPE_CHECKING:
@@ -97,10 +98,11 @@ class Looker:
             for version, (identity, since) in self._first_seen.items()
             if begin - since >= self._settle
         }
+        strangers = Strangers()
         try:
             with METRICS.step_seconds.labels("list").time():
                 found = discover(
-                    self._source.survey(),
+                    strangers.among(self._source.survey()),
                     settled,
                     marker=self._marker,
                     growing=self._growing,
@@ -126,9 +128,12 @@ class Looker:
         uri = self._source.uri
         if found:
             message, reason = f"{len(found)} versions in {uri}", SourceReason.LISTED
+            if lookalikes := strangers.beside_versions():
+                message += f"; {lookalikes}"
         elif uri:
             reason = SourceReason.NO_VERSION_FOUND
-            message = f"no version in {uri}; upload a folder 1/ or an archive 1.zip"
+            instead = strangers.instead_of_versions(self._source.locations[0])
+            message = f"no version in {uri}: {instead}"
         else:
             reason = SourceReason.NO_VERSION_FOUND
             message = "no folder is known yet; the first notification of an upload tells it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import os
+import re
 import ssl
 import threading
 from contextlib import suppress
@@ -13,10 +14,17 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import certifi
 
-from model_poller.errors import AccessDeniedError, InvalidSettingsError, UnreachableError
+from model_poller.errors import (
+    AccessDeniedError,
+    InvalidSettingsError,
+    InvalidSourceError,
+    UnreachableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_TARGET = re.compile(r"[!-~]+")
 
 
 class Connections:
@@ -77,12 +85,19 @@ class Connections:
         Raises:
             UnreachableError: the server did not answer.
             AccessDeniedError: what proves who asks can't be sent.
+            InvalidSourceError: the path can't be sent.
         """
         try:
             connection.request(method, target, body=body or None, headers=dict(headers))
             return connection.getresponse()
         except (ValueError, http.client.InvalidURL):
             connection.close()
+            if not _TARGET.fullmatch(target):
+                path = ascii(target.partition("?")[0])
+                raise InvalidSourceError(
+                    f"the path {path} on {self.host} holds characters that no URL has; correct the"
+                    " endpoint or the URI: %20 is a space"
+                ) from None
             # From None: what can't be sent is in the message, and may be a secret.
             raise AccessDeniedError(
                 f"the credentials for {self.host} hold characters that can't be sent; write them"

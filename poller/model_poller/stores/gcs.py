@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 PUBLIC_ENDPOINT = "https://storage.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
+PAGE = 1000
+"""Objects in an answer; the most that Google gives."""
 _LIST_FIELDS = "items(name,size,crc32c,generation),prefixes,nextPageToken"
 _RETRY = DEFAULT_RETRY.with_delay(initial=0.2, maximum=2.0, multiplier=2.0).with_timeout(5.0)
 _TIMEOUT_SECONDS = 10.0
@@ -134,6 +136,8 @@ class GcsSource(Bucket):
                 prefix=prefix + folder or None,
                 delimiter=None if into else "/",
                 fields=_LIST_FIELDS,
+                # Else other makers' servers may show all at once, however many there are.
+                page_size=PAGE,
                 retry=_RETRY,
                 timeout=_TIMEOUT_SECONDS,
             )

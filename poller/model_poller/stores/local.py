@@ -87,6 +87,11 @@ class LocalSource(OnePlace):
                 raise UnreachableError(
                     f"{error.filename} went away while {self.uri} was listed; it is tried again"
                 ) from error
+            if self.mount.exists():
+                raise BucketNotFoundError(
+                    f"{self.mount} of {self.uri} is a file; give the folder that the versions are"
+                    f" in, {self.uri.rpartition('/')[0]}"
+                ) from error
             raise BucketNotFoundError(
                 f"the folder {self.mount} of {self.uri} does not exist; create it, or correct the"
                 " storage URI"

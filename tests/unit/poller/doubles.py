@@ -148,7 +148,7 @@ class MemorySource:
     """A bucket in memory."""
 
     uri = "gs://models/imagenet"
-    locations: tuple[Location, ...] = ()
+    locations: tuple[Location, ...] = (ROOT,)
     mount: Path | None = None
     growing = False
     checksums = True
@@ -205,7 +205,7 @@ class MemorySource:
             raise self.error
         return [
             StoredObject(
-                root=next(iter(self.locations), ROOT),
+                root=self.locations[0],
                 path=path,
                 size=self.sizes.get(path, len(content)),
                 crc32c=google_crc32c.value(content) if self.checksums else None,

@@ -12,7 +12,12 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from model_poller.errors import AccessDeniedError, BucketNotFoundError, UnreachableError
+from model_poller.errors import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    InvalidSourceError,
+    UnreachableError,
+)
 from model_poller.stores import http_calls
 from model_poller.stores.aws import AwsIdentity, told_permission, told_principal
 from model_poller.stores.credentials import Credentials
@@ -247,6 +252,36 @@ def test_a_secret_that_no_header_takes_is_not_told() -> None:
         with pytest.raises(AccessDeniedError, match="write them anew") as told:
             bucket.list()
     assert "xyz" not in "".join(traceback.format_exception(told.value))
+    bucket.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [("", "1/a+b%20c d"), ("<EncodingType>url</EncodingType>", "1/a%2Bb%2520c+d")],
+)
+def test_names_are_read_as_the_server_says_that_it_writes_them(said: str, written: str) -> None:
+    # Several makers' servers don't know encoding-type.
+    entry = f"<Contents><Key>imagenet/{written}</Key><Size>1</Size><ETag>x</ETag></Contents>"
+    server, bucket = source(
+        lambda _: Reply(body=f"<ListBucketResult>{said}{entry}</ListBucketResult>")
+    )
+    with server:
+        assert [stored.path for stored in bucket.list()] == ["1/a+b%20c d"]
+    bucket.close()
+
+
+def test_a_path_that_no_url_has_is_not_taken_for_bad_credentials() -> None:
+    with Answering(lambda _: Reply(body=EMPTY)) as server:
+        bucket = S3Source(
+            parse_uri("s3://models/imagenet"),
+            endpoint=f"{server.url}/größe x",
+            region=None,
+            path_style=True,
+            anonymous=True,
+            credentials=Credentials({}),
+        )
+        with pytest.raises(InvalidSourceError, match=r"e x/models/.* that no URL has"):
+            bucket.list()
     bucket.close()
 
 

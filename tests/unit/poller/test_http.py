@@ -337,6 +337,23 @@ def test_redirects_are_followed_and_credentials_stay_at_home(
     assert not any("Authorization" in headers for _, _, headers in elsewhere.seen)
 
 
+@pytest.mark.parametrize("target", ["/größe x/1.zip", "/gr%C3%B6%C3%9Fe%20x/1.zip"])
+def test_a_redirect_may_name_a_path_as_it_is(server: Server, target: str) -> None:
+    server.write({"größe x/1.zip": b"0123456789"})
+
+    def redirect(handler: Handler) -> None:
+        handler.send_response_only(302)
+        # As bytes, which is how most servers write what is no ASCII.
+        handler._headers_buffer.append(f"Location: {target}\r\n".encode())  # type: ignore[attr-defined]
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    server.answers["/models/1.zip"] = redirect
+    found = source(server, "/models/1.zip")
+    (stored,) = found.list()
+    assert read(found, stored, 2, 3) == b"234"
+
+
 def test_endless_redirects_end(server: Server) -> None:
     server.answers["/models/"] = lambda handler: handler.reply(302, Location="/models/")
     with pytest.raises(UnreachableError, match="redirects more than"):
