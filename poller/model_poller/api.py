@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 import socketserver
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from model_poller.metrics import METRICS
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 MAX_WAIT_SECONDS = 60.0
 MAX_WAITING = 64
 """So many long polls wait at once; a further one is answered without waiting."""
+MAX_CONNECTIONS = 2 * MAX_WAITING
+"""So many are open at once. For a further one the one that has asked nothing for longest goes, so
+that whoever connects and asks, as a probe does, is answered."""
 _IDLE_SECONDS = 90.0
 
 
@@ -67,14 +71,47 @@ class Api:
         self._server.server_close()
 
 
+class _Connections:
+    """The open connections, each with whether it is being answered; those idle longest first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._busy: dict[socket.socket, bool] = {}
+
+    def add(self, connection: socket.socket) -> None:
+        """Take in a new one; where there are too many, end another."""
+        with self._lock:
+            self._busy[connection] = False
+            if len(self._busy) <= MAX_CONNECTIONS:
+                return
+            idle = (known for known, busy in self._busy.items() if not busy)
+            ended = next(idle, next(iter(self._busy)))
+            del self._busy[ended]
+            # Its thread's read or write ends with this, and closes it.
+            with suppress(OSError):
+                ended.shutdown(socket.SHUT_RDWR)
+
+    def turn(self, connection: socket.socket, *, busy: bool) -> None:
+        """Note that an answer begins or ended."""
+        with self._lock:
+            if self._busy.pop(connection, None) is not None:
+                self._busy[connection] = busy
+
+    def remove(self, connection: socket.socket) -> None:
+        """Forget one that is about to be closed."""
+        with self._lock:
+            self._busy.pop(connection, None)
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 64
+    request_queue_size = MAX_CONNECTIONS
 
     def __init__(self, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
         # One socket for IPv6 and IPv4 where the kernel has both.
         dual = socket.has_dualstack_ipv6()
         self.address_family = socket.AF_INET6 if dual else socket.AF_INET
+        self.connections = _Connections()
         super().__init__(("::" if dual else "0.0.0.0", port), handler)  # noqa: S104
 
     def server_bind(self) -> None:
@@ -82,6 +119,14 @@ class _Server(ThreadingHTTPServer):
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         # HTTPServer's own asks the resolver for this host's name, which may take seconds.
         socketserver.TCPServer.server_bind(self)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.remove(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is nobody's error."""
@@ -95,8 +140,16 @@ class _Handler(BaseHTTPRequestHandler):
     board: Board
     health: Health
     waiting: threading.Semaphore
+    server: _Server
 
     def do_GET(self) -> None:
+        self.server.connections.turn(self.connection, busy=True)
+        try:
+            self._get()
+        finally:
+            self.server.connections.turn(self.connection, busy=False)
+
+    def _get(self) -> None:
         url = urlsplit(self.path)
         if url.path == "/status":
             self._status(parse_qs(url.query))

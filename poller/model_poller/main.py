@@ -6,8 +6,9 @@ import logging
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from model_poller import once, settings
 from model_poller.api import Api, Health
@@ -27,7 +28,7 @@ from model_poller.volume.assignment import AssignmentWatch, InvalidTargetError, 
 from model_poller.volume.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from model_poller.process.threads import Worker
     from model_poller.settings import Settings
@@ -65,10 +66,12 @@ def run(chosen: Settings) -> ExitCode:
 
     Raises:
         InvalidSettingsError: no credentials, a port that is taken, a volume that can't be written.
+        SystemExit: ``--once`` was told to end.
     """
     if chosen.once:
         # Whoever waits for it can end it at any point: what is half done is done again.
-        return _run_once(chosen)
+        with _ended_by_signals():
+            return _run_once(chosen)
     # Blocked before the first thread starts, so that only sigwait gets them: a handler would run
     # in the middle of whatever its thread does, with that one's locks held.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
@@ -153,6 +156,25 @@ def run(chosen: Settings) -> ExitCode:
     for part in parts:
         part.stop()
     return ExitCode.PUBLISHED
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """End by SIGTERM or SIGINT also as process 1, for which the kernel ends nobody by default."""
+
+    def end(number: int, _: object) -> NoReturn:
+        # What a shell tells of a program that a signal ended.
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in _ENDING}
+    # The supervisor blocks them until there is a handler.
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run_once(chosen: Settings) -> ExitCode:

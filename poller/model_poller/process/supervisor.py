@@ -40,7 +40,9 @@ def main() -> int:
     arguments = sys.argv[1:]
     program = [sys.executable, "-m", "model_poller", *arguments]
     if "--once" in arguments:
-        # Whoever asks once wants to know how it ended.
+        # Whoever asks once wants to know how it ended. What comes before the program has a handler
+        # waits for it: to process 1 it would be lost.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         os.execv(program[0], program)  # noqa: S606
     logs.set_up("json" if wants_json(arguments) else "text")
     return run(program)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
-from model_poller.api import Api, Health
+from model_poller.api import MAX_CONNECTIONS, Api, Health
 from model_poller.board import Board
 from model_poller.status import (
     DiskStatus,
@@ -22,6 +24,7 @@ from model_poller.status import (
     VersionState,
     decode,
 )
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,6 +157,47 @@ def test_probes_tell_health(pod: Pod, probe: str) -> None:
 def test_liveness_names_the_threads_that_stand_still(pod: Pod) -> None:
     pod.healthy = False
     assert pod.get("/livez") == (503, b"standing still: looker, queue; see the log\n")
+
+
+def test_idle_clients_by_the_hundred_keep_no_probe_from_its_answer(pod: Pod) -> None:
+    threads = threading.active_count()
+    with ExitStack() as idle:
+        for number in range(3 * MAX_CONNECTIONS):
+            made = socket.create_connection(("127.0.0.1", pod.api.port), timeout=20)
+            idle.enter_context(closing(made))
+            if number % 2:
+                made.sendall(b"GET /livez HTTP/1.1\r\nX-Slow: ")
+            if number % 64 == 0:
+                assert pod.get("/livez") == (200, b"ok\n")
+        assert pod.get("/livez") == (200, b"ok\n")
+        eventually(
+            lambda: threading.active_count() - threads <= MAX_CONNECTIONS,
+            what="few threads",
+            within=20,
+            every=0.01,
+        )
+
+
+def test_who_waits_for_an_answer_is_not_ended_for_who_asks_nothing(pod: Pod) -> None:
+    revision = pod.status().revision
+    answers: list[PollerStatus] = []
+    waiting = threading.Thread(
+        target=lambda: answers.append(pod.status(f"?after={revision}&timeout=60")), daemon=True
+    )
+    waiting.start()
+    eventually(lambda: busy(pod) == 1, what="the long poll", every=0.001)
+    with ExitStack() as idle:
+        for _ in range(3 * MAX_CONNECTIONS):
+            made = socket.create_connection(("127.0.0.1", pod.api.port), timeout=20)
+            idle.enter_context(closing(made))
+        eventually(lambda: pod.get("/livez")[0] == 200, what="a probe", every=0.001)
+        pod.board.post(status(7))
+        waiting.join(20)
+    assert [answer.target for answer in answers] == [7]
+
+
+def busy(pod: Pod) -> int:
+    return sum(pod.api._server.connections._busy.values())
 
 
 def test_metrics_are_readable_by_prometheus(pod: Pod) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,6 @@ from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SUPERVISE = (
     "import sys; from model_poller.process.supervisor import run; sys.exit(run(sys.argv[1:]))"
@@ -104,3 +104,67 @@ def test_its_own_log_has_the_form_that_the_program_is_told(
     arguments: list[str], expected: bool
 ) -> None:
     assert wants_json(arguments) is expected
+
+
+@pytest.fixture
+def namespace() -> list[str]:
+    """The command that makes a program process 1 of its own, as that of a container is."""
+    command = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+    tried = subprocess.run([*command, "true"], capture_output=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"no PID namespace for this user: {tried.stderr.decode()}")
+    return command
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_once_obeys_signals_also_as_process_1(
+    namespace: list[str], tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "bucket").mkdir()
+    with subprocess.Popen(
+        [
+            *(*namespace, sys.executable, "-m", "model_poller.process.supervisor", "--once"),
+            *(f"--storage-uri=file://{tmp_path}/bucket", "--model-name=resnet"),
+            f"--models-dir={tmp_path}/models",
+        ],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": ":".join(sys.path)},
+        stderr=subprocess.PIPE,
+    ) as outer:
+        try:
+            eventually(
+                lambda: (tmp_path / "models/.staging").exists(), what="the start", every=0.01
+            )
+            children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text()
+            os.kill(int(children), number)
+            assert outer.wait(timeout=30) == 128 + number
+            assert outer.stderr is not None
+            assert b"Traceback" not in outer.stderr.read()
+        finally:
+            outer.kill()
+
+
+def test_a_signal_before_the_program_is_ready_is_not_lost(
+    namespace: list[str], tmp_path: Path
+) -> None:
+    """It is blocked when the supervisor gives way to the program."""
+    (tmp_path / "bucket").mkdir()
+    program = f"""
+import os, signal, sys
+from model_poller.process import supervisor
+execv = os.execv
+def late(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    execv(*arguments)
+os.execv = late
+sys.argv = ["x", "--once", "--storage-uri=file://{tmp_path}/bucket", "--models-dir={tmp_path}/m",
+            "--model-name=m"]
+supervisor.main()
+"""
+    ended = subprocess.run(
+        [*namespace, sys.executable, "-c", program],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 128 + signal.SIGTERM, ended.stderr
