@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from model_poller.process.threads import Worker
     from model_poller.settings import Settings
+    from model_poller.stores.learnt import LearntSource
     from model_poller.volume.assignment import Assignment
 
 _log = logging.getLogger(__name__)
@@ -77,11 +78,8 @@ def run(chosen: Settings) -> ExitCode:
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     # gRPC's core writes lines of its own to stderr; what matters of them comes as an error too.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    memory = chosen.hidden / ".locations.json"
-    located = bool(chosen.source.locations)
-    source = open_source(
-        chosen.source if located else replace(chosen.source, locations=tuple(places.recall(memory)))
-    )
+    learnt = None if chosen.source.locations else _open_learnt(chosen)
+    source = learnt or open_source(chosen.source)
     poller = Poller(
         chosen.model,
         chosen.policy,
@@ -110,13 +108,12 @@ def run(chosen: Settings) -> ExitCode:
         raise InvalidSettingsError(f"port {chosen.http_port} can't be used: {error}") from error
 
     def on_object(bucket: str, name: str) -> None:
-        if not located and (place := places.learn(bucket, name)) and source.add(place):
-            _log.info("versions are in %s too", place.uri)
-            try:
-                places.remember(memory, source.locations)
-            except OSError as error:
-                _log.warning("%s can't be written (%s); it is learnt anew", memory, error)
-        if any(place.holds(bucket, name) for place in source.locations):
+        may_learn = (
+            learnt is not None
+            and (place := places.learn(bucket, name)) is not None
+            and learnt.hear(place, name)
+        )
+        if may_learn or any(place.holds(bucket, name) for place in source.locations):
             looker.look_now()
 
     parts.append(api)
@@ -175,6 +172,21 @@ def _ended_by_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _open_learnt(chosen: Settings) -> LearntSource:
+    # Imported only when asked for: a poller pays memory for what it uses.
+    from model_poller.stores.learnt import LearntSource
+
+    memory = chosen.hidden / ".locations.json"
+    return LearntSource(
+        chosen.model,
+        places.recall(memory),
+        lambda place: places.remember(memory, [place]),
+        endpoint=chosen.source.endpoint,
+        anonymous=chosen.source.anonymous,
+        credentials=chosen.source.credentials,
+    )
 
 
 def _run_once(chosen: Settings) -> ExitCode:

@@ -93,9 +93,6 @@ class Source(Protocol):
     def growing(self) -> bool:
         """Whether an object is shown while it is still written, as on a file system."""
 
-    def add(self, location: Location) -> bool:
-        """Look into this place too from now on; whether it is new."""
-
     def close(self) -> None:
         """Close all connections."""
 

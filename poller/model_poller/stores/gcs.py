@@ -113,14 +113,6 @@ class GcsSource(Bucket):
             or "the caller"
         )
 
-    def add(self, location: Location) -> bool:
-        """Look into this place too from now on; whether it is new."""
-        with self._lock:
-            new = location not in self._locations
-            if new:
-                self._locations = tuple(sorted((*self._locations, location)))
-        return new
-
     def close(self) -> None:
         """Close all connections."""
         self._ranges.close()

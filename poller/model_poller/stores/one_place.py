@@ -56,10 +56,6 @@ class OnePlace(Listing):
         """Where it looks."""
         return (self._location,)
 
-    def add(self, location: Location) -> bool:  # noqa: ARG002
-        """Not done: it looks into one place only."""
-        return False
-
     def describe(self, stored: StoredObject) -> StoredObject:
         """See `Source.describe`: the listing has told all there is."""
         return stored

@@ -185,9 +185,6 @@ class MemorySource:
         """Answer so many more ranges, then none; None: answer all."""
         self._left, self._after = ranges, error
 
-    def add(self, location: Location) -> bool:
-        return False
-
     def close(self) -> None:
         pass
 
