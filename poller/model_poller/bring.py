@@ -147,7 +147,7 @@ class _Visit:
         for member in self.stored.objects:
             names.add_file(member.path.partition("/")[2])
         with _step("verify"):
-            self._check(folder, may_grow=True)
+            self._check(folder)
         if not self.kit.demands.warmup:
             self.kit.store.adopt_link(folder, record)
             return
@@ -197,12 +197,8 @@ class _Visit:
             with _step("download"):
                 running.finish()
         model = archive.find_model(tree, stored.version, origin)
-        try:
-            with _step("verify"):
-                self._check(model, may_grow=False)
-        except IncompleteVersionError as error:
-            # An archive is uploaded whole: what it lacks will not come later.
-            raise BrokenVersionError(error.reason, f"{origin}: {error}") from error
+        with _step("verify"):
+            self._check(model)
         return model
 
     def _folder(self) -> Path:
@@ -230,19 +226,29 @@ class _Visit:
                 journal=journal,
             )
         with _step("verify"):
-            self._check(model, may_grow=True)
+            self._check(model)
         return model
 
-    def _check(self, model: Path, *, may_grow: bool) -> None:
+    def _check(self, model: Path) -> None:
         demands, stored = self.kit.demands, self.stored
+        first = stored.objects[0]
+        where = first.url if stored.is_archive else first.root.child(stored.folder)
         claim = version_files.Claim(
             stored.version,
-            {stored.objects[0].root.model, demands.model},
+            {first.root.model, demands.model},
             demands.manifest,
             demands.public_key,
             demands.marker,
         )
-        version_files.check(model, claim, may_grow=may_grow, stopped=self.stopped.is_set)
+        # An archive is uploaded whole: what it lacks will not come later.
+        may_grow = not stored.is_archive
+        try:
+            version_files.check(model, claim, may_grow=may_grow, stopped=self.stopped.is_set)
+        except IncompleteVersionError as error:
+            kind = IncompleteVersionError if may_grow else BrokenVersionError
+            raise kind(error.reason, f"{where}: {error}") from error
+        except BrokenVersionError as error:
+            raise BrokenVersionError(error.reason, f"{where}: {error}") from error
 
 
 @contextmanager

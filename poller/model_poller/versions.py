@@ -312,9 +312,10 @@ def _version(
     else:
         ((root, top),) = group
         folder = root.child(top)
-        names = {stored.path.partition("/")[2] for stored in members}
+        names = {stored.path.partition("/")[2]: stored.size for stored in members}
         try:
             integrity.check_names(names)
+            integrity.check_sizes(names)
         except IncompleteVersionError as error:
             verdict = Verdict(error.reason, f"{folder}: {error}")
         else:

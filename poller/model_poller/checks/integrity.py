@@ -2,21 +2,25 @@
 
 TensorFlow loads a SavedModel whose ``variables/variables.index`` is missing without complaint and
 then answers every request with an error, so completeness is decided here, never by a trial load.
+
+What is missing may still be uploaded (`IncompleteVersionError`). What is there and can't be read
+will not get better, for a store shows an object whole or not at all (`BrokenVersionError`); a
+version is judged anew when its objects change.
 """
 
 from __future__ import annotations
 
 import mmap
 import re
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from model_poller.checks.variables import MAX_INDEX_BYTES, shard_sizes
-from model_poller.checks.wire import fields
-from model_poller.errors import IncompleteVersionError
+from model_poller.checks.wire import ZeroFieldError, fields
+from model_poller.errors import BrokenVersionError, IncompleteVersionError
 from model_poller.status import VersionReason
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
 GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
@@ -25,13 +29,24 @@ _SHARD = re.compile(r"variables/variables\.data-(\d{5,})-of-(\d{5,})")
 
 # Field numbers of tensorflow/core/protobuf/saved_model.proto and meta_graph.proto.
 _META_GRAPHS = 2
+_GRAPH_DEF = 2
 _SAVER_DEF = 3
 _ASSET_FILE_DEF = 6
 _ASSET_FILENAME = 2
 
-_LINE_BYTES = 64 << 10
-_TEXT_BLOCK = re.compile(rb"  (\w+)\s*:?\s*\{")
-_TEXT_FILENAME = re.compile(rb'    filename:\s*"([^"]+)"')
+_MAX_NAME_BYTES = 64 << 10
+_MAX_DEPTH = 200
+"""Of blocks in a text graph; the deepest field of a SavedModel lies in a tenth of it."""
+# https://protobuf.dev/reference/protobuf/textformat-spec: strings and comments, which may hold
+# braces, and the blocks; all other tokens are passed over.
+_STRING = rb"\"(?:[^\"\\\n]|\\.)*+\"|'(?:[^'\\\n]|\\.)*+'"
+_TOKEN = re.compile(
+    rb"(?P<skip>#[^\n]*+|" + _STRING + rb")"
+    rb"|(?<!\w)filename\s*+:?+\s*+(?P<filename>(?:(?:" + _STRING + rb")\s*+)++)"
+    rb"|(?<!\w)(?P<name>[A-Za-z_]\w*+)\s*+:?+\s*+[{<]"
+    rb"|(?P<opening>[{<])|(?P<closing>[}>])|(?P<quote>[\"'])"
+)
+_TAIL = re.compile(rb"(?:\s|[,;]|#[^\n]*+|(?<!\w)\w++\s*+:\s*+[^\s\"'{}<>,;\0]++)*+")
 
 
 def check_names(names: Collection[str]) -> None:
@@ -72,27 +87,42 @@ def check_names(names: Collection[str]) -> None:
         )
 
 
-def check_folder(folder: Path, *, may_grow: bool) -> None:
+def check_sizes(sizes: Mapping[str, int]) -> None:
+    """Tell from the bytes of each file whether one that can't be empty still is.
+
+    A mounted bucket shows a file as empty until it is closed.
+
+    Raises:
+        IncompleteVersionError: naming the first empty file.
+    """
+    for name in (*GRAPH_FILES, _INDEX):
+        if sizes.get(name) == 0:
+            graph = name in GRAPH_FILES
+            raise IncompleteVersionError(
+                VersionReason.MISSING_SAVED_MODEL if graph else VersionReason.MISSING_VARIABLES,
+                f"{name} is empty; upload it whole, or remove the version",
+            )
+
+
+def check_folder(folder: Path) -> None:
     """Check a version's files on disk against what its own graph asks for.
 
     A graph with a saver restores variables, so it needs the ``variables`` folder; a graph without
-    one needs none. Every asset file that the graph names has to be in ``assets``. A graph that
-    can't be read is incomplete where the upload may go on (``may_grow``): a mounted bucket shows
-    a file as empty until it is closed. Else it is left to the model server, whose error says more.
+    one needs none. Every asset file that the graph names has to be in ``assets``.
 
     Raises:
-        IncompleteVersionError: something is missing.
+        IncompleteVersionError: a file is missing.
+        BrokenVersionError: a file is there and is not what it has to be.
     """
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     check_names(names)
+    graph = next(name for name in GRAPH_FILES if name in names)
     try:
-        needs_variables, assets = _demands(folder)
+        needs_variables, assets = _demands(folder / graph)
     except ValueError as error:
-        if not may_grow:
-            return
-        raise IncompleteVersionError(
+        raise BrokenVersionError(
             VersionReason.MISSING_SAVED_MODEL,
-            f"saved_model.pb can't be read ({error}); upload it whole, or remove the version",
+            f"{graph} can't be read ({error}); upload it whole, or remove the version",
         ) from error
     if needs_variables and _INDEX not in names:
         raise IncompleteVersionError(
@@ -101,7 +131,7 @@ def check_folder(folder: Path, *, may_grow: bool) -> None:
             " version",
         )
     if needs_variables:
-        _check_shards(folder, may_grow=may_grow)
+        _check_shards(folder)
     for asset in sorted(assets):
         if f"assets/{asset}" not in names:
             raise IncompleteVersionError(
@@ -111,54 +141,82 @@ def check_folder(folder: Path, *, may_grow: bool) -> None:
             )
 
 
-def _check_shards(folder: Path, *, may_grow: bool) -> None:
+def _check_shards(folder: Path) -> None:
     path = folder / _INDEX
     if path.stat().st_size > MAX_INDEX_BYTES:
         return
     try:
         sizes = shard_sizes(path.read_bytes())
     except ValueError as error:
-        if not may_grow:
-            return
-        raise IncompleteVersionError(
+        raise BrokenVersionError(
             VersionReason.MISSING_VARIABLES,
             f"{_INDEX} can't be read ({error}); upload it whole, or remove the version",
         ) from error
     for shard, least in enumerate(sizes):
         name = f"variables/variables.data-{shard:05d}-of-{len(sizes):05d}"
-        held = (folder / name).stat().st_size if (folder / name).is_file() else None
-        if held is None or held < least:
-            lack = "is missing" if held is None else f"has {held} of {least} bytes"
+        if not (folder / name).is_file():
             raise IncompleteVersionError(
                 VersionReason.MISSING_VARIABLES,
-                f"{name} {lack}, by what {_INDEX} says; upload it whole, or remove the version",
+                f"{name} is missing, by what {_INDEX} says; upload it, or remove the version",
+            )
+        held = (folder / name).stat().st_size
+        if held < least:
+            raise BrokenVersionError(
+                VersionReason.MISSING_VARIABLES,
+                f"{name} has {held} of {least} bytes, by what {_INDEX} says; upload it whole, or"
+                " remove the version",
             )
 
 
-def _demands(folder: Path) -> tuple[bool, set[str]]:
-    graph = folder / GRAPH_FILES[0]
-    if not graph.exists():
-        with (folder / GRAPH_FILES[1]).open("rb") as file:
-            return _parse_text(file)
+def _demands(graph: Path) -> tuple[bool, set[str]]:
+    """Whether a graph restores variables, and the assets that it names.
+
+    Raises:
+        ValueError: it can't be read; says why.
+    """
     # An empty file can't be mapped, which is a ValueError too.
     with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return _parse(data)
+        return _parse(data) if graph.name == GRAPH_FILES[0] else _parse_text(data)
 
 
-def _parse_text(file: IO[bytes]) -> tuple[bool, set[str]]:
-    """A graph as TensorFlow prints it: one field a line, each block indented by two."""
-    needs_variables, in_asset = False, False
+def _parse_text(data: mmap.mmap) -> tuple[bool, set[str]]:
+    """A graph in Protocol Buffers' text format."""
+    needs_variables, graphs, end = False, 0, 0
     assets = set()
-    while line := file.readline(_LINE_BYTES):
-        if match := _TEXT_BLOCK.match(line):
-            needs_variables |= match[1] == b"saver_def"
-            in_asset = match[1] == b"asset_file_def"
-        elif line.startswith(b"  }"):
-            in_asset = False
-        elif in_asset and (match := _TEXT_FILENAME.match(line)):
-            # What isn't ASCII is printed as the octal digits of its bytes.
-            assets.add(match[1].decode("unicode_escape").encode("latin-1").decode())
-    return needs_variables, assets
+    inside: list[bytes] = []
+    for token in _TOKEN.finditer(data):
+        if token["quote"]:
+            raise ValueError(f"the text at byte {token.start()} has no end")
+        if token["skip"]:
+            continue
+        end = token.end()
+        if token["filename"]:
+            if inside == [b"meta_graphs", b"asset_file_def"]:
+                assets.add(_text(token["filename"][:_MAX_NAME_BYTES]))
+        elif token["closing"]:
+            if not inside:
+                raise ValueError(f"a block ends at byte {token.start()} that never began")
+            inside.pop()
+        else:
+            name = token["name"] or b""
+            graphs += not inside and name == b"meta_graphs"
+            needs_variables |= inside == [b"meta_graphs"] and name == b"saver_def"
+            if len(inside) == _MAX_DEPTH:
+                raise ValueError(f"it has blocks in more than {_MAX_DEPTH} others")
+            inside.append(name)
+    if inside:
+        raise ValueError(f"it ends inside a block: {inside[-1].decode()}")
+    if not graphs:
+        raise ValueError("it holds no graph")
+    if not _TAIL.fullmatch(data, end):
+        raise ValueError("it ends inside a field")
+    return needs_variables, assets - {""}
+
+
+def _text(literals: bytes) -> str:
+    """What adjacent strings of the text format say: what isn't ASCII may stand in octal digits."""
+    whole = b"".join(literal[1:-1] for literal in re.findall(_STRING, literals))
+    return whole.decode("unicode_escape").encode("latin-1").decode()
 
 
 def _parse(data: mmap.mmap) -> tuple[bool, set[str]]:
@@ -170,11 +228,27 @@ def _parse(data: mmap.mmap) -> tuple[bool, set[str]]:
         graphs += 1
         for inner, content in fields(data, graph.start, graph.stop):
             needs_variables |= inner == _SAVER_DEF
-            if inner != _ASSET_FILE_DEF or isinstance(content, int):
+            if isinstance(content, int):
                 continue
-            for field, name in fields(data, content.start, content.stop):
-                if field == _ASSET_FILENAME and isinstance(name, range):
-                    assets.add(data[name.start : min(name.stop, name.start + _LINE_BYTES)].decode())
+            if inner == _GRAPH_DEF:
+                _check_nodes(data, content)
+            elif inner == _ASSET_FILE_DEF:
+                for field, name in fields(data, content.start, content.stop):
+                    if field == _ASSET_FILENAME and isinstance(name, range):
+                        end = min(name.stop, name.start + _MAX_NAME_BYTES)
+                        assets.add(data[name.start : end].decode())
     if not graphs:
         raise ValueError("it holds no graph")
     return needs_variables, assets - {""}
+
+
+def _check_nodes(data: mmap.mmap, graph: range) -> None:
+    """Look for zeros where a node should begin: what a copy that was cut off leaves on a disk."""
+    try:
+        for _ in fields(data, graph.start, graph.stop):
+            pass
+    except ZeroFieldError:
+        raise
+    except ValueError:
+        # Anything else in it is the model server's to judge.
+        return

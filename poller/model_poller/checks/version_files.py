@@ -32,10 +32,12 @@ class Claim:
 def check(folder: Path, claim: Claim, *, may_grow: bool, stopped: Callable[[], bool]) -> None:
     """Check the files of one version, which lie in a folder of this machine.
 
+    ``may_grow`` is `manifest.check`'s.
+
     Raises:
         As `integrity.check_folder` and `manifest.check`.
     """
-    integrity.check_folder(folder, may_grow=may_grow)
+    integrity.check_folder(folder)
     manifest.check(
         folder,
         version=claim.version,

@@ -15,6 +15,10 @@ MAX_FIELDS = 1_000_000
 """Of one message. A model's graph has thousands where it is looked at."""
 
 
+class ZeroFieldError(ValueError):
+    """A field has the number 0, which no message has: there are zeros instead of content."""
+
+
 def fields(data: bytes | mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int | range]]:
     """The fields of the message from byte ``start`` to ``end``: number and value.
 
@@ -29,6 +33,8 @@ def fields(data: bytes | mmap.mmap, start: int, end: int) -> Iterator[tuple[int,
             raise ValueError(f"it has more than {MAX_FIELDS} fields")
         tag, position = varint(data, position, end)
         number, wire_type = tag >> 3, tag & 7
+        if not number:
+            raise ZeroFieldError(f"a field of number 0 at byte {position - 1}")
         if wire_type == 0:
             value, position = varint(data, position, end)
             yield number, value

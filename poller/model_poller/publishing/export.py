@@ -107,7 +107,7 @@ def stage(
             f"{export} holds {held}: saved_model.pb is missing; {_nearby(export)}",
         )
     with _advice(export, "export the model anew"):
-        integrity.check_folder(into, may_grow=True)
+        integrity.check_folder(into)
     try:
         if told := graph.check(into):
             say(f"{export}: {told}")

@@ -190,7 +190,13 @@ def _a_broken_archive(bucket: Path) -> None:
     (bucket / "9.zip").write_bytes(b"no archive")
 
 
-@pytest.mark.parametrize("spoil", [_half_an_upload, _an_absurd_size, _a_broken_archive])
+def _a_cut_graph(bucket: Path) -> None:
+    (bucket / "9.zip").write_bytes(zipped({**model(), "saved_model.pb": graph()[:-9]}))
+
+
+@pytest.mark.parametrize(
+    "spoil", [_half_an_upload, _an_absurd_size, _a_broken_archive, _a_cut_graph]
+)
 def test_the_newest_that_can_be_had_is_published_beside_one_that_can_not(
     bucket: Path, tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:

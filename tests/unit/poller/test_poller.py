@@ -129,6 +129,11 @@ def test_a_quarantine_outlives_a_restart(world: World) -> None:
         (zipped({"2/readme": b"x"}), VersionReason.MISSING_SAVED_MODEL),
         (zipped({"2/saved_model.pb": graph()}), VersionReason.MISSING_VARIABLES),
         (archive(1), VersionReason.BAD_ARCHIVE),
+        (zipped({**model(), "saved_model.pb": graph()[:-9]}), VersionReason.MISSING_SAVED_MODEL),
+        (
+            zipped({**model(), "variables/variables.index": b"x"}),
+            VersionReason.MISSING_VARIABLES,
+        ),
     ],
 )
 def test_a_broken_archive_is_told_and_the_version_before_goes_on(
@@ -156,6 +161,61 @@ def test_a_folder_that_lacks_its_variables_waits_for_them(world: World) -> None:
     assert len(world.source.requests) == reads
     world.source.put_all(below("1", model()))
     assert world.settle().active_version == 1
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"saved_model.pb": b"<html>"},
+        {"saved_model.pb": graph()[:-20]},
+        {"saved_model.pb": bytes(2000)},
+        {"variables/variables.index": b"junk"},
+        {"variables/variables.data-00000-of-00001": b"w"},
+    ],
+)
+def test_a_folder_with_a_file_that_can_not_be_read_is_judged_once(
+    world: World, files: dict[str, bytes], checksums: bool
+) -> None:
+    world.source.checksums = checksums
+    world.source.put_all(below("1", model()))
+    world.settle()
+    world.source.put_all(below("2", {**model(b"other"), **files}))
+    states = []
+    for _ in range(20):
+        world.turn()
+        states += [v.state for v in world.status().versions if v.version == 2]
+        assert "2" not in world.base()
+    first = states.index(VersionState.QUARANTINED)
+    assert set(states[first:]) == {VersionState.QUARANTINED}
+    assert world.status().active_version == 1
+    assert next(iter(files)) in world.version(2).message
+    world.start()
+    world.settle()
+    assert world.version(2).state is VersionState.QUARANTINED
+    world.source.put_all(below("2", {name: model(b"other")[name] for name in files}))
+    assert world.settle().active_version == 2
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.index"])
+def test_a_folder_with_a_file_that_is_still_empty_is_not_fetched(world: World, name: str) -> None:
+    world.source.put_all(below("1", {**model(), name: b""}))
+    world.settle()
+    assert world.version(1).state is VersionState.INCOMPLETE
+    assert f"{name} is empty" in world.version(1).message
+    assert world.source.requests == []
+    world.source.put(f"1/{name}", model()[name])
+    assert world.settle().active_version == 1
+
+
+def test_a_text_graph_that_is_cut_does_not_take_the_place_of_a_good_version(world: World) -> None:
+    whole = {name: body for name, body in model().items() if name != "saved_model.pb"}
+    text = b"meta_graphs {\n  saver_def {\n  }\n}\n"
+    world.source.put_all(below("1", {**whole, "saved_model.pbtxt": text}))
+    assert world.settle().active_version == 1
+    world.source.put_all(below("2", {**whole, "saved_model.pbtxt": text[:-2]}))
+    assert world.settle().active_version == 1
+    assert world.version(2).state is VersionState.QUARANTINED
 
 
 def test_a_folder_with_a_name_that_leads_out_of_it_is_quarantined(world: World) -> None:
