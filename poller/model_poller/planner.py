@@ -18,10 +18,17 @@ from model_poller.volume.store import RESERVE_BYTES, Disk, Quarantined, Record
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from model_poller.books import Publication
     from model_poller.retries import Retry
     from model_poller.versions import StoredVersion
     from model_poller.volume.assignment import Assignment
 
+LOAD_SECONDS = 1800.0
+"""How long a load may take. A model server that starts opens no port before its first one, so the
+startup probe of its container has to wait as long."""
+AWAY_SECONDS = 600.0
+"""How long a model server that went away while it loaded a version is waited for with that version
+in its base path. The kubelet starts a container again after at most 300 s."""
 STALE_END_SECONDS = 30.0
 """How long a failure that the server reported already before a publish is taken for the old one.
 
@@ -46,20 +53,8 @@ class Policy:
     """Standalone: nobody tells a target, the newest complete version is it."""
     num_versions: int = 1
     retain_versions: int = 2
-    load_timeout: float = 600.0
-    """Seconds from publish to AVAILABLE."""
-
-
-@dataclass(slots=True)
-class Publication:
-    """What this process saw of a published version."""
-
-    since: float
-    """Monotonic seconds."""
-    end_is_stale: bool
-    """The server's END with an error may still be about an earlier version of this number."""
-    served: bool = False
-    """It was AVAILABLE, so a later silence or failure is the server's, not the version's."""
+    load_timeout: float = LOAD_SECONDS
+    """Seconds that the model server may take for a load, while it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +79,8 @@ class Observed:
     retries: Mapping[int, Retry] = field(default_factory=dict)
     left: Mapping[int, float] = field(default_factory=dict)
     """When versions left the base path; monotonic seconds."""
+    suspects: Mapping[int, int] = field(default_factory=dict)
+    """How often the model server went away over a version that it had to load."""
     started: float = 0.0
     """When this process began; monotonic seconds."""
     strangers: Disk = field(default_factory=lambda: Disk({}, {}, {}))
@@ -111,6 +108,8 @@ class Publish:
     """Move a complete version into the base path."""
 
     version: int
+    end_is_stale: bool = field(default=False, compare=False)
+    """Whether the server tells already that this number ended with an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +141,21 @@ class Release:
     version: int
 
 
-Action = Fetch | StopFetch | Publish | Retire | Remove | Quarantine | Release
+@dataclass(frozen=True, slots=True)
+class Prove:
+    """Remember on the disk that the model server served a version."""
+
+    record: Record
+
+
+Action = Fetch | StopFetch | Publish | Retire | Remove | Quarantine | Release | Prove
 
 
 def goal(seen: Observed, policy: Policy) -> int | None:
     """The version that should be served here."""
     if policy.follow_newest:
-        here = seen.disk.complete - _outdated(seen)
-        return max((v for v in here if not is_withheld(seen, v)), default=None)
+        here = {v for v in seen.disk.complete - _outdated(seen) if not is_withheld(seen, v)}
+        return max(here - {v for v in here if is_set_aside(seen, policy, v)} or here, default=None)
     # The target is the highest of what is served, but for one that failed and is asked for still.
     return max(seen.assignment.served, default=seen.assignment.target)
 
@@ -162,6 +168,28 @@ def is_withheld(seen: Observed, version: int) -> bool:
         or (seen.found or {}).get(version)
     )
     return known is not None and (version, known.fingerprint) in seen.assignment.quarantined
+
+
+def is_set_aside(seen: Observed, policy: Policy, version: int) -> bool:
+    """Whether a version waits until the model server is there again, which may not bear it.
+
+    Alone, nobody else counts a server's restarts. That it went away while it loaded a version is no
+    proof: a node may be slow, an image may have to be pulled. So it is given to it once more.
+    """
+    if not policy.follow_newest or seen.served is not None:
+        return False
+    others = {**seen.disk.retained, **seen.disk.published}
+    if not any(
+        record.proven or (other in seen.publications and seen.publications[other].served)
+        for other, record in others.items()
+        if other != version and other not in seen.suspects and not is_withheld(seen, other)
+    ):
+        return False
+    publication = seen.publications.get(version)
+    if publication is None:
+        return version in seen.suspects
+    since = publication.silent_since
+    return since is not None and seen.now - since > AWAY_SECONDS
 
 
 def is_complete_at_start(seen: Observed, policy: Policy) -> bool:
@@ -250,7 +278,8 @@ def interest(seen: Observed, policy: Policy) -> Interest:
 def plan(seen: Observed, policy: Policy) -> list[Action]:
     """The actions that bring what is closer to what should be; empty when there are none.
 
-    They are independent of one another, so a failed one does not spoil the rest.
+    They are independent of one another, so a failed one does not spoil the rest. What frees space
+    comes before what needs it; what only remembers is apart (`proofs`).
     """
     fetches = list(_fetches(seen, policy))
     numbers = seen.strangers.complete
@@ -265,6 +294,14 @@ def plan(seen: Observed, policy: Policy) -> list[Action]:
     ]
 
 
+def proofs(seen: Observed) -> Iterator[Action]:
+    """What is to be remembered on the disk, which nothing else waits for."""
+    for version, record in seen.disk.published.items():
+        publication = seen.publications.get(version)
+        if publication and publication.served and not record.proven:
+            yield Prove(record)
+
+
 def change_is_under_way(seen: Observed, policy: Policy) -> bool:
     """Whether the model server's next words are waited for."""
     if policy.follow_newest and not seen.server_was_seen:
@@ -272,7 +309,8 @@ def change_is_under_way(seen: Observed, policy: Policy) -> bool:
     return any(
         not seen.available(version)
         and (publication := seen.publications.get(version)) is not None
-        and seen.now - publication.since < policy.load_timeout
+        and (seen.now - publication.since if seen.served is None else publication.loading)
+        < policy.load_timeout
         for version in _wanted(seen, policy) & seen.disk.published.keys()
     )
 
@@ -292,6 +330,7 @@ def _failed_loads(seen: Observed, policy: Policy) -> Iterator[Action]:
         if publication is None or publication.served:
             continue
         age = seen.now - publication.since
+        seconds = publication.loading
         ended = ended_with_error(seen, version)
         if ended and not (publication.end_is_stale and age < STALE_END_SECONDS):
             reason = VersionReason.LOAD_FAILED
@@ -301,12 +340,18 @@ def _failed_loads(seen: Observed, policy: Policy) -> Iterator[Action]:
                     " (this may be its word on an earlier one of this number, if it never tried"
                     " again: upload it under a higher number)"
                 )
-        elif version == target and age > policy.load_timeout and _is_judged(seen, policy):
+        elif version == target and seconds > policy.load_timeout:
             reason = VersionReason.LOAD_TIMEOUT
-            silent = "" if seen.served is not None else ", whose port was closed at the end"
             message = (
-                f"it was not AVAILABLE {policy.load_timeout:.0f} s after it was given to the model"
-                f" server{silent}; look at that container's log, or allow more by --load-timeout"
+                f"the model server was there for {seconds:.0f} s after it was given to it, and it"
+                " was not AVAILABLE; look at that container's log, or allow more by --load-timeout"
+            )
+        elif version in seen.suspects and is_set_aside(seen, policy, version):
+            reason = VersionReason.LOAD_TIMEOUT
+            message = (
+                f"the model server went away for more than {AWAY_SECONDS:.0f} s while it loaded it,"
+                " and did so again when it was given to it once more; look at that container's log"
+                " and memory"
             )
         else:
             continue
@@ -358,8 +403,9 @@ def _publications(seen: Observed, policy: Policy) -> Iterator[Action]:
     ready = seen.disk.retained.keys() - seen.disk.published.keys() - _outdated(seen)
     for version in sorted(wanted & ready, reverse=True):
         absent = seen.now - seen.left.get(version, seen.started)
-        if absent >= ABSENCE_SECONDS or not ended_with_error(seen, version):
-            yield Publish(version)
+        ended = ended_with_error(seen, version) is not None
+        if absent >= ABSENCE_SECONDS or not ended:
+            yield Publish(version, end_is_stale=ended)
     others = sorted(seen.disk.published.keys() - wanted - failed - given_up, reverse=True)
     if policy.follow_newest and not seen.server_was_seen:
         # Nobody will say AVAILABLE: the version before stays, older ones make room.
@@ -368,7 +414,11 @@ def _publications(seen: Observed, policy: Policy) -> Iterator[Action]:
         # One that never served has nothing to lose, and may be what brings the server down at
         # every start: told to serve another one, it leaves before that one answers.
         silent = seen.served is None and not policy.follow_newest
-        others = [v for v in others if silent and not _has_served(seen, v)]
+        others = [
+            v
+            for v in others
+            if (silent and not _has_served(seen, v)) or is_set_aside(seen, policy, v)
+        ]
     for version in others:
         yield Retire(version)
 

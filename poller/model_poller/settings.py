@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from model_poller.checks import marker
 from model_poller.errors import InvalidSettingsError
 from model_poller.fetch import FetchLimits
-from model_poller.planner import Policy
+from model_poller.planner import LOAD_SECONDS, Policy
 from model_poller.process import arguments as reading
 from model_poller.process.arguments import Parser, shown
 from model_poller.stores import options
@@ -357,9 +357,10 @@ def _parser() -> Parser:
     server.add_argument(
         "--load-timeout",
         type=reading.seconds,
-        default=600.0,
+        default=LOAD_SECONDS,
         metavar="SECONDS",
-        help="a version that is not AVAILABLE by then is taken away (600)",
+        help="a version that is not AVAILABLE by then, while the model server is there, is taken"
+        f" away ({LOAD_SECONDS:.0f})",
     )
     server.add_argument(
         "--server-config-dir",

@@ -15,6 +15,9 @@ EXECUTABLE: Final = "/usr/bin/tensorflow_model_server"
 
 CONNECTION_AGE_SECONDS: Final = 15
 CONNECTION_GRACE_SECONDS: Final = 10
+LOAD_SECONDS: Final = 1800
+"""How long a version may take to load, as the poller's --load-timeout has it: that counts while the
+ports are open, the startup probe while they are closed."""
 DRAIN_SECONDS: Final = 35
 """How long a pod that is going away still serves.
 
@@ -40,8 +43,8 @@ def container(model: InferenceModel) -> Manifest:
             {"name": "grpc", "containerPort": names.GRPC_PORT, "protocol": "TCP"},
             {"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"},
         ],
-        # Ports are closed until the first version is loaded, which takes as long as it takes.
-        startupProbe={**_OPEN, "periodSeconds": 1, "failureThreshold": 1800},
+        # Ports are closed until the first version is loaded.
+        startupProbe={**_OPEN, "periodSeconds": 1, "failureThreshold": LOAD_SECONDS},
         # The only path that answers 200 just when some version can be served.
         readinessProbe={
             "httpGet": {

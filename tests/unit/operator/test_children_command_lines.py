@@ -65,6 +65,8 @@ def test_the_poller_reads_what_the_spec_says(model: InferenceModel) -> None:
         versions.num_versions,
         versions.retain_versions,
     )
+    probe = model_server.container(model)["startupProbe"]
+    assert read.policy.load_timeout == probe["periodSeconds"] * probe["failureThreshold"]
     pubsub = source.notifications.pubsub if source.notifications else None
     assert read.subscription == (pubsub.subscription if pubsub else None)
     assert read.pubsub_endpoint == (pubsub.endpoint if pubsub else None)

@@ -242,6 +242,10 @@ class FakeServer:
     def __init__(self, base: Path) -> None:
         self.base = base
         self.bad: set[int] = set()
+        self.slow: set[int] = set()
+        """Versions whose load doesn't end."""
+        self.deadly: set[int] = set()
+        """Versions whose load ends the server; it is up again once none lies there."""
         self.up = True
         self.states: dict[int, tuple[str, str]] = {}
         self.seen: list[dict[str, bytes]] = []
@@ -252,6 +256,12 @@ class FakeServer:
             for entry in self.base.iterdir()
             if (number := parse_number(entry.name)) is not None
         }
+        if self.deadly:
+            self.up = not self.deadly & there.keys()
+            if not self.up:
+                self.restart()
+        if not self.up:
+            return
         for number, entry in there.items():
             if self.states.get(number, ("END", ""))[0] == "END" and self._is_new(number):
                 files = {
@@ -261,7 +271,8 @@ class FakeServer:
                 }
                 self.seen.append(files)
                 bad = number in self.bad
-                self.states[number] = ("END", "bad graph") if bad else ("AVAILABLE", "")
+                state = "LOADING" if number in self.slow else "AVAILABLE"
+                self.states[number] = ("END", "bad graph") if bad else (state, "")
         available = [n for n, (state, _) in self.states.items() if state == "AVAILABLE"]
         for number in available:
             if number not in there and any(n in there for n in available):

@@ -22,12 +22,14 @@ def pod() -> dict[str, Any]:
 
 
 def test_the_pollers_arguments_are_understood(pod: dict[str, Any]) -> None:
-    (poller,) = pod["initContainers"]
+    (poller,), (server,) = pod["initContainers"], pod["containers"]
     chosen = parse(poller["args"], {entry["name"]: entry["value"] for entry in poller["env"]})
     assert chosen.base == Path("/models/resnet")
     assert chosen.source.locations == (Location("my-models", "resnet"),)
     assert chosen.subscription == "projects/my-project/subscriptions/resnet-uploads"
     assert chosen.policy.follow_newest
+    probe = server["startupProbe"]
+    assert chosen.policy.load_timeout == probe["periodSeconds"] * probe["failureThreshold"]
 
 
 def test_the_model_server_reads_what_the_poller_writes(pod: dict[str, Any]) -> None:

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from model_poller import planner, report
+from model_poller.books import Publication
 from model_poller.planner import (
     Fetch,
     Observed,
     Policy,
-    Publication,
     Publish,
     Quarantine,
     Release,
@@ -194,25 +194,28 @@ def test_a_version_that_is_not_available_in_time_is_quarantined() -> None:
         "found": {1: stored(1), 2: stored(2)},
         "told": 2,
         "served": (served(2, "LOADING"), served(1)),
-        "publications": {2: Publication(0.0, end_is_stale=False)},
     }
-    assert plan(seen(**what, now=600.0), TOLD) == []
-    (action,) = plan(seen(**what, now=601.0), TOLD)
+
+    def loading(seconds: float) -> dict[str, Any]:
+        return {"publications": {2: Publication(0.0, end_is_stale=False, loading=seconds)}}
+
+    assert plan(seen(**what, **loading(1800.0), now=9000.0), TOLD) == []
+    (action,) = plan(seen(**what, **loading(1801.0)), TOLD)
     assert isinstance(action, Quarantine)
     assert action.entry.reason is VersionReason.LOAD_TIMEOUT
+    assert "1801 s" in action.entry.message
 
 
-def test_the_first_version_has_a_deadline_although_the_servers_port_is_closed() -> None:
-    what = {
-        "served": None,
-        "server_was_seen": False,
-        "publications": {1: Publication(0.0, end_is_stale=True)},
-        "now": 601.0,
-    }
-    (action,) = plan(seen(**what), TOLD)
-    assert isinstance(action, Quarantine)
-    assert "port was closed" in action.entry.message
-    assert plan(seen(**what), ALONE) == []
+@pytest.mark.parametrize("policy", [TOLD, ALONE])
+@pytest.mark.parametrize("was_seen", [True, False])
+def test_no_version_is_judged_by_a_server_that_is_not_there(policy: Policy, was_seen: bool) -> None:
+    for publication in (
+        Publication(0.0, end_is_stale=True),
+        Publication(0.0, end_is_stale=False, loading=500.0, silent_since=1.0),
+    ):
+        what = {"served": None, "server_was_seen": was_seen, "publications": {1: publication}}
+        unproven = {"disk": Disk(records(1), {}, {}), "now": 99_999.0}
+        assert plan(seen(**what, **unproven), policy) == []
 
 
 def test_a_restarting_server_is_no_failure_of_what_it_served() -> None:
@@ -441,7 +444,11 @@ def test_the_server_is_asked_quickly_only_while_a_change_is_under_way() -> None:
         "publications": {1: Publication(99.0, end_is_stale=False)},
     }
     assert planner.change_is_under_way(seen(**loading), TOLD)
-    assert not planner.change_is_under_way(seen(**loading, now=10_000.0), TOLD)
+    late = {1: Publication(99.0, end_is_stale=False, loading=1801.0)}
+    assert not planner.change_is_under_way(seen(**{**loading, "publications": late}), TOLD)
+    away = {**loading, "served": None}
+    assert planner.change_is_under_way(seen(**away), TOLD)
+    assert not planner.change_is_under_way(seen(**away, now=10_000.0), TOLD)
     assert not planner.change_is_under_way(seen(**loading, server_was_seen=False), ALONE)
 
 

@@ -109,6 +109,105 @@ def test_a_version_that_the_server_refuses_is_quarantined_until_it_changes(world
     assert world.settle(turns=40).active_version == 2
 
 
+class TestTheClockOfALoad:
+    """Runs while the model server is there to load, and is nobody else's."""
+
+    @pytest.fixture(params=[ALONE, TOLD], ids=["alone", "told"])
+    def world(self, tmp_path: Path, request: pytest.FixtureRequest) -> World:
+        return World(tmp_path, request.param)
+
+    def test_does_not_run_before_the_server_is_there(self, world: World) -> None:
+        world.server.up = False
+        world.source.put("1.zip", archive(1))
+        world.tell(1)
+        world.settle(turns=10, seconds=600)
+        assert world.version(1).state is VersionState.PUBLISHED
+        world.server.up = True
+        assert world.settle().active_version == 1
+
+    def test_does_not_run_while_the_server_is_away(self, world: World) -> None:
+        world.source.put("1.zip", archive(1))
+        world.tell(1)
+        world.settle()
+        world.server.slow = {2}
+        world.source.put("2.zip", archive(2))
+        world.tell(2)
+        world.settle()
+        assert world.version(2).state is VersionState.PUBLISHED
+        world.server.up = False
+        world.settle(turns=10, seconds=600)
+        world.server.up, world.server.slow = True, set()
+        world.server.restart()
+        assert world.settle().active_version == 2
+
+    def test_does_not_run_while_a_restarted_poller_finds_no_server(self, world: World) -> None:
+        world.source.put("1.zip", archive(1))
+        world.tell(1)
+        world.server.slow = {1}
+        world.settle()
+        world.server.up = False
+        world.start()
+        world.settle(turns=10, seconds=600)
+        world.server.up, world.server.slow = True, set()
+        world.server.restart()
+        assert world.settle().active_version == 1
+
+    def test_ends_a_load_that_does_not_end(self, world: World) -> None:
+        world.source.put("1.zip", archive(1))
+        world.tell(1)
+        world.settle()
+        world.server.slow = {2}
+        world.source.put("2.zip", archive(2))
+        world.tell(2)
+        world.settle(turns=25, seconds=60)
+        assert world.version(2).state is VersionState.PUBLISHED
+        world.settle(turns=12, seconds=60)
+        assert world.version(2).reason is VersionReason.LOAD_TIMEOUT
+        assert world.status().active_version == 1
+
+
+def test_alone_a_version_that_ends_the_server_again_and_again_makes_room_for_the_one_before(
+    world: World,
+) -> None:
+    world.source.put("1.zip", archive(1))
+    world.settle()
+    world.server.deadly = {2}
+    world.source.put("2.zip", archive(2))
+    world.settle(turns=10, seconds=20)
+    assert world.status().active_version is None
+    world.settle(turns=100, seconds=20)
+    assert world.status().active_version == 1
+    assert world.version(2).state is VersionState.QUARANTINED
+    assert world.version(2).reason is VersionReason.LOAD_TIMEOUT
+    assert "went away" in world.version(2).message
+
+
+def test_alone_the_only_version_stays_whatever_it_does_to_the_server(world: World) -> None:
+    world.source.put("1.zip", archive(1))
+    world.server.slow = {1}
+    world.settle()
+    world.server.up = False
+    world.settle(turns=50, seconds=600)
+    assert world.base().keys() == {"1"}
+
+
+def test_a_disk_that_takes_no_notes_stops_nothing_that_acts(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    world.source.put("1.zip", archive(1))
+    with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
+        patch.setattr(world.store, "prove", refuse)
+        assert world.settle().active_version == 1
+        world.source.put("2.zip", archive(2))
+        assert world.settle().active_version == 2
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["prove failed"]
+    world.settle()
+    assert world.store.scan().published[2].proven
+
+
 def test_a_quarantine_outlives_a_restart(world: World) -> None:
     world.source.put("1.zip", archive(1))
     world.source.put("2.zip", b"no archive")

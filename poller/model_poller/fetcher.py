@@ -1,0 +1,112 @@
+"""The one fetch that runs beside the main loop."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from model_poller.process import threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from model_poller.bring import Bringer
+    from model_poller.versions import StoredVersion
+
+_PROGRESS_SECONDS = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+def _start_thread(work: Callable[[], None]) -> None:
+    threads.spawn("fetch", work)
+
+
+@dataclass(slots=True)
+class Job:
+    """A fetch that runs."""
+
+    stored: StoredVersion
+    stopped: threading.Event = field(default_factory=threading.Event)
+    bytes_done: int = 0
+    begin: float = field(default_factory=time.monotonic)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _logged: float = field(default_factory=time.monotonic)
+
+    def progress(self, count: int) -> None:
+        """Note that so many bytes came; negative: they have to come anew."""
+        with self._lock:
+            self.bytes_done += count
+
+    @property
+    def seconds_left(self) -> int | None:
+        """At the rate so far; None before anything came."""
+        if self.bytes_done <= 0:
+            return None
+        rate = self.bytes_done / max(time.monotonic() - self.begin, 0.001)
+        return round(max(self.stored.size - self.bytes_done, 0) / rate)
+
+    def log(self) -> None:
+        """Log how far it is, now and then."""
+        now = time.monotonic()
+        if now - self._logged > _PROGRESS_SECONDS:
+            self._logged, left = now, self.seconds_left
+            _log.info(
+                "fetching version %d: %d of %d bytes, %s s left",
+                self.stored.version,
+                self.bytes_done,
+                self.stored.size,
+                "?" if left is None else left,
+            )
+
+
+class Fetcher:
+    """Runs one fetch at a time, on a thread of its own. Its methods are the main loop's."""
+
+    def __init__(
+        self,
+        bringer: Bringer,
+        wake: Callable[[], None],
+        spawn: Callable[[Callable[[], None]], None] = _start_thread,
+    ) -> None:
+        """``wake`` is called when a fetch has ended, ``spawn`` starts one beside the loop."""
+        self._bringer = bringer
+        self._wake = wake
+        self._spawn = spawn
+        self._ended: queue.SimpleQueue[tuple[StoredVersion, Exception | None]] = queue.SimpleQueue()
+        self.job: Job | None = None
+
+    def start(self, stored: StoredVersion) -> None:
+        """Begin to fetch a version."""
+        job = self.job = Job(stored)
+        _log.info("fetching version %d: %d bytes", stored.version, stored.size)
+        try:
+            self._spawn(lambda: self._run(job))
+        except RuntimeError as error:
+            self._ended.put((stored, error))
+
+    def stop(self) -> None:
+        """Give up the fetch that runs, if any; it ends when it comes to that."""
+        if self.job and not self.job.stopped.is_set():
+            _log.info("giving up fetching version %d", self.job.stored.version)
+            self.job.stopped.set()
+
+    def ended(self) -> Iterator[tuple[StoredVersion, Exception | None]]:
+        """What was fetched since the last call, and how it failed."""
+        while not self._ended.empty():
+            stored, failure = self._ended.get()
+            self.job = None
+            yield stored, failure
+
+    def _run(self, job: Job) -> None:
+        failure: Exception | None = None
+        try:
+            self._bringer.bring(job.stored, stopped=job.stopped, progress=job.progress)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the loop has to hear of it
+            failure = error
+        self._ended.put((job.stored, failure))
+        self._wake()
