@@ -158,7 +158,8 @@ def _transition(model: InferenceModel, seen: Observed) -> str:
         return "BlockedByFailedLoad"
     if not any(isinstance(answer, int) for answer in seen.answers):
         return "Pending"
-    return "UpToDate" if seen.on_target and seen.rolled_out else "InProgress"
+    is_newest = seen.on_target and verdicts.missed(model, seen) is None
+    return "UpToDate" if is_newest and seen.rolled_out else "InProgress"
 
 
 def _versions(seen: Observed, active: int | None) -> tuple[Version, ...]:

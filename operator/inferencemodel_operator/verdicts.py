@@ -172,6 +172,20 @@ def _incomplete(seen: Observed) -> VersionStatus | None:
     return max(unfinished, key=lambda version: version.version, default=None)
 
 
+def missed(model: InferenceModel, seen: Observed) -> VersionStatus | None:
+    """The version that would be the target if any pod could fetch it."""
+    target = seen.record.target
+    if model.spec.model.version is not None or target is None:
+        return None
+    failing = [
+        version
+        for report in seen.reports
+        for version in report.versions
+        if version.version > target and versions.is_failing(version)
+    ]
+    return max(failing, key=lambda version: version.version, default=None)
+
+
 def failure(model: InferenceModel, seen: Observed) -> QuarantinedVersion | None:
     """The quarantined version that would be served if it were good."""
     pinned = model.spec.model.version
@@ -188,8 +202,8 @@ def model_loaded(model: InferenceModel, seen: Observed, active: int | None) -> V
     """Whether the wanted version, pinned or newest, is reached."""
     target = seen.record.target
     failed = failure(model, seen)
+    instead = "nothing is served yet" if active is None else f"version {active} goes on serving"
     if failed is not None and seen.reached != failed.version:
-        instead = "nothing is served yet" if active is None else f"version {active} goes on serving"
         why = failed.message.rstrip(". ")
         fix = "" if "upload" in why.lower() else "; upload a repaired version"
         return Verdict(
@@ -199,6 +213,14 @@ def model_loaded(model: InferenceModel, seen: Observed, active: int | None) -> V
         )
     if target is None:
         return _no_target(model, seen)
+    awaited = missed(model, seen)
+    if awaited is not None and awaited.reason is not None:
+        return Verdict(
+            "False",
+            reason_of(awaited.reason),
+            f"version {awaited.version} can't be fetched and is tried again, {instead}: "
+            f"{awaited.message or awaited.reason}",
+        )
     known = [version for pod in seen.replicas if (version := pod.version(target)) is not None]
     known = [v for v in known if v.in_source or v.state is not VersionState.INCOMPLETE]
     if seen.on_target:
@@ -326,6 +348,13 @@ def reconciling(
         before = "" if active in (None, target) else f" from version {active}"
         return Verdict(
             "True", Reason.CHANGING_VERSION, f"replicas move{before} to version {target}"
+        )
+    awaited = missed(model, seen)
+    if awaited is not None and seen.wanted > 0:
+        return Verdict(
+            "True",
+            Reason.CHANGING_VERSION,
+            f"version {awaited.version} can't be fetched and is tried again, see ModelLoaded",
         )
     if seen.hold is not None:
         return _held(seen.hold)

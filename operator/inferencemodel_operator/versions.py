@@ -42,6 +42,16 @@ COMPLETE: Final = frozenset(
 )
 """States of a version that is whole, in the bucket or on the disk of a pod."""
 
+_ON_THE_WAY: Final = frozenset({VersionState.DISCOVERED, VersionState.FETCHING})
+"""States of a version that is whole in the bucket, and not on the pod's disk."""
+
+_NOT_ITS_OWN: Final = frozenset(
+    {None, VersionReason.WARMUP_UNAVAILABLE, VersionReason.QUARANTINED_ELSEWHERE}
+)
+
+_TRIES: Final = 2
+"""A fetch that failed so often in a row doesn't heal in a moment: its poller tries others, too."""
+
 _SERVED: Final = frozenset({VersionState.AVAILABLE, VersionState.RETIRED})
 """States of a version that the pod has answered with; a newer poller says it by ``proven``."""
 
@@ -72,8 +82,9 @@ def decide(
     The target is the pinned version, else the newest complete version that is not quarantined
     and not below ``minVersion``. Without a pin it goes down only when it is quarantined, or when
     every pod says that it is neither in the bucket nor on any disk: a wiped or unreadable bucket
-    takes nothing back. Without any that meets ``minVersion`` there is no target: no pod begins with
-    a lower one, and those that serve one go on with it.
+    takes nothing back. One that no pod can fetch holds up no other: while it is on no disk, the
+    target is the newest that can be had. Without any that meets ``minVersion`` there is no target:
+    no pod begins with a lower one, and those that serve one go on with it.
 
     A model server that ends again and again speaks against a version only where its pod template
     has served another one; else the template may be what is wrong. Such pods have to be as many as
@@ -139,6 +150,10 @@ class _There(msgspec.Struct, frozen=True):
 
     whole: frozenset[int]
     """In the bucket or on some disk."""
+    doubtful: frozenset[int]
+    """On no disk, and some pod fails to fetch it, or has found that a part is missing."""
+    hopeless: frozenset[int]
+    """On no disk, and all pods that know of it fail to fetch it."""
     offered: frozenset[int]
     """Those that one may turn to: what was only retained on a disk is not among them."""
     is_all: bool
@@ -168,8 +183,30 @@ def _there(
         for v in versions
         if v.version in whole and (v.in_source or v.state is VersionState.AVAILABLE)
     )
+    on_the_way = frozenset(v.version for v in versions if v.state in _ON_THE_WAY)
+    missing = on_the_way - {v.version for v in versions if v.state in COMPLETE - _ON_THE_WAY}
+    failing = frozenset(v.version for v in versions if is_failing(v))
+    unfinished = frozenset(
+        v.version
+        for v in versions
+        if v.state is VersionState.INCOMPLETE and v.reason is not VersionReason.UNSTABLE_LISTING
+    )
+    coming = {v.version for v in versions if v.state in _ON_THE_WAY and not is_failing(v)}
     listed = all(report.source.state is SourceState.READY for report in known)
-    return _There(whole, offered, all_known and listed)
+    return _There(
+        whole=whole,
+        doubtful=missing & (failing | unfinished),
+        hopeless=missing & failing - coming,
+        offered=offered,
+        is_all=all_known and listed,
+    )
+
+
+def is_failing(version: VersionStatus) -> bool:
+    """Whether a pod can't fetch a version, for a reason that isn't common to all versions."""
+    if version.state not in _ON_THE_WAY or version.reason in _NOT_ITS_OWN:
+        return False
+    return version.reason is VersionReason.INSUFFICIENT_DISK or version.failures >= _TRIES
 
 
 def _newest(
@@ -178,10 +215,12 @@ def _newest(
     quarantined: Sequence[QuarantinedVersion],
     there: _There,
 ) -> int | None:
-    eligible = {version for version in there.offered if version >= minimum}
+    offered = {version for version in there.offered if version >= minimum}
+    eligible = offered - there.doubtful or offered
     if current is not None:
         spoilt = _is_spoilt(current, quarantined, there)
-        if current >= minimum and not spoilt and (not there.gone(current) or not eligible):
+        lost = there.gone(current) or (there.is_all and current in there.hopeless)
+        if current >= minimum and not spoilt and (not lost or not eligible):
             eligible.add(current)
     if eligible:
         return max(eligible)

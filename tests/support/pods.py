@@ -140,6 +140,7 @@ def told(
     fingerprints: Mapping[int, str] | None = None,
     reachable: bool = True,
     proven: Collection[int] = (),
+    failures: int = 2,
 ) -> PollerStatus:
     """What a poller tells about versions that are all in the bucket."""
     return PollerStatus(
@@ -159,6 +160,7 @@ def told(
                 reason=(reasons or {}).get(number, (None, ""))[0],
                 message=(reasons or {}).get(number, (None, ""))[1],
                 proven=number in proven,
+                failures=failures if number in (reasons or {}) else 0,
             )
             for number in sorted(states, reverse=True)
         ),

@@ -45,8 +45,9 @@ Report = PollerStatus | Unreachable
 def decode(body: bytes) -> tuple[str, PollerStatus]:
     """Read an answer of ``GET /status``: its revision, and what it says within bounds.
 
-    What changes all the time and decides nothing (the revision, disks, bytes so far) is not in the
-    report. Lists keep their newest entries and those that matter on the pod, texts are cut.
+    What changes all the time and decides nothing (the revision, disks, bytes so far, failures after
+    the second) is not in the report. Lists keep their newest entries and those that matter on the
+    pod, texts are cut.
 
     Raises:
         InvalidReportError: it is none; says what is wrong with it.
@@ -74,7 +75,7 @@ def _bounded(report: PollerStatus) -> PollerStatus:
         revision="",
         disk=None,
         versions=tuple(
-            replace(version, bytes_done=0, seconds_left=None)
+            replace(version, bytes_done=0, seconds_left=None, failures=min(version.failures, 2))
             for version in _chosen(report.versions, rank)
         ),
         served=tuple(_chosen(report.served, lambda served: int(served.state != END))),

@@ -353,6 +353,20 @@ def test_a_quarantined_newest_version_blocks_and_what_serves_is_named() -> None:
     assert condition(found, "Reconciling") == ("False", "Settled")
 
 
+def test_a_newest_version_that_can_not_be_fetched_is_told_beside_the_one_that_serves() -> None:
+    refused = {2: (VersionReason.FETCH_FAILED, "gs://m/2.zip: 403")}
+    report = told({1: A, 2: VersionState.DISCOVERED}, target=1, reasons=refused)
+    found = compute(observed(pod(1, report), pod(2, report)))
+    assert found["model"]["transitionStatus"] == "InProgress"
+    assert condition(found, "ModelLoaded") == ("False", "FetchFailed")
+    assert message(found, "ModelLoaded") == (
+        "version 2 can't be fetched and is tried again, version 1 goes on serving: "
+        "gs://m/2.zip: 403"
+    )
+    assert condition(found, "Ready") == ("True", "Serving")
+    assert condition(found, "Reconciling")[0] == "True"
+
+
 def test_a_quarantined_version_that_has_a_good_successor_blocks_nothing() -> None:
     failed = QuarantinedVersion(version=1, fingerprint="f", reason="LoadFailed")
     found = compute(observed(pod(1, TWO), pod(2, TWO), target=2, quarantined=(failed,)))

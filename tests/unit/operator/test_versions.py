@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -168,6 +168,51 @@ def test_a_target_that_is_nowhere_gives_way_to_one_that_is() -> None:
     assert decide(pod(told({4: D})), pod(told({4: D})), target=99).target == 4
     assert decide(pod(told({4: D})), pod(None), target=99).target == 99
     assert decide(pod(told({4: D}, source=UNREADABLE)), target=99).target == 99
+
+
+class TestAVersionThatCanNotBeFetched:
+    REFUSED: ClassVar = {3: (VersionReason.FETCH_FAILED, "403")}
+
+    def failing(self, others: dict[int, VersionState], **fields: Any) -> PodVersions:
+        return pod(told({**others, 3: D}, reasons=self.REFUSED, **fields))
+
+    @pytest.mark.parametrize("target", [None, 2, 3])
+    def test_holds_up_no_other(self, target: int | None) -> None:
+        assert decide(self.failing({2: F}), self.failing({2: D}), target=target).target == 2
+
+    def test_is_the_target_again_once_a_pod_has_it(self) -> None:
+        assert decide(self.failing({2: A}), pod(told({2: A, 3: F})), target=2).target == 3
+
+    def test_stays_the_target_while_a_pod_may_still_get_it(self) -> None:
+        assert decide(self.failing({2: A}), pod(told({2: A, 3: D})), target=3).target == 3
+        assert decide(self.failing({2: A}), pod(None), target=3).target == 3
+        assert decide(self.failing({2: A}, failures=1), target=3).target == 3
+        fetching = told({2: A, 3: VersionState.FETCHING})
+        assert decide(self.failing({2: A}), pod(fetching), target=3).target == 3
+
+    def test_does_not_become_the_target_for_each_new_pod(self) -> None:
+        assert decide(self.failing({2: A}), pod(told({2: D, 3: D})), target=2).target == 2
+
+    def test_is_one_of_which_a_pod_knows_that_a_part_is_missing(self) -> None:
+        """Which only the graph tells, so that each new pod takes it for whole at first."""
+        missing = {3: (VersionReason.MISSING_VARIABLES, "variables/variables.index is missing")}
+        known = pod(told({2: A, 3: INC}, reasons=missing))
+        assert decide(known, pod(told({2: D, 3: D})), target=2).target == 2
+        assert decide(known, pod(told({2: A, 3: F})), target=2).target == 3
+        looking = {3: (VersionReason.UNSTABLE_LISTING, "")}
+        assert decide(pod(told({2: A, 3: INC}, reasons=looking)), pod(told({3: D}))).target == 3
+
+    def test_is_the_target_where_there_is_no_other(self) -> None:
+        assert decide(self.failing({})).target == 3
+        assert decide(self.failing({2: A}), target=3, min_version=3).target == 3
+
+    def test_is_one_that_is_too_large_and_none_that_waits_for_warm_up_requests(self) -> None:
+        def held(reason: VersionReason) -> PodVersions:
+            return pod(told({2: A, 3: D}, reasons={3: (reason, "")}, failures=2))
+
+        assert decide(held(VersionReason.INSUFFICIENT_DISK), target=3).target == 2
+        assert decide(held(VersionReason.WARMUP_UNAVAILABLE), target=3).target == 3
+        assert decide(held(VersionReason.QUARANTINED_ELSEWHERE), target=3).target == 3
 
 
 def test_a_retired_version_that_left_the_bucket_is_not_turned_to() -> None:
