@@ -72,6 +72,14 @@ class Bringer:
     fetch_limits: FetchLimits = field(default_factory=FetchLimits)
     archive_limits: Limits = field(default_factory=Limits)
 
+    @property
+    def links(self) -> bool:
+        """Whether a folder version is shown by a link to the mounted volume that it is on.
+
+        What a link shows can be changed after the check, so what is signed is copied.
+        """
+        return self.source.mount is not None and not self.demands.public_key
+
     def bring(
         self,
         stored: StoredVersion,
@@ -130,8 +138,7 @@ class _Visit:
         store, stored = self.kit.store, self.stored
         record = Record(stored.version, stored.fingerprint, stored.objects[0].root.uri)
         mount = self.kit.source.mount
-        # What a link shows can be changed after the check, so what is signed is copied.
-        if mount and not stored.is_archive and not self.kit.demands.public_key:
+        if mount and self.kit.links and not stored.is_archive:
             self._link(mount / stored.folder, record)
             return
         model = self._archive() if stored.is_archive else self._folder()

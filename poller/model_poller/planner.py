@@ -85,6 +85,8 @@ class Observed:
     """When this process began; monotonic seconds."""
     strangers: Disk = field(default_factory=lambda: Disk({}, {}, {}))
     """Versions on the volume that came from another storage URI, which ``disk`` is without."""
+    links: bool = False
+    """Whether folder versions are shown by links, which need no room."""
 
     def available(self, version: int) -> bool:
         """Whether the model server answers requests with it."""
@@ -247,7 +249,8 @@ def last_failure(seen: Observed, stored: StoredVersion) -> Retry | None:
 def room_needed(seen: Observed, stored: StoredVersion) -> int:
     """Bytes that have to be free before a version is fetched, the reserve included."""
     retry = last_failure(seen, stored)
-    return max(retry.needed if retry else 0, fetch_size(stored)) + RESERVE_BYTES
+    size = 0 if seen.links and not stored.is_archive else fetch_size(stored)
+    return max(retry.needed if retry else 0, size) + RESERVE_BYTES
 
 
 def interest(seen: Observed, policy: Policy) -> Interest:

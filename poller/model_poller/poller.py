@@ -56,6 +56,7 @@ class Poller:
         self._model = model
         self._policy = policy
         self._source, self._store = bringer.source, bringer.store
+        self._links = bringer.links
         self._look_now = look_now
         self._hurry = hurry
         self._clock = clock
@@ -161,6 +162,7 @@ class Poller:
             suspects=books.suspects,
             started=books.started,
             strangers=strangers,
+            links=self._links,
         )
 
     def _keep_books(self, seen: Observed) -> Books:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import msgspec
@@ -394,6 +395,14 @@ class TestFetching:
     def test_waits_for_room(self) -> None:
         found = {1: stored(1), 2: stored(2)}
         assert plan(seen(found=found, free_bytes=1000), TOLD) == []
+
+    def test_needs_no_room_for_a_folder_that_is_linked(self) -> None:
+        folder = replace(stored(2), is_archive=False)
+        large = replace(folder, objects=(replace(folder.objects[0], size=1 << 50),))
+        assert plan(seen(found={1: stored(1), 2: large}), TOLD) == []
+        assert plan(seen(found={1: stored(1), 2: large}, links=True), TOLD) == [Fetch(large)]
+        packed = replace(large, is_archive=True)
+        assert plan(seen(found={1: stored(1), 2: packed}, links=True), TOLD) == []
 
     def test_takes_no_version_below_those_on_disk_unless_told(self) -> None:
         what = {"disk": Disk(records(5), {}, {}), "found": {v: stored(v) for v in (3, 4)}}
