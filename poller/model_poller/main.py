@@ -249,16 +249,19 @@ def _prepare_volume(chosen: Settings) -> Store:
     try:
         store.lock()
         store.prepare()
-        if chosen.server_config_dir:
-            write_configuration(
-                chosen.server_config_dir, chosen.model, chosen.base, chosen.batching_parameters
-            )
     except BlockingIOError as error:
         raise InvalidSettingsError(
             f"another poller works on {chosen.hidden}; one volume takes one poller"
         ) from error
     except OSError as error:
         raise InvalidSettingsError(f"the model volume can't be used: {error}") from error
+    if folder := chosen.server_config_dir:
+        try:
+            write_configuration(folder, chosen.model, chosen.base, chosen.batching_parameters)
+        except OSError as error:
+            raise InvalidSettingsError(
+                f"--server-config-dir={folder} can't be written: {error}"
+            ) from error
     return store
 
 

@@ -37,15 +37,14 @@ class Connections:
         the host.
 
         Raises:
-            InvalidSettingsError: the endpoint names no host with a port, or HTTPS_PROXY no proxy.
+            InvalidSettingsError: the endpoint names no host with a port, HTTPS_PROXY no proxy or
+                REQUESTS_CA_BUNDLE no certificates.
         """
         parts, self.host, self._port = _address(endpoint)
         self._timeout = timeout
         self._tls = self._proxy = None
         if parts.scheme == "https":
-            # The same bundle that requests, and so the listing of gs://, uses.
-            bundle = os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
-            self._tls = ssl.create_default_context(cafile=bundle)
+            self._tls = _trust()
             self._proxy = _proxy(self.host)
         self._idle: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
@@ -126,11 +125,35 @@ def _address(endpoint: str) -> tuple[SplitResult, str, int | None]:
         host, port = parts.hostname or "", parts.port
         # What connecting does later, where it would look like a fault of what is sent.
         host.encode("idna")
+        if not endpoint.isprintable() or " " in endpoint:
+            host = ""
     except ValueError as error:
         raise InvalidSettingsError(f"{endpoint} names no host with a port: {error}") from None
     if not host or port == 0:
         raise InvalidSettingsError(f"{endpoint} names no host with a port")
     return parts, host, port
+
+
+def check_environment() -> None:
+    """Judge what https will be spoken with, before anything is asked.
+
+    Raises:
+        InvalidSettingsError: HTTPS_PROXY names no proxy, or REQUESTS_CA_BUNDLE no certificates.
+    """
+    if os.environ.get("REQUESTS_CA_BUNDLE"):
+        _trust()
+    _proxy("")
+
+
+def _trust() -> ssl.SSLContext:
+    # The same bundle that requests, and so the listing of gs://, uses.
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE")
+    try:
+        return ssl.create_default_context(cafile=bundle or certifi.where())
+    except OSError as error:
+        raise InvalidSettingsError(
+            f"REQUESTS_CA_BUNDLE={bundle} is no file of certificates: {error.strerror or error}"
+        ) from None
 
 
 def _proxy(host: str) -> SplitResult | None:

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_poller.errors import InvalidSettingsError
 from model_poller.process import arguments
+from model_poller.stores.connections import check_environment
 from model_poller.stores.credentials import Credentials
 from model_poller.stores.opening import SourceSettings
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from model_poller.stores.uri import Location
+
+
+_region = arguments.matching("[A-Za-z0-9_-]{1,64}", "a region's name")
+_account = arguments.matching("[a-z0-9]{3,24}(-secondary)?", "a storage account's name")
+_VARIABLES: Mapping[str, Mapping[str, Callable[[str], str]]] = {
+    "gs": {"STORAGE_EMULATOR_HOST": arguments.url},
+    "s3": {
+        "AWS_REGION": _region,
+        "AWS_DEFAULT_REGION": _region,
+        "AWS_ENDPOINT_URL": arguments.url,
+        "AWS_ENDPOINT_URL_S3": arguments.url,
+    },
+    "az": {"AZURE_STORAGE_ACCOUNT_NAME": _account},
+}
+"""By scheme: the variables that stand for options, and how they are read."""
 
 
 def add_options(group: argparse._ArgumentGroup) -> None:
@@ -34,7 +51,7 @@ def add_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--region",
-        type=arguments.matching("[A-Za-z0-9_-]{1,64}", "a region's name"),
+        type=_region,
         metavar="REGION",
         help="of s3 (AWS_REGION)",
     )
@@ -45,7 +62,7 @@ def add_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--azure-account",
-        type=arguments.matching("[a-z0-9]{3,24}(-secondary)?", "a storage account's name"),
+        type=_account,
         metavar="NAME",
         help="of az (AZURE_STORAGE_ACCOUNT_NAME)",
     )
@@ -61,7 +78,7 @@ def source_settings(
     """How ``location`` is reached; ``mount`` is where a claim is mounted.
 
     Raises:
-        InvalidSettingsError: the folder of credentials isn't there.
+        InvalidSettingsError: the folder of credentials isn't there, or a variable can't be.
     """
     endpoint = given.endpoint
     if not endpoint and (location is None or location.scheme == "gs"):
@@ -71,6 +88,16 @@ def source_settings(
         raise InvalidSettingsError(
             f"--credentials-dir={folder} is no folder; mount the Secret there"
         )
+    credentials = Credentials(environment, folder)
+    scheme = location.scheme if location else "gs"
+    for name, read in _VARIABLES.get(scheme, {}).items():
+        if value := credentials.get(name):
+            try:
+                read(value)
+            except ArgumentTypeError as error:
+                raise InvalidSettingsError(f"{name}: {error}") from None
+    if scheme in ("gs", "s3", "az", "https") and not (endpoint or "").startswith("http://"):
+        check_environment()
     return SourceSettings(
         locations=(location,) if location else (),
         endpoint=endpoint,
@@ -79,5 +106,5 @@ def source_settings(
         path_style=given.path_style or endpoint is not None,
         azure_account=given.azure_account,
         mount=mount,
-        credentials=Credentials(environment, folder),
+        credentials=credentials,
     )

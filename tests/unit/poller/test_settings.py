@@ -174,6 +174,42 @@ def test_every_bad_variable_is_named_with_its_value(variable: str, value: str, o
     assert repr(value) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("uri", "variable", "value"),
+    [
+        ("gs://models", "STORAGE_EMULATOR_HOST", "localhost:4443"),
+        ("s3://models", "AWS_REGION", "eu west"),
+        ("s3://models", "AWS_DEFAULT_REGION", "eu\nwest"),
+        ("s3://models", "AWS_ENDPOINT_URL", "minio"),
+        ("s3://models", "AWS_ENDPOINT_URL_S3", "minio:9000"),
+        ("az://models", "AZURE_STORAGE_ACCOUNT_NAME", "My Account"),
+    ],
+)
+def test_variables_that_stand_for_options_are_read_as_these(
+    uri: str, variable: str, value: str
+) -> None:
+    with pytest.raises(InvalidSettingsError) as caught:
+        parse([*POD, f"--storage-uri={uri}"], {variable: value})
+    assert str(caught.value).startswith(f"{variable}: {value!a}")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("REQUESTS_CA_BUNDLE", "/not/there", "/not/there"),
+        ("REQUESTS_CA_BUNDLE", __file__, __file__),
+        ("HTTPS_PROXY", "proxy:99999", "HTTPS_PROXY names no proxy"),
+    ],
+)
+def test_what_https_is_spoken_with_is_judged_at_the_start(
+    variable: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InvalidSettingsError, match=told):
+        parse(POD, {})
+    assert parse([*POD, "--endpoint=http://127.0.0.1:9000"], {}).source.endpoint
+
+
 def test_a_secret_in_an_endpoint_is_not_shown() -> None:
     for endpoint in ("https://user:hunter2@store", "https://store/?sig=hunter2"):
         with pytest.raises(InvalidSettingsError, match="--endpoint") as caught:
