@@ -74,6 +74,7 @@ class Strangers:
 
     def instead_of_versions(self, location: Location) -> str:
         """What was found where there is no version, and what to write instead."""
+        location = location.folder
         uri = location.uri
         if not self._found:
             return _of_nothing(location)

@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from model_poller.archives import peek
 from model_poller.errors import InvalidSourceError
 from model_poller.metrics import METRICS
 from model_poller.stores import Entry, StoredObject
@@ -46,9 +47,8 @@ class HttpSource(OnePlace):
         self._site = Site(location, credentials)
         self._is_archive = self.uri.endswith(ARCHIVE_ENDINGS)
         self._is_list = self.uri.endswith(".json")
-        self._root = location
-        if self._is_archive or self._is_list:
-            self._root = replace(location, prefix=location.prefix.rpartition("/")[0])
+        self._inside: tuple[str, int | None] = "", None
+        """Of one archive: its generation, and the number of the folder that it holds."""
         self._unsized: dict[str, list[str]] = {}
         """Of the last list: paths whose sizes it doesn't tell, by what is right below the URI."""
 
@@ -76,11 +76,11 @@ class HttpSource(OnePlace):
             elif below:
                 unsized.setdefault(top, []).append(shown.name)
             else:
-                yield Entry(self._root, top, is_folder=False)
+                yield Entry(self._location, top, is_folder=False)
         self._unsized = unsized
         for top in {**folders, **unsized}:
             if top in unsized or top not in whole:
-                yield Entry(self._root, top, is_folder=True)
+                yield Entry(self._location, top, is_folder=True)
 
     def files(self, entry: Entry) -> Iterator[StoredObject]:
         """See `Source.files`."""
@@ -97,9 +97,7 @@ class HttpSource(OnePlace):
         Raises:
             As `list`.
         """
-        return self._file(self._site.ask("HEAD", self.uri)[0])
-
-    def _file(self, answer: Answer) -> StoredObject:
+        answer, _ = self._site.ask("HEAD", self.uri)
         folder, _, name = self._location.prefix.rpartition("/")
         return self._told(answer, replace(self._location, prefix=folder), unquote(name))
 
@@ -116,16 +114,21 @@ class HttpSource(OnePlace):
 
     def _one_archive(self) -> StoredObject:
         answer, _ = self._site.ask("HEAD", self.uri)
-        stored = self._file(answer)
+        stored = self._told(answer, self._location, unquote(self.uri.rpartition("/")[2]))
         if split_path(stored.path):
             return stored
+        if stored.generation != self._inside[0]:
+            self._inside = stored.generation, peek.number(peek.names(self, stored))
+        if (number := self._inside[1]) is not None:
+            return replace(stored, version=number)
         # The file is replaced in place, so its time tells its versions apart.
         try:
             moment = parsedate_to_datetime(answer.header("Last-Modified"))
         except ValueError:
             raise InvalidSourceError(
                 f"{self.uri} has no Last-Modified that could number its versions; call the"
-                " file N.zip, or let the server send the header"
+                " file N.zip, put a folder of that number into it, or let the server send the"
+                " header"
             ) from None
         return replace(stored, version=int(moment.timestamp()))
 
@@ -136,8 +139,8 @@ class HttpSource(OnePlace):
         for number, folder in enumerate(folders):
             if number == MAX_CALLS:
                 raise InvalidSourceError(
-                    f"{self._root.child(top)} shows more than {MAX_CALLS} folders; give the version"
-                    " as an archive, or one list of all files in JSON"
+                    f"{self._location.child(top)} shows more than {MAX_CALLS} folders; give the"
+                    " version as an archive, or one list of all files in JSON"
                 )
             for shown in self._shown(folder):
                 path = f"{folder}/{shown.name}"
@@ -152,15 +155,15 @@ class HttpSource(OnePlace):
     def _sized(self, top: str, paths: Sequence[str]) -> Iterator[StoredObject]:
         if len(paths) > MAX_CALLS:
             raise InvalidSourceError(
-                f"{self._root.child(top)} shows {len(paths)} files without their sizes; give the"
-                " version as an archive, or let the server show a list in JSON that has sizes"
+                f"{self._location.child(top)} shows {len(paths)} files without their sizes; give"
+                " the version as an archive, or let the server show a list in JSON that has sizes"
             )
         for path in paths:
             yield self._asked(path)
 
     def _shown(self, folder: str) -> Sequence[Shown]:
         """What the server shows of a folder; empty for the URI itself."""
-        url = self.uri if self._is_list and not folder else f"{self._root.child(folder)}"
+        url = self.uri if self._is_list and not folder else f"{self._location.child(folder)}"
         is_folder = folder or not self._is_list
         answer, url = self._site.ask("GET", f"{url.rstrip('/')}/" if is_folder else url)
         if not is_folder or "json" in answer.header("Content-Type"):
@@ -168,11 +171,11 @@ class HttpSource(OnePlace):
         return read_links(answer.body.decode(errors="replace"), url)
 
     def _listed(self, shown: Shown, path: str, size: int) -> StoredObject:
-        return StoredObject(self._root, path, size, shown.generation)
+        return StoredObject(self._location, path, size, shown.generation)
 
     def _asked(self, path: str) -> StoredObject:
-        answer, _ = self._site.ask("HEAD", self._root.child(path))
-        return self._told(answer, self._root, path)
+        answer, _ = self._site.ask("HEAD", self._location.child(path))
+        return self._told(answer, self._location, path)
 
     def _told(self, answer: Answer, root: Location, path: str) -> StoredObject:
         length = answer.header("Content-Length")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote, urlsplit
 
 from model_poller.errors import InvalidSettingsError
@@ -71,16 +71,16 @@ class Location:
 
     @property
     def model(self) -> str:
-        """The name of the folder that the versions are in; of the bucket where that is all.
+        """The name of the folder that the versions are in; of the bucket where that is all."""
+        name = self.folder.prefix.rpartition("/")[2] or self.bucket
+        return unquote(name) if self.scheme in ("http", "https") else name
 
-        A web server's URI may be a list of the versions, or one of them, in that folder.
-        """
-        parts = self.prefix.split("/") if self.prefix else []
-        if self.scheme in ("http", "https"):
-            if parts and parts[-1].endswith((".json", *ARCHIVE_ENDINGS)):
-                parts.pop()
-            parts = [unquote(part) for part in parts]
-        return parts[-1] if parts else self.bucket
+    @property
+    def folder(self) -> Location:
+        """Where the versions are: a web server's URI may be a list of them, or one, beside them."""
+        if self.scheme in ("http", "https") and self.prefix.endswith((".json", *ARCHIVE_ENDINGS)):
+            return replace(self, prefix=self.prefix.rpartition("/")[0])
+        return self
 
     @property
     def uri(self) -> str:
@@ -98,7 +98,7 @@ class Location:
             path = quote(path, errors="surrogateescape")
         else:
             path = path.encode(errors="backslashreplace").decode()
-        return f"{self.uri}/{path}"
+        return f"{self.folder.uri}/{path}"
 
 
 def parse_uri(uri: str) -> Location:

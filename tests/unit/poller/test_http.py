@@ -27,7 +27,8 @@ from model_poller.stores.uri import parse_uri
 from model_poller.versions import discover
 from model_poller.volume.store import Store
 from tests.support.faults import Fault, FaultyServer
-from tests.unit.poller.doubles import model, zipped
+from tests.unit.poller.doubles import below, model, tarred, zipped
+from tests.unit.poller.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -251,6 +252,32 @@ def test_one_archive_that_is_replaced_in_place_is_numbered_by_its_time(server: S
     server.answers["/model.zip"] = lambda handler: handler.reply(200, b"zip")
     with pytest.raises(InvalidSourceError, match="no Last-Modified"):
         source(server, "/model.zip").list()
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.zip", zipped(below("0002", model()))),
+        ("model.tar", tarred(below("./0002", model()), "w")),
+        ("model.tar.gz", tarred({"__MACOSX/._x": b"", **below("2", model())})),
+    ],
+)
+def test_an_archive_without_a_number_is_the_version_whose_folder_it_holds(
+    server: Server, tmp_path: Path, name: str, content: bytes, ranges: bool
+) -> None:
+    server.ranges = ranges
+    server.write({name: content})
+    found = source(server, f"/{name}")
+    world = World(tmp_path / "pod", source=found)
+    world.settle(6, seconds=6)
+    assert world.base() == {"2": model()}
+    # Looked into once.
+    before = len(server.seen)
+    world.turn(30)
+    assert [method for method, _, _ in server.seen[before:]] == ["HEAD"]
+    server.write({name: zipped(below("3", model())) if name.endswith(".zip") else content})
+    assert {stored.version for stored in found.list()} == {3 if name.endswith(".zip") else 2}
 
 
 def test_ranges_are_those_of_the_listed_file(server: Server) -> None:
