@@ -16,7 +16,9 @@ from model_poller.archives.paths import Names
 from model_poller.archives.unpacking import Limits
 from model_poller.checks import version_files
 from model_poller.errors import (
+    AccessDeniedError,
     BrokenVersionError,
+    CorruptDownloadError,
     IncompleteVersionError,
     InsufficientDiskError,
     StoppedError,
@@ -43,7 +45,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_RESUMABLE = (UnreachableError, StoppedError, WarmupUnavailableError)
+_RESUMABLE = (
+    UnreachableError,
+    StoppedError,
+    WarmupUnavailableError,
+    AccessDeniedError,
+    CorruptDownloadError,
+)
 """After these, what is on the disk already is worth keeping for the next try."""
 
 
@@ -155,6 +163,9 @@ class _Visit:
             names.add_file(member.path.partition("/")[2])
         with _step("verify"):
             self._check(folder)
+            for member in self.stored.objects:
+                # What was checked is what was listed, and still there.
+                self.kit.source.describe(member)
         if not self.kit.demands.warmup:
             self.kit.store.adopt_link(folder, record)
             return

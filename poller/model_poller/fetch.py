@@ -1,31 +1,45 @@
-"""Downloading objects in parallel ranges, each checked against the store's own checksum."""
+"""Downloading objects in parallel ranges, each object checked against what its store says of it.
+
+That is a checksum where there is one. Every answer says besides which object its bytes are of
+(ETag, time, generation, size): what the listing showed, and the same as every other answer. What
+no listing tells and no checksum proves is asked for a second time, when all is there.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
-import random
 import threading
 import time
 import zlib
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
 import google_crc32c
 
-from model_poller.checks.crc32c import combine
-from model_poller.errors import CorruptDownloadError, PollerError, StoppedError, UnreachableError
+from model_poller.checks.crc32c import CRC32, CRC32C, CRC64NVME, combine
+from model_poller.errors import (
+    AccessDeniedError,
+    CorruptDownloadError,
+    ObjectChangedError,
+    PollerError,
+    StoppedError,
+    UnreachableError,
+)
 from model_poller.metrics import METRICS
+from model_poller.retry import RetryPolicy, Tries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
     from typing import Self
 
-    from model_poller.stores import Source, StoredObject
+    from model_poller.checks.crc32c import Crc
+    from model_poller.stores import ByteRange, Source, StoredObject
     from model_poller.volume.journal import Journal
 
 PART_BYTES = 16 << 20
@@ -36,9 +50,8 @@ SMALL_BYTES = 1 << 20
 SMALL_WORKERS = 16
 """For objects that are small on the average: the time goes into waiting for answers."""
 _BUFFER_BYTES = 1 << 19
-_ATTEMPTS = 5
-_FIRST_DELAY_SECONDS = 0.2
-_LONGEST_DELAY_SECONDS = 30.0
+RETRIES = RetryPolicy(attempts=5, first_seconds=0.2, longest_seconds=30.0, deadline_seconds=1800.0)
+"""Of a part, counted anew whenever a try brought something."""
 _GLANCE_SECONDS = 0.2
 """A worker that waits sees so late that another one has failed."""
 _PART_SECONDS = 300.0
@@ -48,6 +61,8 @@ What a server gives only as a whole may take as long as its parts would.
 """
 _GAIN_BYTES = 1 << 20
 """A try that brought so much is no failure: what cuts every connection is no reason to give up."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +75,16 @@ class FetchLimits:
     """Bytes a second over all ranges; None: no limit."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """Of a part that is there."""
+
+    length: int
+    crc32c: int
+    other: int = 0
+    """By the CRC that the store tells."""
+
+
 @dataclass(slots=True)
 class _Target:
     """An object on its way to a file."""
@@ -67,10 +92,76 @@ class _Target:
     stored: StoredObject
     path: Path
     part_bytes: int
-    missing: int
+    missing: int = 0
     """Parts to go."""
-    sums: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Checksum and length of the parts that are there, by where they start."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    is_described: bool = False
+    other_crc: _OtherCrc | None = None
+    md5: _Md5 | None = None
+    sums: dict[int, _Sum] = field(default_factory=dict)
+    """By where the parts start."""
+    validators: dict[str, str] = field(default_factory=dict)
+    """What the answers said of it so far."""
+    has_answer: bool = False
+    is_listed: bool = True
+    """Whether all of them repeated what the listing shows."""
+    is_told: bool = True
+    """Whether all of them said which object it is."""
+    is_recalled: bool = False
+    """Whether some of it came in an earlier run, whose answers nobody remembers."""
+    is_doubtful: bool = False
+    """Whether it is there, and nothing proves yet that it is one object."""
+    is_read_twice: bool = False
+    """Whether only its bytes can prove that."""
+
+    def describe(self, stored: StoredObject) -> None:
+        """Take in what the store tells of it."""
+        self.is_described = True
+        self.stored = stored
+        self.validators["size"] = str(stored.size)
+        if stored.crc32c is not None:
+            return
+        if stored.crc64nvme is not None:
+            # Told by S3 alone, whose module has loaded this library for its signatures.
+            from awscrt.checksums import crc64nvme
+
+            self.other_crc = _OtherCrc(CRC64NVME, stored.crc64nvme, crc64nvme)
+        elif stored.crc32 is not None:
+            self.other_crc = _OtherCrc(CRC32, stored.crc32, zlib.crc32)
+        elif stored.md5 is not None:
+            self.md5 = _Md5(stored.md5, is_presumed=stored.md5_is_presumed)
+
+    def parts(self) -> list[_Part]:
+        """All of it."""
+        size = self.stored.size
+        return [
+            _Part(self, at, min(self.part_bytes, size - at))
+            for at in range(0, max(size, 1), self.part_bytes)
+        ]
+
+    def parts_again(self) -> list[_Part]:
+        """What is asked for once more: all, or the first if its answer says which object it is."""
+        self.is_read_twice |= not self.is_told or (self.is_recalled and not self.is_listed)
+        parts = [replace(part, again=True) for part in self.parts()]
+        return parts if self.is_read_twice or not self.has_answer else parts[:1]
+
+    def checksums(self) -> tuple[str, str, str]:
+        """What the store tells, what came, and which checksum it is; empty without one."""
+        if self.md5:
+            return self.md5.told.hex(), self.md5.digest.hexdigest(), "MD5"
+        if self.other_crc:
+            kind, told = self.other_crc.kind, self.other_crc.told
+            pieces = [(at, part.other, part.length) for at, part in self.sums.items()]
+        elif self.stored.crc32c is not None:
+            kind, told = CRC32C, self.stored.crc32c
+            pieces = [(at, part.crc32c, part.length) for at, part in self.sums.items()]
+        else:
+            return "", "", ""
+        whole = 0
+        for _, piece, length in sorted(pieces):
+            whole = combine(whole, piece, length, kind)
+        digits = kind.bits // 4
+        return f"{told:0{digits}x}", f"{whole:0{digits}x}", kind.name
 
 
 @dataclass(slots=True)
@@ -78,9 +169,82 @@ class _Part:
     target: _Target
     start: int
     length: int
+    again: bool = False
+    """Whether it is there already, and asked for once more."""
     done: int = 0
-    """Bytes of it that are written, and the checksum of these."""
-    checksum: int = 0
+    """Bytes of it that are written, and the checksums of these."""
+    crc32c: int = 0
+    other: int = 0
+
+    def begin_anew(self) -> None:
+        self.done = self.crc32c = self.other = 0
+
+    def add(self, chunk: bytes) -> None:
+        """Take into account what was written behind the rest."""
+        target = self.target
+        if target.md5 and not self.again:
+            target.md5.add(self.start + self.done, chunk)
+        if target.other_crc:
+            self.other = target.other_crc.extend(chunk, self.other)
+        self.crc32c = google_crc32c.extend(self.crc32c, chunk)
+        self.done += len(chunk)
+
+    @property
+    def sum(self) -> _Sum:
+        return _Sum(self.length, self.crc32c, self.other)
+
+
+@dataclass(frozen=True, slots=True)
+class _OtherCrc:
+    """A CRC beside CRC-32C, and what the store says that it is."""
+
+    kind: Crc
+    told: int
+    extend: Callable[[bytes, int], int]
+
+
+class _Md5:
+    """The MD5 of a file whose parts come in any order, as far as they lie in a row.
+
+    One thread at a time may add: who has the part where the row ends, or who extends the row.
+    """
+
+    def __init__(self, told: bytes, *, is_presumed: bool) -> None:
+        self.told = told
+        self.is_presumed = is_presumed
+        self.digest = hashlib.md5(usedforsecurity=False)
+        self.position = 0
+        self.lock = threading.Lock()
+
+    def add(self, position: int, chunk: bytes) -> None:
+        """Add what was just written, if it lies where the row ends."""
+        if position == self.position:
+            self.digest.update(chunk)
+            self.position += len(chunk)
+        elif not position:
+            # An object that only comes whole is begun anew.
+            self.digest = hashlib.md5(chunk, usedforsecurity=False)
+            self.position = len(chunk)
+
+    def extend(self, target: _Target, buffer: memoryview, *, wait: bool) -> None:
+        """Add the parts that are there where the row ends; ``wait`` for who is at it already."""
+        while self.lock.acquire(blocking=wait):
+            try:
+                start = self.position - self.position % target.part_bytes
+                part = target.sums.get(start)
+                if part is None or self.position == target.stored.size:
+                    return
+                end = start + part.length
+                with target.path.open("rb", buffering=0) as file:
+                    file.seek(self.position)
+                    while self.position < end:
+                        count = file.readinto(buffer[: end - self.position])
+                        if not count:
+                            return
+                        self.digest.update(buffer[:count])
+                        self.position += count
+            finally:
+                self.lock.release()
 
 
 def download(
@@ -129,13 +293,15 @@ class Download:
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
         self._halted = False
+        self._was_answered = False
+        """Whether the store gave any bytes, so that a refusal is odd."""
         self._targets: dict[Path, _Target] = {}
         each: list[list[_Part]] = []
         for path, stored in targets.items():
             part_bytes = PART_BYTES if stored.in_ranges else max(stored.size, 1)
-            starts = range(0, max(stored.size, 1), part_bytes)
-            target = self._targets[path] = _Target(stored, path, part_bytes, len(starts))
-            parts = [_Part(target, at, min(part_bytes, stored.size - at)) for at in starts]
+            target = self._targets[path] = _Target(stored, path, part_bytes)
+            parts = target.parts()
+            target.missing = len(parts)
             if tail_first:
                 parts.insert(0, parts.pop())
             each.append(parts)
@@ -146,9 +312,13 @@ class Download:
             folder.mkdir(parents=True, exist_ok=True)
         largest = max((part.length for part in self._parts), default=0)
         self._buffer_bytes = max(1, min(_BUFFER_BYTES, largest))
-        self._workers = [
+        self._parallelism = limits.parallelism or self._worth()
+        self._workers = self._hire()
+
+    def _hire(self) -> list[threading.Thread]:
+        return [
             threading.Thread(target=self._work, name=f"download-{i}", daemon=True)
-            for i in range(min(limits.parallelism or self._worth(), len(self._parts)))
+            for i in range(min(self._parallelism, len(self._parts)))
         ]
 
     def _worth(self) -> int:
@@ -173,6 +343,17 @@ class Download:
         Raises:
             As `download`.
         """
+        self._join()
+        if doubtful := [target for target in self._targets.values() if target.is_doubtful]:
+            self._parts.extend(part for target in doubtful for part in target.parts_again())
+            for target in doubtful:
+                target.is_doubtful = False
+            self._workers = self._hire()
+            for worker in self._workers:
+                worker.start()
+            self._join()
+
+    def _join(self) -> None:
         for worker in self._workers:
             worker.join()
         if self._failure:
@@ -203,7 +384,7 @@ class Download:
                 if self._halted:
                     raise StoppedError(f"fetching {target.stored.url} was given up")
                 self._changed.wait()
-            return start + target.sums[start][1]
+            return start + target.sums[start].length
 
     def _work(self) -> None:
         buffer = memoryview(bytearray(self._buffer_bytes))
@@ -213,67 +394,96 @@ class Download:
                     if not self._parts:
                         return
                     part = self._parts.popleft()
-                checksum = self._recall(part, buffer)
-                if checksum is None:
-                    checksum = self._fetch_patiently(part, buffer)
-                self._finish(part, checksum)
+                self._describe(part.target)
+                if part.again or not self._recall(part, buffer):
+                    self._fetch_patiently(part, buffer)
+                if not part.again:
+                    self._finish(part, buffer)
         except BaseException as error:  # noqa: BLE001 - raised again by `finish`
             with self._changed:
                 self._failure = self._failure or error
                 self._halted = True
                 self._changed.notify_all()
 
-    def _recall(self, part: _Part, buffer: memoryview) -> int | None:
-        """The checksum of a part that an earlier run wrote, if its bytes are really there."""
+    def _describe(self, target: _Target) -> None:
+        """Learn before the first byte what checksum the bytes are to have."""
+        with target.lock:
+            if target.is_described:
+                return
+            tries = Tries(RETRIES, self._pause)
+            while not target.is_described:
+                try:
+                    target.describe(self._source.describe(target.stored))
+                except (UnreachableError, AccessDeniedError) as error:
+                    self._fail(error, tries)
+
+    def _recall(self, part: _Part, buffer: memoryview) -> bool:
+        """Whether an earlier run wrote a part, and its bytes are really there."""
         known = self._journal and self._journal.recall(part.target.path, part.start, part.length)
         if not known:
-            return None
-        checksum = done = 0
+            return False
+        recalled = _Part(part.target, part.start, part.length, again=True)
         try:
             file = os.open(part.target.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return None
+            return False
         try:
-            while done < part.length:
-                count = os.preadv(file, [buffer[: part.length - done]], part.start + done)
+            while recalled.done < part.length:
+                wanted = buffer[: part.length - recalled.done]
+                count = os.preadv(file, [wanted], part.start + recalled.done)
                 if not count:
-                    return None
-                checksum = google_crc32c.extend(checksum, bytes(buffer[:count]))
-                done += count
+                    return False
+                recalled.add(bytes(wanted[:count]))
         finally:
             os.close(file)
-        if checksum != known.crc32c:
-            return None
+        if recalled.crc32c != known.crc32c:
+            return False
+        part.done, part.crc32c, part.other = recalled.done, recalled.crc32c, recalled.other
+        part.target.is_recalled = True
         self._progress(part.length)
-        return checksum
+        return True
 
-    def _fetch_patiently(self, part: _Part, buffer: memoryview) -> int:
-        failures = 0
+    def _fetch_patiently(self, part: _Part, buffer: memoryview) -> None:
+        tries = Tries(RETRIES, self._pause)
         while True:
             before = part.done
             try:
                 return self._fetch(part, buffer)
-            except UnreachableError as error:
-                failures = 1 if part.done - before >= _GAIN_BYTES else failures + 1
-                if failures == _ATTEMPTS:
-                    raise
-                jitter = random.uniform(0.5, 1.5)  # noqa: S311
-                delay = _FIRST_DELAY_SECONDS * 2 ** (failures - 1) * jitter
-                delay = min(max(delay, error.retry_after), _LONGEST_DELAY_SECONDS)
-                self._pause(delay)
+            except (UnreachableError, AccessDeniedError) as error:
+                if part.done - before >= _GAIN_BYTES:
+                    tries.progress()
+                self._fail(error, tries)
 
-    def _fetch(self, part: _Part, buffer: memoryview) -> int:
-        """Go on with a part from where an earlier try ended; returns its checksum."""
+    def _fail(self, error: PollerError, tries: Tries) -> None:
+        """Wait for the next try.
+
+        Raises:
+            PollerError: this one, if there is none.
+        """
+        # Who could read a moment ago has met a server that doesn't know yet, or keys that ran out.
+        if isinstance(error, AccessDeniedError) and not self._was_answered:
+            raise error
+        if not tries.is_last:
+            _log.info("%s; it is tried again", error)
+        tries.failed(error)
+
+    def _fetch(self, part: _Part, buffer: memoryview) -> None:
+        """Go on with a part from where an earlier try ended."""
         stored = part.target.stored
         allowed = _PART_SECONDS * max(1.0, part.length / PART_BYTES)
         deadline = time.monotonic() + allowed
-        file = os.open(part.target.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        file = None
+        if not part.again:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+            file = os.open(part.target.path, flags, 0o644)
         try:
             if not part.length:
-                return 0
+                return
             with self._source.open_range(
                 stored, part.start + part.done, part.length - part.done
             ) as body:
+                if self._compare(part, body):
+                    return
                 while part.done < part.length:
                     if self._stopped.is_set() or self._halted:
                         raise StoppedError(f"fetching {stored.url} was given up")
@@ -282,11 +492,11 @@ class Download:
                             f"{stored.url}: {part.done} of {part.length} bytes came in"
                             f" {allowed:.0f} s; the rest is asked for anew"
                         )
-                    chunk = buffer[: body.readinto(buffer)]
-                    _write(file, chunk, part.start + part.done)
-                    part.checksum = google_crc32c.extend(part.checksum, bytes(chunk))
-                    part.done += len(chunk)
-                    self._progress(len(chunk))
+                    chunk = bytes(buffer[: body.readinto(buffer)])
+                    if file is not None:
+                        _write(file, chunk, part.start + part.done)
+                        self._progress(len(chunk))
+                    part.add(chunk)
                     METRICS.fetched_bytes.inc(len(chunk))
                     if self._throttle:
                         pause = self._throttle.delay(len(chunk))
@@ -294,14 +504,51 @@ class Download:
                         self._pause(pause)
         except PollerError:
             if not stored.in_ranges:
-                self._progress(-part.done)
-                part.done = part.checksum = 0
+                if not part.again:
+                    self._progress(-part.done)
+                part.begin_anew()
             raise
         finally:
-            os.close(file)
-        if self._journal:
-            self._journal.note(part.target.path, part.start, part.length, part.checksum)
-        return part.checksum
+            if file is not None:
+                os.close(file)
+        if part.again:
+            self._compare_again(part)
+        elif self._journal:
+            self._journal.note(part.target.path, part.start, part.length, part.crc32c)
+
+    def _compare(self, part: _Part, body: ByteRange) -> bool:
+        """Take in which object an answer is about; whether that says all about a part read again.
+
+        Raises:
+            ObjectChangedError: it is another one than was listed, or than other answers were about.
+        """
+        target = part.target
+        is_told = bool(body.validators.keys() - {"size"})
+        with target.lock:
+            self._was_answered = True
+            known = target.validators
+            for name, value in body.validators.items():
+                if known.setdefault(name, value) != value:
+                    raise ObjectChangedError(target.stored.url)
+            if not part.again:
+                target.has_answer = True
+                target.is_listed &= body.is_listed
+                target.is_told &= is_told
+            is_enough = body.is_listed or (is_told and not target.is_recalled)
+            return part.again and is_enough and not target.is_read_twice
+
+    def _compare_again(self, part: _Part) -> None:
+        """Compare a part that was read a second time with the first.
+
+        Raises:
+            ObjectChangedError, CorruptDownloadError
+        """
+        target = part.target
+        if part.sum == target.sums[part.start]:
+            return
+        if target.md5:
+            raise self._corrupt(target, "came twice, and with other bytes each time")
+        raise ObjectChangedError(target.stored.url)
 
     def _pause(self, seconds: float) -> None:
         """Wait, unless the work is given up meanwhile."""
@@ -310,60 +557,34 @@ class Download:
             if self._stopped.wait(min(left, _GLANCE_SECONDS)):
                 return
 
-    def _finish(self, part: _Part, checksum: int) -> None:
+    def _finish(self, part: _Part, buffer: memoryview) -> None:
         target = part.target
         with self._changed:
-            target.sums[part.start] = checksum, part.length
+            target.sums[part.start] = part.sum
             target.missing -= 1
+            is_last = not target.missing
             self._changed.notify_all()
-            if target.missing:
-                return
-        _check(self._source.describe(target.stored), target)
+        if target.md5:
+            target.md5.extend(target, buffer, wait=is_last)
+        if not is_last:
+            return
+        told, found, kind = target.checksums()
+        if not kind:
+            is_proven = target.has_answer and target.is_listed
+            target.is_doubtful = bool(target.stored.size) and not is_proven
+        elif told == found:
+            pass
+        elif target.md5 and target.md5.is_presumed:
+            _log.info("%s has an ETag that is no MD5; it is read twice instead", target.stored.url)
+            target.is_doubtful = target.is_read_twice = True
+        else:
+            fault = f"the bytes that came have {kind} {found}, the store says {told}"
+            raise self._corrupt(target, fault)
 
-
-def _check(stored: StoredObject, target: _Target) -> None:
-    """Compare a whole file with what the store says of the object.
-
-    Raises:
-        CorruptDownloadError
-    """
-    if stored.crc32c is not None:
-        whole = 0
-        for _, (piece, length) in sorted(target.sums.items()):
-            whole = combine(whole, piece, length)
-        found, told, kind = f"{whole:08x}", f"{stored.crc32c:08x}", "crc32c"
-    elif stored.crc64nvme is not None:
-        # Told by S3 alone, whose module has loaded this library for its signatures.
-        from awscrt.checksums import crc64nvme
-
-        found, told = f"{_running(crc64nvme, target.path):016x}", f"{stored.crc64nvme:016x}"
-        kind = "CRC64NVME"
-    elif stored.crc32 is not None:
-        found, told = f"{_running(zlib.crc32, target.path):08x}", f"{stored.crc32:08x}"
-        kind = "CRC32"
-    elif stored.md5 is not None:
-        with target.path.open("rb") as file:
-            found = hashlib.file_digest(file, _md5).hexdigest()
-        told, kind = stored.md5.hex(), "MD5"
-    else:
-        return
-    if found != told:
-        raise CorruptDownloadError(
-            f"{stored.url}: the bytes that came have {kind} {found}, the store says {told}; it is"
-            " fetched again"
-        )
-
-
-def _running(extend: Callable[[bytes, int], int], path: Path) -> int:
-    value = 0
-    with path.open("rb") as file:
-        while piece := file.read(_BUFFER_BYTES):
-            value = extend(piece, value)
-    return value
-
-
-def _md5() -> hashlib._Hash:
-    return hashlib.md5(usedforsecurity=False)
+    def _corrupt(self, target: _Target, fault: str) -> CorruptDownloadError:
+        # Else the next try would find the bytes by the journal.
+        os.truncate(target.path, 0)
+        return CorruptDownloadError(f"{target.stored.url}: {fault}; it is fetched again")
 
 
 class ArrivingFile(io.RawIOBase):
@@ -446,7 +667,7 @@ class _Throttle:
             return self._free_at - now
 
 
-def _write(file: int, data: memoryview, offset: int) -> None:
+def _write(file: int, data: bytes, offset: int) -> None:
     while data:
         written = os.pwrite(file, data, offset)
         data, offset = data[written:], offset + written

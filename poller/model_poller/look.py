@@ -17,6 +17,7 @@ from model_poller.errors import (
 )
 from model_poller.metrics import METRICS
 from model_poller.process.threads import Worker
+from model_poller.retry import Deadline
 from model_poller.status import SourceReason, SourceState, SourceStatus, VersionReason
 from model_poller.strangers import Strangers
 from model_poller.versions import Interest, discover
@@ -37,6 +38,9 @@ LOOK_SECONDS = 600.0
 GAP_SECONDS = 1.0
 """From the begin of a look to the next: an upload of thousands of files brings as many
 notifications."""
+
+LISTING_SECONDS = 600.0
+"""For a whole look, however many pages follow one another."""
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +97,7 @@ class Looker:
     def look(self, now: Callable[[], float] = time.monotonic) -> float:
         """Look once and report; returns in how many seconds to look again."""
         begin = now()
+        deadline = Deadline(LISTING_SECONDS, f"listing {self._source.uri}")
         settled = {
             version: identity
             for version, (identity, since) in self._first_seen.items()
@@ -102,12 +107,12 @@ class Looker:
         try:
             with METRICS.step_seconds.labels("list").time():
                 found = discover(
-                    strangers.among(self._source.survey()),
+                    strangers.among(deadline.each(self._source.survey())),
                     settled,
                     marker=self._marker,
                     growing=self._growing,
                     interest=self._interest(),
-                    files=self._source.files,
+                    files=lambda entry: deadline.each(self._source.files(entry)),
                 )
         except PollerError as error:
             return self._failed(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from model_poller.checks import integrity, manifest
+from model_poller.checks import integrity, manifest, variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -35,7 +35,7 @@ def check(folder: Path, claim: Claim, *, may_grow: bool, stopped: Callable[[], b
     ``may_grow`` is `manifest.check`'s.
 
     Raises:
-        As `integrity.check_folder` and `manifest.check`.
+        As `integrity.check_folder`, `manifest.check` and `variables.check_tensors`.
     """
     integrity.check_folder(folder)
     manifest.check(
@@ -48,3 +48,4 @@ def check(folder: Path, claim: Claim, *, may_grow: bool, stopped: Callable[[], b
         may_grow=may_grow,
         stopped=stopped,
     )
+    variables.check_tensors(folder, stopped)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -36,6 +36,8 @@ class StoredObject:
     crc64nvme: int | None = None
     crc32: int | None = None
     """Both as ``md5``."""
+    md5_is_presumed: bool = False
+    """Whether ``md5`` is an ETag that only looks like one, which not every store promises."""
     in_ranges: bool = True
     """Whether any range of it can be asked for, or only the whole."""
     version: int | None = None
@@ -64,7 +66,19 @@ class Entry:
 
 
 class ByteRange(Protocol):
-    """The bytes of one range, in order."""
+    """The bytes of one range, in order, and what the answer says of the object they are of."""
+
+    @property
+    def validators(self) -> Mapping[str, str]:
+        """What differs between one object and the next under its name.
+
+        ``ETag``, ``Last-Modified`` or the store's own, and ``size``, the bytes of the whole; empty
+        where nothing is told.
+        """
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether there is a validator that the listing had shown, and it is the same."""
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill a part of ``buffer``, at least one byte; 0 at the end."""

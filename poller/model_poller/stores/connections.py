@@ -1,15 +1,24 @@
-"""Connections to one server, shared by threads and kept open between requests."""
+"""Connections to one server, shared by threads and kept open between requests.
+
+A socket's own time limit begins anew with every byte that comes. So what a connection receives has
+a deadline too, which whoever asks sets: a server that sends a byte now and then ends no wait by it.
+"""
 
 from __future__ import annotations
 
 import base64
 import http.client
+import io
+import math
 import os
 import re
 import ssl
 import threading
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import certifi
@@ -22,9 +31,86 @@ from model_poller.errors import (
 )
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Mapping
 
 _TARGET = re.compile(r"[!-~]+")
+_SLICE_SECONDS = 1.0
+"""After so long a read gives what it has: whoever reads looks at the clock and goes on."""
+
+
+@dataclass(slots=True)
+class _Clock:
+    """When what a connection receives has to be there."""
+
+    timeout: float
+    end: float = math.inf
+    """Monotonic seconds."""
+
+    def limit(self, sock: socket.socket) -> None:
+        """Let the next receive end in time.
+
+        Raises:
+            TimeoutError
+        """
+        left = self.end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("it took too long")
+        sock.settimeout(min(left, self.timeout))
+
+
+class _Receiver(io.RawIOBase):
+    """A socket's bytes, as long as the clock allows."""
+
+    def __init__(self, sock: socket.socket, inner: io.RawIOBase, clock: _Clock) -> None:
+        super().__init__()
+        self._sock = sock
+        self._inner = inner
+        self._clock = clock
+        self.slice_end = math.inf
+        self._got = False
+
+    def begin(self) -> None:
+        """A read begins that may return early, if only with a byte."""
+        self.slice_end, self._got = time.monotonic() + _SLICE_SECONDS, False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._got and time.monotonic() > self.slice_end:
+            return None
+        self._clock.limit(self._sock)
+        self._got = True
+        return self._sock.recv_into(buffer)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._inner.close()
+        super().close()
+
+
+class Response(http.client.HTTPResponse):
+    """What a server answers, by a deadline."""
+
+    def __init__(self, sock: socket.socket, *arguments: Any, clock: _Clock, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        buffered: io.BufferedReader = self.fp
+        self._receiver = _Receiver(sock, buffered.detach(), clock)
+        self._clock = clock
+        self.fp = io.BufferedReader(self._receiver)
+
+    def receive(self, buffer: memoryview, seconds: float) -> int:
+        """Fill ``buffer``, or what comes of it in a second if anything does; 0 at the end.
+
+        Raises:
+            OSError: nothing came in ``seconds``.
+            http.client.HTTPException
+        """
+        self._clock.end = time.monotonic() + seconds
+        if not self.chunked:
+            self._receiver.begin()
+        return self.readinto(buffer)
 
 
 class Connections:
@@ -56,20 +142,26 @@ class Connections:
 
     def new(self) -> http.client.HTTPConnection:
         """One that connects when it is used."""
+        connection: http.client.HTTPConnection
         if self._tls and self._proxy:
-            tunnelled = http.client.HTTPSConnection(
+            connection = http.client.HTTPSConnection(
                 self._proxy.hostname or "",
                 self._proxy.port or 80,
                 timeout=self._timeout,
                 context=self._tls,
             )
-            tunnelled.set_tunnel(self.host, self._port or 443, _proves(self._proxy))
-            return tunnelled
-        if self._tls:
-            return http.client.HTTPSConnection(
+            connection.set_tunnel(self.host, self._port or 443, _proves(self._proxy))
+        elif self._tls:
+            connection = http.client.HTTPSConnection(
                 self.host, self._port, timeout=self._timeout, context=self._tls
             )
-        return http.client.HTTPConnection(self.host, self._port, timeout=self._timeout)
+        else:
+            connection = http.client.HTTPConnection(self.host, self._port, timeout=self._timeout)
+        # Also of a proxy's answer.
+        connection.response_class = partial(  # type: ignore[assignment]
+            Response, clock=_Clock(self._timeout)
+        )
+        return connection
 
     def request(
         self,
@@ -78,17 +170,26 @@ class Connections:
         target: str,
         headers: Mapping[str, str],
         body: bytes = b"",
-    ) -> http.client.HTTPResponse:
+        *,
+        seconds: float,
+    ) -> Response:
         """Ask, and get what the answer begins with; the connection is closed where this fails.
+
+        All of the answer has to be there in ``seconds``, but for what is read by `receive`.
 
         Raises:
             UnreachableError: the server did not answer.
             AccessDeniedError: what proves who asks can't be sent.
             InvalidSourceError: the path can't be sent.
         """
+        clock: _Clock = connection.response_class.keywords["clock"]  # type: ignore[attr-defined]
+        clock.end = time.monotonic() + seconds
+        if connection.sock:
+            # What the last answer left of it.
+            connection.sock.settimeout(self._timeout)
         try:
             connection.request(method, target, body=body or None, headers=dict(headers))
-            return connection.getresponse()
+            response = connection.getresponse()
         except (ValueError, http.client.InvalidURL):
             connection.close()
             if not _TARGET.fullmatch(target):
@@ -105,6 +206,8 @@ class Connections:
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise UnreachableError(f"{self.host} does not answer ({error})") from error
+        assert isinstance(response, Response)  # noqa: S101
+        return response
 
     def keep(self, connection: http.client.HTTPConnection) -> None:
         """Take one back whose last answer was read to its end."""

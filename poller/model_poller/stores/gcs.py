@@ -188,6 +188,13 @@ class GcsSource(Bucket):
             raise self._no_token(stored.url, error) from error
         try:
             with self._ranges.get(target, headers, start, length) as body:
+                told = body.validators.get("x-goog-generation")
+                if told:
+                    if told != stored.generation:
+                        raise ObjectChangedError(stored.url)
+                    # Whatever else is told may change with the object's metadata.
+                    body.validators = {"x-goog-generation": told}
+                    body.is_listed = True
                 yield body
         except RefusedError as refusal:
             if refusal.status in (404, 412, 416):

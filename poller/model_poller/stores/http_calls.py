@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import http.client
-import random
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from model_poller.errors import UnreachableError
+from model_poller.retry import RetryPolicy, Tries
 from model_poller.stores.connections import Connections
 
 if TYPE_CHECKING:
@@ -20,10 +19,11 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 10.0
 _LIMIT_BYTES = 64 << 20
 """Far above the longest page of a listing."""
-_ATTEMPTS = 3
-_FIRST_DELAY_SECONDS = 0.3
-_LONGEST_DELAY_SECONDS = 5.0
-"""A server that asks for more patience gets it from the next look."""
+_DEADLINE_SECONDS = 60.0
+"""For a whole answer, however slowly it comes."""
+RETRIES = RetryPolicy(
+    attempts=3, first_seconds=0.3, longest_seconds=5.0, deadline_seconds=_DEADLINE_SECONDS
+)
 _BUSY = frozenset({429, 500, 502, 503, 504})
 
 
@@ -57,8 +57,12 @@ class HttpCalls:
     """Questions to one server."""
 
     def __init__(self, endpoint: str, timeout: float = TIMEOUT_SECONDS) -> None:
-        """``timeout`` is in seconds, for connecting and for each read."""
+        """``timeout`` is in seconds, for connecting and for each read.
+
+        For a whole request and its answer it is 60 s, or twice as long as for a read.
+        """
         self._connections = Connections(endpoint, timeout)
+        self._deadline = max(_DEADLINE_SECONDS, 2 * timeout)
 
     def ask(
         self,
@@ -73,21 +77,18 @@ class HttpCalls:
         Raises:
             UnreachableError: the server did not answer.
         """
-        for attempt in range(_ATTEMPTS):
-            last = attempt == _ATTEMPTS - 1
-            delay = _FIRST_DELAY_SECONDS * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311
+        tries = Tries(RETRIES)
+        while True:
             target, headers = prepare()
             try:
                 answer = self.send(method, target, headers, body, kept=True)
-            except UnreachableError:
-                if last:
-                    raise
+            except UnreachableError as error:
+                tries.failed(error)
             else:
-                if last or answer.status not in _BUSY:
+                if answer.status not in _BUSY or tries.is_last:
                     return answer
-                delay = max(delay, answer.retry_after)
-            time.sleep(min(delay, _LONGEST_DELAY_SECONDS))
-        raise AssertionError
+                busy = f"{self._connections.host} answered {answer.status}"
+                tries.failed(UnreachableError(busy, answer.retry_after))
 
     def send(
         self,
@@ -118,7 +119,9 @@ class HttpCalls:
         headers: Mapping[str, str],
         body: bytes,
     ) -> Answer:
-        response = self._connections.request(connection, method, target, headers, body)
+        response = self._connections.request(
+            connection, method, target, headers, body, seconds=self._deadline
+        )
         try:
             content = response.read(_LIMIT_BYTES)
             if response.length:

@@ -12,13 +12,19 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from model_poller.errors import UnreachableError
-from model_poller.stores.connections import Connections
+from model_poller.stores.connections import Connections, Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 TIMEOUT_SECONDS = 30.0
-"""For connecting and for each read: a connection that brings nothing for so long is given up."""
+"""For connecting, for an answer's head, and for each read: a connection that brings nothing for so
+long is given up."""
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d*)")
+_VALIDATORS = ("ETag", "Last-Modified", "x-goog-generation", "x-amz-version-id")
+_CONDITIONS = {"If-Match": "ETag", "If-Unmodified-Since": "Last-Modified"}
+"""Which validator a condition is about. A time has to be the listed one, not just no later: a file
+can be replaced by an older one."""
 
 
 class RefusedError(Exception):
@@ -39,13 +45,23 @@ class RefusedError(Exception):
 
 
 class _Range:
-    def __init__(self, response: http.client.HTTPResponse, length: int) -> None:
+    def __init__(
+        self,
+        response: Response,
+        length: int,
+        validators: Mapping[str, str],
+        *,
+        is_listed: bool,
+    ) -> None:
         self._response = response
         self.left = length
+        self.validators = validators
+        self.is_listed = is_listed
 
     def readinto(self, buffer: memoryview) -> int:
         try:
-            count = self._response.readinto(buffer[: min(len(buffer), self.left)])
+            wanted = buffer[: min(len(buffer), self.left)]
+            count = self._response.receive(wanted, TIMEOUT_SECONDS)
         except (OSError, http.client.HTTPException) as error:
             raise UnreachableError(
                 f"the connection broke in the middle of a read ({error})"
@@ -68,8 +84,12 @@ class HttpRanges:
     ) -> Iterator[_Range]:
         """GET ``length`` bytes from ``start``.
 
+        Conditions among the headers are compared with the answer, too: there are servers that take
+        no notice of them, and give bytes of whatever has the name now.
+
         Raises:
-            RefusedError: the server answered, but not with these bytes.
+            RefusedError: the server answered, but not with these bytes; 412 also where it should
+                have answered that.
             UnreachableError: it did not answer, or the connection broke.
         """
         connection, response = self._ask(
@@ -91,13 +111,19 @@ class HttpRanges:
                     _seconds(response.getheader("Retry-After")),
                     response.getheader("Location") or "",
                 )
-            told = re.match(r"bytes (\d+)-(\d+)/", response.getheader("Content-Range") or "")
+            told = _CONTENT_RANGE.match(response.getheader("Content-Range") or "")
             if told and (int(told[1]), int(told[2])) != (start, start + length - 1):
                 raise UnreachableError(
-                    f"{self._connections.host} answers with {told[0][:-1]} where {length} bytes"
-                    f" from {start} were asked for"
+                    f"{self._connections.host} answers with {told[0].rpartition('/')[0]} where"
+                    f" {length} bytes from {start} were asked for"
                 )
-            body = _Range(response, length)
+            validators = _validators(response)
+            if told and told[3]:
+                validators["size"] = told[3]
+            elif response.status == 200:
+                validators["size"] = str(length)
+            is_listed = _obeys(validators, headers)
+            body = _Range(response, length, validators, is_listed=is_listed)
             yield body
         except BaseException:
             connection.close()
@@ -109,17 +135,50 @@ class HttpRanges:
 
     def _ask(
         self, target: str, headers: Mapping[str, str]
-    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    ) -> tuple[http.client.HTTPConnection, Response]:
         if kept := self._connections.kept():
             # The server may have closed it meanwhile.
             with suppress(UnreachableError):
-                return kept, self._connections.request(kept, "GET", target, headers)
+                return kept, self._send(kept, target, headers)
         connection = self._connections.new()
-        return connection, self._connections.request(connection, "GET", target, headers)
+        return connection, self._send(connection, target, headers)
+
+    def _send(
+        self, connection: http.client.HTTPConnection, target: str, headers: Mapping[str, str]
+    ) -> Response:
+        return self._connections.request(
+            connection, "GET", target, headers, seconds=TIMEOUT_SECONDS
+        )
 
     def close(self) -> None:
         """Close the kept connections."""
         self._connections.close()
+
+
+def _validators(response: http.client.HTTPResponse) -> dict[str, str]:
+    told = {name: response.getheader(name) or "" for name in _VALIDATORS}
+    return {name: bare(value) for name, value in told.items() if value}
+
+
+def _obeys(validators: Mapping[str, str], headers: Mapping[str, str]) -> bool:
+    """Whether the answer is about what was asked for; False where that isn't told.
+
+    Raises:
+        RefusedError: it is about something else.
+    """
+    told = [
+        validators[name] == bare(headers[condition])
+        for condition, name in _CONDITIONS.items()
+        if condition in headers and name in validators
+    ]
+    if not all(told):
+        raise RefusedError(412, "")
+    return bool(told)
+
+
+def bare(tag: str) -> str:
+    """A validator without what servers on its way add or leave out: quotes, and ``W/``."""
+    return tag.removeprefix("W/").strip('"')
 
 
 def _read_some(response: http.client.HTTPResponse) -> str:

@@ -63,6 +63,23 @@ class LocalSource(OnePlace):
     def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
         """See `Source.open_range`."""
         METRICS.source_requests.labels("get").inc()
+        with self._opened(stored) as file:
+            before = _validators(os.fstat(file))
+            if before["generation"] != stored.generation:
+                raise ObjectChangedError(stored.url)
+            yield _Range(file, before, stored, start, length)
+        # Opened anew, for a network file system may answer from what it remembers until then.
+        with self._opened(stored) as file:
+            if _validators(os.fstat(file)) != before:
+                raise ObjectChangedError(stored.url)
+
+    def describe(self, stored: StoredObject) -> StoredObject:
+        """See `Source.describe`: it is still the file that was listed."""
+        with self.open_range(stored, 0, 0):
+            return stored
+
+    @contextmanager
+    def _opened(self, stored: StoredObject) -> Iterator[int]:
         try:
             file = os.open(self.mount / stored.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
@@ -72,9 +89,7 @@ class LocalSource(OnePlace):
         except OSError as error:
             raise UnreachableError(f"reading {stored.url} failed ({error})") from error
         try:
-            if _generation(os.fstat(file)) != stored.generation:
-                raise ObjectChangedError(stored.url)
-            yield _Range(file, stored, start, length)
+            yield file
         finally:
             os.close(file)
 
@@ -127,8 +142,13 @@ class LocalSource(OnePlace):
 
 
 class _Range:
-    def __init__(self, file: int, stored: StoredObject, start: int, length: int) -> None:
+    is_listed = True
+
+    def __init__(
+        self, file: int, validators: dict[str, str], stored: StoredObject, start: int, length: int
+    ) -> None:
         self._file = file
+        self.validators = validators
         self._stored = stored
         self._position = start
         self._end = start + length
@@ -143,6 +163,16 @@ class _Range:
             raise ObjectChangedError(self._stored.url)
         self._position += count
         return count
+
+
+def _validators(found: os.stat_result) -> dict[str, str]:
+    return {
+        "device": str(found.st_dev),
+        "generation": _generation(found),
+        # Not in the generation: it changes with an owner or a mode too, which the kubelet sets at
+        # the start of every pod with an fsGroup.
+        "change": str(found.st_ctime_ns),
+    }
 
 
 def _generation(found: os.stat_result) -> str:

@@ -21,7 +21,7 @@ from model_poller.metrics import METRICS
 from model_poller.stores import StoredObject
 from model_poller.stores.aws import AwsIdentity, domain, told_permission, told_principal
 from model_poller.stores.http_calls import Answer, HttpCalls, as_answer
-from model_poller.stores.http_ranges import HttpRanges, RefusedError
+from model_poller.stores.http_ranges import HttpRanges, RefusedError, bare
 from model_poller.stores.one_place import Bucket, OnePlace, Page
 from model_poller.stores.uri import ACCESS_POINT
 from model_poller.stores.xml_answers import content, parse_xml, text
@@ -138,6 +138,9 @@ class S3Source(OnePlace, Bucket):
         answer = self._ask("HEAD", stored.root.key(stored.path), headers=headers)
         if answer.status != 200:
             raise self._refused(answer, "s3:GetObject", stored.url)
+        tag, size = bare(answer.header("ETag")), answer.header("Content-Length")
+        if tag not in ("", stored.generation) or size not in ("", str(stored.size)):
+            raise ObjectChangedError(stored.url)
         # Of a multipart upload it can be a checksum of checksums, and then is said not to be whole.
         whole = (
             answer.header("x-amz-checksum-type") == "FULL_OBJECT" or "-" not in stored.generation
@@ -152,6 +155,7 @@ class S3Source(OnePlace, Bucket):
             crc64nvme=_number(answer, "crc64nvme") if whole else None,
             crc32=_number(answer, "crc32") if whole else None,
             md5=bytes.fromhex(stored.generation) if is_md5 else None,
+            md5_is_presumed=bool(is_md5),
         )
 
     @contextmanager

@@ -169,10 +169,7 @@ def test_a_container_that_is_not_there_is_named(open_source: Opener) -> None:
         open_source("nowhere").list()
 
 
-def test_a_server_that_is_not_there_is_unreachable(
-    open_source: Opener, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("model_poller.stores.http_calls._FIRST_DELAY_SECONDS", 0.001)
+def test_a_server_that_is_not_there_is_unreachable(open_source: Opener) -> None:
     with pytest.raises(UnreachableError, match=r"127\.0\.0\.1 does not answer"):
         open_source("models", endpoint="http://127.0.0.1:9/account").list()
 

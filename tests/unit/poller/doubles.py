@@ -134,8 +134,11 @@ def tarred(files: Mapping[str, bytes], mode: str = "w:gz") -> bytes:
 
 
 class _Bytes:
-    def __init__(self, content: bytes) -> None:
+    is_listed = True
+
+    def __init__(self, content: bytes, validators: Mapping[str, str]) -> None:
         self._file = io.BytesIO(content)
+        self.validators = validators
 
     def readinto(self, buffer: memoryview) -> int:
         return self._file.readinto(buffer)
@@ -230,7 +233,7 @@ class MemorySource:
             if self.corrupt and piece:
                 self.corrupt -= 1
                 piece = bytes([piece[0] ^ 1]) + piece[1:]
-        yield _Bytes(piece)
+        yield _Bytes(piece, {"generation": str(generation), "size": str(len(content))})
 
 
 class FakeServer:

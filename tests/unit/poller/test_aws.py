@@ -6,6 +6,7 @@ import json
 import socket
 import time
 import traceback
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -94,9 +95,8 @@ def test_keys_are_renewed_before_they_expire_with_the_token_as_it_is_then(tmp_pa
 
 
 def test_who_hands_out_keys_is_not_asked_again_at_once_while_the_old_ones_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(http_calls, "_FIRST_DELAY_SECONDS", 0.001)
     replies = iter([Reply(body=assumed(later(200)))])
     with Answering(lambda _: next(replies, Reply(503))) as sts:
         who = identity(irsa(tmp_path, sts))
@@ -107,10 +107,7 @@ def test_who_hands_out_keys_is_not_asked_again_at_once_while_the_old_ones_count(
         assert len(sts.asked) == asked > 1
 
 
-def test_keys_that_still_count_outlive_who_hands_them_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http_calls, "_FIRST_DELAY_SECONDS", 0.001)
+def test_keys_that_still_count_outlive_who_hands_them_out(tmp_path: Path) -> None:
     with Answering(lambda _: Reply(body=assumed(later(200)))) as sts:
         who = identity(irsa(tmp_path, sts))
         first = who.keys()
@@ -306,7 +303,7 @@ def test_a_bucket_elsewhere_is_found_by_what_s3_says() -> None:
 def test_a_connection_that_the_server_closed_meanwhile_is_no_fault(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http_calls, "_ATTEMPTS", 1)
+    monkeypatch.setattr(http_calls, "RETRIES", replace(http_calls.RETRIES, attempts=1))
     server, bucket = source(lambda _: Reply(body=EMPTY))
     with server:
         bucket.list()
@@ -316,8 +313,7 @@ def test_a_connection_that_the_server_closed_meanwhile_is_no_fault(
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_passing_fault_is_passed_by(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_calls, "_FIRST_DELAY_SECONDS", 0.001)
+def test_a_passing_fault_is_passed_by(status: int) -> None:
     replies = iter([Reply(status), Reply(status), Reply(body=EMPTY)])
     server, bucket = source(lambda _: next(replies))
     with server:
@@ -326,7 +322,8 @@ def test_a_passing_fault_is_passed_by(status: int, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_lasting_fault_is_told_with_how_long_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_calls, "_LONGEST_DELAY_SECONDS", 0.001)
+    hurried = replace(http_calls.RETRIES, longest_seconds=0.001)
+    monkeypatch.setattr(http_calls, "RETRIES", hurried)
     slow = "<Error><Code>SlowDown</Code></Error>"
     server, bucket = source(lambda _: Reply(503, slow, {"Retry-After": "7"}))
     with server, pytest.raises(UnreachableError, match="answered 503 SlowDown") as told:

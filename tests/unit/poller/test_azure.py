@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
@@ -63,10 +64,7 @@ def test_a_token_is_renewed_before_it_expires(tmp_path: Path) -> None:
     assert [b"eyJ.first" in r.body for r in authority.asked] == [True, False]
 
 
-def test_a_token_that_still_counts_outlives_who_hands_it_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http_calls, "_FIRST_DELAY_SECONDS", 0.001)
+def test_a_token_that_still_counts_outlives_who_hands_it_out(tmp_path: Path) -> None:
     with Answering(lambda _: Reply(body=token(seconds=200))) as authority:
         who = identity(workload(tmp_path, authority))
         who.prove("GET", BLOB, {})
@@ -231,7 +229,8 @@ def test_an_account_that_is_closed_to_the_public_refuses() -> None:
 
 
 def test_a_busy_account_is_told_with_how_long_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_calls, "_LONGEST_DELAY_SECONDS", 0.001)
+    hurried = replace(http_calls.RETRIES, longest_seconds=0.001)
+    monkeypatch.setattr(http_calls, "RETRIES", hurried)
     busy = "<Error><Code>ServerBusy</Code></Error>"
     server, container = source(lambda _: Reply(503, busy, {"Retry-After": "7"}))
     with server, pytest.raises(UnreachableError, match="answered 503 ServerBusy") as told:

@@ -36,7 +36,6 @@ PARTS = 40
 @pytest.fixture(autouse=True)
 def _small_parts_and_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "PART_BYTES", 1000)
-    monkeypatch.setattr(fetch, "_FIRST_DELAY_SECONDS", 0.001)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from model_poller.fetch import FetchLimits
 from tests.unit.poller.doubles import Clock, MemorySource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from model_poller.stores import ByteRange, StoredObject
@@ -42,7 +42,6 @@ NO_LIMITS = FetchLimits()
 def _small_parts_and_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "PART_BYTES", 1000)
     monkeypatch.setattr(fetch, "_BUFFER_BYTES", 300)
-    monkeypatch.setattr(fetch, "_FIRST_DELAY_SECONDS", 0.001)
 
 
 class Progress:
@@ -126,7 +125,7 @@ class Cutting(MemorySource):
                     left -= count
                     return count
 
-                yield SimpleNamespace(readinto=readinto)
+                yield SimpleNamespace(readinto=readinto, validators=body.validators, is_listed=True)
 
         return cut()
 
@@ -259,6 +258,9 @@ def test_a_trickle_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 class SlowRange:
     """Takes ten seconds for each byte."""
+
+    validators: Mapping[str, str] = {}
+    is_listed = True
 
     def __init__(self, body: ByteRange, clock: Clock) -> None:
         self._body = body

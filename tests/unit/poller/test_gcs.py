@@ -37,7 +37,6 @@ def server() -> Iterator[GcsServer]:
 @pytest.fixture
 def source(server: GcsServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[GcsSource]:
     monkeypatch.setattr(gcs, "_RETRY", DEFAULT_RETRY.with_timeout(0.01))
-    monkeypatch.setattr(fetch, "_FIRST_DELAY_SECONDS", 0.001)
     made = GcsSource(
         [parse_uri("gs://models/imagenet")],
         endpoint=server.url,

@@ -323,7 +323,6 @@ def test_a_server_that_falls_silent_is_asked_again(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("model_poller.stores.http_ranges.TIMEOUT_SECONDS", 0.3)
-    monkeypatch.setattr("model_poller.fetch._FIRST_DELAY_SECONDS", 0.0)
     server.write({"models/1.zip": zipped(model(b"w" * 100_000))})
     left = [2]
 
@@ -420,10 +419,7 @@ def test_a_broken_list_is_told(server: Server) -> None:
         source(server, "/models/index.json").list()
 
 
-def test_a_busy_server_is_asked_again_a_few_times(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("model_poller.stores.http_calls._FIRST_DELAY_SECONDS", 0.001)
+def test_a_busy_server_is_asked_again_a_few_times(server: Server) -> None:
     server.answers["/models/"] = lambda handler: handler.reply(503)
     with pytest.raises(UnreachableError, match="answered 503"):
         source(server).list()

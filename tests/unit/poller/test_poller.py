@@ -400,7 +400,6 @@ def test_a_newest_version_that_can_not_be_had_holds_up_no_other_and_is_tried_aga
     policy: Policy,
     checksums: bool,
 ) -> None:
-    monkeypatch.setattr("model_poller.fetch._FIRST_DELAY_SECONDS", 0.0)
     world = World(tmp_path, policy)
     world.source.checksums = checksums
     for version in (0, 1):
@@ -419,7 +418,6 @@ def test_a_newest_version_that_can_not_be_had_holds_up_no_other_and_is_tried_aga
 def test_what_came_of_a_version_is_not_thrown_away_for_another_while_the_source_is_away(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model_poller.fetch._FIRST_DELAY_SECONDS", 0.0)
     world.source.put_all({"1.zip": archive(1), "2.zip": archive(2)})
     world.look()
     away = UnreachableError("down")
@@ -472,10 +470,7 @@ class TestWithoutChecksumsOfTheStore:
         assert len(world.source.requests) == reads
 
 
-def test_a_fetch_that_fails_is_told_and_tried_again_ever_more_slowly(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("model_poller.fetch._FIRST_DELAY_SECONDS", 0.0)
+def test_a_fetch_that_fails_is_told_and_tried_again_ever_more_slowly(world: World) -> None:
     world.source.put("1.zip", archive(1))
     world.source.range_errors = [AccessDeniedError("p lacks storage.objects.get")] * 6
     world.turn()
