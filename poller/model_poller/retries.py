@@ -23,6 +23,9 @@ FIRST_SECONDS: Final = 1.0
 LONGEST_SECONDS: Final = 120.0
 LONGEST_DISK_SECONDS: Final = 10.0
 """Where room is waited for: looking costs nothing while there is none."""
+DISK_TRIES: Final = 3
+"""So often in a row is there room, and then there is not. That may be a volume without inodes, and
+each try is a fetch."""
 CORRUPT_TRIES: Final = 3
 """So often in a row do other bytes come than are stored before the store is taken to be wrong."""
 UNCHECKED_TRIES: Final = 2
@@ -68,7 +71,8 @@ def judge(
     reason, tries = _reason(stored, failure)
     repeats = before.repeats + 1 if before and before.verdict.reason is reason else 1
     message = str(failure)
-    longest = LONGEST_DISK_SECONDS if reason is VersionReason.INSUFFICIENT_DISK else LONGEST_SECONDS
+    is_short = reason is VersionReason.INSUFFICIENT_DISK and repeats < DISK_TRIES
+    longest = LONGEST_DISK_SECONDS if is_short else LONGEST_SECONDS
     delay = min(FIRST_SECONDS * 2 ** min(attempts - 1, 10), longest) * jitter
     if tries is not None and repeats >= tries:
         if not isinstance(failure, IncompleteVersionError):
