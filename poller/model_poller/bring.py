@@ -144,7 +144,10 @@ class _Visit:
 
     def run(self) -> None:
         store, stored = self.kit.store, self.stored
-        record = Record(stored.version, stored.fingerprint, stored.objects[0].root.uri)
+        places = self.kit.source.locations
+        # The list of a web server names objects beside itself, where nobody was told to look.
+        place = places[0] if len(places) == 1 else stored.objects[0].root
+        record = Record(stored.version, stored.fingerprint, place.uri)
         mount = self.kit.source.mount
         if mount and self.kit.links and not stored.is_archive:
             self._link(mount / stored.folder, record)
