@@ -284,6 +284,7 @@ def _parser() -> Parser:
     )
     source.add_argument(
         "--sqs-queue-url",
+        type=reading.url,
         metavar="URL",
         help="an SQS queue with the bucket's event notifications; they make the poller look at"
         " once",

@@ -176,6 +176,12 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.model.storageUri",
         "must name a bucket after gs://",
     ),
+    "a storageUri with a signature": (
+        "spec.model.storageUri",
+        "az://models/imagenet?sv=2021-12-02&sig=x",
+        "spec.model.storageUri",
+        "must not hold a query",
+    ),
     "a storageUri that climbs": (
         "spec.model.storageUri",
         "gs://models/imagenet/..",

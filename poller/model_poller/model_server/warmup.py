@@ -30,6 +30,7 @@ from model_poller.errors import (
     WarmupUnavailableError,
 )
 from model_poller.fetch import download
+from model_poller.stores.credentials import shown_uri
 from model_poller.stores.opening import SourceSettings, open_source
 from model_poller.stores.uri import Location, parse_uri
 
@@ -64,15 +65,17 @@ def locate(text: str, settings: SourceSettings) -> Path | Location:
         return Path(text)
     location = parse_uri(text)
     if not location.prefix:
-        raise InvalidSettingsError(f"{text!r} names no file; write the URI of the file itself")
+        raise InvalidSettingsError(
+            f"{shown_uri(text)} names no file; write the URI of the file itself"
+        )
     if location.scheme == "file":
         return Path("/", location.prefix)
     if location.scheme == "pvc":
         claims = [own.bucket for own in settings.locations if own.scheme == "pvc"]
         if not settings.mount or location.bucket not in claims:
             raise InvalidSettingsError(
-                f"{text!r} lies on a claim that is not mounted here; put the file beside the"
-                " versions, or give another URI"
+                f"{shown_uri(text)} lies on a claim that is not mounted here; put the file beside"
+                " the versions, or give another URI"
             )
         return settings.mount / location.prefix
     return location

@@ -26,6 +26,7 @@ from model_poller.metrics import METRICS
 from model_poller.notifications.telling import Teller, pause
 from model_poller.process.threads import Worker
 from model_poller.stores.aws import AwsIdentity, told_permission, told_principal
+from model_poller.stores.credentials import shown_uri
 from model_poller.stores.http_calls import HttpCalls
 
 if TYPE_CHECKING:
@@ -88,13 +89,14 @@ class Queue:
             InvalidSettingsError: this is not a queue's URL.
         """
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.count("/") < 2:
+        is_queue = parts.scheme in ("http", "https") and parts.hostname and "/" in parts.path[1:]
+        if not is_queue or parts.username is not None or parts.query or parts.fragment:
             raise InvalidSettingsError(
-                f"{url!r} is no queue; write https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"
+                f"{shown_uri(url)} is no queue; write https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"
             )
         self._url = url
         self._origin = f"{parts.scheme}://{parts.netloc}"
-        if told := _REGION.search(parts.hostname):
+        if told := _REGION.search(parts.hostname or ""):
             region = told[1] or told[2]
         self._identity = AwsIdentity(credentials, region, anonymous=False)
         self._calls = HttpCalls(self._origin, _TIMEOUT_SECONDS)

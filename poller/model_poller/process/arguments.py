@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import urlsplit
 
 from model_poller.errors import InvalidSettingsError
+from model_poller.stores.credentials import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,11 +44,12 @@ class Parser(argparse.ArgumentParser):
         Raises:
             InvalidSettingsError
         """
-        raise InvalidSettingsError(" ".join(message.splitlines()))
+        raise InvalidSettingsError(without_secrets(" ".join(message.splitlines())))
 
 
 def shown(value: str) -> str:
     """A value as a message quotes it."""
+    value = without_secrets(value)
     short = value if len(value) <= _MAX_SHOWN else f"{value[:_MAX_SHOWN]}…"
     return ascii(short) if not short.isprintable() else repr(short)
 

@@ -35,11 +35,14 @@ class Signals:
         # Only the main thread may, and only it would get them.
         mine = threading.current_thread() is threading.main_thread()
         self._before = {each: signal.signal(each, self._end) for each in _SIGNALS if mine}
+        # Whoever starts programs may have blocked them, which is inherited.
+        self._blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, self._before)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
 
     def ignore(self) -> None:
         """Let nothing disturb what cleans up."""

@@ -29,6 +29,7 @@ from model_poller.errors import (
     InvalidSourceError,
     UnreachableError,
 )
+from model_poller.stores.credentials import shown_uri
 
 if TYPE_CHECKING:
     import socket
@@ -231,9 +232,11 @@ def _address(endpoint: str) -> tuple[SplitResult, str, int | None]:
         if not endpoint.isprintable() or " " in endpoint:
             host = ""
     except ValueError as error:
-        raise InvalidSettingsError(f"{endpoint} names no host with a port: {error}") from None
+        raise InvalidSettingsError(
+            f"{shown_uri(endpoint)} names no host with a port: {error}"
+        ) from None
     if not host or port == 0:
-        raise InvalidSettingsError(f"{endpoint} names no host with a port")
+        raise InvalidSettingsError(f"{shown_uri(endpoint)} names no host with a port")
     return parts, host, port
 
 

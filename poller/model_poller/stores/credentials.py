@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+_USER = re.compile(r"(?<=://)[^\s'\"]*@|[^\s'\"/:@]+:(?!//)[^\s'\"@]*@")
+_QUERY = re.compile(r"(://[^\s'\"?#]*)[?#][^\s'\"]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +35,21 @@ class Credentials:
         """The file that a name has in the folder; None without one."""
         path = self.folder / name if self.folder else None
         return path if path and path.is_file() else None
+
+
+def without_secrets(text: str) -> str:
+    """A message without what URLs in it have before an ``@``, and behind a ``?`` or a ``#``."""
+    return _QUERY.sub(r"\1?…", _USER.sub("…@", text))
+
+
+def shown_uri(uri: str) -> str:
+    """A URI from outside as a message quotes it, whatever it may hold."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        scheme, rest = "", uri
+    user, at, path = rest.rpartition("@")
+    if at and re.search(r"[?#]", user):
+        # Either may be a part of the other.
+        return repr(f"{scheme}{separator}…")
+    place, mark, _ = path.replace("#", "?").partition("?")
+    return repr(f"{scheme}{separator}{'…@' if at else ''}{place}{'?…' if mark else ''}")

@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -40,6 +41,7 @@ from model_poller.errors import (
 )
 from model_poller.metrics import METRICS
 from model_poller.stores import StoredObject
+from model_poller.stores.google_key import KeyFile
 from model_poller.stores.http_ranges import HttpRanges, RefusedError
 from model_poller.stores.one_place import Bucket, Page
 
@@ -231,10 +233,11 @@ def find_credentials(credentials: Credentials, scope: str, *, anonymous: bool) -
     if anonymous:
         return AnonymousCredentials()
     try:
-        if key := credentials.file("key.json"):
-            return google.auth.load_credentials_from_file(str(key), scopes=[scope])[0]
+        told = credentials.get("GOOGLE_APPLICATION_CREDENTIALS")
+        if key := credentials.file("key.json") or (told and Path(told)):
+            return KeyFile(key, scope)
         return google.auth.default(scopes=[scope])[0]
-    except DefaultCredentialsError as error:
+    except (DefaultCredentialsError, ValueError, OSError) as error:
         raise InvalidSettingsError(
             f"no Google credentials found ({_first_line(error)}); set"
             " GOOGLE_APPLICATION_CREDENTIALS to a key file, run with a service account that"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from typing import IO, TYPE_CHECKING
 
 import google_crc32c
@@ -114,7 +115,8 @@ class GcsUploads(GcsSource):
             raise self._failed(where, error) from error
 
     def _failed(self, where: str, error: Exception) -> PollerError:
-        told = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        # Of a resumable upload the query is all that is needed to go on with it.
+        told = re.sub(r"\?\S*", "?…", (str(error).splitlines() or [type(error).__name__])[0])[:300]
         if isinstance(error, NotFound):
             return BucketNotFoundError(
                 f"the bucket {self._bucket} does not exist; create it or correct the storage URI"

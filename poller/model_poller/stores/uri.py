@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote, urlsplit
 
 from model_poller.errors import InvalidSettingsError
+from model_poller.stores.credentials import shown_uri
 from model_poller.versions import ARCHIVE_ENDINGS
 
 ACCESS_POINT = re.compile(
@@ -39,6 +40,16 @@ _EXAMPLES = {
     "http": "http://HOST/FOLDER/",
     "pvc": "pvc://CLAIM/FOLDER",
     "file": "file:///FOLDER",
+}
+_OF_THE_WEB = "HTTP_BEARER_TOKEN or HTTP_USERNAME and HTTP_PASSWORD"
+_CREDENTIALS = {
+    "gs": "key.json",
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "az": "AZURE_STORAGE_SAS_TOKEN",
+    "https": _OF_THE_WEB,
+    "http": _OF_THE_WEB,
+    "pvc": "none",
+    "file": "none",
 }
 _URL_PATH = re.compile(r"(?:[-a-zA-Z0-9._~!$&'()*+,;=:@/]|%[0-9a-fA-F]{2})*")
 
@@ -110,30 +121,44 @@ def parse_uri(uri: str) -> Location:
     scheme, _, rest = uri.partition("://")
     if scheme not in _BUCKET:
         known = ", ".join(_EXAMPLES.values())
-        raise InvalidSettingsError(f"{uri!r} is no storage URI; write one of {known}")
+        raise InvalidSettingsError(f"{shown_uri(uri)} is no storage URI; write one of {known}")
+    _check_secrets(uri, scheme, rest)
     point = ACCESS_POINT.match(rest) if scheme == "s3" else None
     # The name of an access point may come after a slash.
     end = point.end() if point else 0
     bucket, _, prefix = rest[end:].partition("/")
     bucket = rest[:end] + bucket
-    if scheme in ("http", "https"):
-        if re.search(r"[?#]", rest):
-            # The URI is shown in the status and in logs, and what follows the path is often a
-            # secret.
-            raise InvalidSettingsError(
-                f"{uri.partition('?')[0]!r}: a storage URI takes no query; give HTTP_BEARER_TOKEN"
-                " or HTTP_USERNAME and HTTP_PASSWORD as credentials"
-            )
-        if not _URL_PATH.fullmatch(prefix):
-            raise InvalidSettingsError(
-                f"{uri!r} holds characters that no URL has; write its path as a browser shows it,"
-                " with %20 for a space"
-            )
+    if scheme in ("http", "https") and not _URL_PATH.fullmatch(prefix):
+        raise InvalidSettingsError(
+            f"{shown_uri(uri)} holds characters that no URL has; write its path as a browser shows"
+            " it, with %20 for a space"
+        )
     if not re.fullmatch(_BUCKET[scheme], bucket):
-        raise InvalidSettingsError(f"{uri!r} is no storage URI; write {_EXAMPLES[scheme]}")
+        raise InvalidSettingsError(f"{shown_uri(uri)} is no storage URI; write {_EXAMPLES[scheme]}")
     if scheme in ("http", "https"):
         _check_host(uri, bucket)
     return Location(bucket, prefix.strip("/"), scheme)
+
+
+def _check_secrets(uri: str, scheme: str, rest: str) -> None:
+    """Refuse what is often a secret: the URI is shown in the status and in logs.
+
+    Raises:
+        InvalidSettingsError
+    """
+    is_web = scheme in ("http", "https")
+    if re.search(r"[?#]" if is_web else r"\?[A-Za-z0-9_.%-]+=", rest):
+        raise InvalidSettingsError(
+            f"{shown_uri(uri)}: a storage URI takes no query; give {_CREDENTIALS[scheme]} as"
+            " credentials"
+        )
+    # A password may hold a slash, and what comes before it then looks like a host with a port.
+    host, _, path = rest.partition("/")
+    if "@" in host or (is_web and "@" in path and re.search(r"^[^[]*:(?!\d*$)", host)):
+        raise InvalidSettingsError(
+            f"{shown_uri(uri)} is no storage URI, which takes neither user nor password; write"
+            f" {_EXAMPLES[scheme]}, and give {_CREDENTIALS[scheme]} as credentials"
+        )
 
 
 def _check_host(uri: str, bucket: str) -> None:
@@ -149,6 +174,6 @@ def _check_host(uri: str, bucket: str) -> None:
         if bucket.startswith("["):
             ipaddress.IPv6Address(host)
     except ValueError as error:
-        raise InvalidSettingsError(f"{uri!r} names no host with a port: {error}") from None
+        raise InvalidSettingsError(f"{shown_uri(uri)} names no host with a port: {error}") from None
     if not host or port == 0:
-        raise InvalidSettingsError(f"{uri!r} names no host with a port")
+        raise InvalidSettingsError(f"{shown_uri(uri)} names no host with a port")

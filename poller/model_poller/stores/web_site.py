@@ -17,6 +17,7 @@ from model_poller.errors import (
     UnreachableError,
 )
 from model_poller.metrics import METRICS
+from model_poller.stores.credentials import without_secrets
 from model_poller.stores.http_calls import Answer, HttpCalls, as_answer
 from model_poller.stores.http_ranges import HttpRanges, RefusedError
 
@@ -106,12 +107,14 @@ class Site:
             # Servers write names as they are, in bytes that http.client reads as Latin-1.
             target = urljoin(url, quote(elsewhere.encode("latin-1"), safe=_URL_SAFE))
             scheme = urlsplit(target).scheme
-        except ValueError as error:
-            raise InvalidSourceError(f"{url} redirects to what is no URL ({error})") from None
+        except ValueError:
+            raise InvalidSourceError(
+                f"{without_secrets(url)} redirects to what is no URL"
+            ) from None
         if scheme not in ("http", "https") or (self._location.scheme == "https" != scheme):
             raise InvalidSourceError(
-                f"{url} redirects to {scheme}://, which is not followed; give the URI of where the"
-                " files are"
+                f"{without_secrets(url)} redirects to {scheme}://, which is not followed; give the"
+                " URI of where the files are"
             )
         return target
 
