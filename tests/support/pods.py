@@ -221,6 +221,7 @@ class SimulatedPod:
                             {
                                 "name": "poller",
                                 "restartPolicy": "Always",
+                                "args": _poller(template)["args"],
                                 "ports": [{"name": "poller", "containerPort": self.poller.port}],
                                 **container,
                             }
@@ -346,8 +347,13 @@ def _owner(obj: Object, kind: str) -> Object:
     }
 
 
+def _poller(template: Object) -> Object:
+    containers: list[Object] = template["spec"]["initContainers"]
+    return next(container for container in containers if container["name"] == "poller")
+
+
 def _subject(template: Object) -> tuple[str, str]:
     """Model and source of a pod template's poller, by its arguments."""
-    (poller,) = (c for c in template["spec"]["initContainers"] if c["name"] == "poller")
-    given = dict(argument.removeprefix("--").partition("=")[::2] for argument in poller["args"])
+    arguments = _poller(template)["args"]
+    given = dict(argument.removeprefix("--").partition("=")[::2] for argument in arguments)
     return given["model-name"], given["storage-uri"].replace("$$", "$")

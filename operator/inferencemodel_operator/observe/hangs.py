@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -20,7 +21,7 @@ from inferencemodel_operator.observe import references, wire
 from inferencemodel_operator.observe.troubles import WORDS, Trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from inferencemodel_operator.cluster import Cluster
     from inferencemodel_operator.observe.objects import Key, Pod
@@ -112,7 +113,7 @@ def reading(found: Iterable[dict[str, Any]], pod: Pod) -> str:
 
     What was said before its last progress is over, even where the Event is still there.
     """
-    events = [msgspec.convert(event, wire.Event) for event in found]
+    events = list(_legible(found))
     progress = max((_time(e) for e in events if e.reason in _PROGRESS), default=None)
     messages = {
         f"{_FAILURES[event.reason]}: {_why(event, pod)}"
@@ -121,6 +122,13 @@ def reading(found: Iterable[dict[str, Any]], pod: Pod) -> str:
     }
     # In one order, whichever the kubelet has tried last.
     return bounds.text("; ".join(sorted(messages)[:MOST_MESSAGES]))
+
+
+def _legible(found: Iterable[dict[str, Any]]) -> Iterator[wire.Event]:
+    """Anybody may write Events, with a time of the year 0, say: those tell nothing."""
+    for event in found:
+        with suppress(msgspec.ValidationError):
+            yield msgspec.convert(event, wire.Event)
 
 
 def _why(event: wire.Event, pod: Pod) -> str:

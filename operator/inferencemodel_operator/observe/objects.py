@@ -31,8 +31,11 @@ Key = tuple[str, str]
 LARGEST_CONTENT: Final = 2**18
 """Bytes of a child's JSON. The largest that the operator writes is the record of 64 quarantined
 versions, each with a message of a kilobyte: a third of it."""
+FINALIZERS: Final = 8
+"""So many of them are told of."""
 _NO_CONTENT: Final = b'{"metadata":{}}'
 _DIGEST: Final = b'{"digest":'
+_STORAGE_URI: Final = "--storage-uri="
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -206,7 +209,7 @@ def model(obj: Mapping[str, Any]) -> Model:
         terminating=meta.deletion_timestamp is not None,
         model=typed,
         problem=problem,
-        finalizers=meta.finalizers,
+        finalizers=meta.finalizers[:FINALIZERS],
         status=_compact(obj.get("status") or {}),
     )
 
@@ -229,7 +232,7 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
         )
     else:
         meta = msgspec.convert(obj, wire.Child).metadata
-    owner = next((o for o in meta.owner_references if o.controller and o.kind == names.KIND), None)
+    owner = meta.controller_reference(names.KIND)
     name = owner.name if owner else meta.labels.get(names.MODEL_LABEL)
     expected = owner is not None and meta.name in names.children(owner.name)
     content = _content(obj) if expected else _NO_CONTENT
@@ -344,7 +347,7 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
         attempt=_counter(meta.annotations.get(names.ASSIGNMENT_ATTEMPT_ANNOTATION, "")),
         template=meta.labels.get("pod-template-hash", ""),
         owner_uid=meta.controller(REPLICA_SETS.kind),
-        storage_uri=_uri(meta.annotations.get(names.STORAGE_URI_ANNOTATION)),
+        storage_uri=_source(live),
         trouble=trouble,
         message=bounds.text(message),
         is_hanging=hanging,
@@ -353,7 +356,14 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
     )
 
 
-def _uri(text: str | None) -> str | None:
+def _source(pod: wire.Pod) -> str | None:
+    """By the poller's arguments, which nobody can change; what the annotation says counts only
+    where these don't tell, for admission has wrapped them, say."""
+    poller = next((c for c in pod.spec.init_containers if c.name == names.POLLER_CONTAINER), None)
+    for argument in poller.args if poller else ():
+        if argument.startswith(_STORAGE_URI):
+            return bounds.text(argument.removeprefix(_STORAGE_URI).replace("$$", "$"), bounds.URI)
+    text = pod.metadata.annotations.get(names.STORAGE_URI_ANNOTATION)
     return None if text is None else bounds.text(text, bounds.URI)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from inferencemodel_operator import names
+from inferencemodel_operator import bounds, names
 from inferencemodel_operator.observe import wire
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 SECRET: Final = "Secret"  # noqa: S105  a kind
 CONFIG_MAP: Final = "ConfigMap"
 CLAIM: Final = "PersistentVolumeClaim"
+
+MOST: Final = 200
+"""References of one pod that are remembered: the spec has room for 64 variables, and an injected
+sidecar needs more."""
 
 _VOLUMES: Final = {
     "model-source": "spec.source.secretRef",
@@ -49,7 +54,7 @@ class Reference(msgspec.Struct, frozen=True):
 def references(spec: Mapping[str, Any]) -> tuple[Reference, ...]:
     """Read what a pod's spec needs."""
     needs = msgspec.convert(spec, wire.Needs)
-    return (*_of_variables(needs), *_of_volumes(needs))
+    return tuple(islice(chain(_of_volumes(needs), _of_variables(needs)), MOST))
 
 
 def _of_variables(needs: wire.Needs) -> Iterator[Reference]:
@@ -58,7 +63,7 @@ def _of_variables(needs: wire.Needs) -> Iterator[Reference]:
             continue
         for variable in container.env:
             source = variable.value_from
-            field = f"spec.server.env[{variable.name}]"
+            field = f"spec.server.env[{bounds.text(variable.name, bounds.NAME)}]"
             if source is None:
                 continue
             if source.secret_key_ref is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from inferencemodel_operator import names
+from inferencemodel_operator import bounds, names
 
 
 class _Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -22,6 +22,11 @@ class Owner(_Wire, frozen=True):
     uid: str
     api_version: str
     controller: bool = False
+
+    @property
+    def is_plausible(self) -> bool:
+        """Whether an object can have this name and uid: the API server takes any text here."""
+        return max(len(self.name), len(self.uid)) <= bounds.NAME
 
 
 class FieldManager(_Wire, frozen=True):
@@ -51,8 +56,13 @@ class Meta(_Wire, frozen=True):
 
     def controller(self, kind: str) -> str | None:
         """The uid of the controller owner, when that is of this kind."""
-        owners = (o.uid for o in self.owner_references if o.controller and o.kind == kind)
-        return next(owners, None)
+        owner = self.controller_reference(kind)
+        return None if owner is None else owner.uid
+
+    def controller_reference(self, kind: str) -> Owner | None:
+        """The controller owner, when that is of this kind, and an object can be called so."""
+        found = (o for o in self.owner_references if o.controller and o.kind == kind)
+        return next((owner for owner in found if owner.is_plausible), None)
 
     @property
     def holds_replicas(self) -> bool:
@@ -139,6 +149,7 @@ class Container(_Wire, frozen=True):
     """A container, as the pod's spec asks for it."""
 
     name: str
+    args: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
 
 

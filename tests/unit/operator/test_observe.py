@@ -30,7 +30,7 @@ from inferencemodel_operator.errors import (
     NotFoundError,
 )
 from inferencemodel_operator.metrics import Metrics, classify
-from inferencemodel_operator.observe import objects, pollers
+from inferencemodel_operator.observe import objects, pollers, references
 from inferencemodel_operator.observe.feed import Feed
 from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.observe.pollers import Pollers
@@ -219,6 +219,35 @@ def test_of_a_child_that_is_too_large_a_digest_is_kept() -> None:
     assert first.content != second.content
     assert "data" not in first.content_object()
     assert first.is_too_large
+
+
+@pytest.mark.parametrize("field", ["name", "uid"])
+def test_an_owner_that_no_object_can_be_is_none(field: str) -> None:
+    stranger = owned("m", 1)
+    stranger["metadata"]["ownerReferences"][0][field] = "x" * 1_000_000
+    found = objects.child("Service", stranger)
+    assert (found.key, found.owner_uid) == (("vision", "m"), None)
+    pod = obj("p", 1, spec={})
+    pod["metadata"]["ownerReferences"] = [
+        {**stranger["metadata"]["ownerReferences"][0], "kind": "ReplicaSet"}
+    ]
+    assert objects.pod(pod).owner_uid is None  # type: ignore[union-attr]
+
+
+def test_of_what_holds_a_resource_and_what_a_pod_needs_some_is_kept() -> None:
+    held = model("m", 1)
+    held["metadata"]["finalizers"] = [f"example.com/{n}" for n in range(10_000)]
+    assert len(objects.model(held).finalizers) < 10
+    volumes = [{"name": f"v{n}", "secret": {"secretName": f"s{n}"}} for n in range(10_000)]
+    assert len(references.references({"volumes": volumes})) < 1_000
+
+
+def test_the_source_of_a_pod_is_that_of_its_poller_whatever_is_annotated() -> None:
+    pod = obj("p", 1, spec={})
+    pod["metadata"]["annotations"] = {"inferencemodel.dev/storage-uri": "gs://other/m"}
+    assert objects.pod(pod).storage_uri == "gs://other/m"  # type: ignore[union-attr]
+    pod["spec"]["initContainers"] = [{"name": "poller", "args": ["--storage-uri=az://$$web/m"]}]
+    assert objects.pod(pod).storage_uri == "az://$web/m"  # type: ignore[union-attr]
 
 
 def test_what_anybody_may_write_on_a_pod_is_kept_within_bounds() -> None:

@@ -258,6 +258,8 @@ def hanging(name: str = "m-1", template: str = "t") -> Pod:
         ([{"reason": "FailedMount", "note": "a", "series": {
             "count": 7, "lastObservedTime": "2026-01-01T00:00:09.000000Z"}},
           event("Pulling", "", 5)], "mounted: a"),
+        ([{**event("FailedMount", "b"), "deprecatedLastTimestamp": "0000-01-01T00:00:00Z"},
+          event("FailedMount", "a")], "mounted: a"),
         ([], None),
     ],
 )  # fmt: skip
