@@ -81,7 +81,7 @@ def assess(
     return Status(
         observed_generation=model.metadata.generation,
         conditions=_conditions(judged, model.metadata.generation, previous, now),
-        url=model.url,
+        url=_url(model, previous),
         replicas=len(seen.replicas),
         ready_replicas=ready,
         selector=names.selector_text(model.name),
@@ -133,6 +133,11 @@ def active_version(seen: Observed, previous: int | None) -> int | None:
     if Unversioned.UNKNOWN in answers or previous in answers:
         return previous
     return None
+
+
+def _url(model: InferenceModel, previous: Status) -> str:
+    """Where the model is, not where it will be once what the spec asks for is applied."""
+    return previous.url if model.spec.suspend else model.url
 
 
 def _same_source(model: InferenceModel, before: ModelStatus) -> ModelStatus:

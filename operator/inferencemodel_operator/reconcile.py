@@ -152,7 +152,7 @@ class Reconciler:
             self._updates.forget(key)
             await self._report_invalid(model, memory)
             return
-        record, problems = self._remembered(model)
+        record, problems = self._remembered(model, model.model)
         active = not (problems or model.terminating or model.model.spec.suspend)
         if active:
             record = self._decide(model, model.model, record, memory)
@@ -180,7 +180,10 @@ class Reconciler:
         if problems:
             self._queue.add_after(key, RECHECK_SECONDS)
 
-    def _remembered(self, model: Model) -> tuple[VersionsRecord, list[OperatorError]]:
+    def _remembered(
+        self, model: Model, typed: InferenceModel
+    ) -> tuple[VersionsRecord, list[OperatorError]]:
+        """What was decided about versions of the spec's source, and why it can't be read."""
         namespace, name = model.key
         config_map = names.versions_config_map(name)
         live = self._cache.child(CONFIG_MAPS.kind, namespace, config_map)
@@ -190,9 +193,10 @@ class Reconciler:
             if live.is_too_large:
                 raise InvalidRecordError(f"{namespace}/{config_map}", "", "it is too large")
             data = live.content_object().get("data")
-            return VersionsRecord.from_config_map(data, name=f"{namespace}/{config_map}"), []
+            record = VersionsRecord.from_config_map(data, name=f"{namespace}/{config_map}")
         except InvalidRecordError as problem:
             return VersionsRecord(), [problem]
+        return record.about(typed.spec.model.storage_uri), []
 
     def _decide(
         self, model: Model, typed: InferenceModel, record: VersionsRecord, memory: _Memory

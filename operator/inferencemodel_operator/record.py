@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
@@ -34,15 +34,24 @@ TEMPLATE: Final = "+template:"
 
 _FINGERPRINT: Final = re.compile(r"[0-9A-Za-z._-]{0,64}")
 
+SERVED: Final = 10
+"""The most versions that are served at once, by the CRD."""
+
+# What the operator writes is within these bounds; anybody who may edit ConfigMaps can write more.
+_Name = Annotated[str, msgspec.Meta(max_length=bounds.NAME)]
+_Reason = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{1,64}\Z")]
+_Message = Annotated[str, msgspec.Meta(max_length=bounds.MESSAGE)]
+_Tried = Annotated[str, msgspec.Meta(max_length=2 * bounds.NAME)]
+
 
 class QuarantinedVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A version that failed for a reason which the same stored objects will not heal."""
 
     version: Count
-    fingerprint: str
+    fingerprint: _Tried
     """Of the stored objects that failed; the quarantine ends when they change."""
-    reason: str
-    message: str = ""
+    reason: _Reason
+    message: _Message = ""
 
     @property
     def stored(self) -> str:
@@ -53,9 +62,9 @@ class QuarantinedVersion(msgspec.Struct, frozen=True, kw_only=True, rename="came
 class WorkingTemplate(msgspec.Struct, frozen=True):
     """A pod template whose model server has answered requests."""
 
-    template: str
+    template: _Name
     """Its hash."""
-    versions: tuple[Count, ...]
+    versions: Annotated[tuple[Count, ...], msgspec.Meta(max_length=PROOFS)]
     """With which versions, newest first: the newest `PROOFS` of them."""
 
 
@@ -68,6 +77,10 @@ class ActiveVersion(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.version}@{self.fingerprint}"
+
+
+_Quarantined = Annotated[tuple[QuarantinedVersion, ...], msgspec.Meta(max_length=bounds.VERSIONS)]
+_Templates = Annotated[tuple[WorkingTemplate, ...], msgspec.Meta(max_length=TEMPLATES)]
 
 
 class VersionsRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +105,10 @@ class VersionsRecord(msgspec.Struct, frozen=True, kw_only=True):
         served = {version for known in self.templates for version in known.versions}
         return frozenset(served if self.active is None else served | {self.active.version})
 
+    def about(self, source: str) -> VersionsRecord:
+        """The same, where it is about this storage URI; else nothing is known."""
+        return self if self.source in ("", source) else VersionsRecord()
+
     def works(self, template: str) -> bool:
         """Whether a pod of this template has ever answered requests."""
         return any(known.template == template for known in self.templates)
@@ -114,13 +131,15 @@ class VersionsRecord(msgspec.Struct, frozen=True, kw_only=True):
         """
         data = data or {}
         target = data.get(TARGET_KEY)
-        served = [part for part in data.get(SERVED_KEY, "").split(",") if part]
+        served = [part for part in data.get(SERVED_KEY, "").split(",", SERVED) if part]
+        if len(served) > SERVED:
+            raise InvalidRecordError(name, SERVED_KEY, f"it names more than {SERVED} versions")
         return cls(
             target=None if target is None else _number(target, name, TARGET_KEY),
             served=tuple(_number(part, name, SERVED_KEY) for part in served),
-            quarantined=_decode(data, QUARANTINED_JSON_KEY, tuple[QuarantinedVersion, ...], name),
+            quarantined=_decode(data, QUARANTINED_JSON_KEY, _Quarantined, name),
             active=_active(data.get(ACTIVE_KEY), name),
-            templates=_decode(data, TEMPLATES_KEY, tuple[WorkingTemplate, ...], name),
+            templates=_decode(data, TEMPLATES_KEY, _Templates, name),
             source=data.get(SOURCE_KEY, ""),
         )
 
@@ -144,6 +163,8 @@ def _active(text: str | None, name: str) -> ActiveVersion | None:
     if text is None:
         return None
     number, _, fingerprint = text.partition("@")
+    if len(fingerprint) > bounds.NAME:
+        raise InvalidRecordError(name, ACTIVE_KEY, "its fingerprint is too long")
     return ActiveVersion(_number(number, name, ACTIVE_KEY), fingerprint)
 
 
@@ -154,14 +175,13 @@ def _number(text: str, name: str, key: str) -> int:
     return number
 
 
-_T = TypeVar("_T")
-
-
-def _decode(data: Mapping[str, str], key: str, kind: type[_T], name: str) -> _T:
+def _decode(data: Mapping[str, str], key: str, kind: Any, name: str) -> Any:
     try:
         return msgspec.json.decode(data.get(key, "[]"), type=kind)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise InvalidRecordError(name, key, str(error)) from None
+        raise InvalidRecordError(name, key, bounds.text(str(error), bounds.NAME)) from None
+    except RecursionError:
+        raise InvalidRecordError(name, key, "it is nested too deeply") from None
 
 
 def _encode(value: object) -> str:

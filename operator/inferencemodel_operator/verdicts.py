@@ -92,7 +92,8 @@ def _answers(seen: Observed) -> str:
     )
 
 
-def _not_ready(model: InferenceModel, seen: Observed) -> tuple[Reason, str]:
+def _held_up(seen: Observed) -> tuple[Reason, str] | None:
+    """What keeps pods of the present template from coming up; None as long as nothing does."""
     refused = seen.deployment.condition("ReplicaFailure") if seen.deployment else None
     if refused is not None and refused.status == "True":
         # The message starts with the name of a pod that never was: another one at each attempt.
@@ -102,12 +103,19 @@ def _not_ready(model: InferenceModel, seen: Observed) -> tuple[Reason, str]:
     troubled = seen.troubled
     if troubled is not None and troubled.trouble is not None:
         return reason_of(troubled.trouble), troubled.message
+    return None
+
+
+def _not_ready(model: InferenceModel, seen: Observed) -> tuple[Reason, str]:
+    held_up = _held_up(seen)
+    if held_up is not None:
+        return held_up
     if not seen.replicas:
         return Reason.REPLICAS_NOT_READY, "the Deployment has no pod yet"
     if any(pod.other_source and pod.ready for pod in seen.replicas):
         return Reason.REPLICAS_NOT_READY, (
             "those of the source before go on serving until pods with versions of "
-            f"{model.spec.model.storage_uri} take their place"
+            f"{model.spec.model.storage_uri} take their place{_once_resumed(model)}"
         )
     if not seen.reports:
         return Reason.REPLICAS_NOT_READY, (
@@ -117,6 +125,10 @@ def _not_ready(model: InferenceModel, seen: Observed) -> tuple[Reason, str]:
     if seen.record.target is None:
         return Reason.WAITING_FOR_VERSION, "the pods wait for a first version, see SourceReady"
     return Reason.REPLICAS_NOT_READY, "the others are starting or loading"
+
+
+def _once_resumed(model: InferenceModel) -> str:
+    return ", once spec.suspend is false" if model.spec.suspend else ""
 
 
 def source_ready(model: InferenceModel, seen: Observed) -> Verdict:
@@ -242,19 +254,27 @@ def model_loaded(model: InferenceModel, seen: Observed, active: int | None) -> V
             f"these pods can't be asked: {_pods(seen.unknown)}; see Ready",
         )
     if not seen.reports:
-        if seen.wanted == 0:
-            return Verdict("False", Reason.SCALED_TO_ZERO, "no replica is wanted, see Ready")
-        return Verdict(
-            "Unknown", Reason.NO_REPORT, f"no pod has reported about version {target} yet"
-        )
+        return _no_report(seen, f"version {target}")
     return _on_its_way(model, target, seen, known)
 
 
+def _no_report(seen: Observed, about: str) -> Verdict:
+    if seen.wanted == 0:
+        return Verdict("False", Reason.SCALED_TO_ZERO, "no replica is wanted, see Ready")
+    return Verdict("Unknown", Reason.NO_REPORT, f"no pod has reported about {about} yet")
+
+
 def _no_target(model: InferenceModel, seen: Observed) -> Verdict:
+    if any(isinstance(problem, InvalidRecordError) for problem in seen.problems):
+        return Verdict(
+            "Unknown", Reason.INVALID_RECORD, "which version is wanted can't be read, see Stalled"
+        )
+    if not seen.reports:
+        return _no_report(seen, "any version")
     wanted = model.spec.model
     newest = versions.latest(seen.reports)
     if wanted.min_version is None or newest is None or newest >= wanted.min_version:
-        return Verdict("False", Reason.NO_TARGET, "there is no version to load, see SourceReady")
+        return Verdict("False", Reason.NO_TARGET, "no version to load is known, see SourceReady")
     serving = sorted({str(answer) for answer in seen.answers if isinstance(answer, int)})
     going_on = f"; pods that serve version {', '.join(serving)} go on with it" if serving else ""
     return Verdict(
@@ -336,8 +356,8 @@ def reconciling(
             reason = Reason.APPLY_FAILED if lasting else Reason.APPLYING
             return Verdict("True", reason, f"not everything is applied yet: {problem}")
     if not seen.rolled_out:
-        troubled = seen.troubled
-        why = f": {troubled.message}" if troubled else ""
+        held_up = _held_up(seen)
+        why = f": {held_up[1]}" if held_up else ""
         return Verdict(
             "True", Reason.ROLLING_OUT, f"the Deployment is on its way to the wanted pods{why}"
         )

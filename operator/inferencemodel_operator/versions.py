@@ -97,8 +97,7 @@ def decide(
         reached: the version that all wanted replicas are known to serve. A version that has come
             that far is not taken back because one more pod fails with it.
     """
-    if record.source not in ("", model.storage_uri):
-        record = VersionsRecord()
+    record = record.about(model.storage_uri)
     known = [pod.report for pod in pods if pod.report is not None]
     served = {
         version.tried

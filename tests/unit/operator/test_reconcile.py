@@ -269,6 +269,18 @@ async def test_a_suspended_resource_is_only_reported(world: World) -> None:
     ]
 
 
+async def test_what_was_decided_for_a_source_is_not_told_of_another_one(world: World) -> None:
+    world.pod("a", told({1: A}, target=1))
+    await world.pass_()
+    assert world.status()["model"]["targetVersion"] == 1
+    world.server._version = 6000
+    world.model(5000, suspend=True, model={"storageUri": "gs://models/other"})
+    await world.pass_()
+    told_of = world.status()["model"]
+    assert told_of["storageUri"] == "gs://models/other"
+    assert not told_of.keys() & {"targetVersion", "servedVersions", "activeVersion"}
+
+
 async def test_a_pod_that_hangs_is_told_by_its_events_of_which_one_is_asked_for(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from inferencemodel_operator.errors import InvalidRecordError
@@ -32,6 +34,11 @@ BROKEN = QuarantinedVersion(
 )
 def test_a_record_is_read_back_as_it_was_written(record: VersionsRecord) -> None:
     assert VersionsRecord.from_config_map(record.to_data()) == record
+
+
+def quarantined(count: int = 1, **fields: str) -> str:
+    entry = {"version": 16, "fingerprint": "a1b2", "reason": "LoadFailed", **fields}
+    return json.dumps([entry] * count)
 
 
 @pytest.mark.parametrize("data", [None, {}])
@@ -76,6 +83,16 @@ def test_a_field_of_a_later_release_is_ignored() -> None:
         {"quarantined.json": "{"},
         {"quarantined.json": "{}"},
         {"quarantined.json": '[{"version": "16"}]'},
+        {"quarantined.json": '[{"later": ' + "[" * 50_000},
+        {"quarantined.json": quarantined(reason="no such reason")},
+        {"quarantined.json": quarantined(reason="x" * 65)},
+        {"quarantined.json": quarantined(message="x" * 1025)},
+        {"quarantined.json": quarantined(fingerprint="f" * 600)},
+        {"quarantined.json": quarantined(count=65)},
+        {"templates.json": json.dumps([["t", list(range(65))]])},
+        {"templates.json": json.dumps([[f"t{n}", [1]] for n in range(11)])},
+        {"served": ",".join(map(str, range(11)))},
+        {"active": "1@" + "f" * 300},
     ],
 )
 def test_what_somebody_else_wrote_is_refused_with_the_way_out(data: dict[str, str]) -> None:

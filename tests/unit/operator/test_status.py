@@ -246,6 +246,38 @@ def test_refused_pods_are_told_without_the_names_that_change_with_each_attempt()
     assert refused("x7k2p") == refused("q9w8e")
 
 
+def test_a_rollout_whose_pods_are_refused_says_so_while_the_old_ones_serve() -> None:
+    failure = {
+        "type": "ReplicaFailure",
+        "status": "True",
+        "reason": "FailedCreate",
+        "message": 'pods "m-5d4-x" is forbidden: exceeded quota: q, requested: pods=1',
+    }
+    deployment = msgspec.convert({"replicas": 2, "conditions": [failure]}, DeploymentStatus)
+    found = compute(observed(pod(1, ONE), pod(2, ONE), deployment=deployment))
+    assert condition(found, "Ready") == ("True", "Serving")
+    assert condition(found, "Reconciling") == ("True", "RollingOut")
+    assert "exceeded quota: q" in message(found, "Reconciling")
+    assert "raise the namespace's ResourceQuota" in message(found, "Reconciling")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"), [(2, ("Unknown", "NoReport")), (0, ("False", "ScaledToZero"))]
+)
+def test_nothing_is_said_of_versions_before_a_pod_has_reported(
+    wanted: int, told: tuple[str, str]
+) -> None:
+    found = compute(observed(target=None, wanted=wanted))
+    assert condition(found, "ModelLoaded") == told
+
+
+def test_a_record_that_cannot_be_read_does_not_say_that_there_is_no_version() -> None:
+    problem = InvalidRecordError("vision/m-versions", "target", "'x' is no version number")
+    found = compute(observed(pod(1, ONE), pod(2, ONE), target=None, problems=(problem,)))
+    assert condition(found, "Stalled") == ("True", "InvalidRecord")
+    assert condition(found, "ModelLoaded") == ("Unknown", "InvalidRecord")
+
+
 def test_before_a_first_version_the_pods_wait_for_it() -> None:
     found = compute(observed(pod(1, told({}), ready=False), target=None))
     assert condition(found, "Ready") == ("False", "WaitingForVersion")
@@ -494,6 +526,20 @@ def test_suspension_is_told_and_the_rest_stays_true() -> None:
     assert condition(found, "Ready") == ("True", "Serving")
 
 
+def test_a_suspended_resource_is_where_it_was_before_its_host_was_changed() -> None:
+    before = compute(observed(pod(1, ONE), pod(2, ONE)), ingress={"host": "a.example.com"})
+    found = compute(observed(), before, ingress={"host": "b.example.com"}, suspend=True)
+    assert found["url"] == before["url"]
+    found = compute(observed(), found, ingress={"host": "b.example.com"})
+    assert "b.example.com" in found["url"]
+
+
+def test_pods_of_the_source_before_are_replaced_once_the_resource_is_resumed() -> None:
+    old = Replica(name="pod-1", ready=True, report=None, other_source=True)
+    found = compute(observed(old, target=None), suspend=True)
+    assert "once spec.suspend is false" in message(found, "Ready")
+
+
 def test_a_resource_that_cannot_be_understood_keeps_what_was_known() -> None:
     before = compute(observed(pod(1, ONE), pod(2, ONE)))
     problem = InvalidModelError("vision/m", "spec.replicas", "expected int", "correct it")
@@ -586,7 +632,7 @@ def test_another_source_begins_with_nothing_known() -> None:
     assert condition(found, "Ready") == ("False", "ReplicasNotReady")
     assert "gs://models/new" in message(found, "Ready")
     assert condition(found, "SourceReady") == ("Unknown", "NoReport")
-    assert condition(found, "ModelLoaded")[0] == "False"
+    assert condition(found, "ModelLoaded") == ("Unknown", "NoReport")
 
 
 def test_one_replica_of_three_is_no_version_reached() -> None:
