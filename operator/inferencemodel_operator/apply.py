@@ -22,6 +22,7 @@ from inferencemodel_operator.errors import (
     RefusedError,
 )
 from inferencemodel_operator.observe import objects
+from inferencemodel_operator.pace import REPAIR_SECONDS, Bucket, repair, repairs
 from inferencemodel_operator.values import same_amount
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 
 RECHECK_SECONDS: Final = 60.0
 """How soon something that only a person can change is looked at again."""
-REPAIRS: Final = 5
-REPAIR_SECONDS: Final = 60.0
-"""How often in a row a child is changed back at once, and how soon once more after that."""
 
 _SHARED_LISTS: Final = frozenset(
     {
@@ -88,27 +86,11 @@ class _Held(msgspec.Struct, frozen=True):
     until: float
 
 
-class _Repairs(msgspec.Struct):
-    """How often a child may still be changed back: others may want it otherwise, and as firmly."""
-
-    left: float = REPAIRS
-    since: float = 0.0
-
-    def spend(self, now: float) -> bool:
-        """Whether there was one left."""
-        self.left = min(REPAIRS, self.left + (now - self.since) / REPAIR_SECONDS)
-        self.since = now
-        if self.left < 1:
-            return False
-        self.left -= 1
-        return True
-
-
 class _Memory(msgspec.Struct):
     """What spares requests and comparisons for one InferenceModel, by kind and name of a child."""
 
     held: dict[tuple[str, str], _Held] = {}
-    repairs: dict[tuple[str, str], _Repairs] = {}
+    repairs: dict[tuple[str, str], Bucket] = {}
     settled: dict[tuple[str, str], tuple[str, bytes]] = {}
     """The hash of what was wanted, and the content that was found to be it."""
 
@@ -201,7 +183,7 @@ class Applier:
         if _hash(content) == wanted_hash:
             if covers(content, wanted) and not extras and not drift.taken(others, wanted):
                 return None
-            if not memory.repairs.setdefault(child, _Repairs()).spend(time.monotonic()):
+            if not repair(memory.repairs.setdefault(child, repairs()), time.monotonic()):
                 raise _contested(live, others, extras)
         deployment = live.deployment
         if deployment and deployment.holds_replicas and "replicas" not in wanted["spec"]:

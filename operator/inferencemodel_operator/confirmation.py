@@ -4,6 +4,9 @@ The kubelet carries a pod's annotations into a file that its poller reads. Of tw
 seconds it can miss the second until it looks at the pod by itself, a minute or more later; any
 further write to the pod brings the file up to date. So what a poller says it was told is compared
 with what was written, and where they differ another annotation, a counter, is written.
+
+Where somebody changes the annotations themselves, they are changed back, but not for ever as fast
+as that somebody can.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import msgspec
 
 from inferencemodel_operator import names
 from inferencemodel_operator.assignment import is_confirmed, missing
+from inferencemodel_operator.pace import Bucket, repair, repairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -78,6 +82,15 @@ class Telling(msgspec.Struct, frozen=True):
     """Whether they only draw the kubelet's attention to those that are there already."""
     after: float | None = None
     """Seconds after which to look again, whatever happens until then."""
+    contested: bool = False
+    """Whether nothing is written because somebody undoes it each time."""
+
+
+class _Written(msgspec.Struct):
+    """What was written to one pod last, and how often that may still be written anew."""
+
+    assignment: Mapping[str, str] = {}
+    repairs: Bucket = msgspec.field(default_factory=repairs)
 
 
 class ConfirmationWatch:
@@ -95,6 +108,7 @@ class ConfirmationWatch:
         self._clock = clock
         self._jitter = jitter
         self._waits: dict[str, Wait] = {}
+        self._written: dict[str, _Written] = {}
 
     def look(self, pod: Pod, assignment: Mapping[str, str], report: PollerStatus | None) -> Telling:
         """Judge one pod.
@@ -107,6 +121,10 @@ class ConfirmationWatch:
         now = self._clock()
         wait = self._waits.get(pod.uid)
         if missing(assignment, pod.assignment):
+            written = self._written.setdefault(pod.uid, _Written())
+            if written.assignment == assignment and not repair(written.repairs, now):
+                return Telling(contested=True)
+            written.assignment = assignment
             self._waits[pod.uid] = wait = begin(assignment, now, self._jitter())
             return Telling(assignment, after=wait.due - now)
         if report is None:
@@ -132,3 +150,4 @@ class ConfirmationWatch:
         """Forget all other pods."""
         uids = {pod.uid for pod in pods}
         self._waits = {uid: wait for uid, wait in self._waits.items() if uid in uids}
+        self._written = {uid: known for uid, known in self._written.items() if uid in uids}

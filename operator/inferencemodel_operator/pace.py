@@ -45,3 +45,22 @@ class Pace:
         """One happens."""
         for bucket in self._buckets:
             bucket.take(now)
+
+
+REPAIRS: Final = 5
+REPAIR_SECONDS: Final = 60.0
+"""How often in a row something is changed back at once, and how soon once more after that: others
+may want it otherwise, and as firmly."""
+
+
+def repairs() -> Bucket:
+    """Of one thing that is changed back."""
+    return Bucket(burst=REPAIRS, seconds=REPAIR_SECONDS)
+
+
+def repair(left: Bucket, now: float) -> bool:
+    """Whether it may be changed back now; takes one where it may."""
+    if left.wait(now) > 0:
+        return False
+    left.take(now)
+    return True

@@ -30,6 +30,7 @@ from inferencemodel_operator.conditions import ConditionType
 from inferencemodel_operator.confirmation import ConfirmationWatch
 from inferencemodel_operator.crashes import CrashWatch
 from inferencemodel_operator.errors import (
+    ContestedError,
     InvalidRecordError,
     NamespaceTerminatingError,
     OperatorError,
@@ -43,7 +44,7 @@ from inferencemodel_operator.observe.hangs import Hangs
 from inferencemodel_operator.observe.pollers import askable
 from inferencemodel_operator.observe.troubles import Trouble
 from inferencemodel_operator.observed import Observed
-from inferencemodel_operator.pace import Bucket, Pace
+from inferencemodel_operator.pace import REPAIR_SECONDS, Bucket, Pace
 from inferencemodel_operator.patience import Patience
 from inferencemodel_operator.record import VersionsRecord
 from inferencemodel_operator.status import Status, decode
@@ -276,6 +277,9 @@ class Reconciler:
         telling = confirmations.look(pod, wanted, report)
         if telling.after is not None:
             self._queue.add_after(pod.key, telling.after)
+        if telling.contested:
+            rivals = f"somebody else ({', '.join(wanted)})"
+            raise ContestedError(PODS.kind, f"{pod.namespace}/{pod.name}", rivals, REPAIR_SECONDS)
         if not telling.annotations:
             return
         if telling.repeated:

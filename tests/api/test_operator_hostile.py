@@ -164,3 +164,106 @@ def test_a_pod_that_changes_its_word_ten_times_a_second_causes_few_writes_and_th
         assert written.get("patch inferencemodels/status", 0) <= 20
         assert written.get("create events", 0) <= 5
         until_up_to_date(model)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("quarantined.json", '[{"later": ' + "[" * 50_000),
+        (
+            "quarantined.json",
+            json.dumps([{"version": 2, "fingerprint": "f2", "reason": "no such reason " * 2000}]),
+        ),
+        ("served", ",".join(map(str, range(100)))),
+    ],
+    ids=["nested", "a long reason", "100 served versions"],
+)
+@pytest.mark.parametrize("suspended", [False, True])
+def test_a_record_that_somebody_has_edited_is_told_and_written_anew_when_it_is_deleted(
+    here: World, key: str, text: str, suspended: bool
+) -> None:
+    with here.model(replicas=1) as model:
+        poller = model.add_pod().poller
+        poller.tell(HONEST)
+        until_up_to_date(model)
+        model.patch(suspend=suspended)
+        here.operator.until_quiet()
+        edit = {"data": {key: text}}
+        record = f"{model.name}-versions"
+        model.kubectl(
+            *("patch", "configmap", record, "--type=merge", "--patch-file=/dev/stdin"),
+            stdin=json.dumps(edit),
+        )
+        found = model.until(
+            lambda o: condition(o, "Stalled")["reason"] == "InvalidRecord", what="what is wrong"
+        )
+        assert f"{record}: data['{key}']" in condition(found, "Stalled")["message"]
+        assert condition(found, "ModelLoaded")["reason"] == "InvalidRecord"
+        model.kubectl("delete", "configmap", record)
+        model.until(lambda o: condition(o, "Stalled")["status"] == "False", what="its end")
+        model.patch(suspend=False)
+        until_up_to_date(model)
+    assert "Traceback" not in here.operator.log()
+
+
+def test_an_event_of_the_year_0_hides_nothing(here: World) -> None:
+    def event(name: str, time: str, note: str) -> None:
+        about = {"kind": "Pod", "name": pod.name, "namespace": here.namespace, "uid": uid}
+        made = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{pod.name}.{name}"},
+            "involvedObject": about,
+            "reason": "FailedMount",
+            "message": note,
+            "lastTimestamp": time,
+        }
+        model.kubectl("create", "-f", "-", stdin=json.dumps(made))
+
+    with here.model(replicas=1) as model:
+        pod = model.add_pod(ready=False)
+        uid = model.kubectl.get("pod", pod.name)["metadata"]["uid"]
+        event("a", "0000-01-01T00:00:00Z", "odd")
+        event("b", "2026-01-01T00:00:00Z", 'secret "nope" not found')
+        pod.hang()
+        found = model.until(
+            lambda o: condition(o, "Ready")["reason"] == "ContainerConfigFailed", what="the cause"
+        )
+        assert 'Secret "nope" is not there' in condition(found, "Ready")["message"]
+    assert "Traceback" not in here.operator.log()
+
+
+def test_what_is_annotated_on_a_pod_does_not_change_whose_versions_it_has(here: World) -> None:
+    with here.model(replicas=1) as model:
+        pod = model.add_pod()
+        pod.poller.tell(HONEST)
+        until_up_to_date(model)
+        here.operator.until_quiet()
+        before = model.get()["status"]
+        pod.kubectl(
+            "annotate", "pod", pod.name, "--overwrite", "inferencemodel.dev/storage-uri=gs://b/x"
+        )
+        pod.poller.tell(told({1: AVAILABLE, 2: VersionState.DISCOVERED}, target=1))
+        found = model.until(
+            lambda o: o["status"]["model"]["targetVersion"] == 2, what="the next version"
+        )
+        assert condition(found, "Ready")["status"] == "True"
+        assert found["status"]["model"]["activeVersion"] == before["model"]["activeVersion"]
+
+
+def test_annotations_that_somebody_changes_each_time_are_not_fought_for(here: World) -> None:
+    with here.model(replicas=1) as model:
+        pod = model.add_pod()
+        pod.poller.tell(HONEST)
+        until_up_to_date(model)
+        here.operator.until_quiet()
+        before = here.operator.requests("patch").get("patch pods", 0)
+        for _ in range(15):
+            pod.kubectl(
+                "annotate", "pod", pod.name, "--overwrite", "inferencemodel.dev/target-version=7"
+            )
+        found = model.until(
+            lambda o: condition(o, "Stalled")["reason"] == "Contested", what="the fight"
+        )
+        assert f"Pod {here.namespace}/{pod.name}" in condition(found, "Stalled")["message"]
+        assert here.operator.requests("patch")["patch pods"] - before <= 7

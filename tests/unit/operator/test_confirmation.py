@@ -92,6 +92,27 @@ def test_what_a_pod_is_to_serve_is_written_once_and_looked_at_again_after_a_seco
     assert node.look(2, says(1)).annotations == {}
 
 
+def test_what_somebody_undoes_each_time_is_written_again_five_times_then_once_a_minute() -> None:
+    node = Node()
+    written = 0
+    for _ in range(600):
+        telling = node.look(2, says(2))
+        written += bool(telling.annotations)
+        assert telling.contested != bool(telling.annotations)
+        node.pod = pod(target_version="7")
+        node.now += 0.2
+    assert written == 1 + 5 + 1
+    # Another decision is told at once.
+    assert node.look(3, says(2)).annotations
+
+
+def test_changes_of_what_is_to_be_served_are_not_counted_as_repairs() -> None:
+    node = Node()
+    for version in range(100):
+        assert node.look(version, says(version)).annotations
+        node.now += 0.1
+
+
 def test_nothing_is_written_once_the_poller_confirms() -> None:
     node = Node()
     node.look(2, says(1))
