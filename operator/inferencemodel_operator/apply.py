@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from inferencemodel_operator import drift, names, ownership
+from inferencemodel_operator import bounds, drift, names, ownership
 from inferencemodel_operator.cluster import CHILDREN
 from inferencemodel_operator.errors import (
     ConflictError,
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 RECHECK_SECONDS: Final = 60.0
 """How soon something that only a person can change is looked at again."""
+RIVALS: Final = 400
+"""Bytes of who changes a child, and what of it: field managers are called as they like."""
 
 _SHARED_LISTS: Final = frozenset(
     {
@@ -262,4 +264,5 @@ def _contested(live: Child, others: Sequence[Foreign], extras: Sequence[Extra]) 
     rivals = ", ".join(managers) or "somebody else"
     if extras:
         rivals += f" ({', '.join(drift.text(extra.path) for extra in extras[:5])})"
+    rivals = bounds.text(rivals, RIVALS)
     return ContestedError(live.kind, f"{live.namespace}/{live.name}", rivals, REPAIR_SECONDS)

@@ -54,7 +54,7 @@ def ready(model: InferenceModel, seen: Observed) -> Verdict:
     if count < wanted:
         reason, why = _not_ready(model, seen)
         return Verdict("False", reason, f"{count} of {wanted} replicas are ready: {why}")
-    doubts = "; ".join(pod.doubt for pod in seen.unknown if pod.doubt)
+    doubts = bounds.text("; ".join(pod.doubt for pod in seen.unknown if pod.doubt), WORDS)
     if doubts:
         return Verdict(
             "Unknown",
@@ -158,7 +158,8 @@ def source_ready(model: InferenceModel, seen: Observed) -> Verdict:
             "True",
             Reason.INCOMPLETE_UPLOAD,
             f"version {incomplete.version} is not whole: "
-            f"{incomplete.message or incomplete.reason}; finish its upload, or delete it",
+            f"{bounds.text(incomplete.message, WORDS) or incomplete.reason}; finish its upload, or "
+            "delete it",
         )
     down = [s.notifications for s in sources if s.notifications and not s.notifications.connected]
     if down and down[0].message:
@@ -216,7 +217,7 @@ def model_loaded(model: InferenceModel, seen: Observed, active: int | None) -> V
     failed = failure(model, seen)
     instead = "nothing is served yet" if active is None else f"version {active} goes on serving"
     if failed is not None and seen.reached != failed.version:
-        why = failed.message.rstrip(". ")
+        why = bounds.text(failed.message, WORDS).rstrip(". ")
         fix = "" if "upload" in why.lower() else "; upload a repaired version"
         return Verdict(
             "False",
@@ -463,5 +464,12 @@ def _stall_reason(problem: PermanentError) -> Reason:
             return Reason.REFUSED
 
 
+WORDS: Final = 600
+"""Bytes of the words of others in a message: what to do about it comes behind them."""
+NAMED: Final = 5
+"""So many pods are named in a message."""
+
+
 def _pods(pods: Sequence[Replica]) -> str:
-    return ", ".join(pod.name for pod in pods)
+    more = f" and {len(pods) - NAMED} more" if len(pods) > NAMED else ""
+    return ", ".join(pod.name for pod in pods[:NAMED]) + more

@@ -261,6 +261,21 @@ def test_a_rollout_whose_pods_are_refused_says_so_while_the_old_ones_serve() -> 
     assert "raise the namespace's ResourceQuota" in message(found, "Reconciling")
 
 
+def test_what_to_do_is_told_behind_the_longest_words_of_others() -> None:
+    long = "word " * 1000
+    pods = [pod(n, None) for n in range(40)]
+    found = compute(observed(*pods, wanted=40))
+    assert "pod-0, pod-1, pod-2, pod-3, pod-4 and 35 more; look at" in message(found, "Ready")
+    doubtful = [pod(n, None, doubt=long) for n in range(2)]
+    found = compute(observed(*doubtful))
+    assert message(found, "Ready").endswith("look at what changed their containers")
+    failed = QuarantinedVersion(
+        version=2, fingerprint="f", reason="LoadFailed", message=long[:1000]
+    )
+    found = compute(observed(pod(1, ONE), pod(2, ONE), quarantined=(failed,)))
+    assert message(found, "ModelLoaded").endswith("upload a repaired version")
+
+
 @pytest.mark.parametrize(
     ("wanted", "told"), [(2, ("Unknown", "NoReport")), (0, ("False", "ScaledToZero"))]
 )
