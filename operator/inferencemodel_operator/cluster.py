@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 import orjson
 
-from inferencemodel_operator import answers, bodies, names, sockets
+from inferencemodel_operator import answers, bodies, documents, names, sockets
 from inferencemodel_operator.answers import Target
 from inferencemodel_operator.errors import ApiUnavailableError, NotFoundError, NotLeadingError
 from inferencemodel_operator.rights import Rights
@@ -264,7 +264,7 @@ class Cluster:
                     raise answers.error(target, answers.status(response.status, answer))
                 on_open()
                 async for line in bodies.lines(response, LARGEST_OBJECT):
-                    event = orjson.loads(line)
+                    event = documents.loads(line)
                     if event["type"] == "ERROR":
                         raise answers.error(target, _status(event["object"]))
                     yield event["type"], event["object"]
@@ -482,7 +482,12 @@ class Cluster:
                 self._rights.refused(target, problem)
             raise problem
         self._rights.granted(target)
-        decoded: Object = orjson.loads(answer)
+        try:
+            decoded: Object = documents.loads(answer)
+        except orjson.JSONDecodeError as error:
+            raise ApiUnavailableError(
+                f"{target}: the answer is no JSON ({error}); trying again"
+            ) from None
         return decoded
 
 

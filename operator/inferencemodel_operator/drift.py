@@ -16,11 +16,12 @@ what only the cluster can know of a Service or an Ingress.
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from inferencemodel_operator import names
+from inferencemodel_operator import documents, names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -198,14 +199,16 @@ def text(path: Path) -> str:
     return words
 
 
-def _without(content: Mapping[str, Any], applied: Mapping[str, Any]) -> dict[str, Any]:
-    """A set of fields without those that are in another one."""
+def _without(
+    content: Mapping[str, Any], applied: Mapping[str, Any], levels: int = documents.DEPTH
+) -> dict[str, Any]:
+    """A set of fields without those that are in another one, as far down as any object goes."""
     left = {}
     for name, below in content.items():
         if name not in applied:
             left[name] = below
         elif name != "." and below:
-            inner = _without(below, applied[name])
+            inner = _without(below, applied[name], levels - 1) if levels else below
             if inner:
                 left[name] = inner
     return left
@@ -247,7 +250,9 @@ def _step(name: str) -> str | Key:
     """One part of FieldsV1: ``f:`` and a field's name, or ``k:`` and an item's key as JSON."""
     kind, _, rest = name.partition(":")
     if kind == "k":
-        return tuple(sorted(msgspec.json.decode(rest, type=dict[str, Any]).items()))
+        # Anybody may have written it; one that can't be read is no item of anything.
+        with suppress(ValueError, RecursionError):
+            return tuple(sorted(msgspec.json.decode(rest, type=dict[str, Any]).items()))
     return rest
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from inferencemodel_operator import names
+from inferencemodel_operator import documents, names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +51,7 @@ def _select(live: Any, fields: Mapping[str, Any]) -> Any:
         }
     if isinstance(live, list):
         chosen = [
-            (orjson.loads(name.removeprefix(_ITEM)), below)
+            (documents.loads(name.removeprefix(_ITEM).encode()), below)
             for name, below in fields.items()
             if name.startswith(_ITEM)
         ]

@@ -267,3 +267,66 @@ def test_annotations_that_somebody_changes_each_time_are_not_fought_for(here: Wo
         )
         assert f"Pod {here.namespace}/{pod.name}" in condition(found, "Stalled")["message"]
         assert here.operator.requests("patch")["patch pods"] - before <= 7
+
+
+LABELS = {"app.kubernetes.io/managed-by": "inferencemodel-operator"}
+POD = {"containers": [{"name": "c", "image": "none"}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "api_version", "kind", "content"),
+    [
+        ("/api/v1", "v1", "ConfigMap", {}),
+        ("/api/v1", "v1", "Pod", {"spec": POD}),
+        (
+            "/apis/inferencemodel.dev/v1alpha1",
+            "inferencemodel.dev/v1alpha1",
+            "InferenceModel",
+            {"spec": {"model": {"storageUri": "gs://models/deep"}}},
+        ),
+    ],
+    ids=["ConfigMap", "Pod", "InferenceModel"],
+)
+@pytest.mark.parametrize("levels", [985, 4000])
+def test_an_object_that_is_nested_too_deeply_hides_no_other_one(
+    here: World, path: str, api_version: str, kind: str, content: dict[str, Any], levels: int
+) -> None:
+    name = f"deep-{kind.lower()}-{levels}"
+    manager = {
+        "manager": "x",
+        "operation": "Update",
+        "apiVersion": api_version,
+        "time": "2026-01-01T00:00:00Z",
+        "fieldsType": "FieldsV1",
+        "fieldsV1": "DEEP",
+    }
+    made = {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {"name": name, "namespace": here.namespace, "labels": LABELS},
+        **content,
+    }
+    here.kubectl("create", "-f", "-", stdin=json.dumps(made))
+    made = here.kubectl.get(kind, name)
+    made["metadata"]["managedFields"] = [manager]
+    made["metadata"].pop("resourceVersion")
+    if kind == "InferenceModel":
+        made["metadata"]["resourceVersion"] = here.kubectl.get(kind, name)["metadata"][
+            "resourceVersion"
+        ]
+    deep = '{"f:a":' * levels + "{}" + "}" * levels
+    url = f"{path}/namespaces/{here.namespace}/{kind.lower()}s/{name}"
+    here.kubectl(
+        *("replace", "--raw", url, "-f", "-"), stdin=json.dumps(made).replace('"DEEP"', deep)
+    )
+    assert '{"f:a":' * 900 in here.kubectl("get", "--raw", url)
+    with here.model(replicas=1) as model:
+        model.add_pod().poller.tell(HONEST)
+        until_up_to_date(model)
+        here.operator.restart()
+        model.patch(replicas=2)
+        model.until(
+            lambda o: condition(o, "Ready")["status"] == "False", what="that one is missing"
+        )
+    assert "running kopf" not in here.operator.log()
+    here.kubectl("delete", kind, name, "--wait=false", "--force", "--grace-period=0")

@@ -19,8 +19,14 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from inferencemodel_operator import answers, bodies, names
-from inferencemodel_operator.cluster import LARGEST_ERROR, MODELS, WATCH_SECONDS, Resource
+from inferencemodel_operator import answers, bodies, documents, names
+from inferencemodel_operator.cluster import (
+    LARGEST_ERROR,
+    LARGEST_OBJECT,
+    MODELS,
+    WATCH_SECONDS,
+    Resource,
+)
 from inferencemodel_operator.errors import (
     ApiUnavailableError,
     NotFoundError,
@@ -30,7 +36,7 @@ from inferencemodel_operator.lean import kopf
 from inferencemodel_operator.waits import Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 
     from aiohttp import ClientRequest, ClientResponse
     from aiohttp.client_middlewares import ClientHandlerType
@@ -53,6 +59,25 @@ NO_CRD: Final = (
 
 class _TryAgain(aiohttp.ClientConnectionError):
     """What kopf doesn't end by."""
+
+
+class _Shallow:
+    """What an answer brings, without what is nested too deeply for kopf's reader of JSON."""
+
+    def __init__(self, response: ClientResponse) -> None:
+        self._response, self._content = response, response.content
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
+
+    async def read(self) -> bytes:
+        """All of it: a list."""
+        return documents.shallow(await self._content.read())
+
+    async def iter_chunked(self, _: int) -> AsyncIterator[bytes]:
+        """The events of a watch, line by line."""
+        async for line in bodies.lines(self._response, LARGEST_OBJECT):
+            yield documents.shallow(line) + b"\n"
 
 
 class ModelWatches:
@@ -106,6 +131,8 @@ class ModelWatches:
             self.relist.set()
             wait.failed(NotFoundError(NO_CRD), quiet=0)
             raise _TryAgain(NO_CRD)
+        if response.ok:
+            response.content = _Shallow(response)  # type: ignore[assignment]  # as far as kopf reads
         if watching and response.ok:
             wait.worked()
             self._open(path)
