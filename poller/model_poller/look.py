@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -17,7 +18,7 @@ from model_poller.errors import (
 )
 from model_poller.metrics import METRICS
 from model_poller.process.threads import Worker
-from model_poller.retry import Deadline
+from model_poller.retry import Deadline, RetryPolicy
 from model_poller.status import SourceReason, SourceState, SourceStatus, VersionReason
 from model_poller.strangers import Strangers
 from model_poller.versions import Interest, discover
@@ -77,6 +78,7 @@ class Looker:
         self._report = report
         self._asked = threading.Event()
         self._first_seen: dict[int, tuple[str, float]] = {}
+        self._retries = RetryPolicy(math.inf, first_seconds=1.5, longest_seconds=interval)
         self._failures = 0
         self._last_error = ""
         self.worker = Worker("looker", self._turn, limit=LOOK_SECONDS)
@@ -175,8 +177,7 @@ class Looker:
             None,
         )
         self._failures += 1
-        delay = min(self._interval, 2.0 ** min(self._failures, 10))
-        return delay * random.uniform(0.5, 1.0)  # noqa: S311
+        return self._retries.pause(self._failures)
 
     def _turn(self) -> None:
         self._asked.clear()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from model_poller.books import Publication
-    from model_poller.retries import Retry
+    from model_poller.failures import Retry
     from model_poller.versions import StoredVersion
     from model_poller.volume.assignment import Assignment
 

@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from model_poller import planner, report, retries
+from model_poller import failures, planner, report
 from model_poller.board import Board
 from model_poller.books import Books
 from model_poller.errors import PollerError, StoppedError
@@ -71,7 +71,7 @@ class Poller:
             Fetcher(bringer, self._wake.set, spawn) if spawn else Fetcher(bringer, self._wake.set)
         )
         self._books = Books(clock())
-        self._retries: dict[int, retries.Retry] = {}
+        self._retries: dict[int, failures.Retry] = {}
         self._published = False
         self._asked_for: set[int] = set()
         self._newest = -1
@@ -191,7 +191,7 @@ class Poller:
         if not isinstance(failure, PollerError | OSError):
             _log.error("fetching version %d failed", version, exc_info=failure)
         jitter = random.uniform(0.5, 1.0)  # noqa: S311
-        judged = retries.judge(stored, failure, before, now=self._clock(), jitter=jitter)
+        judged = failures.judge(stored, failure, before, now=self._clock(), jitter=jitter)
         if isinstance(judged, Quarantined):
             self._carry_out(planner.Quarantine(judged))
             self._look_now()

@@ -22,7 +22,8 @@ T = TypeVar("T")
 class RetryPolicy:
     """Pauses double, and differ between clients, so that a fleet doesn't ask at once."""
 
-    attempts: int
+    attempts: float
+    """Infinite: it is tried for ever."""
     first_seconds: float
     """The pause after the first failure, on the average."""
     longest_seconds: float
@@ -30,10 +31,13 @@ class RetryPolicy:
     deadline_seconds: float = math.inf
     """After the operation's begin no further try is made; each try has a deadline of its own."""
 
-    def pause(self, failures: int, asked: float = 0.0) -> float:
-        """Seconds after so many failures in a row; ``asked`` is the least that the server wants."""
+    def pause(self, failures: int, asked: float = 0.0, jitter: float | None = None) -> float:
+        """Seconds after so many failures in a row; ``asked`` is the least that the server wants.
+
+        ``jitter`` is the part of the pause that is waited; None: one by chance.
+        """
         pause = self.first_seconds * 2.0 ** min(failures - 1, 60)
-        pause *= random.uniform(0.5, 1.5)  # noqa: S311
+        pause *= random.uniform(0.5, 1.5) if jitter is None else jitter  # noqa: S311
         return min(max(pause, asked), self.longest_seconds)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import random
+import math
 import threading
 from typing import TYPE_CHECKING
 
+from model_poller.retry import RetryPolicy
 from model_poller.status import NotificationsStatus
 
 if TYPE_CHECKING:
@@ -56,4 +57,4 @@ class Teller:
 
 def pause(failures: int) -> float:
     """Seconds to wait after so many failures in a row."""
-    return min(0.5 * 2.0**failures, LAST_RETRY_SECONDS) * random.uniform(0.5, 1.0)  # noqa: S311
+    return RetryPolicy(math.inf, 1.0, LAST_RETRY_SECONDS).pause(failures)

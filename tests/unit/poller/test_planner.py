@@ -10,6 +10,7 @@ import pytest
 
 from model_poller import planner, report
 from model_poller.books import Publication
+from model_poller.failures import Retry
 from model_poller.planner import (
     Fetch,
     Observed,
@@ -22,7 +23,6 @@ from model_poller.planner import (
     StopFetch,
     plan,
 )
-from model_poller.retries import Retry
 from model_poller.status import (
     ServedVersion,
     SourceStatus,

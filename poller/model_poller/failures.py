@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from model_poller.errors import (
@@ -12,6 +13,7 @@ from model_poller.errors import (
     InsufficientDiskError,
     WarmupUnavailableError,
 )
+from model_poller.retry import RetryPolicy
 from model_poller.status import VersionReason
 from model_poller.versions import Verdict
 from model_poller.volume.store import Quarantined
@@ -19,9 +21,8 @@ from model_poller.volume.store import Quarantined
 if TYPE_CHECKING:
     from model_poller.versions import StoredVersion
 
-FIRST_SECONDS: Final = 1.0
-LONGEST_SECONDS: Final = 120.0
-LONGEST_DISK_SECONDS: Final = 10.0
+RETRIES: Final = RetryPolicy(math.inf, first_seconds=1.0, longest_seconds=120.0)
+ROOM_RETRIES: Final = replace(RETRIES, longest_seconds=10.0)
 """Where room is waited for: looking costs nothing while there is none."""
 DISK_TRIES: Final = 3
 """So often in a row is there room, and then there is not. That may be a volume without inodes, and
@@ -50,7 +51,7 @@ class Retry:
     @property
     def is_hopeless(self) -> bool:
         """Whether only other objects help."""
-        return self.not_before == float("inf")
+        return self.not_before == math.inf
 
 
 def judge(
@@ -72,12 +73,11 @@ def judge(
     repeats = before.repeats + 1 if before and before.verdict.reason is reason else 1
     message = str(failure)
     is_short = reason is VersionReason.INSUFFICIENT_DISK and repeats < DISK_TRIES
-    longest = LONGEST_DISK_SECONDS if is_short else LONGEST_SECONDS
-    delay = min(FIRST_SECONDS * 2 ** min(attempts - 1, 10), longest) * jitter
+    delay = (ROOM_RETRIES if is_short else RETRIES).pause(attempts, jitter=jitter)
     if tries is not None and repeats >= tries:
         if not isinstance(failure, IncompleteVersionError):
             return Quarantined(stored.version, stored.fingerprint, reason, message)
-        delay = float("inf")
+        delay = math.inf
     elif isinstance(failure, BrokenVersionError | IncompleteVersionError):
         message += " (it is fetched once more before that is believed)"
     needed = failure.needed if isinstance(failure, InsufficientDiskError) else 0

@@ -17,12 +17,7 @@ from model_poller.errors import (
     UnreachableError,
     WarmupUnavailableError,
 )
-from model_poller.retries import (
-    LONGEST_DISK_SECONDS,
-    LONGEST_SECONDS,
-    Retry,
-    judge,
-)
+from model_poller.failures import RETRIES, ROOM_RETRIES, Retry, judge
 from model_poller.status import VersionReason
 from model_poller.stores import StoredObject
 from model_poller.stores.uri import Location
@@ -99,7 +94,7 @@ def test_what_is_not_the_versions_own_fault_is_tried_again_for_ever_ever_more_sl
         assert (judged.attempts, judged.verdict.reason) == (count, reason)
         delays.append(judged.not_before - 100.0)
     assert delays == sorted(delays)
-    assert (delays[0], delays[-1]) == (1.0, LONGEST_SECONDS)
+    assert (delays[0], delays[-1]) == (1.0, RETRIES.longest_seconds)
 
 
 def test_other_failures_between_begin_a_count_anew() -> None:
@@ -120,7 +115,7 @@ def test_other_objects_have_failed_at_nothing() -> None:
 def test_room_is_waited_for_and_what_fails_with_room_is_fetched_ever_less_often() -> None:
     judged = after([UnreachableError("503")] * 20 + [FULL])
     assert isinstance(judged, Retry)
-    assert (judged.needed, judged.not_before) == (7, 100.0 + LONGEST_DISK_SECONDS)
+    assert (judged.needed, judged.not_before) == (7, 100.0 + ROOM_RETRIES.longest_seconds)
     judged = after([FULL] * 20)
     assert isinstance(judged, Retry)
-    assert judged.not_before == 100.0 + LONGEST_SECONDS
+    assert judged.not_before == 100.0 + RETRIES.longest_seconds
