@@ -114,12 +114,13 @@ class Bringer:
             self.store.leave(staged)
             raise
         except BaseException as error:
+            lack = "has no inodes left" if self.store.lacks_inodes() else "became full"
             self.store.discard(staged)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise InsufficientDiskError(
-                    f"the model volume became full while version {stored.version} was written; it"
+                    f"the model volume {lack} while version {stored.version} was written; it"
                     " is tried again when there is room: enlarge the volume or retain fewer"
-                    " versions",
+                    " versions, or store this one in fewer files",
                     fetch_size(stored),
                 ) from error
             raise

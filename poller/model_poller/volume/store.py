@@ -266,6 +266,12 @@ class Store:
         usage = shutil.disk_usage(self._hidden)
         return usage.free + self._unfinished, usage.total
 
+    def lacks_inodes(self) -> bool:
+        """Whether the volume takes no more files, however many bytes are free."""
+        told = os.statvfs(self._hidden)
+        # Some file systems make them as they are needed, and tell 0 of 0.
+        return told.f_files > 0 and told.f_favail == 0
+
     def require(self, needed: int) -> None:
         """Ask for room.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -549,6 +550,22 @@ def test_a_disk_that_fills_up_under_a_download_leaves_nothing_behind(
     assert world.version(1).reason is VersionReason.INSUFFICIENT_DISK
     assert "became full" in world.version(1).message
     assert world.staged() == []
+    assert world.settle(turns=20).active_version == 1
+
+
+def test_a_volume_without_inodes_is_told_as_that(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    told = list(os.statvfs(world.root))
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pwrite", full)
+        patch.setattr("os.statvfs", lambda _: os.statvfs_result([*told[:5], 100, 0, 0, *told[8:]]))
+        world.source.put("1.zip", archive(1))
+        world.turn()
+    assert "has no inodes left" in world.version(1).message
     assert world.settle(turns=20).active_version == 1
 
 
