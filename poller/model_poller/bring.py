@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from model_poller.archives import archive
+from model_poller.archives import archive, decoding
 from model_poller.archives.paths import Names
 from model_poller.archives.unpacking import Limits
 from model_poller.checks import version_files
@@ -157,7 +157,8 @@ class _Visit:
         if self.kit.demands.warmup:
             self.kit.demands.warmup.put(model, room=store.require, stopped=self.stopped)
         # Of no use any more, so the disk needn't write it.
-        (self.staged / "archive").unlink(missing_ok=True)
+        for used in ("archive", "decoded"):
+            (self.staged / used).unlink(missing_ok=True)
         with _step("sync"):
             store.adopt(model, record)
 
@@ -200,10 +201,16 @@ class _Visit:
             ) as running,
         ):
             try:
-                with _step("unpack"), io.BufferedReader(running.arriving(bundle)) as arriving:
+                size, content = stored.size, bundle
+                if stored.objects[0].is_gzipped:
+                    running.finish()
+                    content = self._decoded_archive(bundle, origin)
+                    size = content.stat().st_size
+                arriving = content.open("rb") if content != bundle else running.arriving(bundle)
+                with _step("unpack"), io.BufferedReader(arriving) as reader:
                     archive.unpack(
-                        arriving,
-                        stored.size,
+                        reader,
+                        size,
                         tree,
                         origin=origin,
                         room=store.require,
@@ -229,11 +236,14 @@ class _Visit:
         there = sum(file.stat().st_blocks * 512 for file in model.rglob("*") if file.is_file())
         self.kit.store.require(fetch_size(stored) - there)
         names = Names(stored.folder)
-        targets = {}
+        targets, packed = {}, {}
         for member in stored.objects:
             name = member.path.partition("/")[2]
             names.add_file(name)
-            targets[model / name] = member
+            path = (self.staged / "packed" if member.is_gzipped else model) / name
+            targets[path] = member
+            if member.is_gzipped:
+                packed[path] = model / name, member.url
         for path in model.rglob("*"):
             if path.is_file() and path not in targets:
                 # What an earlier try added, perhaps not to its end.
@@ -247,9 +257,32 @@ class _Visit:
                 limits=self.kit.fetch_limits,
                 journal=journal,
             )
+        with _step("unpack"):
+            for path, (plain, origin) in packed.items():
+                self._decode(path, plain, origin)
         with _step("verify"):
             self._check(model)
         return model
+
+    def _decoded_archive(self, bundle: Path, origin: str) -> Path:
+        """What a stored archive means whose store says that it is gzip; maybe itself."""
+        plain = self.staged / "decoded"
+        if not decoding.is_gzip(bundle):
+            return bundle
+        self._decode(bundle, plain, origin)
+        # Of an archive that is gzip by its own name, it is often just that which is said.
+        is_meant = not origin.endswith((".gz", ".tgz")) or decoding.is_gzip(plain)
+        return plain if is_meant else bundle
+
+    def _decode(self, packed: Path, plain: Path, origin: str) -> None:
+        decoding.decode(
+            packed,
+            plain,
+            origin=origin,
+            room=self.kit.store.require,
+            stopped=self.stopped.is_set,
+            limits=self.kit.archive_limits,
+        )
 
     def _check(self, model: Path) -> None:
         demands, stored = self.kit.demands, self.stored

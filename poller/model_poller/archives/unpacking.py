@@ -32,6 +32,14 @@ class Limits:
     ratio: int = 200
     """Expanded bytes per stored byte. Weights hardly compress; deflate ends at about 1000."""
 
+    def excess(self, expanded: int, stored: int) -> str | None:
+        """What is too much about so many bytes out of so many; None where nothing is."""
+        if expanded > self.expanded_bytes:
+            return f"expands to more than {self.expanded_bytes} bytes"
+        if expanded > FREE_RATIO_BYTES and expanded > self.ratio * stored:
+            return f"expands to more than {self.ratio} times its size"
+        return None
+
 
 class Room(Protocol):
     """Asks for free disk before bytes are written."""
@@ -105,10 +113,8 @@ class Tree:
         """
         if self._stopped():
             raise StoppedError("unpacking was given up")
-        if expanded > self._limits.expanded_bytes:
-            raise self.too_large(f"expands to more than {self._limits.expanded_bytes} bytes")
-        if expanded > FREE_RATIO_BYTES and expanded > self._limits.ratio * self._stored:
-            raise self.too_large(f"expands to more than {self._limits.ratio} times its size")
+        if excess := self._limits.excess(expanded, self._stored):
+            raise self.too_large(excess)
 
     def admit(self, name: str, *, is_folder: bool) -> str | None:
         """The name under which an entry is taken; None for one that is left out.

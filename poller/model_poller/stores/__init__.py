@@ -40,6 +40,9 @@ class StoredObject:
     """Whether ``md5`` is an ETag that only looks like one, which not every store promises."""
     in_ranges: bool = True
     """Whether any range of it can be asked for, or only the whole."""
+    is_gzipped: bool = False
+    """Whether it is to be unpacked, as its ``Content-Encoding`` says; size and checksums are those
+    of what is stored."""
     version: int | None = None
     """The version that it is, where its name doesn't tell."""
 

@@ -155,6 +155,7 @@ def _stored(root: Location, blob: Element) -> StoredObject:
         size=int(text(blob, "Content-Length")),
         generation=text(blob, "Etag").strip('"'),
         md5=base64.b64decode(md5) if md5 else None,
+        is_gzipped=text(blob, "Content-Encoding") == "gzip",
     )
 
 

@@ -56,7 +56,7 @@ PUBLIC_ENDPOINT = "https://storage.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 PAGE = 1000
 """Objects in an answer; the most that Google gives."""
-_LIST_FIELDS = "items(name,size,crc32c,generation),prefixes,nextPageToken"
+_LIST_FIELDS = "items(name,size,crc32c,generation,contentEncoding),prefixes,nextPageToken"
 _RETRY = DEFAULT_RETRY.with_delay(initial=0.2, maximum=2.0, multiplier=2.0).with_timeout(5.0)
 _TIMEOUT_SECONDS = 10.0
 
@@ -148,6 +148,7 @@ class GcsSource(Bucket):
                             size=int(blob.size),
                             generation=str(blob.generation),
                             crc32c=_crc32c(blob.crc32c),
+                            is_gzipped=blob.content_encoding == "gzip",
                         )
                         for blob in page
                     ],

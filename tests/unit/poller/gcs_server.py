@@ -20,6 +20,8 @@ class GcsServer:
 
     def __init__(self) -> None:
         self.objects: dict[str, tuple[bytes, int]] = {}
+        self.gzipped: set[str] = set()
+        """Names of objects with ``Content-Encoding: gzip``."""
         self.list_status = 200
         self.error_body = ""
         self.get_statuses: list[int] = []
@@ -90,6 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "size": str(len(content)),
                 "generation": str(generation),
                 "crc32c": base64.b64encode(google_crc32c.Checksum(content).digest()).decode(),
+                **({"contentEncoding": "gzip"} if name in self.bucket.gzipped else {}),
             }
             for name, (content, generation) in sorted(self.bucket.objects.items())
             if name.startswith(prefix)
