@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.models import DEVELOPMENT_SERVER
 from tests.support.kubectl import Object, condition
-from tests.support.savedmodels import archive
+from tests.support.savedmodels import archive, unloadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,8 +41,17 @@ def _truncated(files: Files, folder: str) -> bytes:
     return whole[: len(whole) // 2]
 
 
-def _unloadable(files: Files, folder: str) -> bytes:
+def _garbage(files: Files, folder: str) -> bytes:
     return archive({**files, "variables/variables.index": b"no index"}, folder=folder)
+
+
+def _cut_graph(files: Files, folder: str) -> bytes:
+    graph = files["saved_model.pb"]
+    return archive({**files, "saved_model.pb": graph[: len(graph) // 2]}, folder=folder)
+
+
+def _unloadable(files: Files, folder: str) -> bytes:
+    return archive(unloadable(files), folder=folder)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +62,8 @@ def _unloadable(files: Files, folder: str) -> bytes:
         (_without_saved_model, "MissingSavedModel"),
         (_without_shard, "MissingVariables"),
         (_truncated, "BadArchive"),
+        (_garbage, "MissingVariables"),
+        (_cut_graph, "MissingSavedModel"),
         (_unloadable, "LoadFailed"),
     ],
 )

@@ -18,6 +18,7 @@ from tests.e2e.models import (
     PUBSUB_ENDPOINT_IN_CLUSTER,
 )
 from tests.support.crd import EXAMPLES, ROOT
+from tests.support.savedmodels import files, unloadable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,11 +106,11 @@ class Pipeline:
 
 
 def damaged(export: Path, directory: Path) -> Path:
-    """An export that looks whole, and that no model server can restore the variables of."""
+    """An export that looks whole, and that no model server can load."""
     copy = directory / "damaged"
-    shutil.copytree(export, copy)
-    (shard,) = copy.glob("variables/variables.data-*")
-    shard.write_bytes(bytes(byte ^ 0xFF for byte in shard.read_bytes()))
+    for name, content in unloadable(files(export)).items():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes(content)
     return copy
 
 

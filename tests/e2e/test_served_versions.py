@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.kubectl import Object, condition
-from tests.support.savedmodels import archive
+from tests.support.savedmodels import archive, unloadable
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def test_a_later_pod_serves_what_the_others_do_and_never_what_failed(served: Ser
     served.upload(2, offset=3)
     served.until_active(2, replicas=2)
     until_each_replica_has(served, [1, 2])
-    damaged = {**served.files(offset=2), "variables/variables.index": b"no index"}
-    served.upload_raw(3, archive(damaged, folder="3"))
+    served.upload_raw(3, archive(unloadable(served.files(offset=2)), folder="3"))
 
     def quarantined(obj: Object) -> bool:
         return [q["version"] for q in obj["status"]["model"].get("quarantined", [])] == [3]

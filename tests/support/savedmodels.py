@@ -56,6 +56,14 @@ def files(model: Path) -> dict[str, bytes]:
     }
 
 
+def unloadable(entries: dict[str, bytes]) -> dict[str, bytes]:
+    """The same files, whole as far as files tell, with an operation that no TensorFlow knows."""
+    graph = entries["saved_model.pb"]
+    changed = graph.replace(b"AddV2", b"AddV9")
+    assert changed != graph
+    return {**entries, "saved_model.pb": changed}
+
+
 def archive(entries: dict[str, bytes], *, folder: str) -> bytes:
     """A zip that holds the entries below ``folder``."""
     buffer = io.BytesIO()
