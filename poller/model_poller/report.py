@@ -10,6 +10,7 @@ from model_poller.planner import (
     Observed,
     ended_with_error,
     goal,
+    is_set_aside,
     is_stopped_by_quarantine,
     is_withheld,
     last_failure,
@@ -40,6 +41,12 @@ MAX_BYTES = 2**63 - 1
 MAX_TEXT = 1024
 """Characters of a message: a model server may say any number of them. A hundred versions with two
 messages each, every character of them escaped, are 1.2 MB, below what the operator reads."""
+
+
+_SET_ASIDE = Verdict(
+    VersionReason.LOAD_TIMEOUT,
+    "the model server went away while it loaded it; it is given to it once more when it is back",
+)
 
 
 def build(
@@ -78,7 +85,7 @@ def build(
             and msgspec.structs.replace(notifications, message=_brief(notifications.message)),
         ),
         versions=tuple(
-            _version(seen, version, bytes_done, seconds_left)
+            _version(seen, policy, version, bytes_done, seconds_left)
             for version in sorted(here.union(elsewhere), reverse=True)
         ),
         server_reachable=seen.served is not None,
@@ -104,12 +111,12 @@ def _brief(text: str) -> str:
 
 
 def _version(
-    seen: Observed, version: int, bytes_done: int, seconds_left: int | None
+    seen: Observed, policy: Policy, version: int, bytes_done: int, seconds_left: int | None
 ) -> VersionStatus:
     stored = (seen.found or {}).get(version)
     record = seen.disk.published.get(version) or seen.disk.retained.get(version)
     entry = seen.disk.quarantined.get(version)
-    state, verdict = _state(seen, version)
+    state, verdict = _state(seen, policy, version)
     stranger = seen.strangers.published.get(version) or seen.strangers.retained.get(version)
     if stranger:
         verdict = Verdict(
@@ -146,7 +153,7 @@ def _version(
     )
 
 
-def _state(seen: Observed, version: int) -> tuple[VersionState, Verdict | None]:
+def _state(seen: Observed, policy: Policy, version: int) -> tuple[VersionState, Verdict | None]:
     disk = seen.disk
     if version in disk.published:
         if seen.available(version):
@@ -159,7 +166,8 @@ def _state(seen: Observed, version: int) -> tuple[VersionState, Verdict | None]:
         return VersionState.PUBLISHED, None
     if version in disk.retained:
         proven = disk.retained[version].proven
-        return (VersionState.RETIRED if proven else VersionState.FETCHED), None
+        state = VersionState.RETIRED if proven else VersionState.FETCHED
+        return state, _SET_ASIDE if is_set_aside(seen, policy, version) else None
     if is_stopped_by_quarantine(seen, version):
         entry = disk.quarantined[version]
         return VersionState.QUARANTINED, Verdict(entry.reason, entry.message)

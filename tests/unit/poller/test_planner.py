@@ -219,6 +219,29 @@ def test_no_version_is_judged_by_a_server_that_is_not_there(policy: Policy, was_
         assert plan(seen(**what, **unproven), policy) == []
 
 
+def test_a_version_that_makes_room_for_the_one_before_is_told_as_that() -> None:
+    what = seen(
+        disk=Disk(records(1, proven=True), records(2), {}),
+        found={1: stored(1), 2: stored(2)},
+        served=None,
+        suspects={2: 1},
+    )
+    assert plan(what, ALONE) == []
+    told = report.build(
+        what,
+        ALONE,
+        model="m",
+        source=SourceStatus(uri="gs://b"),
+        notifications=None,
+        bytes_done=0,
+        seconds_left=None,
+        total_bytes=0,
+    )
+    assert told.versions[0].reason is VersionReason.LOAD_TIMEOUT
+    assert "once more when it is back" in told.versions[0].message
+    assert plan(replace(what, served=(served(1),)), ALONE) == [Publish(2)]
+
+
 def test_a_restarting_server_is_no_failure_of_what_it_served() -> None:
     assert plan(seen(served=None, now=10_000.0), TOLD) == []
     assert plan(seen(served=(served(1, "LOADING"),), now=10_000.0), TOLD) == []
