@@ -10,7 +10,7 @@ import pytest
 
 from model_poller.status import VersionReason, VersionState
 from model_poller.stores.uri import parse_uri
-from tests.unit.poller.doubles import below, graph, model, zipped
+from tests.unit.poller.doubles import below, field, graph, model, zipped
 from tests.unit.poller.world import TOLD, World
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def archive(number: int, content: bytes) -> bytes:
-    return zipped(below(str(number), {**model(content), "saved_model.pb": graph() + content}))
+    marked = graph() + field(15, content)
+    return zipped(below(str(number), {**model(content), "saved_model.pb": marked}))
 
 
 def use(world: World, uri: str, *versions: int) -> None:
