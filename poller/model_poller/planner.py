@@ -261,6 +261,9 @@ def interest(seen: Observed, policy: Policy) -> Interest:
     told = frozenset[int]() if policy.follow_newest else frozenset(seen.assignment.served)
     if seen.assignment.target is not None and not policy.follow_newest:
         told |= {seen.assignment.target}
+    if seen.fetching:
+        # What is above it by now doesn't stop it.
+        told |= {seen.fetching.version}
     here = {**seen.disk.retained, **seen.disk.published}
     too_large = (
         (version, stored.fingerprint)

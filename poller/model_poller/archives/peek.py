@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import re
-import tarfile
-import zipfile
 from contextlib import contextmanager
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, Final, cast
@@ -71,10 +69,15 @@ def is_model(held: list[str], path: str) -> bool:
 
 
 def _names(bundle: IO[bytes], path: str) -> Iterator[str]:
+    # Imported here, as zstandard below: most pollers never look into an archive.
     if path.endswith(".zip"):
+        import zipfile
+
         with zipfile.ZipFile(bundle) as archive:
             yield from archive.namelist()
         return
+    import tarfile
+
     with _plain(bundle, path) as stream:
         bounded = cast("IO[bytes]", _Bounded(stream))
         for member in tarfile.open(fileobj=bounded, mode="r|"):  # noqa: SIM115 - the stream's owner closes it

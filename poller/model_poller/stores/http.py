@@ -12,7 +12,6 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from model_poller.archives import peek
 from model_poller.errors import InvalidSourceError
 from model_poller.metrics import METRICS
 from model_poller.stores import Entry, StoredObject
@@ -118,6 +117,9 @@ class HttpSource(OnePlace):
         if split_path(stored.path):
             return stored
         if stored.generation != self._inside[0]:
+            # Imported only when asked for: a poller pays memory for what it uses.
+            from model_poller.archives import peek
+
             self._inside = stored.generation, peek.number(peek.names(self, stored))
         if (number := self._inside[1]) is not None:
             return replace(stored, version=number)

@@ -26,7 +26,7 @@ from tests.unit.poller.test_http import Server, serve
 from tests.unit.poller.world import ALONE, TOLD, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from model_poller.status import SourceStatus
@@ -182,6 +182,24 @@ def test_what_failed_before_is_not_tried_again_because_nobody_looks(tmp_path: Pa
     world.step()
     assert world.version(2).state is VersionState.QUARANTINED
     assert world.version(2).fingerprint == before
+
+
+def test_a_fetch_that_runs_is_not_given_up_for_newer_versions(
+    server: Server, web: HttpSource, tmp_path: Path
+) -> None:
+    server.write(below("models/1", model()))
+    world = World(tmp_path / "pod", source=web)
+    jobs: list[Callable[[], None]] = []
+    world.poller._fetcher._spawn = jobs.append
+    world.settle(3, seconds=6)
+    assert world.version(1).state is VersionState.FETCHING
+    for number in range(2, 9):
+        server.write(below(f"models/{number}", model()))
+    world.settle(3, seconds=6)
+    assert world.version(1).state is VersionState.FETCHING
+    jobs.pop()()
+    world.step()
+    assert list(world.base()) == ["1"]
 
 
 def test_a_version_that_may_not_be_read_leaves_the_others(tmp_path: Path) -> None:
