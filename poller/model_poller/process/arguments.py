@@ -133,18 +133,18 @@ def url(value: str) -> str:
     Raises:
         ArgumentTypeError
     """
-    try:
-        parts = urlsplit(value)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        plain = not (parts.username or parts.password or parts.query or parts.fragment)
-    except ValueError:
-        good = plain = False
-    if "@" in value or "?" in value:
+    origin = value.partition("://")[2].partition("/")[0]
+    if "@" in origin or re.search(r"[?#]", value):
         # It may hold a secret.
         raise argparse.ArgumentTypeError(
             "a server's URL takes neither a user nor a query; give them as credentials"
         )
-    if not (good and plain):
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
         raise _no(value, "the URL of a server: write https://HOST or http://HOST:PORT")
     return value
 

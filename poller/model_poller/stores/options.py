@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from model_poller.stores.uri import Location
 
 
-_region = arguments.matching("[A-Za-z0-9_-]{1,64}", "a region's name")
+_region = arguments.matching("[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}", "a region's name")
 _account = arguments.matching("[a-z0-9]{3,24}(-secondary)?", "a storage account's name")
 _VARIABLES: Mapping[str, Mapping[str, Callable[[str], str]]] = {
     "gs": {"STORAGE_EMULATOR_HOST": arguments.url},

@@ -146,7 +146,7 @@ class Store:
         complete = self.scan().complete
         for record in self._records.iterdir():
             if parse_number(record.stem) not in complete:
-                record.unlink()
+                _delete(record)
 
     def _make_folders(self) -> None:
         for folder in (
@@ -392,10 +392,19 @@ def _delete(path: Path) -> None:
 
 def _unlink_dangling(folder: Path) -> list[str]:
     """Remove links to what is gone, from which nothing could be loaded; returns their names."""
-    gone = [entry for entry in folder.iterdir() if entry.is_symlink() and not entry.exists()]
+    gone = [entry for entry in folder.iterdir() if entry.is_symlink() and _is_dangling(entry)]
     for entry in gone:
         entry.unlink(missing_ok=True)
     return [entry.name for entry in gone]
+
+
+def _is_dangling(link: Path) -> bool:
+    try:
+        link.stat()
+    except OSError as error:
+        # Of a file system that doesn't answer, or not to this user, nothing is known.
+        return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+    return False
 
 
 def _occupied(folder: Path) -> int:

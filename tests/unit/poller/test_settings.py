@@ -222,8 +222,8 @@ def test_values_at_the_edge_are_taken() -> None:
         [
             *("--storage-uri=s3://models/m", "--models-dir=/m", "--model-name=m", "--http-port=0"),
             *("--poll-interval=0.2", "--load-timeout=31536000", "--max-bandwidth=0"),
-            *("--parallelism=32", "--server-address=[::1]:65535", "--region=eu-central-1"),
-            *("--endpoint=http://[::1]:9000/path", "--complete-marker=_SUCCESS"),
+            *("--parallelism=32", "--server-address=[::1]:65535", "--region=eu.central-1"),
+            *("--endpoint=http://[::1]:9000/a@b", "--complete-marker=_SUCCESS"),
         ],
         {"TARGET_VERSION": "", "PUBSUB_EMULATOR_HOST": ""},
     )

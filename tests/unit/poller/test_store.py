@@ -7,7 +7,7 @@ import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -140,8 +140,34 @@ def test_books_that_can_not_be_read_are_books_that_are_not_there(
     (tmp_path / ".records" / "1.json").unlink()
     (tmp_path / ".records" / "1.json").mkdir()
     (tmp_path / ".quarantine" / "2.json").mkdir()
+    (tmp_path / ".records" / "9.json").mkdir()
     assert store.scan().retained == {1: Record(1)}
     assert store.scan().quarantined == {}
+    store.prepare()
+    assert store.scan().retained == {1: Record(1)}
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EACCES])
+def test_a_version_on_a_volume_that_does_not_answer_stops_nothing(
+    store: Store, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in (1, 2):
+        adopt(store, version)
+        store.publish(version)
+    (tmp_path / "claim").mkdir()
+    link = store.base / "3"
+    link.symlink_to(tmp_path / "claim")
+    whole = os.stat
+
+    def gone(path: Any, **options: Any) -> os.stat_result:
+        if os.fspath(path) == str(link) and options.get("follow_symlinks", True):
+            raise OSError(number, os.strerror(number))
+        return whole(path, **options)
+
+    monkeypatch.setattr(os, "stat", gone)
+    assert store.scan().published.keys() == {1, 2, 3}
+    store.prepare()
+    assert store.scan().published.keys() == {1, 2, 3}
 
 
 def test_a_start_clears_away_what_was_half_done(store: Store, tmp_path: Path) -> None:
