@@ -27,7 +27,7 @@ from development_model_server.errors import (
     invalid_argument,
 )
 from development_model_server.protos import BatchingParameters
-from development_model_server.tensors import DT_STRING, Array, Tensor
+from development_model_server.tensors import ARRAY_RANK, DT_STRING, Array, Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -251,6 +251,11 @@ class BatchScheduler:
             parameters = config.read_text_proto(str(file), BatchingParameters)
         return _BatchedRunner(self, runner, QueueOptions.from_parameters(parameters)).run
 
+    def count_inputs(self, size: int, inputs: int) -> None:
+        """Count a request's batch size, once for each of its inputs."""
+        for _ in range(inputs):
+            self._metrics.input_batch_size.add(size)
+
     def submit(self, queue: _Queue, task: _Task) -> list[_Task]:
         """Put a task into a queue; returns the pieces to wait for. Raises ServingError."""
         with self._changed:
@@ -303,6 +308,8 @@ class BatchScheduler:
             latest = max(deadline for deadline in deadlines if deadline is not None)
             timeout_ms = max(1, int((latest - now) * 1000))
         padded = queue.options.padded_size(batch.size)
+        self._metrics.padding_size.add(padded - batch.size, str(padded))
+        self._metrics.processed_batch_size.add(padded)
         feeds = _merged(batch, queue.options, padded)
         results = queue.runner(feeds, queue.outputs, timeout_ms)
         self._metrics.wrapped_run_count.add()
@@ -347,6 +354,7 @@ class _BatchedRunner:
     ) -> list[Tensor]:
         """Run as part of a batch; raises ServingError."""
         size = _batch_size(inputs)
+        self._scheduler.count_inputs(size, len(inputs))
         deadline = time.monotonic() + timeout_ms / 1000 if timeout_ms > 0 else None
         task = _Task(sorted(inputs, key=lambda feed: feed[0]), size, deadline)
         pieces = self._scheduler.submit(self._queue(inputs, outputs), task)
@@ -370,6 +378,11 @@ def _batch_size(inputs: Sequence[tuple[str, Tensor]]) -> int:
     for _, tensor in inputs:
         if not tensor.shape:
             raise invalid_argument("Batching Run() input tensors must have at least one dimension")
+        if len(tensor.shape) > ARRAY_RANK:
+            raise ServingError(
+                Code.UNIMPLEMENTED,
+                f"this development server batches tensors of at most {ARRAY_RANK} dimensions",
+            )
     sizes = {tensor.shape[0] for _, tensor in inputs}
     if len(sizes) > 1:
         raise invalid_argument("Batching Run() input tensors must have equal 0th-dimension size")

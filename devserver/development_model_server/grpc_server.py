@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from development_model_server.errors import Code, ServingError
 from development_model_server.protos import (
@@ -21,7 +22,7 @@ from development_model_server.protos import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from concurrent.futures import Executor
 
     from development_model_server.api import Api
@@ -139,6 +140,30 @@ class _ModelService(ModelServiceServicer):  # type: ignore[misc]
         return await self._calls.run(context, reload)
 
 
+class _Unparsed(grpc.aio.ServerInterceptor):
+    """Answers what is no message of its type with INTERNAL and no word, as gRPC's C++ does."""
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+
+        def read(content: bytes) -> Any:
+            try:
+                return handler.request_deserializer(content)
+            except DecodeError:
+                return None
+
+        async def answer(request: Any, context: Any) -> Any:
+            if request is None:
+                await context.abort(grpc.StatusCode.INTERNAL, "")
+            return await handler.unary_unary(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(answer, read, handler.response_serializer)
+
+
 _SERVING = 1
 _SERVICE_UNKNOWN = 3
 # The names under which TensorFlow Serving registers itself: short ones, set once for all.
@@ -181,12 +206,13 @@ def make_server(
 ) -> grpc.aio.Server:
     """Make a server with its services, not listening yet."""
     server = grpc.aio.server(
+        interceptors=[_Unparsed()],
         options=[
             ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
             *channel_arguments,
-        ]
+        ],
     )
     add_PredictionServiceServicer_to_server(_PredictionService(api, calls), server)
     add_ModelServiceServicer_to_server(_ModelService(api, calls), server)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import http
 import logging
 import socket
 import zlib
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from development_model_server.identity import SERVER_HEADER
 from development_model_server.rest import Answer, html_error
@@ -33,7 +35,7 @@ class HttpServer:
     def __init__(self, api: RestApi, executor: Executor) -> None:
         self._api = api
         self._executor = executor
-        self._server = web.Server(
+        self._server = _Server(
             self._handle,
             request_factory=_request,
             keepalive_timeout=_KEEP_ALIVE_SECONDS,
@@ -66,7 +68,10 @@ class HttpServer:
         else:
             if request.headers.get("Expect", "").lower() == "100-continue":
                 await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            body = await request.read()
+            try:
+                body = await request.read()
+            except web.HTTPException as error:
+                return _response(html_error(error.status, error.reason))
             if "gzip" in request.headers.get("Content-Encoding", ""):
                 body = _inflated(body)
             loop = asyncio.get_running_loop()
@@ -78,13 +83,7 @@ class HttpServer:
                 body,
                 request.headers.get("Origin", ""),
             )
-        headers = {"Server": SERVER_HEADER, **answer.headers}
-        if answer.headers.get("Content-Type") == "text/html":
-            headers["Connection"] = "close"
-        response = web.Response(status=answer.status, body=answer.body, headers=headers)
-        if headers.get("Connection") == "close":
-            response.force_close()
-        return response
+        return _response(answer)
 
     def _answer(self, method: str, path: str, body: bytes, origin: str) -> Answer:
         try:
@@ -92,6 +91,39 @@ class HttpServer:
         except Exception:
             _logger.exception("%s %s failed unexpectedly", method, path)
             return html_error(500, "Internal Server Error")
+
+
+class _Connection(RequestHandler):
+    """What aiohttp refuses itself, such as a request that is none, is answered as by libevent."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002
+    ) -> web.StreamResponse:
+        """See `RequestHandler.handle_error`."""
+        if status >= 500:
+            _logger.error("a request failed unexpectedly", exc_info=exc)
+        response = _response(html_error(status, http.HTTPStatus(status).phrase))
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+def _response(answer: Answer) -> web.StreamResponse:
+    headers = {"Server": SERVER_HEADER, **answer.headers}
+    if answer.headers.get("Content-Type") == "text/html":
+        headers["Connection"] = "close"
+    response = web.Response(status=answer.status, body=answer.body, headers=headers)
+    if headers.get("Connection") == "close":
+        response.force_close()
+    return response
 
 
 def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:

@@ -31,6 +31,7 @@ from development_model_server.tensors import (
     DT_UINT64,
     STORAGE,
     Tensor,
+    shaped,
     type_name,
 )
 
@@ -234,7 +235,7 @@ def _tensor(dtype: int, shape: Shape, values: list[Any]) -> Tensor:
     else:
         with np.errstate(over="ignore"):
             array = np.array(values, dtype=storage)
-    return Tensor(dtype, shape, values=array.reshape(shape))
+    return Tensor(dtype, shape, values=shaped(array, shape))
 
 
 def _dense_shape(value: Value) -> Shape:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import grpc
 import grpc.aio
 
-from development_model_server import config, flags, identity, logs
+from development_model_server import config, flags, identity, logs, operations
 from development_model_server.api import Api
 from development_model_server.batching import BatchScheduler
 from development_model_server.core import ServerCore
@@ -114,6 +114,7 @@ class Server:
             check_method_names=options.enable_signature_method_name_check,
             as_content=options.enable_serialization_as_tensor_content,
         )
+        operations.load()
         loader = SavedModelLoader(
             tags=(options.saved_model_tags or _SERVE_TAG).split(","),
             session_config=_session_config(options).SerializeToString(),

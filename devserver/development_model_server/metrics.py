@@ -85,11 +85,12 @@ class Sampler:
         with self._lock:
             for labels, distribution in sorted(self._values.items()):
                 pairs = _pairs(self.labels, labels)
+                before = f"{pairs}," if pairs else ""
                 limits = [*(f"{limit:g}" for limit in self._limits), "+Inf"]
                 for limit, count in zip(
                     limits, itertools.accumulate(distribution.counts), strict=True
                 ):
-                    lines.append(f'{name}_bucket{{{pairs},le="{limit}"}} {count}')
+                    lines.append(f'{name}_bucket{{{before}le="{limit}"}} {count}')
                 lines.append(f"{name}_sum{{{pairs}}} {distribution.total:g}")
                 lines.append(f"{name}_count{{{pairs}}} {sum(distribution.counts)}")
         return lines
@@ -108,6 +109,11 @@ def _pairs(names: tuple[str, ...], values: tuple[str, ...]) -> str:
 
 def _microseconds(name: str, *labels: str) -> Sampler:
     return Sampler(name, labels, scale=10, growth=1.8, buckets=33)
+
+
+def _powers_of_two(name: str, *labels: str) -> Sampler:
+    # batching_util.h: from 1 to 2^13.
+    return Sampler(f"/tensorflow/serving/batching_session/{name}", labels, 1, 2, 14)
 
 
 class Metrics:
@@ -140,6 +146,9 @@ class Metrics:
             1.2,
             52,
         )
+        self.input_batch_size = _powers_of_two("input_batch_size")
+        self.processed_batch_size = _powers_of_two("processed_batch_size")
+        self.padding_size = _powers_of_two("padding_size", "execution_batch_size")
         self.wrapped_run_count = Counter(
             "/tensorflow/serving/batching_session/wrapped_run_count", ()
         )

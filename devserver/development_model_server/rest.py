@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from development_model_server.api import Api
 
 _API = re.compile(r"/v1/.*", re.IGNORECASE | re.ASCII)
+_AUTHORITY = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#]*", re.IGNORECASE | re.ASCII)
 _POST = re.compile(
     r"/v1/models/([^/:]+)(?:/versions/([0-9]+)|/labels/([^/:]+))?:(classify|regress|predict)",
     re.IGNORECASE | re.ASCII,
@@ -117,6 +118,10 @@ class RestApi:
             body: the request's body, inflated.
             origin: the ``Origin`` header.
         """
+        # An absolute target, as to a proxy: whose name it has doesn't matter.
+        if absolute := _AUTHORITY.match(path):
+            path = path[absolute.end() :]
+            path = path if path.startswith("/") else f"/{path}"
         if re.split(r"[?#]", path, maxsplit=1)[0] == self._metrics_path:
             return self._metrics(path)
         if _API.fullmatch(path) is None:

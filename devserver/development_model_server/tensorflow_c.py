@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from development_model_server.errors import Code, ServingError
-from development_model_server.tensors import DT_STRING, STORAGE, Tensor
+from development_model_server.tensors import DT_STRING, STORAGE, Tensor, shaped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +64,9 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         (ctypes.c_char_p, ctypes.c_size_t),
     ),
     "TF_DeleteBuffer": (None, (ctypes.POINTER(_Buffer),)),
+    "TF_LoadLibrary": (_pointer, (ctypes.c_char_p, _pointer)),
+    # What it registered stays.
+    "TF_DeleteLibraryHandle": (None, (_pointer,)),
     "TF_LoadSessionFromSavedModel": (
         _pointer,
         (
@@ -144,6 +147,18 @@ def _library() -> Any:
 def version() -> str:
     """TensorFlow's version, as in ``2.21.0``."""
     return str(_library().TF_Version().decode())
+
+
+def load_operations(library: Path) -> None:
+    """Register the operations and kernels of a library.
+
+    Raises:
+        ServingError: it can't be loaded.
+    """
+    with _Status() as status:
+        handle = _library().TF_LoadLibrary(os.fsencode(library), status.handle)
+        if handle:
+            _library().TF_DeleteLibraryHandle(handle)
 
 
 class _Status:
@@ -235,7 +250,7 @@ def _read_tensor(handle: int) -> Tensor:
             f"an output tensor has type number {dtype}, which this development server can't return",
         )
     content = ctypes.string_at(data, library.TF_TensorByteSize(handle)) if data else b""
-    return Tensor(dtype, shape, values=np.frombuffer(content, dtype=storage).reshape(shape))
+    return Tensor(dtype, shape, values=shaped(np.frombuffer(content, dtype=storage), shape))
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,12 @@ DT_UINT64 = 23
 
 Array = npt.NDArray[Any]
 
+ARRAY_RANK = 64
+"""Dimensions that numpy's arrays have at most."""
+_MAX_RANK = 254
+"""TensorShape::MaxDimensions."""
+_MAX_ELEMENTS = 2**63 - 1
+
 # How the elements of each type lie in memory. bfloat16 has no numpy type: its bits are kept.
 STORAGE: dict[int, np.dtype[Any]] = {
     number: np.dtype(name)
@@ -74,6 +80,11 @@ _FIELDS = {
 }
 
 
+def shaped(flat: Array, shape: tuple[int, ...]) -> Array:
+    """The values in their shape, as far as numpy has it."""
+    return flat.reshape(shape) if len(shape) <= ARRAY_RANK else flat
+
+
 def type_name(dtype: int) -> str:
     """The type as TensorFlow's messages name it: ``float``, ``int32``, ``string``."""
     return str(DataType.Name(dtype)).removeprefix("DT_").lower()
@@ -81,7 +92,10 @@ def type_name(dtype: int) -> str:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A dense tensor: ``values`` for numbers, ``strings`` (flat, row-major) for DT_STRING."""
+    """A dense tensor: ``values`` for numbers, ``strings`` (flat, row-major) for DT_STRING.
+
+    Values of more than `ARRAY_RANK` dimensions are flat, too.
+    """
 
     dtype: int
     shape: tuple[int, ...]
@@ -93,15 +107,14 @@ class Tensor:
         """Decode a message.
 
         Raises:
-            ValueError: the message is no tensor (unknown rank, content of another size, a type
-                that can't be fed); as in TensorFlow, without a reason.
+            ValueError: the message is no tensor (a shape that can't be, content of another size, a
+                type that can't be fed); as in TensorFlow, without a reason.
         """
-        if proto.tensor_shape.unknown_rank:
-            raise ValueError
+        # As there, unknown_rank is not looked at: without dimensions it is a scalar.
         shape = tuple(dimension.size for dimension in proto.tensor_shape.dim)
-        if any(size < 0 for size in shape):
-            raise ValueError
         count = math.prod(shape)
+        if len(shape) > _MAX_RANK or any(size < 0 for size in shape) or count > _MAX_ELEMENTS:
+            raise ValueError
         if proto.dtype == DT_STRING:
             return cls(DT_STRING, shape, strings=_decode_strings(proto, count))
         storage = STORAGE.get(proto.dtype)
@@ -113,11 +126,13 @@ class Tensor:
             flat = np.frombuffer(proto.tensor_content, dtype=storage)
         else:
             flat = _filled(_decode_values(proto, storage), count)
-        return cls(proto.dtype, shape, values=flat.reshape(shape))
+        return cls(proto.dtype, shape, values=shaped(flat, shape))
 
     def to_proto(self, *, as_content: bool = False) -> TensorProto:
         """Encode, in the type's own field or, if ``as_content``, in ``tensor_content``."""
         proto = TensorProto(dtype=self.dtype)
+        # Of a scalar, too: a shape without dimensions is another thing than none.
+        proto.tensor_shape.SetInParent()
         for size in self.shape:
             proto.tensor_shape.dim.add(size=size)
         if as_content:

@@ -122,6 +122,8 @@ def shapes(path: Path) -> None:
             "scalar": signature({"x": number}, {"sum": tf.reduce_sum(number)}),
             "half": signature({"x": number}, {"y": tf.cast(number, tf.float16)}),
         }
+        deep = v1.placeholder(tf.float32, None, name="deep")
+        signatures["deep"] = signature({"x": deep}, {"y": deep * 2.0})
         for dtype in (
             tf.float64,
             tf.int8,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -129,6 +130,73 @@ def test_a_short_value_list_repeats_its_last_value(server: ModelServer) -> None:
     request.inputs["x"].tensor_shape.dim[0].size = 3
     response = server.prediction.Predict(request, timeout=30)
     assert list(response.outputs["y"].float_val) == [2.5, 2.5, 2.5]
+
+
+def test_a_scalar_has_a_shape_without_dimensions(server: ModelServer) -> None:
+    request = predict_request("shapes", signature="scalar")
+    request.inputs["x"].CopyFrom(floats(1.0, 2.0))
+    (output,) = server.prediction.Predict(request, timeout=30).outputs.values()
+    assert output.HasField("tensor_shape")
+    assert not output.tensor_shape.dim
+    assert list(output.float_val) == [3.0]
+
+
+@pytest.mark.parametrize("rank", [64, 65, 254])
+@pytest.mark.parametrize("as_content", [False, True])
+def test_a_tensor_may_have_more_dimensions_than_an_array(
+    server: ModelServer, rank: int, as_content: bool
+) -> None:
+    request = predict_request("shapes", signature="deep")
+    tensor = request.inputs["x"]
+    tensor.dtype = protos.DataType.DT_FLOAT
+    for _ in range(rank - 1):
+        tensor.tensor_shape.dim.add(size=1)
+    tensor.tensor_shape.dim.add(size=2)
+    if as_content:
+        tensor.tensor_content = struct.pack("<2f", 1.0, 2.5)
+    else:
+        tensor.float_val.extend([1.0, 2.5])
+    (output,) = server.prediction.Predict(request, timeout=30).outputs.values()
+    assert [dim.size for dim in output.tensor_shape.dim] == [1] * (rank - 1) + [2]
+    assert list(output.float_val) == [2.0, 5.0]
+
+
+@pytest.mark.parametrize("sizes", [[1] * 255, [2**40, 2**40], [-1]])
+def test_a_shape_that_can_not_be_is_no_tensor(server: ModelServer, sizes: list[int]) -> None:
+    request = predict_request("shapes", signature="deep")
+    request.inputs["x"].dtype = protos.DataType.DT_FLOAT
+    for size in sizes:
+        request.inputs["x"].tensor_shape.dim.add(size=size)
+    assert failure(lambda: server.prediction.Predict(request, timeout=30)) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "tensor parsing error: x",
+    )
+
+
+def test_an_unknown_rank_is_not_looked_at(server: ModelServer) -> None:
+    request = predict_request("shapes", signature="deep")
+    request.inputs["x"].dtype = protos.DataType.DT_FLOAT
+    request.inputs["x"].tensor_shape.unknown_rank = True
+    request.inputs["x"].float_val.append(4.0)
+    (output,) = server.prediction.Predict(request, timeout=30).outputs.values()
+    assert not output.tensor_shape.dim
+    assert list(output.float_val) == [8.0]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "/tensorflow.serving.PredictionService/Predict",
+        "/tensorflow.serving.PredictionService/GetModelMetadata",
+        "/tensorflow.serving.ModelService/GetModelStatus",
+        "/grpc.health.v1.Health/Check",
+    ],
+)
+def test_what_is_no_message_is_an_internal_error_without_a_word(
+    server: ModelServer, method: str
+) -> None:
+    call: Any = server.channel.unary_unary(method)
+    assert failure(lambda: call(b"\xff\xff\xff", timeout=30)) == (grpc.StatusCode.INTERNAL, "")
 
 
 def test_an_output_filter_picks_outputs(server: ModelServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import struct
 import threading
@@ -433,6 +434,40 @@ def test_concurrent_requests_run_as_one(batching_server: ModelServer) -> None:
     answers = [call.result().outputs["y"].float_val[0] for call in calls]
     assert answers == [2.5, 3.0, 3.5, 4.0]
     assert runs(batching_server) - before < len(calls)
+
+
+def sums(server: ModelServer, name: str) -> dict[str, tuple[float, int]]:
+    """Sum and count of a batching metric, by its labels."""
+    page = server.rest("GET", "/monitoring/prometheus/metrics").body.decode()
+    found = {
+        (kind, labels): float(value)
+        for kind, labels, value in re.findall(
+            rf"^:tensorflow:serving:batching_session:{name}_(sum|count){{(.*)}} (\S+)$", page, re.M
+        )
+    }
+    return {
+        labels: (total, int(found["count", labels]))
+        for (kind, labels), total in found.items()
+        if kind == "sum"
+    }
+
+
+def test_sizes_of_batches_are_counted(batching_server: ModelServer) -> None:
+    names = ("input_batch_size", "processed_batch_size", "padding_size")
+    before = {name: sums(batching_server, name) for name in names}
+    batching_server.post("/v1/models/m:predict", {"instances": [1.0, 2.0, 3.0]})
+    after = {name: sums(batching_server, name) for name in names}
+
+    def more(name: str, labels: str = "") -> tuple[float, int]:
+        total, count = after[name][labels]
+        total_before, count_before = before[name].get(labels, (0.0, 0))
+        return total - total_before, count - count_before
+
+    assert more("input_batch_size") == (3.0, 1)
+    assert more("processed_batch_size") == (4.0, 1)
+    assert more("padding_size", 'execution_batch_size="4"') == (1.0, 1)
+    page = batching_server.rest("GET", "/monitoring/prometheus/metrics").body.decode()
+    assert ':batching_session:input_batch_size_bucket{le="8192"}' in page
 
 
 def test_a_lone_request_is_padded_and_cut_back(batching_server: ModelServer) -> None:

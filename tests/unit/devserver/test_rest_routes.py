@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -266,3 +267,39 @@ def test_the_metrics_path_takes_no_query(server: ModelServer) -> None:
     answer = server.rest("GET", f"{METRICS}?x=1")
     assert answer.status == 400
     assert answer.body.decode() == f"Unexpected path: {METRICS}?x=1. Should be {METRICS}"
+
+
+def raw(server: ModelServer, request: bytes) -> bytes:
+    """The whole answer to bytes that need be no request."""
+    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=30) as connection:
+        connection.sendall(request)
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    return answer
+
+
+@pytest.mark.parametrize("authority", ["http://elsewhere", "HTTP://a:1"])
+@pytest.mark.parametrize(
+    ("path", "status"), [("/v1/models/m", b"200 OK"), ("", b"404 Not Found"), (METRICS, b"200 OK")]
+)
+def test_an_absolute_target_is_taken_whatever_its_host(
+    server: ModelServer, authority: str, path: str, status: bytes
+) -> None:
+    request = f"GET {authority}{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    assert raw(server, request.encode()).startswith(b"HTTP/1.1 " + status)
+
+
+@pytest.mark.parametrize(
+    "request_", [b"no request\r\n\r\n", b"GET / HTTP/1.1\r\nbroken\r\n\r\n", b"GET / x\r\n\r\n"]
+)
+def test_what_is_no_request_is_answered_with_a_page_of_the_servers_own(
+    server: ModelServer, request_: bytes
+) -> None:
+    answer = raw(server, request_)
+    head, _, page = answer.partition(b"\r\n\r\n")
+    assert head.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
+    assert b"<TITLE>400 Bad Request</TITLE>" in page
+    assert b"aiohttp" not in answer
+    assert b"Python" not in answer
+    assert b"Server: development-model-server/" in head
