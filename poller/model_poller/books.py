@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from model_poller.volume.store import Disk
 
 
+LEFT_SECONDS = 60.0
+"""So long is remembered when a version left: longer than any model server takes to see it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Publication:
     """What this process saw of a published version. Moments are monotonic seconds."""
@@ -70,10 +74,11 @@ class Books:
         for version in gone & disk.complete:
             if self.publications[version].silent_since is not None:
                 suspects[version] = suspects.get(version, 0) + 1
+        left = {v: since for v, since in self.left.items() if now - since < LEFT_SECONDS}
         return replace(
             self,
             publications=publications,
-            left={**self.left, **dict.fromkeys(gone, now)},
+            left={**left, **dict.fromkeys(gone, now)},
             suspects={
                 version: count
                 for version, count in suspects.items()

@@ -135,6 +135,9 @@ class Poller:
     def _observe(self) -> Observed:
         self._store.mend()
         seen = self._see()
+        if seen.found is not None:
+            for version in self._retries.keys() - seen.found.keys():
+                del self._retries[version]
         books = self._keep_books(seen)
         return replace(
             seen, publications=books.publications, left=books.left, suspects=books.suspects
