@@ -30,7 +30,7 @@ from model_poller.metrics import METRICS
 from model_poller.model_server import warmup
 from model_poller.planner import fetch_size
 from model_poller.volume.journal import Journal
-from model_poller.volume.store import Record
+from model_poller.volume.store import RESERVE_FILES, Record
 
 if TYPE_CHECKING:
     import threading
@@ -79,6 +79,8 @@ class Bringer:
     demands: Demands = field(default_factory=Demands)
     fetch_limits: FetchLimits = field(default_factory=FetchLimits)
     archive_limits: Limits = field(default_factory=Limits)
+    files: dict[str, int] = field(default_factory=dict)
+    """The least inodes that an archive needs, by fingerprint: what a try took that had too few."""
 
     @property
     def links(self) -> bool:
@@ -113,16 +115,16 @@ class Bringer:
         except _RESUMABLE:
             self.store.leave(staged)
             raise
+        except InsufficientDiskError as error:
+            if error.needed:
+                self.store.discard(staged)
+            else:
+                self._keep_archive(stored, staged)
+            raise
         except BaseException as error:
-            lack = "has no inodes left" if self.store.lacks_inodes() else "became full"
-            self.store.discard(staged)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise InsufficientDiskError(
-                    f"the model volume {lack} while version {stored.version} was written; it"
-                    " is tried again when there is room: enlarge the volume or retain fewer"
-                    " versions, or store this one in fewer files",
-                    fetch_size(stored),
-                ) from error
+                raise self._full(stored, staged) from error
+            self.store.discard(staged)
             raise
         self.store.discard(staged)
         _log.info(
@@ -131,6 +133,32 @@ class Bringer:
             stored.size,
             time.monotonic() - begin,
         )
+
+    def _full(self, stored: StoredVersion, staged: Path) -> InsufficientDiskError:
+        """The error for a volume that became full; what the next try can't use is gone then."""
+        inodes, counted = self.store.inodes()
+        if not counted or inodes >= RESERVE_FILES:
+            self.store.discard(staged)
+            return InsufficientDiskError(
+                f"the model volume became full while version {stored.version} was written; it"
+                " is tried again when there is room: enlarge the volume or retain fewer"
+                " versions",
+                fetch_size(stored),
+            )
+        self._keep_archive(stored, staged)
+        try:
+            self.store.require(0, self.files[stored.fingerprint])
+        except InsufficientDiskError as error:
+            return error
+        return InsufficientDiskError("the model volume had no inodes left; it is tried again", 0)
+
+    def _keep_archive(self, stored: StoredVersion, staged: Path) -> None:
+        """Where inodes lack: only what comes out of an archive needs them."""
+        tree = staged / "tree"
+        count = sum(1 for _ in tree.rglob("*")) + 1
+        self.files[stored.fingerprint] = max(count, self.files.get(stored.fingerprint, 0))
+        self.store.discard(tree)
+        self.store.leave(staged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +214,7 @@ class _Visit:
         # Unpacking is faster than knowing how far it came.
         shutil.rmtree(tree, ignore_errors=True)
         there = bundle.stat().st_blocks * 512 if bundle.exists() else 0
-        store.require(fetch_size(stored) - there)
+        store.require(fetch_size(stored) - there, self.kit.files.get(stored.fingerprint, 0))
         origin = stored.objects[0].url
         with (
             Journal(self.staged) as journal,
@@ -222,6 +250,8 @@ class _Visit:
                 running.finish()
                 raise
             except InsufficientDiskError as error:
+                if not error.needed:
+                    raise
                 raise InsufficientDiskError(str(error), error.needed + stored.size) from error
             with _step("download"):
                 running.finish()
@@ -234,7 +264,7 @@ class _Visit:
         stored = self.stored
         model = self.staged / "tree"
         there = sum(file.stat().st_blocks * 512 for file in model.rglob("*") if file.is_file())
-        self.kit.store.require(fetch_size(stored) - there)
+        self.kit.store.require(fetch_size(stored) - there, len(stored.objects))
         names = Names(stored.folder)
         targets, packed = {}, {}
         for member in stored.objects:

@@ -65,7 +65,7 @@ class ObjectChangedError(TransientError):
 class InsufficientDiskError(TransientError):
     """The model volume has no room for a version.
 
-    ``needed`` is how many bytes have to be free for the next try.
+    ``needed`` is how many bytes have to be free for the next try; 0: inodes are what lacks.
     """
 
     def __init__(self, message: str, needed: int) -> None:

@@ -46,6 +46,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 """What a write to a full volume ends with."""
 RESERVE_BYTES = 32 << 20
 """Left free beyond what a version needs: the volume is shared with logs and other versions."""
+RESERVE_FILES = 16
+"""The same in inodes, for what is noted of a version."""
 
 
 class Record(msgspec.Struct, frozen=True, rename="camel"):
@@ -266,18 +268,27 @@ class Store:
         usage = shutil.disk_usage(self._hidden)
         return usage.free + self._unfinished, usage.total
 
-    def lacks_inodes(self) -> bool:
-        """Whether the volume takes no more files, however many bytes are free."""
-        told = os.statvfs(self._hidden)
-        # Some file systems make them as they are needed, and tell 0 of 0.
-        return told.f_files > 0 and told.f_favail == 0
+    def inodes(self) -> tuple[int, int]:
+        """Free and all inodes of the volume; 0 and 0 where its file system doesn't count them."""
+        found = os.statvfs(self._hidden)
+        return found.f_favail, found.f_files
 
-    def require(self, needed: int) -> None:
+    def require(self, needed: int, files: int = 0) -> None:
         """Ask for room.
 
         Raises:
-            InsufficientDiskError: fewer than ``needed`` bytes and a reserve are free.
+            InsufficientDiskError: fewer than ``needed`` bytes or ``files`` inodes, and a reserve,
+                are free.
         """
+        left, inodes = self.inodes()
+        if inodes and left < files + RESERVE_FILES:
+            raise InsufficientDiskError(
+                f"{files + RESERVE_FILES} inodes are needed and {left} of {inodes} are free on"
+                f" {self._hidden}, whatever room there is in bytes; it goes on by itself when there"
+                " are enough: make the volume with more of them, upload versions of fewer files,"
+                " or retain fewer versions",
+                0,
+            )
         free, total = self.space()
         if free < needed + RESERVE_BYTES:
             raise InsufficientDiskError(

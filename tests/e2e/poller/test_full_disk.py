@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
+from model_poller.bring import Bringer
+from model_poller.errors import InsufficientDiskError
 from model_poller.status import VersionReason, VersionState
-from model_poller.volume.store import RESERVE_BYTES
+from model_poller.versions import discover
+from model_poller.volume.store import RESERVE_BYTES, Store
 from tests.support.waiting import eventually
-from tests.unit.poller.doubles import below, model, tarred, zipped
+from tests.unit.poller.doubles import MemorySource, below, model, tarred, zipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,3 +131,52 @@ def test_a_volume_without_a_free_byte_stops_neither_a_start_nor_what_makes_room(
     eventually(lambda: version(program, 2) is None, what="version 2 to go", within=30, every=0.05)
     assert not list((volume / ".retained").iterdir())
     assert program.end() == 0
+
+
+@pytest.fixture
+def few_inodes(tmp_path: Path) -> Iterator[Store]:
+    """A volume with much room, and inodes for 200 files."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    options = f"size={VOLUME_BYTES},nr_inodes=200"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
+    store = Store(folder / "imagenet", folder)
+    store.prepare()
+    yield store
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "tar"])
+def test_what_lacks_inodes_is_told_so_and_not_fetched_again_and_again(
+    few_inodes: Store, form: str
+) -> None:
+    files = {**model(), **{f"assets/{number}": b"x" for number in range(400)}}
+    source = MemorySource()
+    if form == "folder":
+        source.put_all(below("1", files))
+    else:
+        source.put(f"1.{form}", zipped(files) if form == "zip" else tarred(files, "w"))
+    found = discover(source.survey(), {}, files=source.files)
+    stored = discover(
+        source.survey(), {n: v.fingerprint for n, v in found.items()}, files=source.files
+    )[1]
+    bringer = Bringer(source, few_inodes)
+
+    def bring() -> str:
+        with pytest.raises(InsufficientDiskError, match="inodes are needed and") as told:
+            bringer.bring(stored, stopped=threading.Event(), progress=lambda _: None)
+        return str(told.value)
+
+    bring()
+    read = len(source.requests)
+    for _ in range(3):
+        assert "200 are free" in bring()
+    assert len(source.requests) == read
+    subprocess.run(
+        ["mount", "-o", f"remount,size={VOLUME_BYTES},nr_inodes=2000", few_inodes.base.parent],
+        check=True,
+    )
+    bringer.bring(stored, stopped=threading.Event(), progress=lambda _: None)
+    assert few_inodes.scan().complete == {1}
+    if form != "folder":
+        assert len(source.requests) == read

@@ -565,7 +565,7 @@ def test_a_volume_without_inodes_is_told_as_that(
         patch.setattr("os.statvfs", lambda _: os.statvfs_result([*told[:5], 100, 0, 0, *told[8:]]))
         world.source.put("1.zip", archive(1))
         world.turn()
-    assert "has no inodes left" in world.version(1).message
+    assert "inodes are needed and 0 of 100 are free" in world.version(1).message
     assert world.settle(turns=20).active_version == 1
 
 
