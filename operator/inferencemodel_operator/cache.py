@@ -123,6 +123,7 @@ class Cache:
         if known is not None and (known.uid, known.key) != (entry.uid, entry.key):
             self._forget(resource.kind, known)
             known = None
+        entry = _after(entry, known)
         entries[name] = entry
         if isinstance(entry, Pod):
             self._pods[entry.key][entry.name] = entry
@@ -224,6 +225,15 @@ def _entry(resource: Resource, obj: Mapping[str, Any]) -> Entry | None:
     if resource is REPLICA_SETS:
         return objects.replica_set(obj)
     return objects.child(resource.kind, obj)
+
+
+def _after(entry: Entry, known: Entry | None) -> Entry:
+    """The entry with what only an earlier view of the same object tells."""
+    if not isinstance(entry, Child) or not isinstance(known, Child):
+        return entry
+    if entry.deployment is None or known.deployment is None:
+        return entry
+    return msgspec.structs.replace(entry, deployment=entry.deployment.after(known.deployment))
 
 
 def _name(entry: Entry) -> ObjectName:

@@ -330,3 +330,15 @@ def test_an_object_that_is_nested_too_deeply_hides_no_other_one(
         )
     assert "running kopf" not in here.operator.log()
     here.kubectl("delete", kind, name, "--wait=false", "--force", "--grace-period=0")
+
+
+def test_a_deployment_that_others_annotate_all_the_time_changes_no_status(here: World) -> None:
+    with here.model(replicas=1) as model:
+        model.add_pod().poller.tell(HONEST)
+        until_up_to_date(model)
+        here.operator.until_quiet()
+        before = model.get()
+        for number in range(5):
+            model.kubectl("annotate", "deployment", model.name, f"x={number}", "--overwrite")
+        here.operator.until_quiet()
+        assert model.get()["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]

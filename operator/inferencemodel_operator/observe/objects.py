@@ -56,13 +56,26 @@ class Deployment(msgspec.Struct, frozen=True):
     template_update: str | None = None
     """The mark that the operator changed the pod template by itself."""
 
+    spec_hash: int = 0
+    """Of all of its spec; for comparisons within this process."""
+    since: int | None = None
+    """The first generation that is known to have had the same spec; None for this one."""
+
     @property
     def is_fresh(self) -> bool:
-        """Whether the status is about all that was written to the Deployment.
+        """Whether the status is about the present spec.
 
-        Its generation counts annotations as well (pkg/registry/apps/deployment/strategy.go).
+        A Deployment's generation counts annotations as well, whoever writes them
+        (pkg/registry/apps/deployment/strategy.go): they make nothing untrue that was said before.
         """
-        return self.status.observed_generation >= self.generation
+        first = self.generation if self.since is None else self.since
+        return self.status.observed_generation >= first
+
+    def after(self, before: Deployment) -> Deployment:
+        """The same, with what is known from an earlier view of it."""
+        if self.spec_hash != before.spec_hash:
+            return self
+        return msgspec.structs.replace(self, since=before.since)
 
 
 class ReplicaSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,6 +242,8 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
             pod_spec_hash=_annotation(meta, names.POD_SPEC_HASH_ANNOTATION),
             template_hash=_annotation(meta, names.TEMPLATE_HASH_ANNOTATION),
             template_update=_annotation(meta, names.TEMPLATE_UPDATE_ANNOTATION) or None,
+            spec_hash=hash(_compact(obj.get("spec"))),
+            since=meta.generation,
         )
     else:
         meta = msgspec.convert(obj, wire.Child).metadata

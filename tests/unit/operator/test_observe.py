@@ -97,6 +97,29 @@ def test_of_two_views_the_newer_stays() -> None:
     assert found.resource_version == 10
 
 
+def test_an_annotation_makes_no_status_of_a_deployment_old_and_another_spec_does() -> None:
+    cache = Cache()
+
+    def fresh(version: int, generation: int, observed: int, **spec: Any) -> bool:
+        view = owned("m", version, spec=spec, status={"observedGeneration": observed})
+        view["metadata"]["generation"] = generation
+        cache.put(DEPLOYMENTS, view)
+        found = cache.deployment(("vision", "m"))
+        assert found is not None
+        assert found.deployment is not None
+        return found.deployment.is_fresh
+
+    assert not fresh(1, 5, 4, replicas=1)
+    assert fresh(2, 5, 5, replicas=1)
+    assert fresh(3, 6, 5, replicas=1)
+    assert fresh(4, 7, 5, replicas=1)
+    assert not fresh(5, 8, 7, replicas=2)
+    assert not fresh(6, 9, 7, replicas=2)
+    assert fresh(7, 9, 8, replicas=2)
+    # That the spec was the same once before says nothing.
+    assert not fresh(8, 10, 9, replicas=1)
+
+
 def test_a_view_that_is_known_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     cache = Cache()
     cache.put(DEPLOYMENTS, obj("m", 5))
