@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from inferencemodel_operator.observe.reports import Unreachable
 from inferencemodel_operator.observed import Replica
 from model_poller.status import PollerStatus
 
@@ -79,6 +80,7 @@ def replica(
         ready=pod.ready,
         report=credible,
         draining=pod.terminating,
+        silent=not pod.poller_running or isinstance(report, Unreachable),
         # A pod of the present template that reports about something else is not to be believed.
         other_source=not has_source(pod, model) or (other and not current),
         current=current,

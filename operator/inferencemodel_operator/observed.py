@@ -47,7 +47,9 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     report: PollerStatus | None
     """What its poller reports about the spec's source; None while it reports nothing of it."""
     draining: bool = False
-    """Deleted, and not yet gone."""
+    """Deleted, or at its end, and not yet gone."""
+    silent: bool = False
+    """Its poller doesn't answer, or has ended: one that drains has no more to say."""
     other_source: bool = False
     """Its versions are those of a source from before."""
     current: bool = True
@@ -72,7 +74,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     def gets_requests(self) -> bool:
         """Whether clients may get its answers."""
         if self.draining:
-            return self.other_source or isinstance(self.answer, int)
+            return not self.silent and (self.other_source or isinstance(self.answer, int))
         return self.ready
 
     def version(self, number: int) -> VersionStatus | None:

@@ -342,3 +342,24 @@ def test_a_deployment_that_others_annotate_all_the_time_changes_no_status(here: 
             model.kubectl("annotate", "deployment", model.name, f"x={number}", "--overwrite")
         here.operator.until_quiet()
         assert model.get()["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+
+
+def test_a_finalizer_of_another_operator_stays(here: World) -> None:
+    with here.model(replicas=1) as model:
+        model.until_reported()
+        finalizers = ["kopf.zalando.org/KopfFinalizerMarker", "example.com/backup"]
+        model.kubectl(
+            *("patch", "inferencemodel", model.name, "--type=merge", "--patch"),
+            json.dumps({"metadata": {"finalizers": finalizers}}),
+        )
+        model.patch(replicas=2)
+        model.until_reported()
+        model.kubectl("delete", "inferencemodel", model.name, "--wait=false")
+        found = model.until(
+            lambda o: condition(o, "Ready")["reason"] == "Terminating", what="that it is held"
+        )
+        assert found["metadata"]["finalizers"] == finalizers
+        model.kubectl(
+            *("patch", "inferencemodel", model.name, "--type=merge", "--patch"),
+            json.dumps({"metadata": {"finalizers": None}}),
+        )

@@ -313,6 +313,8 @@ def settings(selector: str | None) -> kopf.OperatorSettings:
     chosen = kopf.OperatorSettings()
     chosen.persistence.diffbase_storage = _NoDiffs()
     chosen.persistence.progress_storage = _NoProgress()
+    # kopf takes its finalizer away where no handler wants it: by default that of others', too.
+    chosen.persistence.finalizer = f"{names.GROUP}/nobody"
     chosen.posting.enabled = False
     chosen.peering.standalone = True
     # Without rights to watch namespaces and CRDs; the operator checks for its CRD itself.

@@ -45,6 +45,7 @@ def replicas(draw: st.DrawFn) -> Replica:
         ready=draw(st.booleans()) and trouble is None,
         report=None if other else draw(REPORTS),
         draining=draining,
+        silent=draining and draw(st.booleans()),
         other_source=other,
         current=draw(st.booleans()) and not other,
         trouble=trouble,

@@ -137,6 +137,25 @@ def test_a_pod_of_another_source_answers_with_another_sources_version() -> None:
     assert (old.answer, old.report, old.gets_requests) == (Unversioned.OTHER_SOURCE, None, True)
 
 
+@pytest.mark.parametrize(
+    ("report", "running", "counts"),
+    [
+        (ONE, True, True),
+        (None, True, True),
+        (Unreachable("gone"), True, False),
+        (None, False, False),
+    ],
+    ids=["answers", "not asked yet", "node lost", "evicted"],
+)
+def test_a_pod_of_another_source_that_has_ended_gets_no_requests(
+    report: Any, running: bool, counts: bool
+) -> None:
+    old = msgspec.structs.replace(
+        pod("gs://models/old"), ready=False, terminating=True, poller_running=running
+    )
+    assert identity.replica(old, MODEL, report, current=False).gets_requests is counts
+
+
 def test_a_present_pod_that_reports_about_something_else_is_unknown_and_named() -> None:
     liar = identity.replica(pod(), MODEL, about(model="other"), current=True)
     assert liar.answer is Unversioned.UNKNOWN
