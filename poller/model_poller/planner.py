@@ -83,7 +83,7 @@ class Observed:
     """How often the model server went away over a version that it had to load."""
     started: float = 0.0
     """When this process began; monotonic seconds."""
-    strangers: Disk = field(default_factory=lambda: Disk({}, {}, {}))
+    former: Disk = field(default_factory=lambda: Disk({}, {}, {}))
     """Versions on the volume that came from another storage URI, which ``disk`` is without."""
     links: bool = False
     """Whether folder versions are shown by links, which need no room."""
@@ -288,13 +288,13 @@ def plan(seen: Observed, policy: Policy) -> list[Action]:
     comes before what needs it; what only remembers is apart (`proofs`).
     """
     fetches = list(_fetches(seen, policy))
-    numbers = seen.strangers.complete
+    numbers = seen.former.complete
     return [
         *_releases(seen),
         *_failed_loads(seen, policy),
         *_publications(seen, policy),
         *_removals(seen, policy),
-        *_strangers(seen, policy, fetches),
+        *_former_versions(seen, policy, fetches),
         # A number has one place on the volume.
         *(a for a in fetches if not (isinstance(a, Fetch) and a.stored.version in numbers)),
     ]
@@ -492,7 +492,7 @@ def _removals(seen: Observed, policy: Policy) -> Iterator[Action]:
         yield Remove(version, why)
 
 
-def _strangers(seen: Observed, policy: Policy, fetches: Iterable[Action]) -> Iterator[Action]:
+def _former_versions(seen: Observed, policy: Policy, fetches: Iterable[Action]) -> Iterator[Action]:
     """What another storage URI's versions give way to: the first one of this URI that serves.
 
     One whose number is needed gives way before, for a server that has a number loaded does not
@@ -504,12 +504,12 @@ def _strangers(seen: Observed, policy: Policy, fetches: Iterable[Action]) -> Ite
         nobody_answers or (target is not None and seen.available(target))
     )
     needed = {action.stored.version for action in fetches if isinstance(action, Fetch)}
-    for version in sorted(seen.strangers.published, reverse=True):
+    for version in sorted(seen.former.published, reverse=True):
         if is_replaced or version in needed:
             yield Retire(version)
     busy = _busy(seen)
-    for version, record in sorted(seen.strangers.retained.items()):
-        if version not in busy and version not in seen.strangers.published:
+    for version, record in sorted(seen.former.retained.items()):
+        if version not in busy and version not in seen.former.published:
             yield Remove(version, f"it came from {record.source}")
 
 

@@ -146,7 +146,7 @@ class Poller:
     def _see(self) -> Observed:
         """What is, by the books as they are."""
         places = [place.uri for place in self._source.locations]
-        disk, strangers = self._store.scan().divide(places)
+        disk, former = self._store.scan().divide(places)
         free, _ = self._store.space()
         inbox, job, books = self._inbox.read(), self._fetcher.job, self._books
         return planner.Observed(
@@ -164,7 +164,7 @@ class Poller:
             left=books.left,
             suspects=books.suspects,
             started=books.started,
-            strangers=strangers,
+            former=former,
             links=self._links,
         )
 

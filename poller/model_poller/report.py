@@ -68,7 +68,7 @@ def build(
         *disk.complete,
         *sorted(disk.quarantined, reverse=True)[:MAX_VERSIONS],
         *assignment.served,
-        *seen.strangers.complete,
+        *seen.former.complete,
     }
     if target is not None:
         here.add(target)
@@ -117,11 +117,11 @@ def _version(
     record = seen.disk.published.get(version) or seen.disk.retained.get(version)
     entry = seen.disk.quarantined.get(version)
     state, verdict = _state(seen, policy, version)
-    stranger = seen.strangers.published.get(version) or seen.strangers.retained.get(version)
-    if stranger:
+    former = seen.former.published.get(version) or seen.former.retained.get(version)
+    if former:
         verdict = Verdict(
             VersionReason.ANOTHER_SOURCE,
-            f"version {version} on the model volume came from {stranger.source}; it leaves when a"
+            f"version {version} on the model volume came from {former.source}; it leaves when a"
             f" version of the present storage URI is served",
         )
     changed = bool(

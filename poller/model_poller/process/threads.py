@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-import random
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Final
+
+from model_poller.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -52,7 +54,7 @@ class Worker:
         self._ended = ended
         self._clock = clock
         self._stopped = threading.Event()
-        self._due = float("inf")
+        self._due = math.inf
 
     def start(self) -> None:
         """Begin the first turn."""
@@ -90,9 +92,8 @@ class Worker:
             try:
                 self._turn()
             except Exception as error:  # noqa: BLE001 - whatever it is, the thread has to go on
-                wait = min(FIRST_PAUSE * 2.0**failures, self._longest_pause)
-                wait *= random.uniform(0.5, 1.0)  # noqa: S311  jitter, not a secret
-                failures = min(failures + 1, 30)
+                failures += 1
+                wait = RetryPolicy(math.inf, FIRST_PAUSE, self._longest_pause).pause(failures)
                 _log.exception("%s failed; it goes on in %.1f s", self.name, wait)
                 self._tell(error)
                 # No heartbeat: one that only ever fails is as good as dead.
