@@ -77,7 +77,8 @@ def faulty(storage: Storage) -> Iterator[Callable[[Callable[[str], bool], Fault]
     made: list[FaultyServer] = []
 
     def start(which: Callable[[str], bool], fault: Fault) -> FaultyServer:
-        left = [SOMETIMES]
+        # Damaged as often as that, it is the store that holds no more than this.
+        left = [SOMETIMES - 1 if fault.flip else SOMETIMES]
 
         def choose(_: str, path: str) -> Fault | None:
             if not which(path) or not left[0]:
