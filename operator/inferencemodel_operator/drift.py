@@ -48,6 +48,8 @@ class Extra(msgspec.Struct, frozen=True):
     path: Path
 
 
+FIELDS: Final = 5000
+"""A Deployment has a few hundred, and several may hold each."""
 _NOBODY: Final = "before-first-apply"
 """Whom the API server makes hold everything, defaults included, of an object that tells of nobody
 (k8s.io/apimachinery/pkg/util/managedfields/internal/skipnonapplied.go)."""
@@ -106,6 +108,19 @@ def foreign(managers: Iterable[FieldManager]) -> tuple[Foreign, ...]:
         if alone:
             found.append(Foreign(entry.manager, alone))
     return tuple(found)
+
+
+def are_too_many(others: Iterable[Foreign]) -> bool:
+    """Whether others have set more fields than anybody does who means well."""
+    left: list[Mapping[str, Any]] = [other.fields for other in others]
+    count = 0
+    while left:
+        fields = left.pop()
+        count += len(fields)
+        if count > FIELDS:
+            return True
+        left.extend(below for below in fields.values() if isinstance(below, dict) and below)
+    return False
 
 
 def taken(others: Iterable[Foreign], wanted: Mapping[str, Any]) -> bool:

@@ -363,3 +363,26 @@ def test_a_finalizer_of_another_operator_stays(here: World) -> None:
             *("patch", "inferencemodel", model.name, "--type=merge", "--patch"),
             json.dumps({"metadata": {"finalizers": None}}),
         )
+
+
+def test_a_child_of_which_others_set_thousands_of_fields_is_told_or_trimmed(here: World) -> None:
+    with here.model(replicas=1) as model:
+        model.add_pod().poller.tell(HONEST)
+        until_up_to_date(model)
+        record = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}, "data": {}}
+        record["metadata"] = {"name": f"{model.name}-versions"}
+        record["data"] = {f"k{number}": "" for number in range(2000)}
+        model.patch(suspend=True)
+        here.operator.until_quiet()
+        for manager in ("one", "two", "three"):
+            model.kubectl(
+                *("apply", "--server-side", f"--field-manager={manager}", "-f", "-"),
+                stdin=json.dumps(record),
+            )
+        found = model.until(
+            lambda o: condition(o, "Stalled")["reason"] == "InvalidRecord", what="what is wrong"
+        )
+        assert "delete the ConfigMap" in condition(found, "Stalled")["message"]
+        model.kubectl("delete", "configmap", f"{model.name}-versions")
+        model.patch(suspend=False)
+        until_up_to_date(model)

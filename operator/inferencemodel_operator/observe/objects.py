@@ -157,8 +157,8 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
     content: bytes
     """The object's JSON without status and field managers, deflated; equal where that is equal.
     Of one that no InferenceModel asks for nothing but its identity is known, and of one that is
-    too large to be the operator's own doing no more than a digest: what it says is not worth the
-    memory."""
+    too large to be the operator's own doing, or of which others have set too much, no more than a
+    digest: what it says is not worth the memory."""
     foreign: tuple[Foreign, ...]
     """Which fields others have set, where the content is known."""
     origin: Origin | None
@@ -251,6 +251,9 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
     name = owner.name if owner else meta.labels.get(names.MODEL_LABEL)
     expected = owner is not None and meta.name in names.children(owner.name)
     content = _content(obj) if expected else _NO_CONTENT
+    others = drift.foreign(meta.managed_fields) if _is_whole(content) else ()
+    if drift.are_too_many(others):
+        content, others = _digest(content), ()
     return Child(
         key=(meta.namespace, name) if name else None,
         kind=kind,
@@ -262,7 +265,7 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
         terminating=meta.deletion_timestamp is not None,
         owner_uid=owner.uid if owner else None,
         content=content,
-        foreign=drift.foreign(meta.managed_fields) if _is_whole(content) else (),
+        foreign=others,
         origin=_origin(meta) if owner is None else None,
         deployment=deployment if expected else None,
         created=meta.creation_timestamp,
@@ -301,6 +304,10 @@ def _content(obj: Mapping[str, Any]) -> bytes:
         # which takes eight times as long as two kilobytes of content.
         deflating = zlib.compressobj(zlib.Z_BEST_SPEED, zlib.DEFLATED, 12, 4)
         return deflating.compress(content) + deflating.flush()
+    return _digest(content)
+
+
+def _digest(content: bytes) -> bytes:
     return b'%s"%s","metadata":{}}' % (_DIGEST, hashlib.sha256(content).hexdigest().encode())
 
 

@@ -244,6 +244,23 @@ def test_of_a_child_that_is_too_large_a_digest_is_kept() -> None:
     assert first.is_too_large
 
 
+def test_of_a_child_of_which_others_have_set_too_much_a_digest_is_kept() -> None:
+    def child(fields: int, value: str = "") -> objects.Child:
+        data = {f"k{n}": "" for n in range(fields)} | {"x": value}
+        found = owned("m-versions", 1, data=data)
+        set_by: dict[str, Any] = {"f:data": {f"f:{name}": {} for name in data}}
+        found["metadata"]["managedFields"] = [
+            {"manager": name, "operation": "Apply", "fieldsV1": set_by} for name in "abc"
+        ]
+        return objects.child("ConfigMap", found)
+
+    assert child(100).is_whole
+    assert len(child(100).foreign) == 3
+    crowded = child(2000)
+    assert (crowded.is_too_large, crowded.foreign) == (True, ())
+    assert crowded.content != child(2000, "y").content
+
+
 @pytest.mark.parametrize("field", ["name", "uid"])
 def test_an_owner_that_no_object_can_be_is_none(field: str) -> None:
     stranger = owned("m", 1)
