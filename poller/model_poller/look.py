@@ -36,6 +36,8 @@ GROWING_SETTLE_SECONDS = 5.0
 network file system's clients keep what they saw for some of them."""
 LOOK_SECONDS = 600.0
 """So long a look may take: a bucket of a million objects has a thousand pages."""
+_PATIENCE = 3
+"""Looks in a row that fail as a whole because the store doesn't answer about one version."""
 GAP_SECONDS = 1.0
 """From the begin of a look to the next: an upload of thousands of files brings as many
 notifications."""
@@ -115,15 +117,20 @@ class Looker:
                     growing=self._growing,
                     interest=self._interest(),
                     files=lambda entry: deadline.each(self._source.files(entry)),
+                    tolerant=self._failures >= _PATIENCE,
                 )
         except PollerError as error:
             return self._failed(error)
         except Exception as error:  # noqa: BLE001 - one odd answer must not end all looking
             _log.exception("listing %s failed", self._source.uri)
             return self._failed(UnreachableError(f"listing {self._source.uri} failed: {error!r}"))
-        if self._failures:
+        unread = any(
+            stored.incomplete and stored.incomplete.reason is VersionReason.FETCH_FAILED
+            for stored in found.values()
+        )
+        if self._failures and not (unread and self._failures >= _PATIENCE):
             _log.info("%s is readable again", self._source.uri)
-        self._failures, self._last_error = 0, ""
+            self._failures, self._last_error = 0, ""
         known = self._first_seen
         self._first_seen = {
             version: known[version]

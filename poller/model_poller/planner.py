@@ -273,11 +273,14 @@ def interest(seen: Observed, policy: Policy) -> Interest:
     quarantined = {(v, entry.fingerprint) for v, entry in seen.disk.quarantined.items()}
     quarantined |= seen.assignment.quarantined
     retried = {(version, retry.fingerprint) for version, retry in seen.retries.items()}
+    here_or_coming = {v: record.fingerprint for v, record in here.items()}
+    if seen.fetching:
+        here_or_coming[seen.fetching.version] = seen.fetching.fingerprint
     return Interest(
         newest=max(here.keys() - {v for v in here if is_withheld(seen, v)}, default=-1),
         wanted=told,
         failed=frozenset({*quarantined, *retried, *too_large}),
-        known={**dict(quarantined), **{v: record.fingerprint for v, record in here.items()}},
+        known={**dict(quarantined), **here_or_coming},
     )
 
 

@@ -12,7 +12,9 @@ from model_poller.errors import (
     AccessDeniedError,
     IncompleteVersionError,
     InvalidSourceError,
+    ObjectChangedError,
     PollerError,
+    UnreachableError,
 )
 from model_poller.status import VersionReason
 from model_poller.stores import Entry, StoredObject
@@ -129,6 +131,7 @@ def discover(
     growing: bool = False,
     interest: Interest = Interest(),
     files: Callable[[Entry], Iterable[StoredObject]] = lambda _: (),
+    tolerant: bool = False,
 ) -> dict[int, StoredVersion]:
     """Group a listing into versions.
 
@@ -138,7 +141,9 @@ def discover(
     all; a file system shows it while it is written (``growing``), so there it has to settle too.
 
     The listing is read once, as it comes, and no more objects than `MAX_OBJECTS` are kept of it.
-    ``files`` is asked for those of an entry, newest version first, until there are `CHOICES`.
+    ``files`` is asked for those of an entry, newest version first, until there are `CHOICES`. A
+    version that can't be gone into spoils no other; where the store doesn't answer about it, only
+    if ``tolerant``, for next time it may.
 
     Raises:
         Whatever reading the listing raises.
@@ -160,7 +165,14 @@ def discover(
         verdict = None
         try:
             group.open(files)
-        except (AccessDeniedError, InvalidSourceError) as error:
+        except (
+            AccessDeniedError,
+            InvalidSourceError,
+            ObjectChangedError,
+            UnreachableError,
+        ) as error:
+            if isinstance(error, UnreachableError) and not tolerant:
+                raise
             group.close()
             refusal = refusal or error
             verdict = Verdict(VersionReason.FETCH_FAILED, str(error))

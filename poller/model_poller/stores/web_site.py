@@ -58,6 +58,7 @@ class Site:
 
         Raises:
             BucketNotFoundError: there is nothing at the storage URI.
+            ObjectChangedError: there is nothing at another URL.
             AccessDeniedError, InvalidSourceError, UnreachableError
         """
         METRICS.source_requests.labels(method.lower()).inc()
@@ -156,7 +157,7 @@ class Site:
                 f"there is nothing at {where}; correct the storage URI, or let the server show the"
                 " folder's index"
             )
-        return UnreachableError(f"{where} went away during the listing; it is tried again")
+        return ObjectChangedError(where)
 
     def _calls_of(self, origin: str) -> HttpCalls:
         with self._lock:

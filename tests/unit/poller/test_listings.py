@@ -202,6 +202,29 @@ def test_a_fetch_that_runs_is_not_given_up_for_newer_versions(
     assert list(world.base()) == ["1"]
 
 
+@pytest.mark.parametrize("status", [403, 404, 500])
+@pytest.mark.parametrize("path", ["/models/2/variables/", "/models/2/saved_model.pb"])
+def test_a_version_that_a_web_server_fails_on_leaves_those_before_it(
+    server: Server,
+    web: HttpSource,
+    tmp_path: Path,
+    status: int,
+    path: str,
+) -> None:
+    for number in (1, 2):
+        server.write(below(f"models/{number}", model()))
+    server.answers[path] = lambda handler: handler.reply(status)
+    world = World(tmp_path / "pod", source=web)
+    world.settle(7, seconds=6)
+    assert list(world.base()) == ["1"]
+    version = world.version(2)
+    assert (version.state, version.reason) == (VersionState.INCOMPLETE, VersionReason.FETCH_FAILED)
+    assert path.strip("/") in version.message
+    del server.answers[path]
+    world.settle(6, seconds=6)
+    assert "2" in world.base()
+
+
 def test_a_version_that_may_not_be_read_leaves_the_others(tmp_path: Path) -> None:
     def files(entry: Entry) -> Iterable[StoredObject]:
         if entry.name == "3":
