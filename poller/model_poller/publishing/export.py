@@ -70,7 +70,7 @@ def stage(
     """
     names = Names(str(export))
     entries, noise = 0, 0
-    for place, folders, files in os.walk(export):
+    for place, folders, files in os.walk(export, onerror=_raise):
         relative = os.path.relpath(place, export)
         prefix = "" if relative == "." else f"{relative}/"
         (into / prefix).mkdir()
@@ -106,7 +106,7 @@ def stage(
             VersionReason.MISSING_SAVED_MODEL,
             f"{export} holds {held}: saved_model.pb is missing; {_nearby(export)}",
         )
-    with _advice(export, "export the model anew"):
+    with _advice(export):
         integrity.check_folder(into)
     try:
         if told := graph.check(into):
@@ -188,11 +188,15 @@ def judge(packed: Path, origin: str, proof: Proof, identity: Identity, scratch: 
                     limits=Limits(),
                 )
             model = archive.find_model(tree, identity.version, origin)
-        with _advice(identity.export, f"remove its {manifest.NAME}, or export it anew"):
+        with _advice(identity.export):
             version_files.check(model, claim, may_grow=True, stopped=lambda: False)
             _check_own_signature(model, proof, identity)
     finally:
         shutil.rmtree(tree, ignore_errors=True)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _check_own_signature(model: Path, proof: Proof, identity: Identity) -> None:
@@ -236,10 +240,12 @@ def _has_graph(folder: Path) -> bool:
 
 
 @contextmanager
-def _advice(export: Path, advice: str) -> Iterator[None]:
+def _advice(export: Path) -> Iterator[None]:
     """Keep an error's fault, and say what to do about it before it is stored anywhere."""
     try:
         yield
     except (BrokenVersionError, IncompleteVersionError) as error:
-        fault = str(error).partition(";")[0]
+        fault, advice = str(error).partition(";")[0], "export the model anew"
+        if error.reason in (VersionReason.MANIFEST_MISMATCH, VersionReason.SIGNATURE_MISMATCH):
+            advice = f"remove its {manifest.NAME}, or export it anew"
         raise type(error)(error.reason, f"{export}: {fault}; {advice}") from error

@@ -33,6 +33,7 @@ from model_poller.publishing.destination import open_destination
 from model_poller.publishing.ending import EndedError, Signals
 from model_poller.publishing.place import check_place
 from model_poller.publishing.publish import FOLDER, Choice, Published, Publisher
+from model_poller.status import VersionReason
 from model_poller.stores.options import add_options, source_settings
 from model_poller.stores.uri import parse_uri
 from model_poller.versions import parse_number
@@ -156,7 +157,14 @@ def _publish_from(
 ) -> Published:
     staged = scratch / "staged"
     _say(f"checking {folder}")
-    export.stage(folder, staged, proof, say=_say)
+    try:
+        export.stage(folder, staged, proof, say=_say)
+    except PermissionError as error:
+        told = str(error).replace(str(staged), str(folder))
+        raise BrokenVersionError(
+            VersionReason.FETCH_FAILED,
+            f"{folder} can't be read whole ({told}); let user {os.getuid()} read it",
+        ) from error
     with closing(open_destination(store)) as destination:
         check_place(destination, lambda other: open_destination(replace(store, locations=(other,))))
         publisher = Publisher(

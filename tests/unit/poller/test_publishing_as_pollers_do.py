@@ -28,6 +28,7 @@ from model_poller.stores.uri import parse_uri
 from model_poller.versions import discover
 from model_poller.volume.store import Store
 from tests.unit.poller.doubles import below, graph, model, tarred, zipped
+from tests.unit.poller.test_tensors import SHARD, saved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -248,6 +249,42 @@ def test_damaged_warm_up_requests_are_not_sent(exported: Path, bucket: Path) -> 
     code, said = publish(exported, bucket)
     assert code == 3
     assert f"{WARMUP}: record 1 does not begin like one of a TFRecord" in said
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_damaged_weights_are_not_sent(tmp_path: Path, bucket: Path, form: str) -> None:
+    code, said = publish(saved(tmp_path / "whole"), bucket, f"--format={form}")
+    assert code == 0, said
+    damaged = saved(tmp_path / "damaged", bytes([SHARD[0] ^ 1]) + SHARD[1:])
+    code, said = publish(damaged, bucket, f"--format={form}")
+    assert code == 3
+    assert "has not the checksum that variables/variables.index says" in said
+    assert "SHA256SUMS" not in said
+
+
+@pytest.mark.parametrize("unreadable", ["assets.extra", "saved_model.pb"])
+def test_an_export_that_can_not_be_read_whole_is_not_sent(
+    exported: Path, bucket: Path, unreadable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(exported, {"assets.extra/notes": b"x"})
+    scandir, opened = os.scandir, Path.open
+
+    # Whoever runs the tests may be allowed to read everything.
+    def refusing_scandir(folder: Path) -> object:
+        if str(folder) == str(exported / unreadable):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    def refusing_open(path: Path, *arguments: object, **named: object) -> object:
+        if path.name == unreadable:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **named)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", refusing_scandir)
+    monkeypatch.setattr(Path, "open", refusing_open)
+    code, said = publish(exported, bucket)
+    assert code == 3
+    assert f"Permission denied: '{exported}/{unreadable}'" in said
 
 
 @pytest.mark.parametrize("inside", [["1"], ["9", "10"], ["latest"]])
