@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from model_poller import planner, report
 from model_poller.books import Publication
@@ -36,6 +38,7 @@ from model_poller.versions import StoredVersion, Verdict
 from model_poller.volume.assignment import Assignment
 from model_poller.volume.store import Disk, Quarantined, Record
 
+NUMBERS = st.integers(1, 6)
 TOLD = Policy(follow_newest=False)
 ALONE = Policy(follow_newest=True)
 
@@ -707,3 +710,95 @@ def test_what_is_told_is_short_whatever_the_model_server_says_and_never_forgets(
     assert len(encode(told)) < 1_300_000
     assert told.served[0].version == 1
     assert [version.version for version in told.versions][-1] == 1
+
+
+class TestRest:
+    """Whatever there is: carried out, the plans come to an end, and fetch nothing twice."""
+
+    @staticmethod
+    def after(what: Observed, action: planner.Action) -> Observed:
+        published, retained = dict(what.disk.published), dict(what.disk.retained)
+        quarantined = dict(what.disk.quarantined)
+        fetching = what.fetching
+        match action:
+            case Fetch(version):
+                retained[version.version] = Record(version.version, version.fingerprint)
+            case StopFetch():
+                fetching = None
+            case Publish(number):
+                published[number] = retained.pop(number)
+            case Retire(number):
+                retained[number] = published.pop(number)
+            case Remove(number):
+                retained.pop(number, None)
+            case Quarantine(entry):
+                quarantined[entry.version] = entry
+                published.pop(entry.version, None)
+                retained.pop(entry.version, None)
+            case Release(number):
+                del quarantined[number]
+        disk = Disk(published, retained, quarantined)
+        return replace(what, disk=disk, fetching=fetching)
+
+    @settings(max_examples=150, deadline=None)
+    @given(data=st.data())
+    def test_comes(self, data: st.DataObject) -> None:
+        def some(of: st.SearchStrategy[Any], label: str, least: int = 0) -> dict[int, Any]:
+            chosen = st.dictionaries(NUMBERS, of, min_size=least, max_size=5)
+            drawn: dict[int, Any] = data.draw(chosen, label)
+            return drawn
+
+        record = st.builds(
+            lambda fingerprint, proven: (fingerprint, proven), st.sampled_from("fg"), st.booleans()
+        )
+        published = {v: Record(v, *fields) for v, fields in some(record, "published").items()}
+        retained = {
+            v: Record(v, *fields)
+            for v, fields in some(record, "retained").items()
+            if v not in published
+        }
+        found = {v: stored(v, f) for v, f in some(st.sampled_from("ffg"), "found", 2).items()}
+        failed = Verdict(VersionReason.FETCH_FAILED, "")
+        tries = st.sampled_from([1, 2, 9])
+        until = st.sampled_from([50.0, 200.0, float("inf")])
+        retries = {
+            v: Retry("f", failed, attempts, not_before)
+            for v, (attempts, not_before) in some(st.tuples(tries, until), "retries", 1).items()
+        }
+        bad = some(st.sampled_from("fg"), "quarantined")
+        alone = data.draw(st.booleans(), "alone")
+        counts = data.draw(st.tuples(st.integers(1, 2), st.integers(0, 1)), "kept")
+        policy = Policy(alone, counts[0], sum(counts))
+        target = data.draw(st.none() | NUMBERS, "target")
+        beside = data.draw(st.sets(NUMBERS, max_size=2), "beside")
+        what = seen(
+            disk=Disk(
+                published,
+                retained,
+                {v: Quarantined(v, f, VersionReason.BAD_ARCHIVE, "") for v, f in bad.items()},
+            ),
+            found=found,
+            retries=retries,
+            assignment=Assignment(target, tuple({target, *beside}) if target in beside else ()),
+            publications={
+                v: Publication(0.0, end_is_stale=False, served=served)
+                for v, served in some(st.booleans(), "publications").items()
+            },
+            server_was_seen=data.draw(st.booleans(), "server was seen"),
+            listing_is_fresh=data.draw(st.booleans(), "listing is fresh"),
+        )
+        is_up = data.draw(st.booleans(), "server is up")
+        fetched: list[int] = []
+        for _ in range(30):
+            what = replace(
+                what,
+                served=tuple(served(v) for v in what.disk.published) if is_up else None,
+            )
+            actions = plan(what, policy)
+            if not actions:
+                break
+            for action in actions:
+                what = self.after(what, action)
+            fetched += [a.stored.version for a in actions if isinstance(a, Fetch)]
+        assert actions == [], "no end"
+        assert len(fetched) == len(set(fetched)), "fetched again"
