@@ -121,7 +121,7 @@ def run(chosen: Settings) -> ExitCode:
         parts.append(
             AssignmentWatch(chosen.target_file, chosen.first_assignment, poller.on_assignment)
         )
-    elif chosen.first_assignment.target:
+    elif chosen.first_assignment != assignment.NOTHING:
         poller.on_assignment(assignment.parse(chosen.first_assignment))
     hearing: dict[str, Any] = {
         "on_object": on_object,

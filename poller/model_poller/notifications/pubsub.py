@@ -124,7 +124,9 @@ class Subscription:
         self._on_connect = on_connect
         self._teller = telling.Teller(name, report)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.worker = Worker("subscription", self._turn, failed=self._failed)
+        self.worker = Worker(
+            "subscription", self._turn, limit=telling.TURN_SECONDS, failed=self._failed
+        )
 
     def start(self) -> None:
         """Begin to listen."""

@@ -23,7 +23,7 @@ from model_poller.errors import (
     UnreachableError,
 )
 from model_poller.metrics import METRICS
-from model_poller.notifications.telling import Teller, pause
+from model_poller.notifications.telling import TURN_SECONDS, Teller, pause
 from model_poller.process.threads import Worker
 from model_poller.stores.aws import AwsIdentity, told_permission, told_principal
 from model_poller.stores.credentials import shown_uri
@@ -104,7 +104,13 @@ class Queue:
         self._on_connect = on_connect
         self._teller = Teller(url, report)
         self._failures = 0
-        self.worker = Worker("queue", self._turn, failed=self._failed, ended=self._calls.close)
+        self.worker = Worker(
+            "queue",
+            self._turn,
+            limit=TURN_SECONDS,
+            failed=self._failed,
+            ended=self._calls.close,
+        )
 
     @property
     def region(self) -> str:

@@ -13,6 +13,8 @@ from model_poller.status import NotificationsStatus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+TURN_SECONDS = 180.0
+"""So long the calls of one turn may take where each of them runs into its time limit."""
 LAST_RETRY_SECONDS = 60.0
 """The longest pause between two tries."""
 

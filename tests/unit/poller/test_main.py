@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from model_poller.status import VersionState
+from model_poller.status import VersionReason, VersionState
 from tests.support.waiting import eventually
 from tests.unit.poller.doubles import below, model, zipped
 from tests.unit.poller.gcs_server import GcsServer
@@ -130,6 +130,33 @@ def test_a_target_of_the_environment_alone_is_served(
     status = program.wait_for(2, VersionState.FETCHED)
     assert status.target == 1
     assert program.end() == 0
+
+
+def test_what_the_environment_says_failed_elsewhere_is_not_fetched_without_a_target_either(
+    tmp_path: Path, bucket: GcsServer, start: list[Program]
+) -> None:
+    bucket.put("1.zip", zipped(model()))
+    bucket.put("2.zip", zipped(model()))
+
+    def run(name: str, **environment: str) -> Program:
+        (tmp_path / name).mkdir()
+        program = Program(
+            tmp_path / name,
+            "--storage-uri=gs://models",
+            f"--endpoint={bucket.url}",
+            "--anonymous",
+            f"--models-dir={tmp_path / name}/models",
+            "--model-name=m",
+            **environment,
+        )
+        start.append(program)
+        return program
+
+    first = run("first").wait_for(2, VersionState.PUBLISHED)
+    failed = f"2@{first.versions[0].fingerprint}"
+    status = run("second", QUARANTINED_VERSIONS=failed).wait_for(1, VersionState.PUBLISHED)
+    told = {version.version: version.reason for version in status.versions}
+    assert told[2] is VersionReason.QUARANTINED_ELSEWHERE
 
 
 def test_two_pollers_do_not_work_on_one_volume(
