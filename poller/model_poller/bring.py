@@ -9,7 +9,7 @@ import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from model_poller.archives import archive, decoding
 from model_poller.archives.paths import Names
@@ -229,26 +229,19 @@ class _Visit:
             ) as running,
         ):
             try:
-                size, content = stored.size, bundle
-                if stored.objects[0].is_gzipped:
-                    running.finish()
-                    content = self._decoded_archive(bundle, origin)
-                    size = content.stat().st_size
-                arriving = content.open("rb") if content != bundle else running.arriving(bundle)
-                with _step("unpack"), io.BufferedReader(arriving) as reader:
-                    archive.unpack(
-                        reader,
-                        size,
-                        tree,
-                        origin=origin,
-                        room=store.require,
-                        stopped=self.stopped.is_set,
-                        limits=self.kit.archive_limits,
-                    )
+                with io.BufferedReader(running.arriving(bundle)) as arriving:
+                    self._unpack(arriving, stored.size, tree)
             except BrokenVersionError:
                 # Only if the bytes are the stored ones is it the version's fault.
                 running.finish()
-                raise
+                # Of an archive that is gzip by its own name, often just that is said.
+                if not (running.described(bundle).is_gzipped and decoding.is_gzip(bundle)):
+                    raise
+                plain = self.staged / "decoded"
+                self._decode(bundle, plain, origin)
+                shutil.rmtree(tree, ignore_errors=True)
+                with plain.open("rb") as decoded:
+                    self._unpack(decoded, plain.stat().st_size, tree)
             except InsufficientDiskError as error:
                 if not error.needed:
                     raise
@@ -266,20 +259,18 @@ class _Visit:
         there = sum(file.stat().st_blocks * 512 for file in model.rglob("*") if file.is_file())
         self.kit.store.require(fetch_size(stored) - there, len(stored.objects))
         names = Names(stored.folder)
-        targets, packed = {}, {}
+        targets = {}
         for member in stored.objects:
             name = member.path.partition("/")[2]
             names.add_file(name)
-            path = (self.staged / "packed" if member.is_gzipped else model) / name
-            targets[path] = member
-            if member.is_gzipped:
-                packed[path] = model / name, member.url
+            targets[model / name] = member
         for path in model.rglob("*"):
-            if path.is_file() and path not in targets:
-                # What an earlier try added, perhaps not to its end.
+            expected = targets.get(path)
+            if path.is_file() and (not expected or path.stat().st_size > expected.size):
+                # What an earlier try added or unpacked, perhaps not to its end.
                 path.unlink()
         with _step("download"), Journal(self.staged) as journal:
-            download(
+            described = download(
                 self.kit.source,
                 targets,
                 stopped=self.stopped,
@@ -288,21 +279,27 @@ class _Visit:
                 journal=journal,
             )
         with _step("unpack"):
-            for path, (plain, origin) in packed.items():
-                self._decode(path, plain, origin)
+            packed = self.staged / "packed"
+            for path, member in described.items():
+                if member.is_gzipped:
+                    path.rename(packed)
+                    self._decode(packed, path, member.url)
+                    packed.unlink()
         with _step("verify"):
             self._check(model)
         return model
 
-    def _decoded_archive(self, bundle: Path, origin: str) -> Path:
-        """What a stored archive means whose store says that it is gzip; maybe itself."""
-        plain = self.staged / "decoded"
-        if not decoding.is_gzip(bundle):
-            return bundle
-        self._decode(bundle, plain, origin)
-        # Of an archive that is gzip by its own name, it is often just that which is said.
-        is_meant = not origin.endswith((".gz", ".tgz")) or decoding.is_gzip(plain)
-        return plain if is_meant else bundle
+    def _unpack(self, bundle: IO[bytes], size: int, tree: Path) -> None:
+        with _step("unpack"):
+            archive.unpack(
+                bundle,
+                size,
+                tree,
+                origin=self.stored.objects[0].url,
+                room=self.kit.store.require,
+                stopped=self.stopped.is_set,
+                limits=self.kit.archive_limits,
+            )
 
     def _decode(self, packed: Path, plain: Path, origin: str) -> None:
         decoding.decode(

@@ -255,8 +255,10 @@ def download(
     progress: Callable[[int], None],
     limits: FetchLimits = FetchLimits(),
     journal: Journal | None = None,
-) -> None:
+) -> dict[Path, StoredObject]:
     """Write each object to its path; the folders are made. See `Download`.
+
+    Returns what the store tells of each, see `Source.describe`.
 
     Raises:
         StoppedError: ``stopped`` was set.
@@ -265,6 +267,7 @@ def download(
     arguments = {"stopped": stopped, "progress": progress, "limits": limits, "journal": journal}
     with Download(source, targets, **arguments) as running:  # type: ignore[arg-type]
         running.finish()
+        return {path: running.described(path) for path in targets}
 
 
 class Download:
@@ -336,6 +339,10 @@ class Download:
             self._changed.notify_all()
         for worker in self._workers:
             worker.join()
+
+    def described(self, path: Path) -> StoredObject:
+        """What the store tells of an object; all there is once `finish` has ended."""
+        return self._targets[path].stored
 
     def finish(self) -> None:
         """Wait until all is there and checked.

@@ -195,6 +195,7 @@ class HttpSource(OnePlace):
             int(length),
             generation,
             in_ranges=answer.header("Accept-Ranges").lower() == "bytes",
+            is_gzipped=answer.header("Content-Encoding") == "gzip",
         )
 
 

@@ -156,6 +156,7 @@ class S3Source(OnePlace, Bucket):
             crc32=_number(answer, "crc32") if whole else None,
             md5=bytes.fromhex(stored.generation) if is_md5 else None,
             md5_is_presumed=bool(is_md5),
+            is_gzipped="gzip" in answer.header("Content-Encoding"),
         )
 
     @contextmanager

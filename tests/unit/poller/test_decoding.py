@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from model_poller.errors import UnreachableError
 from model_poller.status import VersionReason, VersionState
 from model_poller.stores.credentials import Credentials
 from model_poller.stores.gcs import GcsSource
@@ -29,10 +30,10 @@ def packed(files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 class Gzipped(MemorySource):
-    """A bucket whose objects all have this encoding."""
+    """A bucket whose objects all have this encoding, as only a call of its own tells of each."""
 
-    def list(self) -> list[StoredObject]:
-        return [replace(stored, is_gzipped=True) for stored in super().list()]
+    def describe(self, stored: StoredObject) -> StoredObject:
+        return replace(stored, is_gzipped=True)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,21 @@ def test_what_is_stored_as_gzip_is_taken_unpacked(tmp_path: Path, files: dict[st
     world.settle()
     assert world.base() == {"1": FILES}
     assert not world.staged()
+
+
+def test_a_fetch_goes_on_after_what_it_has_unpacked_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, source=(source := Gzipped()))
+    source.put_all(packed(below("1", FILES)))
+
+    def fail(*_: object, **__: object) -> None:
+        monkeypatch.undo()
+        raise UnreachableError("not now")
+
+    monkeypatch.setattr("model_poller.bring.version_files.check", fail)
+    world.settle()
+    assert world.base() == {"1": FILES}
 
 
 def test_google_tells_which_objects_are_gzip_and_gives_them_as_they_are_stored(
