@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from inferencemodel_operator import documents, names
+from inferencemodel_operator import names, nesting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -215,7 +215,7 @@ def text(path: Path) -> str:
 
 
 def _without(
-    content: Mapping[str, Any], applied: Mapping[str, Any], levels: int = documents.DEPTH
+    content: Mapping[str, Any], applied: Mapping[str, Any], levels: int = nesting.DEPTH
 ) -> dict[str, Any]:
     """A set of fields without those that are in another one, as far down as any object goes."""
     left = {}

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 import urllib3
 
+from inferencemodel_operator import nesting
 from kubectl_inferencemodel import kubeconfig, lenient
 from kubectl_inferencemodel.errors import (
     AnswerError,
@@ -195,7 +196,11 @@ def _ask(
 
 def _decoded(body: bytes, kind: type[T], what: str) -> T:
     try:
-        content = msgspec.json.decode(body)
+        try:
+            content = msgspec.json.decode(body)
+        except RecursionError:
+            # One object that somebody has nested so must not hide the others.
+            content = msgspec.json.decode(nesting.shallow(body))
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ClusterError(f"{what}: what the API server answers is no JSON: {error}") from error
     return _typed(content, kind, what)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from inferencemodel_operator import answers, bodies, documents, names
+from inferencemodel_operator import answers, bodies, names, nesting
 from inferencemodel_operator.cluster import (
     LARGEST_ERROR,
     LARGEST_OBJECT,
@@ -72,12 +72,12 @@ class _Shallow:
 
     async def read(self) -> bytes:
         """All of it: a list."""
-        return documents.shallow(await self._content.read())
+        return nesting.shallow(await self._content.read())
 
     async def iter_chunked(self, _: int) -> AsyncIterator[bytes]:
         """The events of a watch, line by line."""
         async for line in bodies.lines(self._response, LARGEST_OBJECT):
-            yield documents.shallow(line) + b"\n"
+            yield nesting.shallow(line) + b"\n"
 
 
 class ModelWatches:

@@ -355,6 +355,20 @@ def test_an_odd_answer_is_one_line_and_1(api: ApiServer, shell: Any, case: str) 
         assert words in one_line(err)
 
 
+def test_an_object_that_is_nested_too_deeply_hides_no_other_one(api: ApiServer, shell: Any) -> None:
+    plain = shell("list")
+    assert "imagenet" in plain[1]
+    deep = b'{"f:a":' * 5000 + b"{}" + b"}" * 5000
+
+    def answer(path: str) -> tuple[int, bytes]:
+        status, body = api.models(path)
+        assert b'"items":' in body.replace(b" ", b"")
+        return status, b'{"deep":%s,%s' % (deep, body.lstrip()[1:])
+
+    api.answer = answer
+    assert shell("list") == plain
+
+
 def test_credentials_that_expire_meanwhile_are_read_anew(
     api: ApiServer, shell: Any, tmp_path: Path
 ) -> None:
