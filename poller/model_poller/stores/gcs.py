@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import google.auth
-import google.auth.transport.requests
 from google.api_core.exceptions import (
     Forbidden,
     GoogleAPICallError,
     NotFound,
-    RetryError,
     Unauthorized,
 )
 from google.auth.credentials import AnonymousCredentials
@@ -28,7 +26,6 @@ from google.auth.exceptions import (
     RefreshError,
 )
 from google.cloud import storage
-from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.exceptions import RequestException
 
 from model_poller.errors import (
@@ -41,6 +38,7 @@ from model_poller.errors import (
 )
 from model_poller.metrics import METRICS
 from model_poller.stores import StoredObject
+from model_poller.stores.google_http import GoogleHttp
 from model_poller.stores.google_key import KeyFile
 from model_poller.stores.http_ranges import HttpRanges, RefusedError
 from model_poller.stores.one_place import Bucket, Page
@@ -57,8 +55,6 @@ SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 PAGE = 1000
 """Objects in an answer; the most that Google gives."""
 _LIST_FIELDS = "items(name,size,crc32c,generation,contentEncoding),prefixes,nextPageToken"
-_RETRY = DEFAULT_RETRY.with_delay(initial=0.2, maximum=2.0, multiplier=2.0).with_timeout(5.0)
-_TIMEOUT_SECONDS = 10.0
 
 
 class GcsSource(Bucket):
@@ -87,12 +83,13 @@ class GcsSource(Bucket):
         self._credentials = find_credentials(credentials, SCOPE, anonymous=anonymous)
         # Else the library looks up the bucket beside every listing, for traces that nobody reads.
         os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
+        self._http = GoogleHttp(self._credentials)
         self._client = storage.Client(
             project="unused",
             credentials=self._credentials,
             client_options={"api_endpoint": endpoint} if endpoint else None,
+            _http=self._http.session,
         )
-        self._refresher = google.auth.transport.requests.Request()
 
     @property
     def uri(self) -> str:
@@ -119,7 +116,7 @@ class GcsSource(Bucket):
         """Close all connections."""
         self._ranges.close()
         self._client.close()
-        self._refresher.session.close()
+        self._http.close()
 
     def _pages(self, root: Location, folder: str, *, into: bool) -> Iterator[Page]:
         """See `Bucket._pages`."""
@@ -132,8 +129,8 @@ class GcsSource(Bucket):
                 fields=_LIST_FIELDS,
                 # Else other makers' servers may show all at once, however many there are.
                 page_size=PAGE,
-                retry=_RETRY,
-                timeout=_TIMEOUT_SECONDS,
+                # The connections have their own.
+                retry=None,
             )
             shown: set[str] = set()
             for page in blobs.pages:
@@ -165,7 +162,7 @@ class GcsSource(Bucket):
             raise self._denied("storage.objects.list", root.uri, str(error)) from error
         except RefreshError as error:
             raise self._no_token(root.uri, error) from error
-        except (GoogleAPICallError, RetryError, GoogleAuthError, RequestException) as error:
+        except (GoogleAPICallError, GoogleAuthError, RequestException) as error:
             raise UnreachableError(
                 f"listing {root.uri} failed ({_first_line(error)}); it is tried again"
             ) from error
@@ -186,7 +183,7 @@ class GcsSource(Bucket):
         headers: dict[str, str] = {}
         try:
             with self._lock:
-                self._credentials.before_request(self._refresher, "GET", target, headers)
+                self._credentials.before_request(self._http.refresh, "GET", target, headers)
         except GoogleAuthError as error:
             raise self._no_token(stored.url, error) from error
         try:

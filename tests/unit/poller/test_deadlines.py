@@ -7,6 +7,7 @@ import socket
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +20,7 @@ from model_poller.status import SourceReason
 from model_poller.stores import http_calls
 from model_poller.stores.connections import Connections
 from model_poller.stores.credentials import Credentials
+from model_poller.stores.gcs import GcsSource
 from model_poller.stores.http import HttpSource
 from model_poller.stores.http_calls import HttpCalls
 from model_poller.stores.uri import parse_uri
@@ -76,6 +78,20 @@ def test_an_answer_that_trickles_is_given_up(pieces: int, monkeypatch: pytest.Mo
         with pytest.raises(UnreachableError, match=r"timed out|too long"):
             calls.ask("GET", lambda: ("/", {}))
         calls.close()
+
+
+def test_a_listing_of_googles_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_calls, "_DEADLINE_SECONDS", 0.3)
+    hasty = partial(HttpCalls, timeout=0.15)
+    monkeypatch.setattr("model_poller.stores.google_http.HttpCalls", hasty)
+    monkeypatch.setattr(http_calls, "RETRIES", replace(http_calls.RETRIES, attempts=1))
+    with trickling(60) as url:
+        source = GcsSource(
+            [parse_uri("gs://models")], endpoint=url, anonymous=True, credentials=Credentials()
+        )
+        with pytest.raises(UnreachableError, match=r"timed out|too long"):
+            source.list()
+        source.close()
 
 
 def test_an_answer_in_time_is_taken_however_it_comes() -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from google.auth.exceptions import DefaultCredentialsError
-from google.cloud.storage.retry import DEFAULT_RETRY
 
 from model_poller import fetch
 from model_poller.errors import (
@@ -17,7 +16,6 @@ from model_poller.errors import (
     ObjectChangedError,
     UnreachableError,
 )
-from model_poller.stores import gcs
 from model_poller.stores.credentials import Credentials
 from model_poller.stores.gcs import GcsSource
 from model_poller.stores.uri import Location, parse_uri
@@ -36,7 +34,6 @@ def server() -> Iterator[GcsServer]:
 
 @pytest.fixture
 def source(server: GcsServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[GcsSource]:
-    monkeypatch.setattr(gcs, "_RETRY", DEFAULT_RETRY.with_timeout(0.01))
     made = GcsSource(
         [parse_uri("gs://models/imagenet")],
         endpoint=server.url,
@@ -129,7 +126,6 @@ def test_a_store_that_fails_is_unreachable(
 def test_a_store_that_does_not_answer_is_unreachable(
     server: GcsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gcs, "_RETRY", DEFAULT_RETRY.with_timeout(0.01))
     nobody = GcsSource(
         [Location("models", "")],
         endpoint="http://127.0.0.1:9",

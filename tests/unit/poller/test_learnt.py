@@ -6,10 +6,8 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
-from google.cloud.storage.retry import DEFAULT_RETRY
 
 from model_poller.errors import BucketNotFoundError
-from model_poller.stores import gcs
 from model_poller.stores.credentials import Credentials
 from model_poller.stores.learnt import LearntSource
 from model_poller.stores.uri import Location
@@ -27,7 +25,6 @@ A, B = Location("models", "a/resnet"), Location("models", "a/bert")
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[GcsServer]:
-    monkeypatch.setattr(gcs, "_RETRY", DEFAULT_RETRY.with_timeout(0.01))
     with GcsServer() as running:
         yield running
 
