@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 import shutil
 import time
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from model_poller.errors import (
 from model_poller.publishing import export, packing
 from model_poller.publishing.destination import TakesFolders
 from model_poller.publishing.ending import in_threads
+from model_poller.retry import RetryPolicy, Tries
 from model_poller.versions import MAX_VERSION, split_path
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 FOLDER = "folder"
 _RACES = 20
 """So often another publisher may be faster before it is told as a failure."""
-_ATTEMPTS = 4
-_FIRST_DELAY_SECONDS = 0.5
+RETRIES = RetryPolicy(attempts=4, first_seconds=0.5, longest_seconds=30.0)
 _THREADS = 8
 _READ_BYTES = 1 << 20
 
@@ -195,22 +194,19 @@ class Publisher:
         self._put(last, files[last])
 
     def _put(self, path: str, file: Path) -> None:
-        for attempt in range(_ATTEMPTS):
+        tries = Tries(RETRIES)
+        while True:
             try:
-                self._put_once(path, file)
+                return self._put_once(path, file)
             except VersionExistsError:
                 # An answer may get lost on its way, after which the same is sent again.
                 if self._is_there(path, file):
-                    return
+                    return None
                 raise
             except UnreachableError as error:
-                if attempt == _ATTEMPTS - 1:
-                    raise
-                delay = _FIRST_DELAY_SECONDS * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311
-                self._say(f"{error}; trying again in {delay:.1f} s")
-                time.sleep(delay)
-            else:
-                return
+                if not tries.is_last:
+                    self._say(f"{error}; trying again")
+                tries.failed(error)
 
     def _put_once(self, path: str, file: Path) -> None:
         sent = 0

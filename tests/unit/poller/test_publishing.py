@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import threading
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING
 
 import google_crc32c
@@ -22,7 +23,7 @@ from model_poller.errors import (
     UnreachableError,
     VersionExistsError,
 )
-from model_poller.publishing import export, packing
+from model_poller.publishing import export, packing, publish
 from model_poller.publishing.main import main
 from model_poller.publishing.publish import FOLDER, Choice, Publisher
 from model_poller.stores import Entry, StoredObject
@@ -438,7 +439,8 @@ class Publication:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model_poller.publishing.publish._FIRST_DELAY_SECONDS", 0.001)
+    hurried = replace(publish.RETRIES, first_seconds=0.001)
+    monkeypatch.setattr("model_poller.publishing.publish.RETRIES", hurried)
 
 
 @pytest.mark.parametrize("form", ["zip", FOLDER])
@@ -503,7 +505,7 @@ def test_a_lost_answer_does_not_make_a_second_version(tmp_path: Path) -> None:
     made = Publication(bucket, tmp_path, "zip")
     assert made.publish() == 1
     assert bucket.calls == ["resnet/1.zip"] * 2
-    assert "the connection broke; trying again in" in made.told[1]
+    assert "the connection broke; trying again" in made.told[1]
 
 
 def test_a_folder_whose_first_answer_was_lost_is_given_up(tmp_path: Path) -> None:
