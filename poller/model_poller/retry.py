@@ -95,8 +95,16 @@ class Deadline:
             UnreachableError
         """
         for item in items:
-            if time.monotonic() > self._end:
-                raise UnreachableError(
-                    f"{self._what} took longer than {self._seconds:.0f} s; it is tried again"
-                )
+            self.check()
             yield item
+
+    def check(self) -> None:
+        """Go on only in time.
+
+        Raises:
+            UnreachableError
+        """
+        if time.monotonic() > self._end:
+            raise UnreachableError(
+                f"{self._what} took longer than {self._seconds:.0f} s; it is tried again"
+            )

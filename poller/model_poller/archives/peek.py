@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from model_poller.archives.paths import is_noise
 from model_poller.errors import PollerError
+from model_poller.retry import Deadline
 from model_poller.versions import parse_number
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ MAX_BYTES: Final = 4 << 20
 """That are read for it: of a zip its directory, of any other archive the beginning."""
 _MAX_PLAIN_BYTES: Final = 64 << 20
 _MAX_NAMES: Final = 10_000
+_SECONDS = 60.0
 _READ_BYTES: Final = 64 << 10
 _GRAPH: Final = re.compile(r"(?:[0-9]+/)?saved_model\.pb(?:txt)?")
 _PART: Final = re.compile(r"(?:[0-9]+/)?(?:variables|assets|assets\.extra)(?:/.*)?", re.DOTALL)
@@ -123,6 +125,7 @@ class _Stored(io.RawIOBase):
         self._stored = stored
         self._position = 0
         self._left = MAX_BYTES
+        self._deadline = Deadline(_SECONDS, f"looking into {stored.url}")
         # Whole where a server gives no part of it.
         self._content = b"" if stored.in_ranges else self._read(0, stored.size)
 
@@ -156,4 +159,5 @@ class _Stored(io.RawIOBase):
         with self._source.open_range(self._stored, start, length) as body:
             while done < length and (count := body.readinto(piece[done:])):
                 done += count
+                self._deadline.check()
         return bytes(piece[:done])

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from model_poller import fetch
+from model_poller.archives import peek
 from model_poller.errors import AccessDeniedError, UnreachableError
 from model_poller.look import Looker
 from model_poller.retry import RetryPolicy, Tries
 from model_poller.status import SourceReason
-from model_poller.stores import http_calls
+from model_poller.stores import StoredObject, http_calls
 from model_poller.stores.connections import Connections
 from model_poller.stores.credentials import Credentials
 from model_poller.stores.gcs import GcsSource
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from model_poller.errors import PollerError
-    from model_poller.stores import Entry, StoredObject
+    from model_poller.stores import Entry
 
 BODY = b"x" * 40
 HEAD = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 40\r\nContent-Range: bytes 0-39/40\r\n\r\n"
@@ -120,6 +121,19 @@ def test_a_part_that_trickles_is_asked_for_anew(
                 stopped=threading.Event(),
                 progress=lambda _: None,
             )
+        source.close()
+
+
+def test_an_archive_that_trickles_is_not_looked_into_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(peek, "_SECONDS", 0.3)
+    monkeypatch.setattr("model_poller.stores.connections._SLICE_SECONDS", 0.1)
+    with trickling(39) as url:
+        source = HttpSource(parse_uri(url), credentials=Credentials())
+        stored = StoredObject(source.locations[0], "1.tar", len(BODY), "")
+        with pytest.raises(UnreachableError, match=r"looking into .* took longer"):
+            peek.names(source, stored)
         source.close()
 
 
