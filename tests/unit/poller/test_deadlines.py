@@ -139,7 +139,7 @@ def test_an_archive_that_trickles_is_not_looked_into_for_ever(
 
 def test_a_read_gives_what_there_is_and_the_rest_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model_poller.stores.connections._SLICE_SECONDS", 0.1)
-    with trickling(20) as url:
+    with trickling(39) as url:
         connections = Connections(url, 10.0)
         connection = connections.new()
         response = connections.request(connection, "GET", "/", {}, seconds=10.0)
