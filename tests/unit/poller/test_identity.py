@@ -336,14 +336,15 @@ def test_a_bucket_that_gives_another_generation_is_not_believed(tmp_path: Path) 
 class Rewritten(LocalSource):
     """A folder in which somebody overwrites a file in place while it is read."""
 
-    def __init__(self, folder: Path, *, keeps_time: bool) -> None:
+    def __init__(self, folder: Path, *, keeps_time: bool, during: int) -> None:
         super().__init__(parse_uri(f"file://{folder}"), folder)
         self._keeps_time = keeps_time
+        self._during = during
 
     @contextmanager
     def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
         with super().open_range(stored, start, length) as body:
-            if length and start == 1000:
+            if length and start == self._during:
                 path = self.mount / stored.path
                 before = path.stat()
                 with path.open("r+b") as file:
@@ -354,11 +355,12 @@ class Rewritten(LocalSource):
 
 
 @pytest.mark.parametrize("keeps_time", [False, True])
+@pytest.mark.parametrize("during", [0, 1000, 2000])
 def test_a_file_that_is_overwritten_in_place_while_it_is_read_is_another_one(
-    tmp_path: Path, keeps_time: bool
+    tmp_path: Path, keeps_time: bool, during: int
 ) -> None:
     (tmp_path / "served").mkdir()
     (tmp_path / "served/1.zip").write_bytes(OLD)
-    source = Rewritten(tmp_path / "served", keeps_time=keeps_time)
+    source = Rewritten(tmp_path / "served", keeps_time=keeps_time, during=during)
     with pytest.raises(ObjectChangedError):
         download(source, tmp_path, limits=fetch.FetchLimits(parallelism=1))
