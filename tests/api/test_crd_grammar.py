@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 
@@ -63,7 +65,8 @@ def command_line(wanted: tuple[Manifest, ...]) -> list[str]:
 def start_poller(arguments: list[str], *, uri: str) -> None:
     """What a poller makes of its command line before it asks anybody."""
     # As a Secret can name it.
-    chosen = settings.parse(arguments, {"AZURE_STORAGE_ACCOUNT_NAME": "models"})
+    with patch.object(Path, "is_dir", lambda _: True):  # the folders are those of a pod
+        chosen = settings.parse(arguments, {"AZURE_STORAGE_ACCOUNT_NAME": "models"})
     source = open_source(replace(chosen.source, anonymous=True))
     try:
         assert source.uri == uri.rstrip("/")

@@ -6,7 +6,6 @@ objects themselves can tell it what to do.
 
 from __future__ import annotations
 
-import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -245,7 +244,7 @@ class Child:
         """The object without what changes with every write."""
         live = await self.live()
         assert live is not None
-        return json.loads(objects.child(self.resource.kind, live).content)  # type: ignore[no-any-return]
+        return objects.child(self.resource.kind, live).content_object()
 
     async def bring(self) -> None:
         """Bring it to what is wanted, as an operator that has just started would."""
