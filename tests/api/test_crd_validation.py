@@ -1211,6 +1211,15 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.model.completion.marker",
         "must be the plain name of a file",
     ),
+    **{
+        f"a marker called {name}": (
+            "spec.model.completion",
+            {"marker": name},
+            "spec.model.completion.marker",
+            "must be a name that models don't have without it",
+        )
+        for name in ("variables", "Saved_Model.pb", "SHA256SUMS.minisig", ".DS_Store", "._done")
+    },
     "a manifest of another wish": (
         "spec.model.completion",
         {"manifest": "Always"},
