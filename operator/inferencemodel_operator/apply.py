@@ -22,7 +22,7 @@ from inferencemodel_operator.errors import (
     RefusedError,
 )
 from inferencemodel_operator.observe import objects
-from inferencemodel_operator.pace import REPAIR_SECONDS, Bucket, repair, repairs
+from inferencemodel_operator.pace import REPAIR_SECONDS, Bucket, repairs
 from inferencemodel_operator.values import same_amount
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class Applier:
         if _hash(content) == wanted_hash:
             if covers(content, wanted) and not extras and not drift.taken(others, wanted):
                 return None
-            if not repair(memory.repairs.setdefault(child, repairs()), time.monotonic()):
+            if not memory.repairs.setdefault(child, repairs()).try_take(time.monotonic()):
                 raise _contested(live, others, extras)
         deployment = live.deployment
         if deployment and deployment.holds_replicas and "replicas" not in wanted["spec"]:

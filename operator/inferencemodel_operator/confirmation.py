@@ -19,7 +19,7 @@ import msgspec
 
 from inferencemodel_operator import names
 from inferencemodel_operator.assignment import is_confirmed, missing
-from inferencemodel_operator.pace import Bucket, repair, repairs
+from inferencemodel_operator.pace import Bucket, repairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -122,7 +122,7 @@ class ConfirmationWatch:
         wait = self._waits.get(pod.uid)
         if missing(assignment, pod.assignment):
             written = self._written.setdefault(pod.uid, _Written())
-            if written.assignment == assignment and not repair(written.repairs, now):
+            if written.assignment == assignment and not written.repairs.try_take(now):
                 return Telling(contested=True)
             written.assignment = assignment
             self._waits[pod.uid] = wait = begin(assignment, now, self._jitter())

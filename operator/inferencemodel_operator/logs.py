@@ -88,10 +88,7 @@ class Repeats:
         bucket = self._places.setdefault(place, Bucket(burst=BURST, seconds=REFILL_SECONDS))
         while len(self._places) > MOST_LINES:
             self._places.popitem(last=False)
-        if bucket.wait(now) > 0:
-            return False
-        bucket.take(now)
-        return True
+        return bucket.try_take(now)
 
     def _sweep(self, now: float) -> list[logging.LogRecord]:
         if now < self._sweep_at:

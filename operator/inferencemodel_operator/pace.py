@@ -26,6 +26,13 @@ class Bucket:
         """One happens."""
         self._full_at = max(self._full_at, now) + self._seconds
 
+    def try_take(self, now: float) -> bool:
+        """Whether one more may happen now; where it may, it does."""
+        if self.wait(now) > 0:
+            return False
+        self.take(now)
+        return True
+
     def is_full(self, now: float) -> bool:
         """Whether it remembers nothing: a new one would do as well."""
         return self._full_at <= now
@@ -56,11 +63,3 @@ may want it otherwise, and as firmly."""
 def repairs() -> Bucket:
     """Of one thing that is changed back."""
     return Bucket(burst=REPAIRS, seconds=REPAIR_SECONDS)
-
-
-def repair(left: Bucket, now: float) -> bool:
-    """Whether it may be changed back now; takes one where it may."""
-    if left.wait(now) > 0:
-        return False
-    left.take(now)
-    return True

@@ -81,8 +81,7 @@ class Recorder:
             series.count += 1
             if series.is_due(now):
                 await self._update(stream, change, series)
-        elif stream.bucket.wait(now) == 0:
-            stream.bucket.take(now)
+        elif stream.bucket.try_take(now):
             await self._create(stream, model, change)
 
     async def run(self) -> None:

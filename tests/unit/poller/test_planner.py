@@ -26,6 +26,7 @@ from model_poller.planner import (
     plan,
 )
 from model_poller.status import (
+    PollerStatus,
     ServedVersion,
     SourceStatus,
     VersionReason,
@@ -83,6 +84,20 @@ def seen(**changes: Any) -> Observed:
         "retries": {},
     }
     return Observed(**{**values, **changes})
+
+
+def reported(what: Observed, policy: Policy, message: str = "") -> PollerStatus:
+    """What ``/status`` tells of it."""
+    return report.build(
+        what,
+        policy,
+        model="m",
+        source=SourceStatus(uri="gs://b", message=message),
+        notifications=None,
+        bytes_done=0,
+        seconds_left=None,
+        total_bytes=0,
+    )
 
 
 @pytest.mark.parametrize("policy", [TOLD, ALONE])
@@ -230,16 +245,7 @@ def test_a_version_that_makes_room_for_the_one_before_is_told_as_that() -> None:
         suspects={2: 1},
     )
     assert plan(what, ALONE) == []
-    told = report.build(
-        what,
-        ALONE,
-        model="m",
-        source=SourceStatus(uri="gs://b"),
-        notifications=None,
-        bytes_done=0,
-        seconds_left=None,
-        total_bytes=0,
-    )
+    told = reported(what, ALONE)
     assert told.versions[0].reason is VersionReason.LOAD_TIMEOUT
     assert "once more when it is back" in told.versions[0].message
     assert plan(replace(what, served=(served(1),)), ALONE) == [Publish(2)]
@@ -560,16 +566,7 @@ class TestWhatFailedElsewhere:
 
     def test_is_told_as_that_and_not_as_a_failure_of_this_pod(self) -> None:
         what = seen(found={1: stored(1), 2: stored(2)}, **self.BAD)
-        told = report.build(
-            what,
-            TOLD,
-            model="m",
-            source=SourceStatus(uri="gs://b"),
-            notifications=None,
-            bytes_done=0,
-            seconds_left=None,
-            total_bytes=0,
-        )
+        told = reported(what, TOLD)
         assert (told.versions[0].state, told.versions[0].reason) == (
             VersionState.DISCOVERED,
             VersionReason.QUARANTINED_ELSEWHERE,
@@ -697,16 +694,7 @@ def test_what_is_told_is_short_whatever_the_model_server_says_and_never_forgets(
         found={number: stored(number) for number in range(1, 500)},
         served=(served(1), *(served(number, "END", words) for number in range(2, 300))),
     )
-    told = report.build(
-        what,
-        TOLD,
-        model="m",
-        source=SourceStatus(uri="gs://b", message=words),
-        notifications=None,
-        bytes_done=0,
-        seconds_left=None,
-        total_bytes=0,
-    )
+    told = reported(what, TOLD, message=words)
     assert len(encode(told)) < 1_300_000
     assert told.served[0].version == 1
     assert [version.version for version in told.versions][-1] == 1
