@@ -34,6 +34,8 @@ SERVED_VERSIONS_ANNOTATION: Final = f"{GROUP}/served-versions"
 """On pods: that version and those to serve beside it, highest first, such as ``4,2``."""
 QUARANTINED_VERSIONS_ANNOTATION: Final = f"{GROUP}/quarantined-versions"
 """On pods: what they must not fetch or serve, as ``NUMBER@FINGERPRINT`` with commas between."""
+ROLLOUT_ANNOTATION: Final = f"{GROUP}/rollout"
+"""On pods: what a rollout asks of them, as JSON (`model_poller.status.RolloutTask`)."""
 ASSIGNMENT_ANNOTATIONS: Final = (
     TARGET_VERSION_ANNOTATION,
     SERVED_VERSIONS_ANNOTATION,
@@ -41,6 +43,24 @@ ASSIGNMENT_ANNOTATIONS: Final = (
 )
 ASSIGNMENT_ATTEMPT_ANNOTATION: Final = f"{GROUP}/assignment-attempt"
 """On pods: a counter, raised where the poller has not heard what it is to serve."""
+PROMOTE_ANNOTATION: Final = f"{GROUP}/promote"
+"""On InferenceModels, as all that follow: a version, which goes on to its next step."""
+PROMOTE_FULL_ANNOTATION: Final = f"{GROUP}/promote-full"
+"""A version, which goes to all replicas at once."""
+ABORT_ANNOTATION: Final = f"{GROUP}/abort"
+"""A version, which is taken back and not tried again."""
+RETRY_ANNOTATION: Final = f"{GROUP}/retry"
+"""A version that failed or was aborted, which is tried again."""
+APPROVE_ANNOTATION: Final = f"{GROUP}/approve"
+"""A version whose interface may break with the one before."""
+ACTION_ANNOTATIONS: Final = (
+    ABORT_ANNOTATION,
+    RETRY_ANNOTATION,
+    APPROVE_ANNOTATION,
+    PROMOTE_ANNOTATION,
+    PROMOTE_FULL_ANNOTATION,
+)
+"""Each is taken away by the operator once it is read."""
 STORAGE_URI_ANNOTATION: Final = f"{GROUP}/storage-uri"
 """On pods, by their template: the source that the pod's poller brings versions from."""
 

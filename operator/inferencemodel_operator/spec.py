@@ -311,6 +311,79 @@ class Template(_Part, frozen=True):
     affinity: dict[str, Any] = {}
 
 
+CheckMode = Literal["Enforce", "Report", "Ignore"]
+
+
+class Pause(_Part, frozen=True):
+    """``spec.rollout.steps[].pause``."""
+
+    duration: Duration | None = None
+    """Seconds; None until somebody promotes."""
+
+
+class RolloutStep(_Part, frozen=True):
+    """One of ``spec.rollout.steps``."""
+
+    replicas: int | str
+    """How many replicas have the new version from this step on, as a number or in percent."""
+    pause: Pause | None = None
+    """None for as long as the checks take."""
+
+
+class Rehearsal(_Part, frozen=True):
+    """``spec.rollout.rehearsal``: a pod that loads a version and gets no requests."""
+
+    enabled: bool = False
+    deadline: Duration = Duration(600)
+    """Seconds."""
+    on_unschedulable: Literal["Hold", "Skip"] = "Hold"
+
+
+class GoldenCheck(_Part, frozen=True):
+    """``spec.rollout.checks.golden``."""
+
+    mode: CheckMode = "Enforce"
+    absolute: float = 1e-4
+    relative: float = 1e-3
+    min_agreement: str = "99%"
+
+
+class LiveCheck(_Part, frozen=True):
+    """``spec.rollout.checks.live``."""
+
+    mode: CheckMode = "Report"
+    min_requests: int = 50
+    max_error_increase: str = "1%"
+    max_latency_increase: str = "50%"
+    on_inconclusive: Literal["Hold", "Continue"] = "Hold"
+
+
+class Checks(_Part, frozen=True):
+    """``spec.rollout.checks``."""
+
+    memory: CheckMode = "Enforce"
+    signature: CheckMode | None = None
+    """None for Enforce where the newest version is followed, and Report where one is pinned."""
+    golden: GoldenCheck = GoldenCheck()
+    live: LiveCheck = LiveCheck()
+
+
+class Rollout(_Part, frozen=True):
+    """``spec.rollout``: how a new version reaches the replicas."""
+
+    steps: tuple[RolloutStep, ...] = (RolloutStep(replicas=1),)
+    """Rising; all replicas are implied behind the last."""
+    rehearsal: Rehearsal = Rehearsal()
+    checks: Checks = Checks()
+    drain: bool = False
+    deadline: Duration = Duration(1800)
+    """Seconds that a step may take until its verdict."""
+    bake: Duration = Duration(0)
+    """Seconds."""
+    on_failure: Literal["Rollback", "Pause"] = "Rollback"
+    paused: bool = False
+
+
 class InferenceModelSpec(_Part, frozen=True):
     """``spec``."""
 
@@ -326,6 +399,7 @@ class InferenceModelSpec(_Part, frozen=True):
     gateway: Gateway | None = None
     network_policy: NetworkPolicy = NetworkPolicy()
     template: Template = Template()
+    rollout: Rollout = Rollout()
 
 
 class InferenceModel(_Part, frozen=True):

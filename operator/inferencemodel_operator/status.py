@@ -77,6 +77,39 @@ class Failure(_Part, frozen=True, kw_only=True):
     pod: str = ""
 
 
+class RolloutCheck(_Part, frozen=True, kw_only=True):
+    """One of ``model.rollout.checks``."""
+
+    name: str
+    """memory, signature, rehearsal, golden or live."""
+    result: str
+    """Passed, Failed, Inconclusive or Skipped."""
+    message: str = ""
+    time: datetime
+
+
+class RolloutStatus(_Part, frozen=True, kw_only=True):
+    """``model.rollout``: the rollout that runs, or the one that ran last."""
+
+    version: int
+    from_version: int | None = None
+    """The stable one, which goes on serving, and to which a failure goes back."""
+    phase: str
+    step: int = 0
+    """Counted from 1; 0 before the first one."""
+    steps: int = 0
+    """With the one that is implied at the end."""
+    replicas_on: int = 0
+    """How many answer with the version."""
+    replicas_wanted: int = 0
+    """How many are to, in this step."""
+    start_time: datetime
+    step_started_time: datetime | None = None
+    end_time: datetime | None = None
+    message: str = ""
+    checks: tuple[RolloutCheck, ...] = ()
+
+
 class ModelStatus(_Part, frozen=True, kw_only=True):
     """``model``: everything about versions."""
 
@@ -94,6 +127,7 @@ class ModelStatus(_Part, frozen=True, kw_only=True):
     history: tuple[Change, ...] = ()
     """Newest first."""
     last_failure: Failure | None = msgspec.field(default=None, name="lastFailureInfo")
+    rollout: RolloutStatus | None = None
 
 
 class Status(_Part, frozen=True, kw_only=True):

@@ -121,6 +121,104 @@ class _Message(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_d
     pass
 
 
+class TensorSpec(_Message, frozen=True, kw_only=True):
+    """An input or output of a signature."""
+
+    dtype: str
+    """TensorFlow's name of it, such as ``float32``."""
+    shape: tuple[int, ...] | None = None
+    """-1 for a dimension of any size; None where even their number is open."""
+    optional: bool = False
+    """Whether the signature has a default for this input."""
+
+
+class SignatureSpec(_Message, frozen=True, kw_only=True):
+    """One SignatureDef, as clients see it."""
+
+    method: str = ""
+    """Its ``method_name``, such as ``tensorflow/serving/predict``."""
+    inputs: dict[str, TensorSpec] = {}
+    outputs: dict[str, TensorSpec] = {}
+
+
+class Interface(_Message, frozen=True, kw_only=True):
+    """What a version offers to clients: the SignatureDefs of its graph tagged ``serve``."""
+
+    signatures: dict[str, SignatureSpec] = {}
+    message: str = ""
+    """Why it could not be read, or not be told whole; ``signatures`` is empty then."""
+
+
+class CheckResult(StrEnum):
+    """How a check of a version ended."""
+
+    PASSED = "Passed"
+    FAILED = "Failed"
+    INCONCLUSIVE = "Inconclusive"
+    """It could not be told."""
+    SKIPPED = "Skipped"
+    """There was nothing to check by."""
+
+    @classmethod
+    def _missing_(cls, _value: object) -> CheckResult:
+        return cls.INCONCLUSIVE
+
+
+class GoldenStatus(_Message, frozen=True, kw_only=True):
+    """What came of a version's golden requests on this pod."""
+
+    task: str
+    """`RolloutTask.key` of the task that asked for it."""
+    result: CheckResult
+    records: Count = 0
+    """How many requests with an answer the version came with."""
+    message: str = ""
+    """The worst record: its number, the output, the index and both values."""
+
+
+class LiveStatus(_Message, frozen=True, kw_only=True):
+    """What the model server counted since a window began: of predictions alone, no status calls."""
+
+    task: str
+    """`RolloutTask.key` of the task that asked for it."""
+    version: Count | None = None
+    """What the server answered with for the whole window."""
+    requests: Count = 0
+    """Those that were answered, well or not."""
+    errors: Count = 0
+    """Those of them that ended with another status than OK."""
+    ok_seconds: float = 0.0
+    """The time that the good ones took altogether."""
+    window_seconds: float = 0.0
+    """How long the window is by now. Refreshed with the counts, never a reason for a revision."""
+
+
+class GoldenTask(_Message, frozen=True, kw_only=True):
+    """How golden answers are compared: ``|a - b| <= absolute + relative * |b|``."""
+
+    absolute: float = 1e-4
+    relative: float = 1e-3
+    min_agreement: float = 0.99
+    """The part of the records, 0 to 1, whose highest score has to stand in the same place."""
+
+
+class RolloutTask(_Message, frozen=True, kw_only=True):
+    """What the operator asks of a pod while a rollout runs; JSON in an annotation of the pod."""
+
+    version: Count
+    """The candidate, whether or not this pod is to serve it yet."""
+    key: str = ""
+    """Names the rollout and its step: counts begin anew when it changes."""
+    golden: GoldenTask | None = None
+    """Send the candidate's golden requests, once it is AVAILABLE here."""
+    live: bool = False
+    """Count requests, errors and latencies from now on."""
+    drain: bool = False
+    """Leave the Services before another version is given to the model server, until it answers."""
+    retry: str = ""
+    """``NUMBER@FINGERPRINT#TOKEN``: these objects are quarantined here no more, once for a token."""
+
+
 class VersionStatus(_Message, frozen=True, kw_only=True):
     """One version, as this pod knows it."""
 
@@ -143,6 +241,11 @@ class VersionStatus(_Message, frozen=True, kw_only=True):
     """Whether the model server has ever answered with it on this pod."""
     reason: VersionReason | None = None
     message: str = ""
+    weight_bytes: Count = 0
+    """Of its variables' values, which a model server holds in memory; 0 while unknown."""
+    interface: Interface | None = None
+    """None as long as its graph has not been read here."""
+    golden: GoldenStatus | None = None
 
     @property
     def tried(self) -> str:
@@ -193,6 +296,8 @@ class AssignmentStatus(_Message, frozen=True, kw_only=True):
     """Version numbers with commas between them."""
     quarantined: str = ""
     """``NUMBER@FINGERPRINT`` with commas between them."""
+    rollout: str = ""
+    """A `RolloutTask` as JSON; empty while no rollout asks anything of the pod."""
 
 
 class PollerStatus(_Message, frozen=True, kw_only=True, omit_defaults=False):
@@ -214,6 +319,10 @@ class PollerStatus(_Message, frozen=True, kw_only=True, omit_defaults=False):
     served: tuple[ServedVersion, ...] = ()
     """The model server's own words, newest first."""
     disk: DiskStatus | None = None
+    live: LiveStatus | None = None
+    """None while no rollout asks for it, and as long as the server's metrics can't be read."""
+    draining: bool = False
+    """Whether the pod keeps itself out of its Services while its model server loads."""
 
     @property
     def active_version(self) -> int | None:
@@ -234,3 +343,18 @@ def decode(body: bytes) -> PollerStatus:
 def encode(status: PollerStatus) -> bytes:
     """Write an answer of ``GET /status``."""
     return msgspec.json.encode(status)
+
+
+def encode_task(task: RolloutTask) -> str:
+    """A task as the text of an annotation."""
+    return msgspec.json.encode(task).decode()
+
+
+def decode_task(text: str) -> RolloutTask | None:
+    """Read the text of an annotation; None for an empty one, and for one of another shape."""
+    if not text:
+        return None
+    try:
+        return msgspec.json.decode(text, type=RolloutTask)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return None

@@ -13,6 +13,7 @@ from inferencemodel_operator.children.manifest import Manifest, digest, manifest
 from inferencemodel_operator.spec import (
     DisruptionBudget,
     NetworkPolicy,
+    Rollout,
     Service,
     TopologySpreadConstraint,
     explicit,
@@ -77,6 +78,8 @@ def pod_spec_hash(model: InferenceModel) -> str:
         ingress=None,
         gateway=None,
         network_policy=NetworkPolicy(),
+        # A pod that is to leave its Services by itself has a probe for it.
+        rollout=Rollout(drain=spec.rollout.drain),
     )
     return f"{_FORM}-{digest(explicit(concerning_pods))}"
 

@@ -428,6 +428,7 @@ WITHOUT_PODS: dict[str, Any] = {
     "ingress": {"host": "example.com"},
     "gateway": {"parentRefs": [{"name": "g"}]},
     "networkPolicy": {"enabled": True},
+    "rollout": {"steps": [], "paused": True},
     "model": {"storageUri": "gs://models/imagenet", "version": 3, "minVersion": 2},
 }
 WITH_PODS: dict[str, Any] = {

@@ -30,7 +30,7 @@ OPAQUE = {
 }
 """Typed in the CRD, handed on to a child as it is: the operator never reads into it."""
 
-SCALARS = {str: "string", int: "integer", bool: "boolean", Duration: "string"}
+SCALARS = {str: "string", int: "integer", bool: "boolean", float: "number", Duration: "string"}
 
 
 def differences(path: str, schema: Schema, kind: Any) -> list[str]:
