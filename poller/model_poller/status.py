@@ -216,7 +216,7 @@ class RolloutTask(_Message, frozen=True, kw_only=True):
     drain: bool = False
     """Leave the Services before another version is given to the model server, until it answers."""
     retry: str = ""
-    """``NUMBER@FINGERPRINT#TOKEN``: these objects are quarantined here no more, once for a token."""
+    """``NUMBER@FINGERPRINT#TOKEN``: not quarantined here any more, once for a token."""
 
 
 class VersionStatus(_Message, frozen=True, kw_only=True):
