@@ -18,7 +18,14 @@ from inferencemodel_operator.errors import ApiUnavailableError, NotFoundError, N
 from inferencemodel_operator.rights import Rights
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Callable,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
 
     from aiohttp.client_middlewares import ClientMiddlewareType
 
@@ -388,13 +395,39 @@ class Cluster:
         except NotFoundError:
             return None
 
-    async def events_about(self, namespace: str, uid: str) -> tuple[Object, ...]:
-        """The Events about one object, some of them if there are many."""
-        query = {"fieldSelector": f"regarding.uid={uid}", "limit": str(PAGE_SIZE)}
-        found = await self._json(
-            "GET", EVENTS.path(namespace), EVENTS.target("list", namespace), query=query
-        )
-        return tuple(found.get("items") or ())
+    async def events_about(
+        self, namespace: str, uid: str, reasons: Iterable[str]
+    ) -> Sequence[Object]:
+        """The Events about one object; where there are many, some of each of these reasons.
+
+        Anybody who may write Events may write any number of them, in front of all others.
+        """
+        about = f"regarding.uid={uid}"
+        found, are_all = await self._events(namespace, about)
+        if are_all:
+            return found
+        more = [await self._events(namespace, f"{about},reason={reason}") for reason in reasons]
+        return [event for events, _ in [(found, are_all), *more] for event in events]
+
+    async def _events(self, namespace: str, fields: str) -> tuple[Sequence[Object], bool]:
+        """The first Events with these fields, and whether there are no more."""
+        size = PAGE_SIZE
+        while True:
+            query = {"fieldSelector": fields, "limit": str(size)}
+            try:
+                page = await self._json(
+                    "GET",
+                    EVENTS.path(namespace),
+                    EVENTS.target("list", namespace),
+                    query=query,
+                    largest=LARGEST_PAGE,
+                )
+            except _TooLargeError:
+                if size == 1:
+                    raise
+                size = max(1, size // 4)
+                continue
+            return page.get("items") or (), not page["metadata"].get("continue")
 
     async def create(self, resource: Resource, wanted: Object) -> Object:
         """Create an object.

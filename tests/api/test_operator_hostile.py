@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from inferencemodel_operator import cluster
+from inferencemodel_operator.access import Access
+from inferencemodel_operator.cluster import Cluster, Object
+from inferencemodel_operator.observe import hangs
 from model_poller.status import SourceReason, SourceState, VersionReason, VersionState
 from tests.api.models import Model, World, world
 from tests.support.kubectl import condition
@@ -16,7 +21,7 @@ from tests.support.pods import told
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from devcluster.client import Api
     from model_poller.status import PollerStatus
@@ -386,3 +391,30 @@ def test_a_child_of_which_others_set_thousands_of_fields_is_told_or_trimmed(here
         model.kubectl("delete", "configmap", f"{model.name}-versions")
         model.patch(suspend=False)
         until_up_to_date(model)
+
+
+def test_a_strangers_events_do_not_hide_why_a_pod_hangs(api_server: Api) -> None:
+    def event(name: str, reason: str, note: str) -> str:
+        about = {"kind": "Pod", "namespace": "default", "name": "stuck", "uid": "uid-of-a-pod"}
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"namespace": "default", "name": name},
+            "involvedObject": about,
+            "type": "Warning",
+            "reason": reason,
+            "message": note,
+            "lastTimestamp": "2026-01-01T00:00:00Z",
+        }
+        return json.dumps(body)
+
+    strangers = [event(f"a-{number}", "Whatever", "x" * 100) for number in range(120)]
+    kubelets = event("stuck.1", "FailedMount", 'secret "bucket-key" not found')
+    api_server.kubectl("create", "-f", "-", stdin="\n".join([*strangers, kubelets]))
+
+    async def ask() -> Sequence[Object]:
+        access = Access(api_server.kubeconfig)
+        async with cluster.connect(access, watches=0) as pool, cluster.session(pool, access) as s:
+            return await Cluster(access, s).events_about("default", "uid-of-a-pod", hangs.REASONS)
+
+    assert "FailedMount" in {found["reason"] for found in asyncio.run(ask())}

@@ -42,6 +42,7 @@ _FAILURES: Final = {
 }
 """Reasons of Events (pkg/kubelet/events/event.go), and what they mean for the pod."""
 _PROGRESS: Final = frozenset({"Pulling", "Pulled", "Created", "Started"})
+REASONS: Final = (*_FAILURES, *sorted(_PROGRESS))
 _LONG_AGO: Final = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 
 
@@ -99,7 +100,7 @@ class Hangs:
 
     async def _ask(self, pod: Pod, hang: _Hang) -> None:
         try:
-            found = await self._cluster.events_about(pod.namespace, pod.uid)
+            found = await self._cluster.events_about(pod.namespace, pod.uid, REASONS)
         except OperatorError as error:
             logger.debug(
                 "the Events of pod %s/%s can't be read: %s", *(pod.namespace, pod.name), error

@@ -41,7 +41,7 @@ from model_poller.status import VersionState
 from tests.support.pods import told
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from inferencemodel_operator.observe.objects import Key
 
@@ -102,7 +102,9 @@ class Server(Cluster):
         obj = pod_object(name, annotations=dict(annotations))
         return await self._answer(f"annotate {name} {next(iter(annotations.values()))}", obj)
 
-    async def events_about(self, namespace: str, uid: str) -> tuple[dict[str, Any], ...]:
+    async def events_about(
+        self, namespace: str, uid: str, reasons: Iterable[str]
+    ) -> tuple[dict[str, Any], ...]:
         self.requests.append(f"events about {uid}")
         return tuple(self.events)
 

@@ -14,6 +14,8 @@ from inferencemodel_operator.observe.hangs import Hangs
 from inferencemodel_operator.observe.troubles import Trouble
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from inferencemodel_operator.observe.objects import Key, Pod
 
 SPEC = {
@@ -276,7 +278,9 @@ class Events(Cluster):
         self.asked: list[str] = []
         self.away = False
 
-    async def events_about(self, namespace: str, uid: str) -> tuple[dict[str, Any], ...]:
+    async def events_about(
+        self, namespace: str, uid: str, reasons: Iterable[str]
+    ) -> tuple[dict[str, Any], ...]:
         self.asked.append(uid)
         if self.away:
             raise ApiUnavailableError("away")
