@@ -16,20 +16,18 @@ what only the cluster can know of a Service or an Ingress.
 from __future__ import annotations
 
 import copy
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from inferencemodel_operator import names, nesting
+from inferencemodel_operator import managed_fields, names, nesting
+from inferencemodel_operator.managed_fields import Key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from inferencemodel_operator.observe.wire import FieldManager
 
-Key = tuple[tuple[str, Any], ...]
-"""What tells an item of a list from the others: its key fields with their values."""
 Path = tuple[str | Key, ...]
 
 
@@ -243,7 +241,7 @@ def _unwanted(content: Mapping[str, Any], wanted: Any, path: Path) -> Iterator[P
         found, value = _wanted(name, wanted)
         if name == "." or not isinstance(wanted, dict | list):
             continue
-        step = _step(name)
+        step = managed_fields.step(name)
         if found:
             yield from _unwanted(below, value, (*path, step))
         else:
@@ -254,21 +252,11 @@ def _wanted(name: str, wanted: Any) -> tuple[bool, Any]:
     """Whether a field or an item of a set is wanted, and how."""
     if name == ".":
         return False, None
-    step = _step(name)
+    step = managed_fields.step(name)
     if isinstance(step, tuple):
         item = _find(wanted, step) if isinstance(wanted, list) else None
         return item is not None, item
     return (True, wanted[step]) if isinstance(wanted, dict) and step in wanted else (False, None)
-
-
-def _step(name: str) -> str | Key:
-    """One part of FieldsV1: ``f:`` and a field's name, or ``k:`` and an item's key as JSON."""
-    kind, _, rest = name.partition(":")
-    if kind == "k":
-        # Anybody may have written it; one that can't be read is no item of anything.
-        with suppress(ValueError, RecursionError):
-            return tuple(sorted(msgspec.json.decode(rest, type=dict[str, Any]).items()))
-    return rest
 
 
 def _is_theirs(path: Path, live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -7,14 +7,30 @@ value (Kubernetes' structured-merge-diff).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from inferencemodel_operator import documents, names
+import msgspec
+
+from inferencemodel_operator import names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_FIELD, _ITEM = "f:", "k:"
+Key = tuple[tuple[str, Any], ...]
+"""What tells an item of a list from the others: its key fields with their values, in order."""
+
+_FIELD = "f:"
+
+
+def step(name: str) -> str | Key:
+    """One part of FieldsV1: the field's name, or the item's key."""
+    kind, _, rest = name.partition(":")
+    if kind == "k":
+        # Anybody may have written it; one that can't be read is no item of anything.
+        with suppress(ValueError, RecursionError):
+            return tuple(sorted(msgspec.json.decode(rest, type=dict[str, Any]).items()))
+    return rest
 
 
 def applied(obj: Mapping[str, Any], *path: str) -> Any:
@@ -51,9 +67,9 @@ def _select(live: Any, fields: Mapping[str, Any]) -> Any:
         }
     if isinstance(live, list):
         chosen = [
-            (documents.loads(name.removeprefix(_ITEM).encode()), below)
+            (dict(key), below)
             for name, below in fields.items()
-            if name.startswith(_ITEM)
+            if isinstance(key := step(name), tuple)
         ]
         return [
             {**keys, **_select(item, below)}

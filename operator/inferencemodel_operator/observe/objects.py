@@ -230,6 +230,7 @@ def model(obj: Mapping[str, Any]) -> Model:
 def child(kind: str, obj: Mapping[str, Any]) -> Child:
     """Read an object of one of the kinds that children have."""
     deployment = None
+    whole_spec = _compact(obj.get("spec")) if kind == DEPLOYMENTS.kind else None
     if kind == DEPLOYMENTS.kind:
         live = msgspec.convert(obj, wire.Deployment)
         meta = live.metadata
@@ -242,7 +243,7 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
             pod_spec_hash=_annotation(meta, names.POD_SPEC_HASH_ANNOTATION),
             template_hash=_annotation(meta, names.TEMPLATE_HASH_ANNOTATION),
             template_update=_annotation(meta, names.TEMPLATE_UPDATE_ANNOTATION) or None,
-            spec_hash=hash(_compact(obj.get("spec"))),
+            spec_hash=hash(whole_spec),
             since=meta.generation,
         )
     else:
@@ -250,7 +251,7 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
     owner = meta.controller_reference(names.KIND)
     name = owner.name if owner else meta.labels.get(names.MODEL_LABEL)
     expected = owner is not None and meta.name in names.children(owner.name)
-    content = _content(obj) if expected else _NO_CONTENT
+    content = _content(obj, whole_spec) if expected else _NO_CONTENT
     others = drift.foreign(meta.managed_fields) if _is_whole(content) else ()
     if drift.are_too_many(others):
         content, others = _digest(content), ()
@@ -291,8 +292,10 @@ def _origin(meta: wire.Meta) -> Origin:
     )
 
 
-def _content(obj: Mapping[str, Any]) -> bytes:
+def _content(obj: Mapping[str, Any], encoded_spec: bytes | None) -> bytes:
     kept = {field: value for field, value in obj.items() if field != "status"}
+    if encoded_spec is not None and "spec" in kept:
+        kept["spec"] = msgspec.Raw(encoded_spec)
     kept["metadata"] = {
         field: value
         for field, value in obj["metadata"].items()

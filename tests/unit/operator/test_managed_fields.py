@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from inferencemodel_operator import names
-from inferencemodel_operator.managed_fields import applied
+from inferencemodel_operator import drift, names
+from inferencemodel_operator.managed_fields import applied, step
 
 FIELDS: dict[str, Any] = {
     "f:spec": {
@@ -87,3 +87,24 @@ def test_another_managers_fields_are_not_the_operators(entry: dict[str, str]) ->
 def test_an_object_that_tells_of_no_manager_has_nothing_applied() -> None:
     assert applied({"metadata": {}, "spec": SPEC}, "spec", "template") is None
     assert applied(managed(), "spec", "strategy") is None
+
+
+@pytest.mark.parametrize("illegible", ["k:{", "k:7", "k:" + "[" * 5000, "k:"])
+def test_an_item_whose_key_can_not_be_read_is_no_item_of_anything(illegible: str) -> None:
+    volumes = {**FIELDS["f:spec"]["f:template"]["f:spec"]["f:volumes"], illegible: {}}
+    fields = {"f:spec": {"f:template": {"f:spec": {"f:volumes": volumes}}}}
+    template = applied(managed(fieldsV1=fields), "spec", "template")
+    assert template["spec"]["volumes"] == [{"name": "tmp", "emptyDir": {}}]
+    assert isinstance(step(illegible), str)
+
+
+def test_what_the_operator_has_applied_is_read_as_what_others_have_set() -> None:
+    key = 'k:{"protocol":"TCP","containerPort":8500}'
+    assert step(key) == (("containerPort", 8500), ("protocol", "TCP"))
+    fields: dict[str, Any] = {"f:spec": {"f:template": {"f:spec": {"f:containers": {
+        'k:{"name":"model-server"}': {"f:ports": {key: {}}}}}}}}  # fmt: skip
+    theirs = [drift.Foreign("x", fields)]
+    template = applied(managed(fieldsV1=fields), "spec", "template")
+    wanted = {"kind": "Deployment", "spec": {"template": template}}
+    assert drift.extras(theirs, managed(), wanted) == []
+    assert drift.taken(theirs, wanted)

@@ -143,6 +143,22 @@ def test_content_takes_a_fraction_of_its_text_and_is_equal_where_that_is() -> No
     assert len(one.content) * 4 < len(repr(spec))
 
 
+def test_a_deployments_spec_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = {"template": {"text": "x" * 10_000}}
+    encode = msgspec.json.encode
+    texts = []
+
+    def watched(value: object, **options: Any) -> bytes:
+        # What is encoded already is handed on as it is.
+        texts.append("x" * 10_000 in repr(value) and not isinstance(value, msgspec.Raw))
+        return encode(value, **options)
+
+    monkeypatch.setattr(msgspec.json, "encode", watched)
+    live = objects.child("Deployment", owned("m", 1, spec=spec))
+    assert live.content_object()["spec"] == spec
+    assert sum(texts) == 1
+
+
 def test_what_nobody_looks_at_is_no_news() -> None:
     cache = Cache()
     cache.put(DEPLOYMENTS, owned("m", 1, spec={"replicas": 2}))
