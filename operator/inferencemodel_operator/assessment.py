@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from inferencemodel_operator import bounds, history, names, verdicts, versions
+from inferencemodel_operator import bounds, history, names, store, verdicts, versions
 from inferencemodel_operator.conditions import ConditionType, Reason
 from inferencemodel_operator.observed import Unversioned
 from inferencemodel_operator.status import (
@@ -89,6 +89,7 @@ def assess(
         model=ModelStatus(
             name=model.model_name,
             storage_uri=model.spec.model.storage_uri,
+            store=store.of_source(model.spec.source),
             active_version=active,
             target_version=seen.record.target,
             served_versions=seen.record.served,
@@ -143,7 +144,9 @@ def _url(model: InferenceModel, previous: Status) -> str:
 def _same_source(model: InferenceModel, before: ModelStatus) -> ModelStatus:
     """What was known about versions, if it was about those of the spec's source."""
     # Releases before this one wrote none.
-    same = before.storage_uri in ("", model.spec.model.storage_uri)
+    same = before.storage_uri in ("", model.spec.model.storage_uri) and store.same(
+        before.store, store.of_source(model.spec.source)
+    )
     return before if same else ModelStatus()
 
 

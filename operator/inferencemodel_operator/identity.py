@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from inferencemodel_operator import store
 from inferencemodel_operator.observe.reports import Unreachable
 from inferencemodel_operator.observed import Replica
 from model_poller.status import PollerStatus
@@ -47,7 +48,10 @@ def has_source(pod: Pod, model: InferenceModel) -> bool:
     After a change of the source, the same number is another version: pods from before it neither
     decide nor are assigned what to serve, until the Deployment has replaced them.
     """
-    return pod.storage_uri in (None, model.spec.model.storage_uri)
+    wanted = model.spec
+    return pod.storage_uri in (None, wanted.model.storage_uri) and store.same(
+        pod.store, store.of_source(wanted.source)
+    )
 
 
 def believed(pod: Pod, model: InferenceModel, report: Report | None) -> PollerStatus | None:

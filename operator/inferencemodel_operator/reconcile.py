@@ -17,6 +17,7 @@ from inferencemodel_operator import (
     identity,
     names,
     ownership,
+    store,
     versions,
 )
 from inferencemodel_operator.apply import RECHECK_SECONDS
@@ -188,8 +189,9 @@ class Reconciler:
         namespace, name = model.key
         config_map = names.versions_config_map(name)
         live = self._cache.child(CONFIG_MAPS.kind, namespace, config_map)
+        server = store.of_source(typed.spec.source)
         if live is None or live.owner_uid != model.uid:
-            return VersionsRecord(), []
+            return VersionsRecord(store=server), []
         try:
             if live.is_too_large:
                 raise InvalidRecordError(f"{namespace}/{config_map}", "", "it is too large")
@@ -197,7 +199,8 @@ class Reconciler:
             record = VersionsRecord.from_config_map(data, name=f"{namespace}/{config_map}")
         except InvalidRecordError as problem:
             return VersionsRecord(), [problem]
-        return record.about(typed.spec.model.storage_uri), []
+        record = record.about(typed.spec.model.storage_uri, server)
+        return msgspec.structs.replace(record, store=server), []
 
     def _decide(
         self, model: Model, typed: InferenceModel, record: VersionsRecord, memory: _Memory

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
-from inferencemodel_operator import bounds
+from inferencemodel_operator import bounds, store
 from inferencemodel_operator.errors import InvalidRecordError
 from model_poller.status import Count  # noqa: TC001 (msgspec reads it)
 
@@ -22,6 +22,7 @@ QUARANTINED_JSON_KEY: Final = "quarantined.json"
 ACTIVE_KEY: Final = "active"
 TEMPLATES_KEY: Final = "templates.json"
 SOURCE_KEY: Final = "source"
+STORE_KEY: Final = "store"
 
 LISTED: Final = 50
 """Of the quarantined versions, pods are told the newest so many."""
@@ -98,6 +99,8 @@ class VersionsRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Those that work: what crashes in one of them is the version's fault."""
     source: str = ""
     """The storage URI that all this is about; empty where an older release has written it."""
+    store: str = ""
+    """The server that it is asked of (`store`); empty where an older release has written it."""
 
     @property
     def proven(self) -> frozenset[int]:
@@ -105,9 +108,10 @@ class VersionsRecord(msgspec.Struct, frozen=True, kw_only=True):
         served = {version for known in self.templates for version in known.versions}
         return frozenset(served if self.active is None else served | {self.active.version})
 
-    def about(self, source: str) -> VersionsRecord:
-        """The same, where it is about this storage URI; else nothing is known."""
-        return self if self.source in ("", source) else VersionsRecord()
+    def about(self, source: str, on: str = "") -> VersionsRecord:
+        """The same, where it is about this storage URI on this server; else nothing is known."""
+        known = self.source in ("", source) and store.same(self.store, on)
+        return self if known else VersionsRecord()
 
     def works(self, template: str) -> bool:
         """Whether a pod of this template has ever answered requests."""
@@ -141,6 +145,7 @@ class VersionsRecord(msgspec.Struct, frozen=True, kw_only=True):
             active=_active(data.get(ACTIVE_KEY), name),
             templates=_decode(data, TEMPLATES_KEY, _Templates, name),
             source=data.get(SOURCE_KEY, ""),
+            store=data.get(STORE_KEY, ""),
         )
 
     def to_data(self) -> dict[str, str]:
@@ -153,6 +158,7 @@ class VersionsRecord(msgspec.Struct, frozen=True, kw_only=True):
             ACTIVE_KEY: "" if self.active is None else str(self.active),
             TEMPLATES_KEY: _encode(self.templates) if self.templates else "",
             SOURCE_KEY: self.source,
+            STORE_KEY: self.store,
         }
         # What is not known is absent, so that a new pod sees nothing of it.
         given = {key: text for key, text in texts.items() if text}

@@ -116,6 +116,8 @@ class ModelStatus(_Part, frozen=True, kw_only=True):
     name: str = ""
     storage_uri: str = ""
     """Of the source that all of this is about; with another one it begins anew."""
+    store: str = ""
+    """The server that it is asked of; empty in what an older release wrote."""
     active_version: int | None = None
     target_version: int | None = None
     served_versions: tuple[int, ...] = ()

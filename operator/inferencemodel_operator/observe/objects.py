@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import orjson
 
-from inferencemodel_operator import bounds, drift, names, spec
+from inferencemodel_operator import bounds, drift, names, spec, store
 from inferencemodel_operator import status as resource_status
 from inferencemodel_operator.cluster import DEPLOYMENTS, REPLICA_SETS
 from inferencemodel_operator.errors import InvalidModelError
@@ -117,6 +117,8 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     """Of the ReplicaSet that controls it."""
     storage_uri: str | None
     """Where its poller brings versions from; None when the pod does not say."""
+    store: str = ""
+    """Which server it asks for them; empty when the pod does not say."""
     trouble: troubles.Trouble | None
     message: str
     """About the trouble: stable while the trouble lasts, with what to do."""
@@ -349,7 +351,8 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
         return None
     ready = any(c.type == "Ready" and c.status == "True" for c in status.conditions)
     seen = troubles.Status(status, obj.get("spec") or {})
-    poller, server = seen.poller, seen.server
+    poller, model_server = seen.poller, seen.server
+    uri, server = _source(live)
     hanging = not ready and troubles.is_hanging(seen)
     trouble, message = (None, "") if ready else troubles.trouble(seen)
     return Pod(
@@ -363,7 +366,7 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
         ready=ready,
         terminating=meta.deletion_timestamp is not None or status.phase in ("Succeeded", "Failed"),
         poller_running=poller.state.running is not None if poller else status.phase == "Running",
-        server_restarts=server.restart_count if server else 0,
+        server_restarts=model_server.restart_count if model_server else 0,
         assignment={
             name: bounds.text(text, bounds.ASSIGNMENT)
             for name, text in meta.annotations.items()
@@ -372,7 +375,8 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
         attempt=_counter(meta.annotations.get(names.ASSIGNMENT_ATTEMPT_ANNOTATION, "")),
         template=meta.labels.get("pod-template-hash", ""),
         owner_uid=meta.controller(REPLICA_SETS.kind),
-        storage_uri=_source(live),
+        storage_uri=uri,
+        store=server,
         trouble=trouble,
         message=bounds.text(message),
         is_hanging=hanging,
@@ -381,15 +385,17 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
     )
 
 
-def _source(pod: wire.Pod) -> str | None:
+def _source(pod: wire.Pod) -> tuple[str | None, str]:
     """By the poller's arguments, which nobody can change; what the annotation says counts only
     where these don't tell, for admission has wrapped them, say."""
     poller = next((c for c in pod.spec.init_containers if c.name == names.POLLER_CONTAINER), None)
-    for argument in poller.args if poller else ():
+    arguments = [argument.replace("$$", "$") for argument in (poller.args if poller else ())]
+    for argument in arguments:
         if argument.startswith(_STORAGE_URI):
-            return bounds.text(argument.removeprefix(_STORAGE_URI).replace("$$", "$"), bounds.URI)
+            uri = bounds.text(argument.removeprefix(_STORAGE_URI), bounds.URI)
+            return uri, bounds.text(store.of_arguments(arguments), bounds.URI)
     text = pod.metadata.annotations.get(names.STORAGE_URI_ANNOTATION)
-    return None if text is None else bounds.text(text, bounds.URI)
+    return None if text is None else bounds.text(text, bounds.URI), ""
 
 
 def _counter(text: str) -> int:

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from inferencemodel_operator import identity
+from inferencemodel_operator import identity, store
 from inferencemodel_operator.cache import Cache
+from inferencemodel_operator.children import poller
 from inferencemodel_operator.cluster import DEPLOYMENTS, MODELS, PODS, REPLICA_SETS
 from inferencemodel_operator.observe.feed import Feed
 from inferencemodel_operator.observe.objects import Pod
@@ -89,7 +90,7 @@ def test_a_pod_is_its_own_in_whichever_order_its_owners_become_known() -> None:
     assert [pod.name for pod in cache.pods(KEY)] == ["p"]
 
 
-def pod(storage_uri: str | None = "gs://models/m") -> Pod:
+def pod(storage_uri: str | None = "gs://models/m", store: str = "") -> Pod:
     return Pod(
         key=KEY,
         namespace="vision",
@@ -105,6 +106,7 @@ def pod(storage_uri: str | None = "gs://models/m") -> Pod:
         assignment={},
         template="t",
         storage_uri=storage_uri,
+        store=store,
         trouble=None,
         message="",
     )
@@ -130,6 +132,36 @@ def about(**changed: Any) -> Any:
 )
 def test_only_a_report_about_the_specs_model_and_source_counts(report: Any, counts: bool) -> None:
     assert (identity.believed(pod(), MODEL, report) is not None) is counts
+
+
+@pytest.mark.parametrize(
+    ("source", "written", "counts"),
+    [
+        ({}, "default", True),
+        ({}, "endpoint=http://minio:9000", False),
+        ({"endpoint": "http://minio:9000"}, "endpoint=http://minio:9000", True),
+        ({"endpoint": "http://minio:9000"}, "default", False),
+        ({"endpoint": "http://minio:9000"}, "endpoint=http://other:9000", False),
+        ({"endpoint": "http://m", "region": "b"}, "endpoint=http://m region=a", False),
+        ({"azure": {"account": "one"}}, "azure-account=one", True),
+        ({"azure": {"account": "two"}}, "azure-account=one", False),
+        ({"endpoint": "http://minio:9000"}, "", True),
+        ({"pathStyle": True, "pollInterval": "5s"}, "default", True),
+    ],
+)
+def test_the_same_uri_on_another_server_is_another_source(
+    source: dict[str, Any], written: str, *, counts: bool
+) -> None:
+    model = decode(
+        {
+            "metadata": {"name": "m", "namespace": "vision"},
+            "spec": {"model": {"storageUri": "gs://models/m"}, "source": source},
+        }
+    )
+    of_pods = store.of_arguments(a.replace("$$", "$") for a in poller.arguments(model))
+    assert of_pods == store.of_source(model.spec.source)
+    assert identity.has_source(pod(store=written), model) is counts
+    assert (identity.believed(pod(store=written), model, about()) is not None) is counts
 
 
 def test_a_pod_of_another_source_answers_with_another_sources_version() -> None:

@@ -306,6 +306,18 @@ def test_the_source_of_a_pod_is_that_of_its_poller_whatever_is_annotated() -> No
     assert objects.pod(pod).storage_uri == "az://$web/m"  # type: ignore[union-attr]
 
 
+def test_a_pods_server_is_the_one_of_its_pollers_arguments() -> None:
+    def server(*arguments: str) -> str:
+        pod = obj("p", 1, spec={"initContainers": [{"name": "poller", "args": [*arguments]}]})
+        return objects.pod(pod).store  # type: ignore[union-attr]
+
+    uri = "--storage-uri=s3://b/m"
+    assert server(uri, "--http-port=8502") == "default"
+    given = ("--region=eu", "--endpoint=http://h/$$x", "--azure-account=a")
+    assert server(uri, *given) == "endpoint=http://h/$x region=eu azure-account=a"
+    assert server("sh", "-c", f"model-poller {uri}") == "", "it doesn't say"
+
+
 def test_what_anybody_may_write_on_a_pod_is_kept_within_bounds() -> None:
     pod = obj("p", 1, status={"podIP": "10.0.0.1"})
     pod["metadata"]["annotations"] = {

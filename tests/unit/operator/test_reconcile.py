@@ -33,6 +33,7 @@ from inferencemodel_operator.observe import hangs
 from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.queue import WorkQueue
 from inferencemodel_operator.reconcile import Reconciler
+from inferencemodel_operator.record import VersionsRecord
 from inferencemodel_operator.recorder import Recorder
 from inferencemodel_operator.settings import Settings
 from inferencemodel_operator.template_updates import TemplateUpdates
@@ -222,6 +223,11 @@ class World:
         await self.reconciler.reconcile(KEY)
         return self.server.requests[before:]
 
+    def record(self) -> VersionsRecord:
+        found = self.cache.child("ConfigMap", "vision", "m-versions")
+        assert found is not None
+        return VersionsRecord.from_config_map(found.content_object()["data"])
+
     def status(self) -> dict[str, Any]:
         found = self.cache.model(KEY)
         assert found is not None
@@ -280,6 +286,18 @@ async def test_what_was_decided_for_a_source_is_not_told_of_another_one(world: W
     await world.pass_()
     told_of = world.status()["model"]
     assert told_of["storageUri"] == "gs://models/other"
+    assert not told_of.keys() & {"targetVersion", "servedVersions", "activeVersion"}
+
+
+async def test_what_was_decided_for_a_server_is_not_told_of_another_one(world: World) -> None:
+    world.pod("a", told({1: A}, target=1))
+    await world.pass_()
+    assert (world.status()["model"]["store"], world.record().store) == ("default", "default")
+    world.server._version = 6000
+    world.model(5000, suspend=True, source={"endpoint": "http://minio:9000"})
+    await world.pass_()
+    told_of = world.status()["model"]
+    assert told_of["store"] == "endpoint=http://minio:9000"
     assert not told_of.keys() & {"targetVersion", "servedVersions", "activeVersion"}
 
 

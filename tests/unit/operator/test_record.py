@@ -28,12 +28,25 @@ BROKEN = QuarantinedVersion(
         VersionsRecord(
             active=ActiveVersion(15, "a1b2"),
             source="gs://models/m",
+            store="endpoint=http://minio:9000",
             templates=(WorkingTemplate("5d8f", (15, 9)), WorkingTemplate("77c", (15,))),
         ),
     ],
 )
 def test_a_record_is_read_back_as_it_was_written(record: VersionsRecord) -> None:
     assert VersionsRecord.from_config_map(record.to_data()) == record
+
+
+@pytest.mark.parametrize(
+    ("store", "known"),
+    [("default", True), ("", True), ("region=eu", False)],
+    ids=["the same", "by an older release", "another"],
+)
+def test_what_is_known_of_the_same_uri_on_another_server_is_nothing(
+    store: str, *, known: bool
+) -> None:
+    record = VersionsRecord(target=15, source="gs://models/m", store=store)
+    assert record.about("gs://models/m", "default") == (record if known else VersionsRecord())
 
 
 def quarantined(count: int = 1, **fields: str) -> str:

@@ -110,6 +110,7 @@ def test_all_is_well() -> None:
     assert found["model"] == {
         "name": "m",
         "storageUri": "gs://models/m",
+        "store": "default",
         "activeVersion": 1,
         "targetVersion": 1,
         "latestVersion": 1,
@@ -642,7 +643,7 @@ def test_another_source_begins_with_nothing_known() -> None:
 
     found = compute(observed(*old, target=None), before, model={"storageUri": "gs://models/new"})
 
-    assert found["model"].keys() == {"name", "storageUri", "transitionStatus"}
+    assert found["model"].keys() == {"name", "storageUri", "store", "transitionStatus"}
     assert found["model"]["transitionStatus"] == "Pending"
     assert condition(found, "Ready") == ("False", "ReplicasNotReady")
     assert "gs://models/new" in message(found, "Ready")
