@@ -216,7 +216,9 @@ async def _delays(
 async def _report(api: Api, resources: int, steady_seconds: float) -> Steady:
     _prepare(api)
     async with writers(api) as hands, operator_fleet.pollers() as fleet:
-        await hands.post(operator_create.model(number) for number in range(resources))
+        with OperatorProcess(api) as operator:
+            await asyncio.to_thread(operator.until_ready)
+            await operator_create.create(hands, operator, resources)
         await operator_fleet.populate(hands, fleet, resources)
         with OperatorProcess(api) as operator:
             await asyncio.to_thread(_until_served, operator, resources)

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from bench.operator_process import NAMESPACE
+from bench.operator_writers import collection
 from inferencemodel_operator import names
 from model_poller import status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from bench.operator_writers import Object, Writers
 
 PODS_EACH = 3
+_REVISION = "1"
 
 
 class Fleet:
@@ -32,7 +34,7 @@ class Fleet:
         for index in range(PODS_EACH):
             ip = address(number, index)
             revision = self._told.get(ip, (0, b""))[0] + 1
-            self._told[ip] = (revision, _report(revision, version))
+            self._told[ip] = (revision, _report(number, revision, version))
             self._changed.pop(ip, asyncio.Event()).set()
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -66,16 +68,36 @@ async def pollers() -> AsyncIterator[Fleet]:
 
 
 async def populate(writers: Writers, fleet: Fleet, resources: int) -> None:
-    """Give each of the models its pods, ready and serving version 1."""
+    """Roll out the Deployment of each of the models: pods that are ready and serve version 1."""
     for number in range(resources):
         fleet.tell(number, 1)
-    pods = [_pod(number, index) for number in range(resources) for index in range(PODS_EACH)]
-    await writers.post(pods)
+    numbers = range(resources)
+    revision = {"metadata": {"annotations": {names.REVISION_ANNOTATION: _REVISION}}}
+    await writers.merge((_deployment_path(number), revision) for number in numbers)
+    deployments = await _uids(writers, "Deployment", "apps/v1")
+    await writers.post(_replica_set(number, deployments) for number in numbers)
+    replica_sets = await _uids(writers, "ReplicaSet", "apps/v1")
+    await writers.post(
+        _pod(number, index, replica_sets) for number in numbers for index in range(PODS_EACH)
+    )
     await writers.merge(
         (f"{_path(number, index)}/status", {"status": _pod_status(address(number, index))})
-        for number in range(resources)
+        for number in numbers
         for index in range(PODS_EACH)
     )
+    counts = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
+    status = {"observedGeneration": 1000, **dict.fromkeys(counts, PODS_EACH)}
+    await writers.merge(
+        (f"{_deployment_path(number)}/status", {"status": status}) for number in numbers
+    )
+
+
+async def _uids(writers: Writers, kind: str, api_version: str) -> dict[str, str]:
+    path = collection(
+        {"kind": kind, "apiVersion": api_version, "metadata": {"namespace": NAMESPACE}}
+    )
+    found = await writers.call("GET", path)
+    return {obj["metadata"]["name"]: obj["metadata"]["uid"] for obj in found["items"]}
 
 
 def address(number: int, index: int) -> str:
@@ -88,23 +110,59 @@ def _path(number: int, index: int) -> str:
     return f"/api/v1/namespaces/{NAMESPACE}/pods/model-{number}-{index}"
 
 
-def _pod(number: int, index: int) -> Object:
+def _deployment_path(number: int) -> str:
+    return f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/model-{number}"
+
+
+def _controller(kind: str, name: str, uids: Mapping[str, str]) -> list[Object]:
+    owner = {"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uids[name]}
+    return [{**owner, "controller": True}]
+
+
+def _replica_set(number: int, deployments: Mapping[str, str]) -> Object:
+    name = f"model-{number}"
+    labels = names.labels(name) | {"pod-template-hash": "t1"}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "metadata": {
+            "name": f"{name}-t1",
+            "namespace": NAMESPACE,
+            "labels": labels,
+            "annotations": {names.REVISION_ANNOTATION: _REVISION},
+            "ownerReferences": _controller("Deployment", name, deployments),
+        },
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": names.SERVER_CONTAINER, "image": "none"}]},
+            },
+        },
+    }
+
+
+def _pod(number: int, index: int, replica_sets: Mapping[str, str]) -> Object:
     name = f"model-{number}"
     container = {"image": "none", "command": ["none"]}
+    poller = {
+        "name": names.POLLER_CONTAINER,
+        "restartPolicy": "Always",
+        "args": [f"--model-name={name}", f"--storage-uri={_uri(number)}"],
+    }
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
             "name": f"{name}-{index}",
             "namespace": NAMESPACE,
-            "labels": names.labels(name),
+            "labels": names.labels(name) | {"pod-template-hash": "t1"},
             "annotations": {names.TARGET_VERSION_ANNOTATION: "1"},
+            "ownerReferences": _controller("ReplicaSet", f"{name}-t1", replica_sets),
         },
         "spec": {
             "automountServiceAccountToken": False,
-            "initContainers": [
-                {"name": names.POLLER_CONTAINER, "restartPolicy": "Always"} | container
-            ],
+            "initContainers": [container | poller],
             "containers": [{"name": names.SERVER_CONTAINER} | container],
         },
     }
@@ -124,17 +182,22 @@ def _pod_status(ip: str) -> dict[str, Any]:
     }
 
 
-def _report(revision: int, version: int) -> bytes:
+def _uri(number: int) -> str:
+    """As `operator_create.model` has it."""
+    return f"gs://models/model-{number}"
+
+
+def _report(number: int, revision: int, version: int) -> bytes:
     told = status.VersionStatus(
         version=version, state=status.VersionState.AVAILABLE, in_source=True, fingerprint="1"
     )
     return status.encode(
         status.PollerStatus(
             revision=f"bench-{revision}",
-            model="model",
+            model=f"model-{number}",
             target=version,
             source=status.SourceStatus(
-                uri="gs://models/model",
+                uri=_uri(number),
                 state=status.SourceState.READY,
                 reason=status.SourceReason.LISTED,
             ),
