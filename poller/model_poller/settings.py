@@ -335,8 +335,9 @@ def _parser() -> Parser:
         "--target-file",
         metavar="FILE",
         help="holds the version to serve; served-versions and quarantined-versions beside it hold"
-        " what else is served and what failed on other pods. While they are empty,"
-        " TARGET_VERSION, SERVED_VERSIONS and QUARANTINED_VERSIONS of the environment count."
+        " what else is served and what failed on other pods, rollout what a rollout asks. While"
+        " the first three are empty, TARGET_VERSION, SERVED_VERSIONS and QUARANTINED_VERSIONS of"
+        " the environment count."
         " Without this option the newest complete version is served",
     )
     count = reading.whole(1, _MAX_VERSIONS)

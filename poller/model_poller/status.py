@@ -356,5 +356,5 @@ def decode_task(text: str) -> RolloutTask | None:
         return None
     try:
         return msgspec.json.decode(text, type=RolloutTask)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
         return None

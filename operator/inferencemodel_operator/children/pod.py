@@ -18,6 +18,7 @@ ASSIGNMENT_FILES: Final[dict[str, str]] = {
     "target-version": names.TARGET_VERSION_ANNOTATION,
     "served-versions": names.SERVED_VERSIONS_ANNOTATION,
     "quarantined-versions": names.QUARANTINED_VERSIONS_ANNOTATION,
+    "rollout": names.ROLLOUT_ANNOTATION,
 }
 """Files in POD_INFO_DIR, and the annotations that the kubelet shows there."""
 CREDENTIALS_DIR: Final = "/etc/model-source"

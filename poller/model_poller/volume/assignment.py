@@ -1,11 +1,14 @@
 """What this pod is assigned: its target, the versions to serve, and those that failed elsewhere.
 
-The operator writes it as three short texts, into annotations of the pod (which the kubelet shows
-as files) and into a ConfigMap (which a new pod gets as environment variables):
+The operator writes it as short texts, into annotations of the pod (which the kubelet shows as
+files) and into a ConfigMap (which a new pod gets as environment variables):
 
     target-version        TARGET_VERSION         4
     served-versions       SERVED_VERSIONS        4,2
     quarantined-versions  QUARANTINED_VERSIONS   3@5c1f0a9be27d4416
+    rollout                                      {"version":5,"key":"...","golden":{}}
+
+What a rollout asks is of a moment: a pod that starts is not asked by its environment.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from model_poller.process.threads import Worker
-from model_poller.status import AssignmentStatus
+from model_poller.status import AssignmentStatus, RolloutTask, decode_task
 from model_poller.versions import parse_number
 from model_poller.volume.notices import FolderNotices
 
@@ -29,7 +34,8 @@ LOOK_SECONDS = 0.1
 SERVED_FILE: Final = "served-versions"
 _TRIES: Final = 10
 QUARANTINED_FILE: Final = "quarantined-versions"
-"""Both beside the target's file."""
+ROLLOUT_FILE: Final = "rollout"
+"""All three beside the target's file."""
 MAX_TEXT: Final = 64 << 10
 """Bytes that are read of a text; the operator writes far less."""
 
@@ -51,6 +57,8 @@ class Assignment:
     """The target and the versions beside it; empty where that is decided here."""
     quarantined: frozenset[tuple[int, str]] = frozenset()
     """Number and fingerprint of versions that failed on other pods."""
+    rollout: RolloutTask | None = None
+    """What a rollout asks of this pod."""
     texts: AssignmentStatus | None = None
     """What it was read from."""
 
@@ -88,11 +96,21 @@ def read(file: Path | None, fallback: AssignmentStatus) -> AssignmentStatus:
             target=_text(folder / file.name),
             served=_text(folder / SERVED_FILE),
             quarantined=_text(folder / QUARANTINED_FILE),
+            rollout=_text(folder / ROLLOUT_FILE),
         )
         # The kubelet deletes the folder that its link led to before.
         if folder == _data(file.parent):
-            return fallback if texts == NOTHING else texts
+            return texts if _tells(texts) else _with_rollout(fallback, texts)
     raise UnreadableError(f"{file.parent} changes all the time")
+
+
+def _tells(texts: AssignmentStatus) -> bool:
+    """Whether they say what to serve or not to serve; what a rollout asks says neither."""
+    return bool(texts.target or texts.served or texts.quarantined)
+
+
+def _with_rollout(texts: AssignmentStatus, other: AssignmentStatus) -> AssignmentStatus:
+    return msgspec.structs.replace(texts, rollout=other.rollout)
 
 
 def _data(folder: Path) -> Path:
@@ -141,6 +159,7 @@ def parse(texts: AssignmentStatus) -> Assignment:
         target=target,
         served=tuple(v for v in served if v is not None) if is_current else (),
         quarantined=quarantined,
+        rollout=decode_task(texts.rollout),
         texts=None if texts == NOTHING else texts,
     )
 
@@ -218,10 +237,11 @@ class AssignmentWatch:
             self._fault = str(error)
             return
         self._fault = ""
-        if texts == NOTHING:
-            texts = self._last if self._has_told and self._last else self._fallback
-        else:
+        if _tells(texts):
             self._has_told = True
+        else:
+            known = self._last if self._has_told and self._last else self._fallback
+            texts = known if texts == NOTHING else _with_rollout(known, texts)
         if texts == self._last:
             return
         self._last = texts
@@ -232,6 +252,8 @@ class AssignmentWatch:
                 "the target %r in %s is no version number; ignored", texts.target[:50], self._file
             )
         else:
+            if texts.rollout and assignment.rollout is None:
+                _log.error("what %s asks can't be read; ignored", self._file.parent / ROLLOUT_FILE)
             self._report(assignment)
 
     def _close(self) -> None:

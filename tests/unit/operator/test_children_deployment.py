@@ -15,7 +15,7 @@ from inferencemodel_operator.observe.objects import Deployment
 from inferencemodel_operator.observe.wire import DeploymentStatus
 from inferencemodel_operator.settings import Settings
 from inferencemodel_operator.spec import Batching, InferenceModel, InferenceModelSpec, decode
-from model_poller.volume.assignment import QUARANTINED_FILE, SERVED_FILE
+from model_poller.volume.assignment import QUARANTINED_FILE, ROLLOUT_FILE, SERVED_FILE
 
 
 def model(**spec: Any) -> InferenceModel:
@@ -86,7 +86,7 @@ def test_the_pod_template_is_the_one_of_the_releases_before() -> None:
         },
         template={"metadata": {"labels": {"team": "vision"}}, "nodeSelector": {"pool": "gpu"}},
     )
-    assert digest(full) == "21f8171eaae86177"
+    assert digest(full) == "aa3e41b65071eae1"
 
 
 @pytest.mark.parametrize(
@@ -258,6 +258,7 @@ def test_the_assignment_reaches_the_poller_as_files_of_one_folder() -> None:
         "target-version": f"metadata.annotations['{names.TARGET_VERSION_ANNOTATION}']",
         SERVED_FILE: f"metadata.annotations['{names.SERVED_VERSIONS_ANNOTATION}']",
         QUARANTINED_FILE: f"metadata.annotations['{names.QUARANTINED_VERSIONS_ANNOTATION}']",
+        ROLLOUT_FILE: f"metadata.annotations['{names.ROLLOUT_ANNOTATION}']",
     }
 
 

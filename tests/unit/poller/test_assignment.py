@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from model_poller.status import AssignmentStatus
+from model_poller.status import AssignmentStatus, GoldenTask, RolloutTask, encode_task
 from model_poller.volume import assignment
 from model_poller.volume.assignment import Assignment, AssignmentWatch
 from tests.support.waiting import eventually
@@ -32,7 +32,7 @@ class Volume:
         folder.mkdir()
         (folder / "target-version").write_text(text)
         for name, other in others.items():
-            (folder / f"{name}-versions").write_text(other)
+            (folder / (name if name == "rollout" else f"{name}-versions")).write_text(other)
         link = self.root / "..data_tmp"
         link.symlink_to(folder.name)
         link.rename(self.root / "..data")
@@ -141,6 +141,48 @@ def test_the_lists_beside_the_target_are_read_with_it(volume: Volume) -> None:
         (4, (4, 2), frozenset()),
     ]
     assert given[0].texts == AssignmentStatus(target="4", served="4,2", quarantined="3@f3,5@f5")
+
+
+def test_what_a_rollout_asks_comes_with_the_target_and_ends_with_its_text(volume: Volume) -> None:
+    given: list[Assignment] = []
+    watch = AssignmentWatch(volume.file, assignment.NOTHING, given.append)
+    task = RolloutTask(version=5, key="k1", golden=GoldenTask(absolute=0.5), retry="5@f5#t")
+    volume.write("4", rollout=f"{encode_task(task)}\n")
+    watch.look()
+    volume.write("4", rollout="")
+    watch.look()
+    assert [(g.target, g.rollout) for g in given] == [(4, task), (4, None)]
+    assert given[0].texts == AssignmentStatus(target="4", rollout=encode_task(task))
+
+
+def test_a_rollout_asks_before_the_files_have_told_what_to_serve(volume: Volume) -> None:
+    """A pod that just started serves what its environment says, which knows of no rollout."""
+    given: list[Assignment] = []
+    watch = AssignmentWatch(volume.file, AssignmentStatus(target="7", served="7,6"), given.append)
+    task = RolloutTask(version=8)
+    volume.write("", rollout=encode_task(task))
+    watch.look()
+    volume.write("")
+    watch.look()
+    assert [(g.target, g.served, g.rollout) for g in given] == [
+        (7, (7, 6), task),
+        (7, (7, 6), None),
+    ]
+
+
+@pytest.mark.parametrize("text", ["{", "5", '{"key":"k"}', '{"version":-1}', "[" * 60_000])
+def test_a_rollouts_text_that_can_not_be_read_is_told_and_asks_nothing(
+    volume: Volume, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    given: list[Assignment] = []
+    watch = AssignmentWatch(volume.file, assignment.NOTHING, given.append)
+    volume.write("4", rollout=text)
+    watch.look()
+    watch.look()
+    assert [(g.target, g.rollout) for g in given] == [(4, None)]
+    assert [r.getMessage() for r in caplog.records] == [
+        f"what {volume.root / 'rollout'} asks can't be read; ignored"
+    ]
 
 
 def test_an_older_operators_target_comes_without_lists_whatever_the_environment_has(
