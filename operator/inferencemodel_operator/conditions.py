@@ -80,6 +80,15 @@ class Reason(StrEnum):
     QUARANTINED_ELSEWHERE = "QuarantinedElsewhere"
     ANOTHER_SOURCE = "AnotherSource"
     TOO_MANY_FILES = "TooManyFiles"
+    # Of a version that a rollout took back
+    ABORTED = "Aborted"
+    INSUFFICIENT_MEMORY = "InsufficientMemory"
+    SIGNATURE_INCOMPATIBLE = "SignatureIncompatible"
+    REHEARSAL_FAILED = "RehearsalFailed"
+    GOLDEN_MISMATCH = "GoldenMismatch"
+    ERROR_RATE = "ErrorRate"
+    LATENCY = "Latency"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
 
     # VersionSkew
     SAME_VERSION = "SameVersion"
