@@ -10,18 +10,12 @@ answers its first requests late, which is what the file was given against.
 
 from __future__ import annotations
 
-import mmap
 import shutil
-import struct
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import google_crc32c
-
-from model_poller.checks.crc32c import masked
-from model_poller.checks.wire import fields
 from model_poller.errors import (
     InsufficientDiskError,
     InvalidSettingsError,
@@ -30,6 +24,7 @@ from model_poller.errors import (
     WarmupUnavailableError,
 )
 from model_poller.fetch import download
+from model_poller.model_server.records import FILE, FOLDER, MAX_BYTES, check
 from model_poller.stores.credentials import shown_uri
 from model_poller.stores.opening import SourceSettings, open_source
 from model_poller.stores.uri import Location, parse_uri
@@ -42,17 +37,7 @@ if TYPE_CHECKING:
     from model_poller.stores import Source, StoredObject
     from model_poller.stores.http import HttpSource
 
-FOLDER = "assets.extra"
-FILE = "tf_serving_warmup_requests"
-MAX_BYTES = 100 << 20
-"""The file is copied into every version, and replayed at every load."""
-MAX_RECORDS = 1000
-"""TF Serving's kMaxNumRecords (servables/tensorflow/saved_model_warmup_util.h)."""
 _READ_BYTES = 1 << 20
-_HEADER = struct.Struct("<QL")
-_REQUESTS = range(2, 8)
-"""Numbers of fields; 1 is log_metadata."""
-_CHECKSUM = struct.Struct("<L")
 
 
 def locate(text: str, settings: SourceSettings) -> Path | Location:
@@ -172,46 +157,6 @@ class WarmupRequests:
             f"the warm-up requests {where} can't be used ({why}); new versions wait for them, what"
             " is served stays: correct the file, or configure none"
         )
-
-
-def check(path: Path) -> None:
-    """See whether a file is a TFRecord of requests that TF Serving can replay.
-
-    A record is its length, a masked CRC-32C of that, the content, and a masked CRC-32C of it
-    (https://www.tensorflow.org/tutorials/load_data/tfrecord, "TFRecords format details"). The
-    content is a PredictionLog (apis/prediction_log.proto), whose fields but one are each a kind of
-    request; TF Serving passes over one without a request, such as a tf.Example, in silence.
-
-    Raises:
-        ValueError: it is not; the message says where.
-    """
-    size = path.stat().st_size
-    if not size:
-        raise ValueError("it is empty")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        position = records = 0
-        while position < size:
-            records += 1
-            if records > MAX_RECORDS:
-                raise ValueError(f"it has more than {MAX_RECORDS} records")
-            start = position + _HEADER.size
-            if start > size:
-                raise ValueError(f"record {records} is cut")
-            length, told = _HEADER.unpack(data[position:start])
-            if told != masked(google_crc32c.value(data[position : position + 8])):
-                raise ValueError(f"record {records} does not begin like one of a TFRecord")
-            end = start + length
-            position = end + _CHECKSUM.size
-            if position > size:
-                raise ValueError(f"record {records} is cut")
-            if data[end:position] != _CHECKSUM.pack(masked(google_crc32c.value(data[start:end]))):
-                raise ValueError(f"the checksum of record {records} is wrong")
-            try:
-                kinds = {number for number, _ in fields(data, start, end)}
-            except ValueError as error:
-                raise ValueError(f"record {records} is no PredictionLog: {error}") from error
-            if kinds.isdisjoint(_REQUESTS):
-                raise ValueError(f"record {records} is no PredictionLog with a request")
 
 
 def overlay(folder: Path, into: Path) -> None:

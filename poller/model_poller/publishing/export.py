@@ -18,7 +18,7 @@ from model_poller.errors import (
     IncompleteVersionError,
     InvalidSettingsError,
 )
-from model_poller.model_server import warmup
+from model_poller.model_server import records
 from model_poller.publishing import graph
 from model_poller.status import VersionReason
 
@@ -210,15 +210,15 @@ def _check_own_signature(model: Path, proof: Proof, identity: Identity) -> None:
 
 
 def _check_warmup(export: Path, staged: Path) -> None:
-    own = staged / warmup.FOLDER / warmup.FILE
+    own = staged / records.FOLDER / records.FILE
     if not own.is_file():
         return
     try:
-        warmup.check(own)
+        records.check(own)
     except ValueError as error:
         raise BrokenVersionError(
             VersionReason.LOAD_FAILED,
-            f"{export}/{warmup.FOLDER}/{warmup.FILE}: {error}; a model server fails to load a"
+            f"{export}/{records.FOLDER}/{records.FILE}: {error}; a model server fails to load a"
             " version with it: write PredictionLogs with tf.io.TFRecordWriter, or remove it",
         ) from error
 

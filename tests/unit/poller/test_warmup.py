@@ -21,7 +21,8 @@ from model_poller.errors import (
     StoppedError,
     WarmupUnavailableError,
 )
-from model_poller.model_server.warmup import WarmupRequests, check, locate, overlay
+from model_poller.model_server.records import check, framed, records
+from model_poller.model_server.warmup import WarmupRequests, locate, overlay
 from model_poller.stores.opening import SourceSettings
 from model_poller.stores.uri import Location, parse_uri
 from tests.unit.poller.doubles import MemorySource, field, model
@@ -260,6 +261,20 @@ def test_a_changed_byte_never_passes(
     path.write_bytes(changed)
     with pytest.raises(ValueError, match="record"):
         check(path)
+
+
+def test_records_with_an_answer_beside_their_request_are_counted(tmp_path: Path) -> None:
+    answered = field(6, field(1, b"a request") + field(2, b"an answer"))
+    path = tmp_path / "requests"
+    path.write_bytes(record(answered) + GOOD + record(field(6, field(2, b"an answer"))))
+    assert check(path) == 1
+
+
+@given(contents=st.lists(st.binary(max_size=60), max_size=5))
+def test_what_is_framed_is_read_back(contents: list[bytes]) -> None:
+    whole = b"".join(framed(content) for content in contents)
+    assert whole == b"".join(record(content) for content in contents)
+    assert [whole[place.start : place.stop] for place in records(whole)] == contents
 
 
 @given(content=st.binary(max_size=60))

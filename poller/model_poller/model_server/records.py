@@ -1,0 +1,115 @@
+"""Recorded requests: a TFRecord of PredictionLog, as TensorFlow Serving replays it at a load.
+
+A record is its length, a masked CRC-32C of that, the content, and a masked CRC-32C of it
+(https://www.tensorflow.org/tutorials/load_data/tfrecord, "TFRecords format details"). The content
+is a PredictionLog (apis/prediction_log.proto), whose fields but one are each a kind of request; TF
+Serving passes over one without a request, such as a tf.Example, in silence.
+
+Of a ``predict_log`` that carries a response beside its request the response is the golden answer.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from typing import TYPE_CHECKING, Final
+
+import google_crc32c
+
+from model_poller.checks.crc32c import masked
+from model_poller.checks.wire import fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FOLDER: Final = "assets.extra"
+FILE: Final = "tf_serving_warmup_requests"
+MAX_BYTES: Final = 100 << 20
+"""The file is copied into every version, and replayed at every load."""
+MAX_RECORDS: Final = 1000
+"""TF Serving's kMaxNumRecords (servables/tensorflow/saved_model_warmup_util.h)."""
+_HEADER: Final = struct.Struct("<QL")
+_CHECKSUM: Final = struct.Struct("<L")
+_REQUESTS: Final = range(2, 8)
+"""Numbers of a PredictionLog's fields; 1 is log_metadata."""
+_PREDICT_LOG: Final = 6
+_REQUEST: Final = 1
+_RESPONSE: Final = 2
+"""Numbers of a PredictLog's fields."""
+
+
+def records(data: bytes | mmap.mmap) -> Iterator[range]:
+    """Where the content of each record lies.
+
+    Raises:
+        ValueError: it is no TFRecord, or one of too many records; the message says where.
+    """
+    position = number = 0
+    size = len(data)
+    while position < size:
+        number += 1
+        if number > MAX_RECORDS:
+            raise ValueError(f"it has more than {MAX_RECORDS} records")
+        start = position + _HEADER.size
+        if start > size:
+            raise ValueError(f"record {number} is cut")
+        length, told = _HEADER.unpack(data[position:start])
+        if told != masked(google_crc32c.value(data[position : position + 8])):
+            raise ValueError(f"record {number} does not begin like one of a TFRecord")
+        end = start + length
+        position = end + _CHECKSUM.size
+        if position > size:
+            raise ValueError(f"record {number} is cut")
+        if data[end:position] != _CHECKSUM.pack(masked(google_crc32c.value(data[start:end]))):
+            raise ValueError(f"the checksum of record {number} is wrong")
+        yield range(start, end)
+
+
+def framed(content: bytes) -> bytes:
+    """One record with this content; records stand one behind the other."""
+    length = len(content).to_bytes(8, "little")
+    return b"".join(
+        (
+            length,
+            _CHECKSUM.pack(masked(google_crc32c.value(length))),
+            content,
+            _CHECKSUM.pack(masked(google_crc32c.value(content))),
+        )
+    )
+
+
+def check(path: Path) -> int:
+    """See whether a file is a TFRecord of requests that TF Serving can replay.
+
+    Returns:
+        How many of them carry an answer: golden records.
+
+    Raises:
+        ValueError: it is not; the message says where.
+    """
+    if not path.stat().st_size:
+        raise ValueError("it is empty")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return sum(_is_golden(data, place, number) for number, place in enumerate(records(data), 1))
+
+
+def _is_golden(data: mmap.mmap, place: range, number: int) -> bool:
+    """Whether a record carries an answer beside its request.
+
+    Raises:
+        ValueError: it is no PredictionLog with a request.
+    """
+    try:
+        found = dict(fields(data, place.start, place.stop))
+        told = found.get(_PREDICT_LOG)
+        if isinstance(told, range):
+            parts = {number for number, _ in fields(data, told.start, told.stop)}
+            golden = parts.issuperset((_REQUEST, _RESPONSE))
+        else:
+            golden = False
+    except ValueError as error:
+        raise ValueError(f"record {number} is no PredictionLog: {error}") from error
+    if found.keys().isdisjoint(_REQUESTS):
+        raise ValueError(f"record {number} is no PredictionLog with a request")
+    return golden
