@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from model_poller import failures, planner, report
 from model_poller.board import Board
 from model_poller.books import Books
+from model_poller.descriptions import Descriptions
 from model_poller.errors import PollerError, StoppedError
 from model_poller.fetcher import Fetcher
 from model_poller.inbox import Inbox
@@ -70,6 +71,7 @@ class Poller:
         self._fetcher = (
             Fetcher(bringer, self._wake.set, spawn) if spawn else Fetcher(bringer, self._wake.set)
         )
+        self._descriptions = Descriptions(self._store.folder, self._wake.set, clock, spawn)
         self._books = Books(clock())
         self._retries: dict[int, failures.Retry] = {}
         self._published = False
@@ -269,6 +271,12 @@ class Poller:
     def _tell(self, seen: Observed) -> None:
         inbox, job = self._inbox.read(), self._fetcher.job
         _, total = self._store.space()
+        disk, former = seen.disk, seen.former
+        descriptions = self._descriptions.look(
+            record
+            for records in (disk.published, disk.retained, former.published, former.retained)
+            for record in records.values()
+        )
         status = report.build(
             seen,
             self._policy,
@@ -278,6 +286,7 @@ class Poller:
             bytes_done=job.bytes_done if job else 0,
             seconds_left=job.seconds_left if job else None,
             total_bytes=total,
+            descriptions=descriptions,
         )
         if self.board.post(status):
             _measure(status)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from model_poller.descriptions import key
 from model_poller.planner import (
     Observed,
     ended_with_error,
@@ -18,6 +21,7 @@ from model_poller.planner import (
 )
 from model_poller.status import (
     DiskStatus,
+    Interface,
     NotificationsStatus,
     PollerStatus,
     SourceStatus,
@@ -28,8 +32,9 @@ from model_poller.status import (
 from model_poller.versions import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from model_poller.descriptions import Description, Key
     from model_poller.planner import Policy
     from model_poller.status import ServedVersion
 
@@ -43,6 +48,11 @@ MAX_TEXT = 1024
 messages each, every character of them escaped, are 1.2 MB, below what the operator reads."""
 
 
+MAX_INTERFACE_BYTES = 512 << 10
+"""Of the interfaces of all versions. One has up to 64 KiB, and two are compared with each other."""
+
+_TOO_MANY = Interface(message="it is not told: those of other versions take all the room")
+_NOTHING: Mapping[Key, Description] = MappingProxyType({})
 _SET_ASIDE = Verdict(
     VersionReason.LOAD_TIMEOUT,
     "the model server went away while it loaded it; it is given to it once more when it is back",
@@ -59,6 +69,7 @@ def build(
     bytes_done: int,
     seconds_left: int | None,
     total_bytes: int,
+    descriptions: Mapping[Key, Description] = _NOTHING,
 ) -> PollerStatus:
     """The whole answer of ``GET /status``, but for its revision."""
     disk = seen.disk
@@ -73,6 +84,7 @@ def build(
     if target is not None:
         here.add(target)
     elsewhere = sorted((seen.found or {}).keys() - here, reverse=True)[:MAX_VERSIONS]
+    told = _told(seen, descriptions)
     source = msgspec.structs.replace(source, message=_brief(source.message))
     return PollerStatus(
         revision="",
@@ -85,13 +97,28 @@ def build(
             and msgspec.structs.replace(notifications, message=_brief(notifications.message)),
         ),
         versions=tuple(
-            _version(seen, policy, version, bytes_done, seconds_left)
+            _version(seen, policy, version, bytes_done, seconds_left, told.get(version))
             for version in sorted(here.union(elsewhere), reverse=True)
         ),
         server_reachable=seen.served is not None,
         served=_served(seen.served or ()),
         disk=DiskStatus(free_bytes=seen.free_bytes, total_bytes=total_bytes),
     )
+
+
+def _told(seen: Observed, descriptions: Mapping[Key, Description]) -> dict[int, Description]:
+    """Those of the versions on the disk, of so many interfaces as a reader takes."""
+    candidate = seen.assignment.rollout.version if seen.assignment.rollout else None
+    asked = {*seen.assignment.served, seen.assignment.target, candidate}
+    parts = (seen.former, seen.disk)
+    records = {v: r for part in parts for v, r in {**part.retained, **part.published}.items()}
+    told, left = {}, MAX_INTERFACE_BYTES
+    for version in sorted(records, key=lambda v: (seen.available(v), v in asked, v), reverse=True):
+        if (found := descriptions.get(key(records[version]))) is None:
+            continue
+        left -= found.size
+        told[version] = found if left >= 0 else replace(found, interface=_TOO_MANY)
+    return told
 
 
 def _served(served: Sequence[ServedVersion]) -> tuple[ServedVersion, ...]:
@@ -111,7 +138,12 @@ def _brief(text: str) -> str:
 
 
 def _version(
-    seen: Observed, policy: Policy, version: int, bytes_done: int, seconds_left: int | None
+    seen: Observed,
+    policy: Policy,
+    version: int,
+    bytes_done: int,
+    seconds_left: int | None,
+    description: Description | None,
 ) -> VersionStatus:
     stored = (seen.found or {}).get(version)
     record = seen.disk.published.get(version) or seen.disk.retained.get(version)
@@ -150,6 +182,8 @@ def _version(
         reason=verdict.reason if verdict else None,
         message=_brief(verdict.message) if verdict else "",
         proven=record is not None and (record.proven or seen.available(version)),
+        weight_bytes=min(description.weight_bytes, MAX_BYTES) if description else 0,
+        interface=description.interface if description else None,
     )
 
 

@@ -11,13 +11,15 @@ from msgspec.structs import replace
 from inferencemodel_operator import bounds
 from inferencemodel_operator.errors import InvalidReportError
 from model_poller import status
-from model_poller.status import PollerStatus, VersionState
+from model_poller.status import Interface, PollerStatus, VersionState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from model_poller.status import ServedVersion, VersionStatus
 
+LARGEST_INTERFACE: Final = 128 * 2**10
+"""Bytes of JSON; a poller tells about half as many."""
 END: Final = "END"
 """The state of a version that the model server doesn't serve any more."""
 
@@ -75,12 +77,27 @@ def _bounded(report: PollerStatus) -> PollerStatus:
         revision="",
         disk=None,
         versions=tuple(
-            replace(version, bytes_done=0, seconds_left=None, failures=min(version.failures, 2))
+            replace(
+                version,
+                bytes_done=0,
+                seconds_left=None,
+                failures=min(version.failures, 2),
+                interface=_short(version.interface),
+            )
             for version in _chosen(report.versions, rank)
         ),
         served=tuple(_chosen(report.served, lambda served: int(served.state != END))),
     )
     return _clean(lasting)
+
+
+def _short(interface: Interface | None) -> Interface | None:
+    """The same, or in place of one that is longer than any poller tells, why it isn't there."""
+    if interface is None or not interface.signatures:
+        return interface
+    if len(msgspec.json.encode(interface)) <= LARGEST_INTERFACE:
+        return interface
+    return Interface(message=f"it has more than {LARGEST_INTERFACE} bytes")
 
 
 V = TypeVar("V", "VersionStatus", "ServedVersion")
@@ -103,6 +120,7 @@ _LIMITS: Final = {
     "error_message": bounds.MESSAGE,
     "message": bounds.MESSAGE,
     "quarantined": bounds.ASSIGNMENT,
+    "rollout": bounds.ASSIGNMENT,
     "served": bounds.ASSIGNMENT,
     "uri": bounds.URI,
 }

@@ -14,6 +14,7 @@ import mmap
 import re
 from typing import TYPE_CHECKING
 
+from model_poller.checks.text_graph import MAX_DEPTH, STRING, unquoted
 from model_poller.checks.variables import MAX_INDEX_BYTES, shard_sizes
 from model_poller.checks.wire import ZeroFieldError, fields
 from model_poller.errors import BrokenVersionError, IncompleteVersionError
@@ -35,14 +36,11 @@ _ASSET_FILE_DEF = 6
 _ASSET_FILENAME = 2
 
 _MAX_NAME_BYTES = 64 << 10
-_MAX_DEPTH = 200
-"""Of blocks in a text graph; the deepest field of a SavedModel lies in a tenth of it."""
 # https://protobuf.dev/reference/protobuf/textformat-spec: strings and comments, which may hold
 # braces, and the blocks; all other tokens are passed over.
-_STRING = rb"\"(?:[^\"\\\n]|\\.)*+\"|'(?:[^'\\\n]|\\.)*+'"
 _TOKEN = re.compile(
-    rb"(?P<skip>#[^\n]*+|" + _STRING + rb")"
-    rb"|(?<!\w)filename\s*+:?+\s*+(?P<filename>(?:(?:" + _STRING + rb")\s*+)++)"
+    rb"(?P<skip>#[^\n]*+|" + STRING + rb")"
+    rb"|(?<!\w)filename\s*+:?+\s*+(?P<filename>(?:(?:" + STRING + rb")\s*+)++)"
     rb"|(?<!\w)(?P<name>[A-Za-z_]\w*+)\s*+:?+\s*+[{<]"
     rb"|(?P<opening>[{<])|(?P<closing>[}>])|(?P<quote>[\"'])"
 )
@@ -192,7 +190,7 @@ def _parse_text(data: mmap.mmap) -> tuple[bool, set[str]]:
         end = token.end()
         if token["filename"]:
             if inside == [b"meta_graphs", b"asset_file_def"]:
-                assets.add(_text(token["filename"][:_MAX_NAME_BYTES]))
+                assets.add(unquoted(token["filename"][:_MAX_NAME_BYTES]))
         elif token["closing"]:
             if not inside:
                 raise ValueError(f"a block ends at byte {token.start()} that never began")
@@ -201,8 +199,8 @@ def _parse_text(data: mmap.mmap) -> tuple[bool, set[str]]:
             name = token["name"] or b""
             graphs += not inside and name == b"meta_graphs"
             needs_variables |= inside == [b"meta_graphs"] and name == b"saver_def"
-            if len(inside) == _MAX_DEPTH:
-                raise ValueError(f"it has blocks in more than {_MAX_DEPTH} others")
+            if len(inside) == MAX_DEPTH:
+                raise ValueError(f"it has blocks in more than {MAX_DEPTH} others")
             inside.append(name)
     if inside:
         raise ValueError(f"it ends inside a block: {inside[-1].decode()}")
@@ -211,12 +209,6 @@ def _parse_text(data: mmap.mmap) -> tuple[bool, set[str]]:
     if not _TAIL.fullmatch(data, end):
         raise ValueError("it ends inside a field")
     return needs_variables, assets - {""}
-
-
-def _text(literals: bytes) -> str:
-    """What adjacent strings of the text format say: what isn't ASCII may stand in octal digits."""
-    whole = b"".join(literal[1:-1] for literal in re.findall(_STRING, literals))
-    return whole.decode("unicode_escape").encode("latin-1").decode()
 
 
 def _parse(data: mmap.mmap) -> tuple[bool, set[str]]:

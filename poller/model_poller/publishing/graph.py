@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from model_poller.checks.integrity import GRAPH_FILES
+from model_poller.checks.interface import INTERNAL, TAG
 from model_poller.checks.wire import fields
 from model_poller.errors import BrokenVersionError
 from model_poller.status import VersionReason
@@ -15,15 +16,11 @@ from model_poller.status import VersionReason
 if TYPE_CHECKING:
     from pathlib import Path
 
-TAG = "serve"
-"""TF Serving's --saved_model_tags, unless it is told otherwise."""
 # Field numbers of tensorflow/core/protobuf/saved_model.proto and meta_graph.proto.
 _META_GRAPHS = 2
 _META_INFO, _TAGS = 1, 4
 _SIGNATURES, _KEY = 5, 1
 _NAME_BYTES = 1 << 10
-_OWN = "__saved_model_"
-"""TensorFlow keeps operations of its own under such signatures."""
 _LINE_BYTES = 64 << 10
 _TEXT_BLOCK = re.compile(rb"(meta_graphs)|  (meta_info_def|signature_def)\s*:?\s*\{")
 _TEXT_WORD = re.compile(rb'    (tags|key):\s*"([^"]*)"')
@@ -101,7 +98,7 @@ def _meta_graph(data: mmap.mmap, place: range) -> _MetaGraph:
         if number == _META_INFO:
             found.tags |= words
         else:
-            found.signatures |= {word for word in words if not word.startswith(_OWN)}
+            found.signatures |= {word for word in words if not word.startswith(INTERNAL)}
     return found
 
 
@@ -121,6 +118,8 @@ def _read_text(path: Path) -> list[_MetaGraph]:
                 word = match[2].decode(errors="replace")
                 if block == b"meta_info_def" and match[1] == b"tags":
                     graphs[-1].tags.add(word)
-                elif block == b"signature_def" and match[1] == b"key" and word[:14] != _OWN:
+                elif (block, match[1]) == (b"signature_def", b"key") and not word.startswith(
+                    INTERNAL
+                ):
                     graphs[-1].signatures.add(word)
     return graphs

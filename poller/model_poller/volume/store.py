@@ -298,6 +298,11 @@ class Store:
                 needed,
             )
 
+    def folder(self, version: int) -> Path:
+        """Where a complete version lies; any thread may ask, and it may move at once."""
+        retained = self._retained / str(version)
+        return retained if os.path.lexists(retained) else self._published_path(version)
+
     def _published_path(self, version: int) -> Path:
         canonical = self.base / str(version)
         if os.path.lexists(canonical):

@@ -22,13 +22,19 @@ from inferencemodel_operator.observe.reports import Report, Unreachable
 from model_poller import status
 from model_poller.status import (
     AssignmentStatus,
+    GoldenTask,
+    Interface,
     NotificationsStatus,
     PollerStatus,
+    RolloutTask,
     ServedVersion,
+    SignatureSpec,
     SourceState,
     SourceStatus,
+    TensorSpec,
     VersionState,
     VersionStatus,
+    encode_task,
 )
 
 if TYPE_CHECKING:
@@ -324,6 +330,35 @@ def test_what_changes_all_the_time_is_not_kept() -> None:
     assert kept.revision == ""
     assert kept.versions[0].bytes_done == 0
     assert kept.versions[0].seconds_left is None
+
+
+def test_what_a_rollout_asks_is_repeated_whole_as_the_annotation_has_it() -> None:
+    text = encode_task(RolloutTask(version=5, key="k" * 500, golden=GoldenTask()))
+    told = PollerStatus(
+        revision="7",
+        model="m",
+        source=SourceStatus(uri="gs://b/m"),
+        assigned=AssignmentStatus(target="4", rollout=text),
+    )
+    _, kept = reports.decode(status.encode(told))
+    assert kept.assigned == told.assigned
+
+
+def test_an_interface_is_kept_unless_it_is_longer_than_any_poller_tells() -> None:
+    def version(number: int, inputs: int) -> VersionStatus:
+        named = {f"input {i}": TensorSpec(dtype="float32", shape=(-1, 3)) for i in range(inputs)}
+        interface = Interface(signatures={"serving_default": SignatureSpec(inputs=named)})
+        return VersionStatus(version=number, state=VersionState.FETCHED, interface=interface)
+
+    told = PollerStatus(
+        revision="7",
+        model="m",
+        source=SourceStatus(uri="gs://b/m"),
+        versions=(version(2, 5000), version(1, 500)),
+    )
+    _, kept = reports.decode(status.encode(told))
+    assert kept.versions[1].interface == told.versions[1].interface
+    assert kept.versions[0].interface == Interface(message="it has more than 131072 bytes")
 
 
 WILD = st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.builds(

@@ -86,8 +86,8 @@ def seen(**changes: Any) -> Observed:
     return Observed(**{**values, **changes})
 
 
-def reported(what: Observed, policy: Policy, message: str = "") -> PollerStatus:
-    """What ``/status`` tells of it."""
+def reported(what: Observed, policy: Policy, message: str = "", **more: Any) -> PollerStatus:
+    """What ``/status`` tells of it, and of what else is known."""
     return report.build(
         what,
         policy,
@@ -97,6 +97,7 @@ def reported(what: Observed, policy: Policy, message: str = "") -> PollerStatus:
         bytes_done=0,
         seconds_left=None,
         total_bytes=0,
+        **more,
     )
 
 
