@@ -44,6 +44,8 @@ class Cache:
     def __init__(self) -> None:
         self._entries: dict[str, dict[ObjectName, Entry]] = defaultdict(dict)
         self._pods: dict[Key, dict[str, Pod]] = defaultdict(dict)
+        self._rehearsals: dict[Key, dict[str, Pod]] = defaultdict(dict)
+        """Pods that rehearse a version: replicas in no respect."""
         self._children: dict[Key, dict[tuple[str, str], Child]] = defaultdict(dict)
         self._replica_sets: dict[str, ReplicaSet] = {}
         """By uid."""
@@ -75,20 +77,32 @@ class Cache:
 
     def served_pods(self) -> list[Pod]:
         """The pods of all InferenceModels that are known: others may be another operator's."""
-        return [pod for model in self.models() for pod in self.pods(model.key)]
+        return [
+            pod
+            for model in self.models()
+            for pod in (*self.pods(model.key), *self.rehearsals(model.key))
+        ]
 
     def pods(self, key: Key) -> list[Pod]:
         """The pods of one InferenceModel, by name: those alone that are truly its own."""
-        return [pod for pod in self.labelled_pods(key) if self.owns(pod)]
+        pods = self._pods.get(key, {})
+        return [pods[name] for name in sorted(pods) if self.owns(pods[name])]
+
+    def rehearsals(self, key: Key) -> list[Pod]:
+        """The pods of one InferenceModel that rehearse a version, by name."""
+        pods = self._rehearsals.get(key, {})
+        return [pods[name] for name in sorted(pods) if self.owns(pods[name])]
 
     def owns(self, pod: Pod) -> bool:
         """Whether the pod is that of the InferenceModel whose name it carries."""
         model, deployment = self.model(pod.key), self.deployment(pod.key)
+        if pod.rehearsing is not None:
+            return identity.rehearses(model, pod)
         return identity.owns(model, deployment, self.replica_set(pod), pod)
 
     def labelled_pods(self, key: Key) -> list[Pod]:
-        """The pods that carry an InferenceModel's name, whoever made them; by name."""
-        pods = self._pods.get(key, {})
+        """All pods that carry an InferenceModel's name, whoever made them and for what; by name."""
+        pods = {**self._pods.get(key, {}), **self._rehearsals.get(key, {})}
         return [pods[name] for name in sorted(pods)]
 
     def deployment(self, key: Key) -> Child | None:
@@ -120,13 +134,13 @@ class Cache:
         entries = self._entries[resource.kind]
         name = _name(entry)
         known = entries.get(name)
-        if known is not None and (known.uid, known.key) != (entry.uid, entry.key):
+        if known is not None and _place(known) != _place(entry):
             self._forget(resource.kind, known)
             known = None
         entry = _after(entry, known)
         entries[name] = entry
         if isinstance(entry, Pod):
-            self._pods[entry.key][entry.name] = entry
+            self._group(entry)[entry.key][entry.name] = entry
         elif isinstance(entry, ReplicaSet):
             self._replica_sets[entry.uid] = entry
         elif isinstance(entry, Child) and entry.key is not None:
@@ -138,6 +152,9 @@ class Cache:
         self._address(entry, entry.model if isinstance(entry, Model) else None)
         self.notify(entry)
         return entry
+
+    def _group(self, pod: Pod) -> dict[Key, dict[str, Pod]]:
+        return self._pods if pod.rehearsing is None else self._rehearsals
 
     def _is_known(self, resource: Resource, metadata: Mapping[str, Any]) -> bool:
         """Whether this view or a newer one is there: the answer to a write comes by its watch, too.
@@ -195,7 +212,7 @@ class Cache:
     def _forget(self, kind: str, entry: Entry) -> None:
         self._entries[kind].pop(_name(entry), None)
         if isinstance(entry, Pod):
-            _discard(self._pods, entry.key, entry.name)
+            _discard(self._group(entry), entry.key, entry.name)
             self.reports.pop(entry.uid, None)
         elif isinstance(entry, ReplicaSet):
             self._replica_sets.pop(entry.uid, None)
@@ -234,6 +251,11 @@ def _after(entry: Entry, known: Entry | None) -> Entry:
     if entry.deployment is None or known.deployment is None:
         return entry
     return msgspec.structs.replace(entry, deployment=entry.deployment.after(known.deployment))
+
+
+def _place(entry: Entry) -> tuple[str, Key | None, bool]:
+    """What has to be the same for one view of an object to replace another."""
+    return entry.uid, entry.key, isinstance(entry, Pod) and entry.rehearsing is not None
 
 
 def _name(entry: Entry) -> ObjectName:

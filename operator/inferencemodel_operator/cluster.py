@@ -373,11 +373,26 @@ class Cluster:
         name: str,
         *,
         uid: str,
-        annotations: Mapping[str, str],
+        annotations: Mapping[str, str | None],
+        version: int | None = None,
     ) -> Object | None:
-        """Set annotations of one object; None when it is gone."""
-        patch = {"metadata": {"uid": uid, "annotations": dict(annotations)}}
-        return await self.merge(resource, namespace, name, patch)
+        """Set annotations of one object; None when it is gone.
+
+        Args:
+            resource: the object's kind.
+            namespace: of the object.
+            name: of the object.
+            uid: of the object that is meant.
+            annotations: their values; None takes one away.
+            version: the resourceVersion that is meant; None for any.
+
+        Raises:
+            ConflictError: it is another object, or was changed since.
+        """
+        metadata = {"uid": uid, "annotations": dict(annotations)}
+        if version is not None:
+            metadata["resourceVersion"] = str(version)
+        return await self.merge(resource, namespace, name, {"metadata": metadata})
 
     async def merge(
         self, resource: Resource, namespace: str, name: str, patch: Object

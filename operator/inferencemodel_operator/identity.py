@@ -42,6 +42,11 @@ def owns(
     )
 
 
+def rehearses(model: Model | None, pod: Pod) -> bool:
+    """Whether the pod rehearses a version of the InferenceModel whose name it carries."""
+    return model is not None and pod.rehearsing is not None and pod.owner_uid == model.uid
+
+
 def has_source(pod: Pod, model: InferenceModel) -> bool:
     """Whether the pod brings its versions from the spec's source.
 

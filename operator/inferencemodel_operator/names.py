@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 GROUP: Final = "inferencemodel.dev"
@@ -17,6 +18,11 @@ NAME_LABEL: Final = "app.kubernetes.io/name"
 INSTANCE_LABEL: Final = "app.kubernetes.io/instance"
 MODEL_LABEL: Final = f"{GROUP}/name"
 """Carries the InferenceModel's name, on children and pods: the way back from a pod in one hop."""
+REHEARSAL_LABEL: Final = f"{GROUP}/rehearsal"
+"""Carries it on a pod that rehearses a version instead: nothing selects that one as a replica."""
+REHEARSAL_GATE: Final = f"{GROUP}/gets-requests"
+"""The readiness gate of a pod that rehearses. Nobody ever opens it: no Service sends it requests,
+not even one that selects pods by labels of a user's own."""
 
 DESIRED_HASH_ANNOTATION: Final = f"{GROUP}/desired-hash"
 """On children: the hash of what was last applied."""
@@ -93,6 +99,11 @@ def selector(name: str) -> dict[str, str]:
     return {MODEL_LABEL: name}
 
 
+def walled(name: str) -> dict[str, str]:
+    """What selects the same pods, and those that rehearse a version."""
+    return {MANAGED_BY_LABEL: FIELD_MANAGER, INSTANCE_LABEL: name}
+
+
 def selector_text(name: str) -> str:
     """The same as one string, as the scale subresource wants it."""
     return f"{MODEL_LABEL}={name}"
@@ -141,6 +152,24 @@ def route(name: str) -> str:
 def network_policy(name: str) -> str:
     """Name of the NetworkPolicy."""
     return name
+
+
+_LABEL: Final = 63
+"""Characters: a pod is known by its name as a host as well."""
+
+
+def rehearsal(name: str, version: int, content: str) -> str:
+    """Name of the pod that rehearses a version.
+
+    Args:
+        name: of the InferenceModel.
+        version: the version.
+        content: what else tells one rehearsal of it from another: of two that differ in it, each
+            has a pod of its own.
+    """
+    digest = hashlib.sha256(f"{name} {content}".encode()).hexdigest()[:8]
+    suffix = f"-rehearsal-{version}-{digest}"
+    return name[: _LABEL - len(suffix)].rstrip("-.") + suffix
 
 
 def children(name: str) -> frozenset[str]:

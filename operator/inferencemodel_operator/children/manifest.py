@@ -36,7 +36,7 @@ def manifest(
             "namespace": model.namespace,
             "labels": names.labels(model.name),
             "annotations": dict(annotations or {}),
-            "ownerReferences": [_owner(model)],
+            "ownerReferences": [owner(model)],
         },
         **content,
     }
@@ -71,7 +71,8 @@ def present(**fields: Any) -> Manifest:
     }
 
 
-def _owner(model: InferenceModel) -> Manifest:
+def owner(model: InferenceModel) -> Manifest:
+    """The reference by which the InferenceModel is an object's controller."""
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,

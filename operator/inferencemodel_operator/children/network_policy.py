@@ -34,7 +34,8 @@ def build(model: InferenceModel, settings: Settings) -> Manifest | None:
         names.network_policy(model.name),
         {
             "spec": {
-                "podSelector": {"matchLabels": names.selector(model.name)},
+                # Not the selector of replicas: a pod that rehearses a version has the same walls.
+                "podSelector": {"matchLabels": names.walled(model.name)},
                 "policyTypes": ["Ingress"],
                 "ingress": [requests, reports],
             }

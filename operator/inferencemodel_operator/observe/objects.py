@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import zlib
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +36,7 @@ FINALIZERS: Final = 8
 """So many of them are told of."""
 _NO_CONTENT: Final = b'{"metadata":{}}'
 _DIGEST: Final = b'{"digest":'
+_ASSIGNED: Final = frozenset({*names.ASSIGNMENT_ANNOTATIONS, names.ROLLOUT_ANNOTATION})
 _STORAGE_URI: Final = "--storage-uri="
 
 
@@ -92,6 +94,16 @@ class ReplicaSet(msgspec.Struct, frozen=True, kw_only=True):
     """Of the Deployment's pod template that its pods are made from."""
 
 
+class Rehearsing(msgspec.Struct, frozen=True):
+    """What is looked at of a pod that rehearses a version alone."""
+
+    created: datetime.datetime
+    unscheduled: datetime.datetime | None
+    """Since when no node takes it."""
+    deleted: bool
+    """Whether it has been asked to go."""
+
+
 class Pod(msgspec.Struct, frozen=True, kw_only=True):
     """One pod of an InferenceModel."""
 
@@ -114,7 +126,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     template: str
     """Hash of the pod template that it was made from."""
     owner_uid: str | None = None
-    """Of the ReplicaSet that controls it."""
+    """Of the ReplicaSet that controls it; of the InferenceModel where it rehearses a version."""
     storage_uri: str | None
     """Where its poller brings versions from; None when the pod does not say."""
     store: str = ""
@@ -128,6 +140,8 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     """What it can't start without; of a pod that hangs alone."""
     disruption: Disruption | None = None
     """Why it was taken away, or is being."""
+    rehearsing: Rehearsing | None = None
+    """Of one that rehearses a version; it is no replica."""
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -346,7 +360,9 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
     """Read a pod; None when it belongs to no InferenceModel."""
     live = msgspec.convert(obj, wire.Pod)
     meta, status = live.metadata, live.status
-    name = meta.labels.get(names.MODEL_LABEL)
+    owner = meta.controller_reference(names.KIND)
+    rehearses = owner is not None and meta.labels.get(names.REHEARSAL_LABEL) == owner.name
+    name = meta.labels.get(names.REHEARSAL_LABEL if rehearses else names.MODEL_LABEL)
     if name is None:
         return None
     ready = any(c.type == "Ready" and c.status == "True" for c in status.conditions)
@@ -370,11 +386,11 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
         assignment={
             name: bounds.text(text, bounds.ASSIGNMENT)
             for name, text in meta.annotations.items()
-            if name in names.ASSIGNMENT_ANNOTATIONS
+            if name in _ASSIGNED
         },
         attempt=_counter(meta.annotations.get(names.ASSIGNMENT_ATTEMPT_ANNOTATION, "")),
         template=meta.labels.get("pod-template-hash", ""),
-        owner_uid=meta.controller(REPLICA_SETS.kind),
+        owner_uid=meta.controller(names.KIND if rehearses else REPLICA_SETS.kind),
         storage_uri=uri,
         store=server,
         trouble=trouble,
@@ -382,6 +398,17 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
         is_hanging=hanging,
         needs=seen.needs if hanging else (),
         disruption=disruptions.read(status),
+        rehearsing=_rehearsing(live) if rehearses else None,
+    )
+
+
+def _rehearsing(pod: wire.Pod) -> Rehearsing:
+    scheduled = next((c for c in pod.status.conditions if c.type == "PodScheduled"), None)
+    waits = scheduled is not None and scheduled.status != "True"
+    return Rehearsing(
+        created=msgspec.convert(pod.metadata.creation_timestamp, datetime.datetime),
+        unscheduled=scheduled.last_transition_time if scheduled and waits else None,
+        deleted=pod.metadata.deletion_timestamp is not None,
     )
 
 

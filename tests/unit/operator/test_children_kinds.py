@@ -232,7 +232,7 @@ def test_requests_come_from_everybody_and_the_pollers_reports_go_to_the_operator
     wanted = built(Settings(namespace="ops"), networkPolicy={"enabled": True})["NetworkPolicy"]
     operator = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ops"}}}
     assert wanted == {
-        "podSelector": PODS,
+        "podSelector": {"matchLabels": names.walled("imagenet")},
         "policyTypes": ["Ingress"],
         "ingress": [
             {"ports": [{"port": 8501, "protocol": "TCP"}, {"port": 8500, "protocol": "TCP"}]},

@@ -229,6 +229,20 @@ async def test_what_is_not_there_is_none_and_deleting_it_is_no_error(
     assert server.seen[-1][3]["preconditions"] == {"uid": "u"}
 
 
+async def test_an_annotation_is_taken_from_the_very_view_that_was_read(
+    server: Server, api: Cluster
+) -> None:
+    server.answers.append((200, {"metadata": {"name": "m"}}))
+    server.refuse(409, "the object has been modified")
+    taken = {"inferencemodel.dev/abort": None}
+    await api.annotate(MODELS, "vision", "m", uid="u", version=7, annotations=taken)
+    (method, path, _, body) = server.seen[-1]
+    assert (method, path.rpartition("/")[2]) == ("PATCH", "m")
+    assert body == {"metadata": {"uid": "u", "resourceVersion": "7", "annotations": taken}}
+    with pytest.raises(ConflictError):
+        await api.annotate(MODELS, "vision", "m", uid="u", version=7, annotations=taken)
+
+
 async def test_a_refusal_is_read_with_its_code_and_names_the_object(
     server: Server, api: Cluster
 ) -> None:

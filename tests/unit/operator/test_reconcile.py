@@ -98,7 +98,8 @@ class Server(Cluster):
         name: str,
         *,
         uid: str,
-        annotations: Mapping[str, str],
+        annotations: Mapping[str, str | None],
+        version: int | None = None,
     ) -> Any:
         obj = pod_object(name, annotations=dict(annotations))
         return await self._answer(f"annotate {name} {next(iter(annotations.values()))}", obj)

@@ -1,0 +1,184 @@
+"""Makes the pods that rehearse versions, and takes them away again.
+
+Like everything here it looks at what is: a pod that nobody wants any more goes, whoever asked for
+it and when, be it an operator that was killed a moment later.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from inferencemodel_operator import rehearsal
+from inferencemodel_operator.apply import RECHECK_SECONDS
+from inferencemodel_operator.children.manifest import digest
+from inferencemodel_operator.children.rehearsal import assigned
+from inferencemodel_operator.cluster import PODS
+from inferencemodel_operator.confirmation import ConfirmationWatch
+from inferencemodel_operator.errors import (
+    ConflictError,
+    ContestedError,
+    NameConflictError,
+    PermanentError,
+    RefusedError,
+)
+from inferencemodel_operator.identity import believed
+from inferencemodel_operator.observe.hangs import Hangs
+from inferencemodel_operator.pace import REPAIR_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from inferencemodel_operator.cache import Cache
+    from inferencemodel_operator.children.manifest import Manifest
+    from inferencemodel_operator.cluster import Cluster
+    from inferencemodel_operator.observe.objects import Key, Model, Pod
+    from inferencemodel_operator.rehearsal import RehearsalPod
+    from inferencemodel_operator.spec import InferenceModel
+
+_REST_SECONDS: Final = RECHECK_SECONDS * 0.9
+"""How long a pod that was refused is not asked for again: what frees a quota is not watched."""
+
+
+class _Held(msgspec.Struct, frozen=True):
+    """A pod that was refused."""
+
+    wanted: str
+    """The hash of it."""
+    problem: PermanentError
+    until: float
+
+
+class _Memory(msgspec.Struct):
+    """What spares requests for one InferenceModel."""
+
+    confirmations: ConfirmationWatch = msgspec.field(default_factory=ConfirmationWatch)
+    held: _Held | None = None
+
+
+class RehearsalPods:
+    """The pods that rehearse versions, of all InferenceModels."""
+
+    def __init__(self, cluster: Cluster, cache: Cache, later: Callable[[Key, float], None]) -> None:
+        """Know of none.
+
+        Args:
+            cluster: where they are.
+            cache: what is known of them.
+            later: has an InferenceModel looked at again after so many seconds.
+        """
+        self._cluster = cluster
+        self._cache = cache
+        self._later = later
+        self._hangs = Hangs(cluster, later)
+        self._memories: dict[Key, _Memory] = {}
+
+    async def look(self, key: Key) -> None:
+        """Ask why a pod hangs, when it is time."""
+        await self._hangs.look(key, [p for p in self._cache.rehearsals(key) if not p.terminating])
+
+    def pod(self, model: InferenceModel, version: int) -> RehearsalPod | None:
+        """The pod that rehearses a version; of several the newest that is to stay."""
+        found = [self._observe(pod, model) for pod in self._cache.rehearsals(model.key)]
+        pods = [pod for pod in found if pod is not None and pod.version == version]
+        return max(pods, key=lambda pod: (not pod.gone, pod.started), default=None)
+
+    def _observe(self, pod: Pod, model: InferenceModel) -> RehearsalPod | None:
+        trouble, message = pod.trouble, pod.message
+        if trouble is None:
+            trouble, message = self._hangs.trouble(pod)
+        report = self._cache.reports.get(pod.uid)
+        return rehearsal.observe(pod, model, report, trouble, message)
+
+    def refused(self, key: Key) -> str:
+        """Why the pod that is wanted can't be made; empty where it can."""
+        memory = self._memories.get(key)
+        return str(memory.held.problem) if memory is not None and memory.held is not None else ""
+
+    async def arrange(
+        self, model: Model, typed: InferenceModel | None, wanted: Manifest | None
+    ) -> list[str]:
+        """Make the pod that is wanted, and take away all others.
+
+        Args:
+            model: whose pods they are.
+            typed: the same, as far as it can be understood.
+            wanted: the pod; None for none.
+
+        Returns:
+            What was done, in words.
+
+        Raises:
+            TransientError: it may work later.
+        """
+        done, present = [], None
+        for pod in self._cache.rehearsals(model.key):
+            if wanted is not None and pod.name == wanted["metadata"]["name"]:
+                present = pod
+            if (present is not pod or pod.terminating) and await self._delete(pod):
+                done.append(f"deleted {PODS.kind} {pod.name}")
+        if wanted is None or typed is None:
+            self.forget(model.key)
+            return done
+        memory = self._memories.setdefault(model.key, _Memory())
+        if present is None:
+            return [*done, *await self._create(model.key, wanted, memory)]
+        memory.held = None
+        # What has its name and ends is waited for.
+        if not present.terminating:
+            await self._tell(present, typed, wanted, memory)
+        return done
+
+    def forget(self, key: Key) -> None:
+        """Drop what is remembered for an InferenceModel."""
+        self._memories.pop(key, None)
+        self._hangs.forget(key)
+
+    async def _delete(self, pod: Pod) -> bool:
+        if pod.rehearsing is None or pod.rehearsing.deleted:
+            return False
+        await self._cluster.delete(PODS, pod.namespace, pod.name, uid=pod.uid)
+        return True
+
+    async def _create(self, key: Key, wanted: Manifest, memory: _Memory) -> list[str]:
+        about, now = digest(wanted), time.monotonic()
+        if memory.held is not None and memory.held.wanted == about and now < memory.held.until:
+            return []
+        name = wanted["metadata"]["name"]
+        try:
+            answer = await self._cluster.create(PODS, wanted)
+        except ConflictError:
+            # One of its own would be known, or will be in a moment.
+            taken = NameConflictError(PODS.kind, f"{key[0]}/{name}")
+            memory.held = _Held(about, taken, now + _REST_SECONDS)
+        except RefusedError as refusal:
+            memory.held = _Held(about, refusal, now + _REST_SECONDS)
+        else:
+            memory.held = None
+            self._cache.put(PODS, answer)
+            return [f"created {PODS.kind} {name}"]
+        self._later(key, RECHECK_SECONDS)
+        return []
+
+    async def _tell(
+        self, pod: Pod, model: InferenceModel, wanted: Manifest, memory: _Memory
+    ) -> None:
+        memory.confirmations.keep([pod])
+        report = believed(pod, model, self._cache.reports.get(pod.uid))
+        telling = memory.confirmations.look(pod, assigned(wanted), report)
+        if telling.after is not None:
+            self._later(pod.key, telling.after)
+        if telling.contested:
+            problem = ContestedError(
+                PODS.kind, f"{pod.namespace}/{pod.name}", "somebody else", REPAIR_SECONDS
+            )
+            memory.held = _Held("", problem, 0)
+        if not telling.annotations:
+            return
+        answer = await self._cluster.annotate(
+            PODS, pod.namespace, pod.name, uid=pod.uid, annotations=telling.annotations
+        )
+        if answer is not None:
+            self._cache.put(PODS, answer)
