@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from model_poller.status import ServedVersion, VersionReason
-from model_poller.versions import Interest
+from model_poller.versions import Interest, parse_number
 from model_poller.volume.store import RESERVE_BYTES, Disk, Quarantined, Record
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ class Observed:
     """How often the model server went away over a version that it had to load."""
     started: float = 0.0
     """When this process began; monotonic seconds."""
+    retried: str = ""
+    """The last `RolloutTask.retry` that was followed."""
     former: Disk = field(default_factory=lambda: Disk({}, {}, {}))
     """Versions on the volume that came from another storage URI, which ``disk`` is without."""
     links: bool = False
@@ -144,13 +146,27 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class TryAgain:
+    """Follow, once, a word of the operator that a version is to be tried again."""
+
+    text: str
+    """`RolloutTask.retry`."""
+
+    def names(self, version: int, fingerprint: str) -> bool:
+        """Whether it is about these objects."""
+        objects, mark, _ = self.text.partition("#")
+        number, at, named = objects.partition("@")
+        return bool(mark and at) and (parse_number(number), named) == (version, fingerprint)
+
+
+@dataclass(frozen=True, slots=True)
 class Prove:
     """Remember on the disk that the model server served a version."""
 
     record: Record
 
 
-Action = Fetch | StopFetch | Publish | Retire | Remove | Quarantine | Release | Prove
+Action = Fetch | StopFetch | Publish | Retire | Remove | Quarantine | Release | TryAgain | Prove
 
 
 def goal(seen: Observed, policy: Policy) -> int | None:
@@ -293,6 +309,7 @@ def plan(seen: Observed, policy: Policy) -> list[Action]:
     fetches = list(_fetches(seen, policy))
     numbers = seen.former.complete
     return [
+        *_orders(seen),
         *_releases(seen),
         *_failed_loads(seen, policy),
         *_publications(seen, policy),
@@ -322,6 +339,13 @@ def change_is_under_way(seen: Observed, policy: Policy) -> bool:
         < policy.load_timeout
         for version in _wanted(seen, policy) & seen.disk.published.keys()
     )
+
+
+def _orders(seen: Observed) -> Iterator[Action]:
+    """Also where nothing failed here: what fails later was not meant by it."""
+    task = seen.assignment.rollout
+    if task and task.retry not in ("", seen.retried):
+        yield TryAgain(task.retry)
 
 
 def _releases(seen: Observed) -> Iterator[Action]:

@@ -166,6 +166,7 @@ class Poller:
             left=books.left,
             suspects=books.suspects,
             started=books.started,
+            retried=self._store.retried,
             former=former,
             links=self._links,
         )
@@ -249,9 +250,22 @@ class Poller:
             case planner.Release(version):
                 self._store.release(version)
                 _log.info("version %d may be tried again: it changed in the source", version)
+            case planner.TryAgain(text):
+                self._retry(action)
+                self._store.retry(text)
             case planner.Prove(record):
                 self._store.prove(record)
         return True
+
+    def _retry(self, order: planner.TryAgain) -> None:
+        for version, entry in self._store.scan().quarantined.items():
+            if order.names(version, entry.fingerprint):
+                self._store.release(version)
+                _log.info("version %d is tried again, as the operator says", version)
+        for version, retry in list(self._retries.items()):
+            if order.names(version, retry.fingerprint):
+                del self._retries[version]
+                _log.info("version %d is fetched again, as the operator says", version)
 
     def _ask_for_versions(self, seen: Observed) -> None:
         """What is of interest now, and was not at the last look, may be there this moment."""

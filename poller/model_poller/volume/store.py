@@ -5,6 +5,7 @@
     HIDDEN/.retained/14/        complete, not served
     HIDDEN/.quarantine/16.json  what failed, why, and which stored objects it was
     HIDDEN/.records/15.json     which stored objects a version on disk came from
+    HIDDEN/.retried             the last word to try a version again that was followed
 
 All of it lies on one mount, so a version changes its place by one rename: whenever the poller is
 killed, each version is in exactly one place, whole. HIDDEN may be BASE itself: TF Serving reads
@@ -114,6 +115,9 @@ class Store:
         self._retained = hidden / ".retained"
         self._quarantine = hidden / ".quarantine"
         self._records = hidden / ".records"
+        self._retried = hidden / ".retried"
+        self.retried = ""
+        """What `retry` was told last, by this process or one before."""
         self._unfinished = 0
         self._owed: dict[Path, Record | Quarantined] = {}
         """What could not be written yet. It counts all the same, and is written when it can be."""
@@ -143,6 +147,7 @@ class Store:
                 _delete(path)
         self._unfinished = _occupied(newest) if newest else 0
         self._probe()
+        self.retried = _line(self._retried)
         _unlink_dangling(self.base)
         _unlink_dangling(self._retained)
         complete = self.scan().complete
@@ -254,6 +259,15 @@ class Store:
     def release(self, version: int) -> None:
         """Let a quarantined version be tried again."""
         self._forget(self._quarantine / f"{version}.json")
+
+    def retry(self, text: str) -> None:
+        """Remember that a word to try a version again was followed."""
+        self.retried = text
+        try:
+            write_atomically(self._retried, text.encode())
+        except OSError as error:
+            # After a restart it is followed once more.
+            _log.warning("%s can't be written: %s", self._retried, error)
 
     def prove(self, record: Record) -> None:
         """Remember that the model server served a version."""
@@ -397,6 +411,14 @@ def _is_folder(path: Path) -> bool:
     except OSError:
         # A link into another file system that doesn't answer, or not to this user.
         return False
+
+
+def _line(path: Path) -> str:
+    """What a short file says; nothing where it can't be read."""
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _delete(path: Path) -> None:
