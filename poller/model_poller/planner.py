@@ -11,13 +11,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from model_poller import handover
+from model_poller.actions import (
+    Fetch,
+    Prove,
+    Publish,
+    Quarantine,
+    Release,
+    Remove,
+    Retire,
+    StopFetch,
+    TryAgain,
+)
 from model_poller.status import ServedVersion, VersionReason
-from model_poller.versions import Interest, parse_number
+from model_poller.versions import Interest
 from model_poller.volume.store import RESERVE_BYTES, Disk, Quarantined, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from model_poller.actions import Action
     from model_poller.books import Publication
     from model_poller.failures import Retry
     from model_poller.versions import StoredVersion
@@ -93,80 +106,6 @@ class Observed:
     def available(self, version: int) -> bool:
         """Whether the model server answers requests with it."""
         return any(s.version == version and s.state == "AVAILABLE" for s in self.served or ())
-
-
-@dataclass(frozen=True, slots=True)
-class Fetch:
-    """Bring a version to the volume; runs beside everything else."""
-
-    stored: StoredVersion
-
-
-@dataclass(frozen=True, slots=True)
-class StopFetch:
-    """Give up the fetch that runs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Move a complete version into the base path."""
-
-    version: int
-    end_is_stale: bool = field(default=False, compare=False)
-    """Whether the server tells already that this number ended with an error."""
-
-
-@dataclass(frozen=True, slots=True)
-class Retire:
-    """Move a version out of the base path and keep it."""
-
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """Delete a complete version that is not published."""
-
-    version: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Quarantine:
-    """Take a version away until its stored objects change."""
-
-    entry: Quarantined
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Let a quarantined version be tried again."""
-
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class TryAgain:
-    """Follow, once, a word of the operator that a version is to be tried again."""
-
-    text: str
-    """`RolloutTask.retry`."""
-
-    def names(self, version: int, fingerprint: str) -> bool:
-        """Whether it is about these objects."""
-        objects, mark, _ = self.text.partition("#")
-        number, at, named = objects.partition("@")
-        return bool(mark and at) and (parse_number(number), named) == (version, fingerprint)
-
-
-@dataclass(frozen=True, slots=True)
-class Prove:
-    """Remember on the disk that the model server served a version."""
-
-    record: Record
-
-
-Action = Fetch | StopFetch | Publish | Retire | Remove | Quarantine | Release | TryAgain | Prove
 
 
 def goal(seen: Observed, policy: Policy) -> int | None:
@@ -308,7 +247,7 @@ def plan(seen: Observed, policy: Policy) -> list[Action]:
     """
     fetches = list(_fetches(seen, policy))
     numbers = seen.former.complete
-    return [
+    actions = [
         *_orders(seen),
         *_releases(seen),
         *_failed_loads(seen, policy),
@@ -318,6 +257,7 @@ def plan(seen: Observed, policy: Policy) -> list[Action]:
         # A number has one place on the volume.
         *(a for a in fetches if not (isinstance(a, Fetch) and a.stored.version in numbers)),
     ]
+    return handover.without_gap(seen, actions)
 
 
 def proofs(seen: Observed) -> Iterator[Action]:
@@ -447,10 +387,11 @@ def _publications(seen: Observed, policy: Policy) -> Iterator[Action]:
         # One that never served has nothing to lose, and may be what brings the server down at
         # every start: told to serve another one, it leaves before that one answers.
         silent = seen.served is None and not policy.follow_newest
+        early = None if policy.follow_newest else handover.leaves_early(seen, target, wanted)
         others = [
             v
             for v in others
-            if (silent and not _has_served(seen, v)) or is_set_aside(seen, policy, v)
+            if (silent and not _has_served(seen, v)) or is_set_aside(seen, policy, v) or v == early
         ]
     for version in others:
         yield Retire(version)

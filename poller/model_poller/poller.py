@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from model_poller import failures, planner, report
+from model_poller import actions, failures, planner, report
 from model_poller.board import Board
 from model_poller.books import Books
 from model_poller.descriptions import Descriptions
@@ -24,8 +24,9 @@ from model_poller.volume.store import Quarantined
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from model_poller.actions import Action
     from model_poller.bring import Bringer
-    from model_poller.planner import Action, Observed, Policy
+    from model_poller.planner import Observed, Policy
     from model_poller.versions import Interest, StoredVersion
 
 TICK_SECONDS = 1.0
@@ -119,12 +120,12 @@ class Poller:
             self._note(stored, failure)
         for _ in range(_ROUNDS):
             seen = self._observe()
-            actions = planner.plan(seen, self._policy)
-            changed = [self._carry_out(action) for action in actions]
+            planned = planner.plan(seen, self._policy)
+            changed = [self._carry_out(action) for action in planned]
             if not any(changed):
                 break
         else:
-            _log.error("no rest after %d rounds; last planned: %s", _ROUNDS, actions)
+            _log.error("no rest after %d rounds; last planned: %s", _ROUNDS, planned)
         for proof in planner.proofs(seen):
             self._carry_out(proof)
         self._published |= planner.is_complete_at_start(seen, self._policy)
@@ -199,7 +200,7 @@ class Poller:
         jitter = random.uniform(0.5, 1.0)  # noqa: S311
         judged = failures.judge(stored, failure, before, now=self._clock(), jitter=jitter)
         if isinstance(judged, Quarantined):
-            self._carry_out(planner.Quarantine(judged))
+            self._carry_out(actions.Quarantine(judged))
             self._look_now()
             return
         METRICS.failures.labels(judged.verdict.reason.value).inc()
@@ -225,39 +226,39 @@ class Poller:
 
     def _do(self, action: Action) -> bool:
         match action:
-            case planner.Fetch(stored):
+            case actions.Fetch(stored):
                 self._fetcher.start(stored)
-            case planner.StopFetch():
+            case actions.StopFetch():
                 self._fetcher.stop()
                 return False
-            case planner.Publish(version, end_is_stale):
+            case actions.Publish(version, end_is_stale):
                 self._store.publish(version)
                 _log.info("published version %d", version)
                 now = self._clock()
                 self._books = self._books.published(version, now, end_is_stale=end_is_stale)
-            case planner.Retire(version):
+            case actions.Retire(version):
                 self._store.retire(version)
                 _log.info("retired version %d", version)
-            case planner.Remove(version, why):
+            case actions.Remove(version, why):
                 self._store.remove(version)
                 _log.info("removed version %d: %s", version, why)
-            case planner.Quarantine(entry):
+            case actions.Quarantine(entry):
                 self._store.quarantine(entry)
                 METRICS.failures.labels(entry.reason.value).inc()
                 _log.error(
                     "version %d is quarantined: %s: %s", entry.version, entry.reason, entry.message
                 )
-            case planner.Release(version):
+            case actions.Release(version):
                 self._store.release(version)
                 _log.info("version %d may be tried again: it changed in the source", version)
-            case planner.TryAgain(text):
+            case actions.TryAgain(text):
                 self._retry(action)
                 self._store.retry(text)
-            case planner.Prove(record):
+            case actions.Prove(record):
                 self._store.prove(record)
         return True
 
-    def _retry(self, order: planner.TryAgain) -> None:
+    def _retry(self, order: actions.TryAgain) -> None:
         for version, entry in self._store.scan().quarantined.items():
             if order.names(version, entry.fingerprint):
                 self._store.release(version)

@@ -185,3 +185,34 @@ def test_a_poller_killed_in_a_version_change_finishes_it_afterwards(
     pod.serves(2)
     pod.poller.wait_for(1, VersionState.RETIRED)
     assert sorted(p.name for p in (pod.models / "linear").iterdir()) == ["2"]
+
+
+def test_a_rollback_to_what_can_not_be_loaded_any_more_interrupts_nothing(
+    pod: Pod, bucket: GcsServer, exports: dict[int, dict[str, bytes]]
+) -> None:
+    for version in (1, 2):
+        bucket.put(f"linear/{version}.zip", zipped(below(f"{version}", exports[version])))
+    pod.poller.wait_for(2, VersionState.FETCHED)
+    pod.tell(1)
+    pod.poller.wait_for(1, VersionState.PUBLISHED)
+    pod.start_server()
+    pod.serves(1)
+    pod.tell(2)
+    what = "version 1 to be unloaded"
+    eventually(lambda: served(pod.poller.status()).get(1) == "END", what=what, within=30)
+    (graph_file,) = pod.models.rglob("1/saved_model.pb")
+    graph_file.write_bytes(b"no graph")
+    pod.tell(1)
+    status = pod.poller.wait_for(1, VersionState.QUARANTINED)
+    assert served(status)[2] == "AVAILABLE"
+    # What follows is taken in, although the server has let go of 2 without having unloaded it.
+    bucket.put("linear/3.zip", zipped(below("3", exports[1])))
+    pod.tell(3)
+    told: set[int | None] = set()
+
+    def probe() -> bool:
+        told.add(pod.poller.status().active_version)
+        return 3 in told
+
+    eventually(probe, what="version 3 to be served", within=60, every=0.05)
+    assert told == {2, 3}

@@ -239,7 +239,9 @@ class MemorySource:
 class FakeServer:
     """A model server with the policy ``all``: loads what lies in its base path.
 
-    `poll` is one of its looks; versions in ``bad`` end with an error.
+    `poll` is one of its looks; versions in ``bad`` end with an error. What left the base path goes
+    once another one is loaded that lies there, or none does; what came back before it went is
+    waited for, and nothing else is taken in meanwhile.
     """
 
     def __init__(self, base: Path) -> None:
@@ -252,6 +254,10 @@ class FakeServer:
         self.up = True
         self.states: dict[int, tuple[str, str]] = {}
         self.seen: list[dict[str, bytes]] = []
+        self.gaps = 0
+        """How often nothing answered any more, although the server was up."""
+        self._aspired: set[int] = set()
+        self._managed: set[int] = set()
 
     def poll(self) -> None:
         there = {
@@ -265,31 +271,40 @@ class FakeServer:
                 self.restart()
         if not self.up:
             return
-        for number, entry in there.items():
-            if self.states.get(number, ("END", ""))[0] == "END" and self._is_new(number):
-                files = {
-                    p.relative_to(entry).as_posix(): p.read_bytes()
-                    for p in entry.rglob("*")
-                    if p.is_file()
-                }
-                self.seen.append(files)
-                bad = number in self.bad
-                state = "LOADING" if number in self.slow else "AVAILABLE"
-                self.states[number] = ("END", "bad graph") if bad else (state, "")
-        available = [n for n, (state, _) in self.states.items() if state == "AVAILABLE"]
-        for number in available:
-            if number not in there and any(n in there for n in available):
-                self.states[number] = ("END", "")
-        self._known = set(there)
+        before = self._available()
+        self._managed = {n for n in self._managed if n in self._aspired or self._is_held(n)}
+        if not (there.keys() & self._managed) - self._aspired:
+            self._aspired = set(there)
+            for number in there.keys() - self._managed:
+                self._load(number, there[number])
+        unwanted = self._available() - self._aspired
+        if not self._aspired or self._available() & self._aspired:
+            self.states.update(dict.fromkeys(unwanted, ("END", "")))
+        self.gaps += bool(before and not self._available())
 
-    _known: frozenset[int] | set[int] = frozenset()
+    def _load(self, number: int, entry: Path) -> None:
+        self._managed.add(number)
+        self.seen.append(
+            {
+                p.relative_to(entry).as_posix(): p.read_bytes()
+                for p in entry.rglob("*")
+                if p.is_file()
+            }
+        )
+        bad = number in self.bad
+        state = "LOADING" if number in self.slow else "AVAILABLE"
+        self.states[number] = ("END", "bad graph") if bad else (state, "")
 
-    def _is_new(self, number: int) -> bool:
-        return number not in self._known
+    def _available(self) -> set[int]:
+        return {n for n, (state, _) in self.states.items() if state == "AVAILABLE"}
+
+    def _is_held(self, number: int) -> bool:
+        return self.states[number][0] != "END"
 
     def restart(self) -> None:
         self.states.clear()
-        self._known = set()
+        self._aspired.clear()
+        self._managed.clear()
 
     def status(self) -> tuple[ServedVersion, ...] | None:
         if not self.up:

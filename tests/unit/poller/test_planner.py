@@ -11,20 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_poller import planner, report
-from model_poller.books import Publication
-from model_poller.failures import Retry
-from model_poller.planner import (
+from model_poller.actions import (
+    Action,
     Fetch,
-    Observed,
-    Policy,
     Publish,
     Quarantine,
     Release,
     Remove,
     Retire,
     StopFetch,
-    plan,
 )
+from model_poller.books import Publication
+from model_poller.failures import Retry
+from model_poller.planner import Observed, Policy, plan
 from model_poller.status import (
     PollerStatus,
     ServedVersion,
@@ -705,7 +704,7 @@ class TestRest:
     """Whatever there is: carried out, the plans come to an end, and fetch nothing twice."""
 
     @staticmethod
-    def after(what: Observed, action: planner.Action) -> Observed:
+    def after(what: Observed, action: Action) -> Observed:
         published, retained = dict(what.disk.published), dict(what.disk.retained)
         quarantined = dict(what.disk.quarantined)
         fetching = what.fetching

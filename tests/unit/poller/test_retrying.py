@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from model_poller.planner import TryAgain, plan
+from model_poller.actions import TryAgain
+from model_poller.planner import plan
 from model_poller.status import RolloutTask, VersionReason, VersionState
 from model_poller.volume import store
 from model_poller.volume.assignment import Assignment
