@@ -21,6 +21,7 @@ _WITH_VALUE: Final = frozenset(
     ("-n", "--namespace", "-o", "--output", "-l", "--selector", "--context", "--kubeconfig")
 )
 _SHORT: Final = re.compile(r"-[nol]=")
+_STEP: Final = re.compile(r"step=([1-9][0-9]{0,3})")
 MAX_VERSION: Final = 2**63 - 1
 
 
@@ -84,6 +85,22 @@ def _selector(text: str) -> str:
     return text
 
 
+def _step(text: str | None) -> int | None:
+    """The number of ``step=N``.
+
+    Raises:
+        typer.BadParameter: it is something else.
+    """
+    if text is None:
+        return None
+    found = _STEP.fullmatch(text)
+    if found is None:
+        raise typer.BadParameter(
+            f"{text[:50]!r} is nothing to wait for; write step=1, for instance"
+        )
+    return int(found[1])
+
+
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="The InferenceModel's name.", callback=_name)
 ]
@@ -105,3 +122,15 @@ Selector = Annotated[
     ),
 ]
 As = Annotated[Output, typer.Option("--output", "-o", help="How to print the answer.")]
+Timeout = Annotated[
+    float, typer.Option(parser=seconds, help="Such as 90s or 10m.", metavar="DURATION")
+]
+Until = Annotated[
+    int | None,
+    typer.Option(
+        "--for",
+        parser=_step,
+        metavar="step=N",
+        help="Step N of the rollout, with its replicas answering; without it, all replicas.",
+    ),
+]

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from kubectl_inferencemodel.explanation import progress, settled
+from kubectl_inferencemodel.explanation import progress, settled, standing
 
 if TYPE_CHECKING:
+    from inferencemodel_operator.status import RolloutStatus
     from kubectl_inferencemodel.resource import InferenceModel
 
 
@@ -36,23 +37,64 @@ class Arrival(msgspec.Struct, frozen=True):
     """The API server could not be asked."""
 
 
-def look(model: InferenceModel, version: int | None) -> Arrival:
-    """Judge one view of an InferenceModel.
+class Goal(msgspec.Struct, frozen=True):
+    """What is waited for."""
 
-    Args:
-        model: as the API server gave it.
-        version: the one that is waited for; None for whatever is wanted.
-    """
+    version: int | None = None
+    """None for whatever is wanted."""
+    step: int | None = None
+    """A step of the version's rollout, counted from 1; None for all replicas."""
+
+
+def look(model: InferenceModel, goal: Goal) -> Arrival:
+    """Judge one view of an InferenceModel, as the API server gave it."""
     if model.metadata.deletion_timestamp is not None:
         return Arrival(Outcome.WAITING, "the resource is being deleted")
     if not model.judged:
         return Arrival(Outcome.WAITING, "the operator has not yet looked at the resource")
+    version = goal.version
+    if goal.step is not None and (found := _look_at_step(model, version, goal.step)) is not None:
+        return found
     if version is None:
         return _look_at_wanted(model)
     if _is_reached(model, version):
         summary = model.status.replica_summary
         return Arrival(Outcome.ARRIVED, f"version {version} answers on {summary} replicas")
     return _hopeless(model, version) or Arrival(Outcome.WAITING, _missing(model, version))
+
+
+def _look_at_step(model: InferenceModel, version: int | None, step: int) -> Arrival | None:
+    """Judge a rollout that runs; None where none does of that version, so that the end counts.
+
+    A step is reached when its replicas answer. One that lies behind was.
+    """
+    of, running = model.status.model, model.running
+    last = of.rollout
+    if last is not None and last.phase == "Completed" and last.version == version:
+        done = of.active_version == of.target_version == version
+        return Arrival(Outcome.ARRIVED, standing(model)) if done else None
+    if running is None or version not in (None, running.version):
+        return None
+    if running.phase == "RollingBack":
+        return _taken_back(running)
+    if step > running.steps > 0:
+        return Arrival(
+            Outcome.HOPELESS,
+            f"the rollout of version {running.version} has {running.steps} steps, not {step}",
+        )
+    there = running.step == step and running.replicas_on >= running.replicas_wanted > 0
+    if there or running.step > step or running.phase == "Baking":
+        return Arrival(Outcome.ARRIVED, standing(model))
+    if version is not None and (failed := _hopeless(model, version)) is not None:
+        return failed
+    return Arrival(Outcome.WAITING, standing(model))
+
+
+def _taken_back(found: RolloutStatus) -> Arrival:
+    return Arrival(
+        Outcome.HOPELESS,
+        f"version {found.version} is taken back ({found.phase}): {found.message}",
+    )
 
 
 def _is_reached(model: InferenceModel, version: int) -> bool:
@@ -91,6 +133,12 @@ def _hopeless(model: InferenceModel, version: int) -> Arrival | None:
             Outcome.HOPELESS,
             f"version {version} is quarantined: {failed.reason}: {failed.message}",
         )
+    rollout = of.rollout
+    if rollout is not None and rollout.version == version:
+        # One that has ended so may have begun anew: its objects are others by now.
+        is_wanted = of.target_version == version
+        if rollout.phase == "RollingBack" or (rollout.phase == "RolledBack" and not is_wanted):
+            return _taken_back(rollout)
     if wanted.version is not None and wanted.version != version:
         return Arrival(
             Outcome.HOPELESS, f"version {wanted.version} is pinned by spec.model.version"

@@ -7,19 +7,15 @@ reader of the output has gone; ``wait`` adds 3 (the time is up) and 4 (it will n
 from __future__ import annotations
 
 import os
-import random
 import sys
-import time
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
-from kubectl_inferencemodel import display, output, predictions
+from kubectl_inferencemodel import delivery, display, output, predictions
 from kubectl_inferencemodel.arguments import (
     MAX_VERSION,
     As,
@@ -29,27 +25,22 @@ from kubectl_inferencemodel.arguments import (
     Namespace,
     Output,
     Selector,
+    Timeout,
+    Until,
     Via,
     command_first,
-    seconds,
 )
-from kubectl_inferencemodel.arrival import Arrival, Outcome, look
+from kubectl_inferencemodel.arrival import Goal
 from kubectl_inferencemodel.cluster import MAX_BYTES, Cluster
-from kubectl_inferencemodel.errors import (
-    AnswerError,
-    NotFoundError,
-    PluginError,
-    UnavailableError,
-)
+from kubectl_inferencemodel.errors import AnswerError, PluginError
 from kubectl_inferencemodel.explanation import explain
+from kubectl_inferencemodel.waiting import Follower, until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kubectl_inferencemodel.resource import InferenceModel
 
-LOOK_SECONDS: Final = 0.5
-"""The pause between two looks of ``wait``."""
 INTERRUPTED: Final = 130
 READER_GONE: Final = 141
 """As a shell tells of a program that a signal ended: SIGINT, SIGPIPE."""
@@ -191,87 +182,35 @@ def wait(
         int | None,
         typer.Option(min=0, max=MAX_VERSION, help="The version; without it, whatever is wanted."),
     ] = None,
-    timeout: Annotated[
-        float, typer.Option(parser=seconds, help="Such as 90s or 10m.", metavar="DURATION")
-    ] = "5m",  # type: ignore[assignment]  # typer parses a default like what is typed
+    until_: Until = None,
+    timeout: Timeout = "5m",  # type: ignore[assignment]  # typer parses a default like what is typed
     output_: As = Output.TABLE,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Wait until every replica answers with a version.
+    """Wait until every replica answers with a version, or until a step of its rollout is reached.
 
     Ends with 0 when it does, with 3 when the time is up, and with 4 as soon as it is known that
-    waiting does not help: the version is quarantined, another one is pinned, or a newer one came.
+    waiting does not help: the version is taken back or quarantined, another one is pinned, or a
+    newer one came.
     """
     cluster = Cluster(kubeconfig, context, namespace)
-    arrival = _wait(_Follower(cluster, name, version), timeout)
-    if output_ is Output.JSON:
-        output.show_json(
-            {
-                "name": name,
-                "version": version,
-                "outcome": arrival.outcome.name.capitalize(),
-                "message": arrival.message,
-            }
-        )
-    elif arrival.outcome is Outcome.ARRIVED:
-        output.write(output.line(arrival.message) + "\n")
-    else:
-        start = f"not within {timeout:g} s" if arrival.outcome is Outcome.WAITING else "no"
-        output.tell(f"{start}: {arrival.message} (kubectl inferencemodel why {name})")
-    raise typer.Exit(arrival.outcome)
+    arrival = until(Follower(cluster, name, Goal(version, until_)).look, timeout)
+    told = {"name": name, "version": version, **({"step": until_} if until_ else {})}
+    delivery.finish(arrival, told, output_=output_, timeout=timeout)
 
 
-class _Follower:
-    """Looks at the InferenceModel of one name: at the next one, when it is created anew."""
-
-    def __init__(self, cluster: Cluster, name: str, version: int | None) -> None:
-        self._cluster = cluster
-        self._name = name
-        self._version = version
-        self._uid: str | None = None
-
-    def look(self) -> Arrival:
-        """One look.
-
-        Raises:
-            NotFoundError: there was none from the beginning.
-            ClusterError: the API server refuses.
-        """
-        try:
-            model = self._cluster.model(self._name)
-        except UnavailableError as error:
-            # An API server that restarts is waited for like everything else.
-            return Arrival(Outcome.WAITING, str(error), unavailable=True)
-        except NotFoundError:
-            if self._uid is None:
-                raise
-            return Arrival(Outcome.WAITING, f"{self._name} was deleted, and not created again yet")
-        if self._uid not in (None, model.metadata.uid):
-            output.tell(f"{self._name} was deleted and created again; the new one is waited for")
-        self._uid = model.metadata.uid
-        return look(model, self._version)
-
-
-def _wait(follower: _Follower, timeout: float) -> Arrival:
-    """Look until it has arrived, will not, or the time is up; progress goes to stderr."""
-    console = Console(stderr=True)
-    deadline = time.monotonic() + timeout
-    before, failures = "", 0
-    with console.status("asking the API server") as spinner:
-        while True:
-            arrival = follower.look()
-            failures = failures + 1 if arrival.unavailable else 0
-            left = deadline - time.monotonic()
-            if arrival.outcome is not Outcome.WAITING or left <= 0:
-                return arrival
-            spinner.update(Text(f"{output.line(arrival.message)} ({left:.0f} s left)"))
-            if not console.is_terminal and arrival.message != before:
-                before = arrival.message
-                output.tell(before)
-            pause = LOOK_SECONDS * 2 ** min(failures, 4) * random.uniform(0.8, 1.2)  # noqa: S311
-            time.sleep(min(pause, left))
+for command in (
+    delivery.rollout,
+    delivery.promote,
+    delivery.abort,
+    delivery.retry,
+    delivery.approve,
+    delivery.pause,
+    delivery.resume,
+):
+    app.command()(command)
 
 
 def _ask(

@@ -12,15 +12,18 @@ from urllib.parse import quote, urlencode
 import msgspec
 import urllib3
 
-from inferencemodel_operator import nesting
+from inferencemodel_operator import names, nesting
 from kubectl_inferencemodel import kubeconfig, lenient
 from kubectl_inferencemodel.errors import (
     AnswerError,
     ClusterError,
+    ConflictError,
+    ForbiddenError,
     NotFoundError,
     UnavailableError,
 )
-from kubectl_inferencemodel.resource import InferenceModel, Objects, Pod
+from kubectl_inferencemodel.resource import Event, InferenceModel, Objects, Pod
+from model_poller.status import PollerStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,7 +36,12 @@ MAX_BYTES: Final = 64 << 20
 _PAGE: Final = 500
 _API: Final = "/apis/inferencemodel.dev/v1alpha1"
 _KIND: Final = "inferencemodels"
+FIELD_MANAGER: Final = "kubectl-inferencemodel"
+"""By whom a change of the plugin is, for the API server's records of who manages a field."""
+_POLLER_PORT: Final = 8502
 _READ: Final = urllib3.Timeout(connect=5, read=15)
+_LOOK: Final = urllib3.Timeout(connect=2, read=3)
+"""Seconds; a pod that has gone doesn't answer at all."""
 _PREDICT: Final = urllib3.Timeout(connect=5, read=60)
 """Seconds; a prediction may take a while."""
 _WHOLE_SECONDS: Final = 120.0
@@ -74,9 +82,54 @@ class Cluster:
 
     def pods(self, name: str) -> tuple[Pod, ...]:
         """The pods of one InferenceModel, by name."""
-        path, selector = f"/api/v1{self._within}/pods", f"inferencemodel.dev/name={name}"
+        return self._pods(name, names.MODEL_LABEL)
+
+    def all_pods(self, name: str) -> tuple[Pod, ...]:
+        """The same, and behind them those that rehearse a version of it."""
+        return self._pods(name, names.MODEL_LABEL) + self._pods(name, names.REHEARSAL_LABEL)
+
+    def _pods(self, name: str, label: str) -> tuple[Pod, ...]:
+        path, selector = f"/api/v1{self._within}/pods", f"{label}={name}"
         found = self._listed(path, selector, Pod, what=f"pods of {self.namespace}/{name}")
         return tuple(sorted(found, key=lambda pod: pod.metadata.name))
+
+    def patch(self, model: InferenceModel, change: Mapping[str, Any]) -> InferenceModel:
+        """Merge a change into an InferenceModel, if it still is as it was read.
+
+        Raises:
+            ConflictError: somebody has changed it since.
+            ClusterError: it is refused.
+        """
+        name = model.metadata.name
+        path = f"{_API}{self._within}/{_KIND}/{quote(name, safe='')}?fieldManager={FIELD_MANAGER}"
+        what = f"InferenceModel {self.namespace}/{name}"
+        # The uid, too: one that was created anew may have any resource version.
+        read = {"uid": model.metadata.uid, "resourceVersion": model.metadata.resource_version}
+        metadata = {**change.get("metadata", {}), **read}
+        body = json.dumps({**change, "metadata": metadata}).encode()
+        return _decoded(self._sure(path, what, "PATCH", body), InferenceModel, what)
+
+    def events(self, model: InferenceModel) -> tuple[Event, ...]:
+        """What was told about an InferenceModel in the last hour, as Events are kept."""
+        query = urlencode({"fieldSelector": f"involvedObject.uid={model.metadata.uid}"})
+        path = f"/api/v1{self._within}/events?{query}"
+        return tuple(self._listed(path, "", Event, what=f"Events of {model.metadata.name}"))
+
+    def report(self, pod: str) -> PollerStatus:
+        """What the poller of one pod says, through the API server's proxy.
+
+        Raises:
+            ForbiddenError: who asks may not use the proxy of pods.
+            ClusterError: nothing of use answers there.
+        """
+        base = f"/api/v1{self._within}/pods/{quote(pod, safe='')}:{_POLLER_PORT}/proxy"
+        what = f"the poller of pod {self.namespace}/{pod}"
+        status, body = self._send(f"{base}/status", timeout=_LOOK)
+        if status == 403:
+            raise ForbiddenError(f"{what}: {_message(body)}; it takes get on pods/proxy")
+        if status != 200:
+            raise UnavailableError(f"{what} answers {status}: {_message(body)}")
+        return _decoded(body, PollerStatus, what)
 
     def ask_service(self, service: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         """Ask a Service's port ``http`` through the API server; the answer's status and body.
@@ -110,8 +163,9 @@ class Cluster:
 
     def _listed(self, path: str, selector: str, kind: type[T], *, what: str) -> Iterator[T]:
         query = {"limit": str(_PAGE), **({"labelSelector": selector} if selector else {})}
+        link = "&" if "?" in path else "?"
         while True:
-            page = _decoded(self._get(f"{path}?{urlencode(query)}", what), Objects, what)
+            page = _decoded(self._get(f"{path}{link}{urlencode(query)}", what), Objects, what)
             for item in page.items:
                 yield _typed(item, kind, what)
             if not page.metadata.continue_:
@@ -119,37 +173,49 @@ class Cluster:
             query["continue"] = page.metadata.continue_
 
     def _get(self, path: str, what: str) -> bytes:
-        status, body = self._send(path)
+        return self._sure(path, what, "GET", None)
+
+    def _sure(self, path: str, what: str, method: str, body: bytes | None) -> bytes:
+        """The body of an answer that is as it should be."""
+        status, answer = self._send(path, body, method=method)
         if status == 401:
             # What a program or a file gave has expired meanwhile: a wait can outlive it.
             self._access = kubeconfig.find(self._file, self._context)
-            status, body = self._send(path)
-        if status == 404 and not body.startswith(b"{"):
+            status, answer = self._send(path, body, method=method)
+        if status == 404 and not answer.startswith(b"{"):
             # Not even a Status object: it is the kind that is not known.
             raise ClusterError(
                 f"{what}: the cluster has no CRD of InferenceModels; see docs/install.md"
             )
         if status == 404:
-            raise NotFoundError(f"{what}: {_message(body)}")
+            raise NotFoundError(f"{what}: {_message(answer)}")
         if status == 401:
             raise ClusterError(
                 f"{what}: the API server does not take the credentials of the kubeconfig"
-                f" ({_message(body)}); they may have expired: log in again"
+                f" ({_message(answer)}); they may have expired: log in again"
             )
+        if status == 409:
+            raise ConflictError(f"{what}: {_message(answer)}")
         if status != 200:
             kind = UnavailableError if status == 429 or status >= 500 else ClusterError
-            raise kind(f"{what}: the API server answers {status}: {_message(body)}")
-        return body
+            raise kind(f"{what}: the API server answers {status}: {_message(answer)}")
+        return answer
 
     def _send(
-        self, path: str, body: bytes | None = None, *, timeout: urllib3.Timeout = _READ
+        self,
+        path: str,
+        body: bytes | None = None,
+        *,
+        timeout: urllib3.Timeout = _READ,
+        method: str = "",
     ) -> tuple[int, bytes]:
         server, token = self._access.server, self._access.authorization
-        headers = {"Content-Type": "application/json"}
+        merge = method == "PATCH"
+        headers = {"Content-Type": "application/merge-patch+json" if merge else "application/json"}
         if token is not None:
             headers["Authorization"] = token
         try:
-            return _ask(self._access.pool, server + path, body, headers, timeout)
+            return _ask(self._access.pool, server + path, body, headers, timeout, method)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             if error.args and isinstance(error.args[0], ssl.SSLCertVerificationError):
                 raise ClusterError(
@@ -167,9 +233,10 @@ def _ask(
     body: bytes | None,
     headers: Mapping[str, str],
     timeout: urllib3.Timeout,
+    method: str = "",
 ) -> tuple[int, bytes]:
     answer = pool.request(
-        "GET" if body is None else "POST",
+        method or ("GET" if body is None else "POST"),
         url,
         body=body,
         headers=headers,

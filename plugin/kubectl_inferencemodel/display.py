@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from kubectl_inferencemodel.predictions import Label
     from kubectl_inferencemodel.resource import InferenceModel
 
-_NONE: Final = "-"
+NONE: Final = "-"
+"""What isn't known, or isn't there."""
 _STYLES: Final = {
     "True": "green",
     "False": "red",
@@ -33,43 +34,53 @@ _STYLES: Final = {
     "Quarantined": "red",
     "Active": "green",
     "Failed": "red",
+    "Passed": "green",
+    "Inconclusive": "yellow",
+    "Checking": "yellow",
+    "Rehearsing": "yellow",
+    "Progressing": "yellow",
+    "Paused": "yellow",
+    "Baking": "yellow",
+    "RollingBack": "red",
+    "RolledBack": "red",
+    "Completed": "green",
 }
 _BAR: Final = 20
 
 
 def models(found: Sequence[InferenceModel], now: datetime, *, namespaces: bool) -> Table:
     """One line an InferenceModel: its versions, each with the replicas that answer with it."""
-    table = _table("NAME", "VERSION", "TARGET", "READY", "REPLICAS", "STATUS", "ANSWERING", "AGE")
+    shown = table("NAME", "VERSION", "TARGET", "READY", "REPLICAS", "STATUS", "ANSWERING", "AGE")
     if namespaces:
-        table = _table("NAMESPACE", *(column.header for column in table.columns))
+        shown = table("NAMESPACE", *(column.header for column in shown.columns))
     for model in found:
         of = model.status.model
         ready = model.condition("Ready")
-        _add(
-            table,
+        add(
+            shown,
             *([model.metadata.namespace] if namespaces else []),
             model.metadata.name,
-            _number(of.active_version),
-            _number(of.target_version),
-            _styled(ready.status if ready else _NONE),
-            model.status.replica_summary or _NONE,
-            _styled(of.transition_status or _NONE),
+            number(of.active_version),
+            number(of.target_version),
+            styled(ready.status if ready else NONE),
+            model.status.replica_summary or NONE,
+            styled(of.transition_status or NONE),
             answering(model),
             age(model.metadata.creation_timestamp, now),
         )
-    return table
+    return shown
 
 
 def answering(model: InferenceModel) -> str:
     """Which version answers on how many replicas: ``v3 x2, v2 x1``."""
     served = [f"v{v.version} x{v.replicas}" for v in model.status.model.versions if v.replicas]
-    return ", ".join(served) or _NONE
+    return ", ".join(served) or NONE
 
 
 def versions(model: InferenceModel) -> RenderableType:
     """Every version that is known, and how the last changes went."""
     of = model.status.model
-    table = _table("VERSION", "STATE", "REPLICAS", "")
+    shown = table("VERSION", "STATE", "REPLICAS", "")
     for known in of.versions:
         roles = [
             role
@@ -85,31 +96,31 @@ def versions(model: InferenceModel) -> RenderableType:
         note = ", ".join(roles)
         if failed is not None:
             note = f"{failed.reason}: {failed.message}"
-        _add(table, str(known.version), _styled(known.state), str(known.replicas), note)
+        add(shown, str(known.version), styled(known.state), str(known.replicas), note)
     listed = {known.version for known in of.versions}
     for failed in of.quarantined:
         if failed.version not in listed:
             note = f"{failed.reason}: {failed.message}"
-            _add(table, str(failed.version), _styled("Quarantined"), "0", note)
+            add(shown, str(failed.version), styled("Quarantined"), "0", note)
     if not of.history:
-        return table
-    past = _table("VERSION", "RESULT", "FROM", "TOOK", "")
+        return shown
+    past = table("VERSION", "RESULT", "FROM", "TOOK", "")
     for change in of.history:
-        _add(
+        add(
             past,
             str(change.version),
-            _styled(change.result or _NONE),
-            _moment(change.start_time),
-            change.duration or _NONE,
+            styled(change.result or NONE),
+            moment(change.start_time),
+            change.duration or NONE,
             change.reason,
         )
-    shown: list[RenderableType] = [table, "", "The last changes:", past]
+    parts: list[RenderableType] = [shown, "", "The last changes:", past]
     last = of.last_failure
     if last is not None:
         where = f" on {last.pod}" if last.pod else ""
-        words = f"version {last.version}{where}, {_moment(last.time)}: {last.reason}"
-        shown += ["", Text(plain(f"The last failure: {words}: {last.message}"))]
-    return Group(*shown)
+        words = f"version {last.version}{where}, {moment(last.time)}: {last.reason}"
+        parts += ["", Text(plain(f"The last failure: {words}: {last.message}"))]
+    return Group(*parts)
 
 
 def explanation(found: Explanation) -> RenderableType:
@@ -117,25 +128,25 @@ def explanation(found: Explanation) -> RenderableType:
     summary = Text(plain(found.summary), style="green" if found.settled else "yellow")
     if not found.findings:
         return summary
-    table = _table("ABOUT", "REASON", "IN WORDS")
+    shown = table("ABOUT", "REASON", "IN WORDS")
     for finding in found.findings:
-        _add(table, finding.about, finding.reason or _NONE, finding.message)
-    return Group(summary, "", table)
+        add(shown, finding.about, finding.reason or NONE, finding.message)
+    return Group(summary, "", shown)
 
 
 def labels(found: Sequence[Label]) -> Table:
     """Labels with their probabilities, each with a bar."""
-    table = _table("PROBABILITY", "LABEL", "")
+    shown = table("PROBABILITY", "LABEL", "")
     for label in found:
         bar = "█" * round(max(0.0, min(label.probability, 1.0)) * _BAR)
-        _add(table, f"{label.probability:.3f}", label.label, Text(bar, style="cyan"))
-    return table
+        add(shown, f"{label.probability:.3f}", label.label, Text(bar, style="cyan"))
+    return shown
 
 
 def age(since: datetime | None, now: datetime) -> str:
     """A time span as kubectl shows it: the largest unit only."""
     if since is None:
-        return _NONE
+        return NONE
     span = max(now - since, timedelta())
     for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60)):
         if span.total_seconds() >= seconds:
@@ -143,25 +154,30 @@ def age(since: datetime | None, now: datetime) -> str:
     return f"{int(span.total_seconds())}s"
 
 
-def _moment(time: datetime | None) -> str:
-    return _NONE if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
+def moment(time: datetime | None) -> str:
+    """A point in time, in UTC."""
+    return NONE if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
-def _number(version: int | None) -> str:
-    return _NONE if version is None else str(version)
+def number(version: int | None) -> str:
+    """A version."""
+    return NONE if version is None else str(version)
 
 
-def _styled(word: str) -> Text:
+def styled(word: str) -> Text:
+    """A word of a closed set, in its colour."""
     return Text(plain(word), style=_STYLES.get(word, ""))
 
 
-def _add(table: Table, *cells: str | Text) -> None:
+def add(table: Table, *cells: str | Text) -> None:
+    """Add a row."""
     # As texts, for a message may hold what rich would take for its markup.
     table.add_row(*(Text(plain(cell)) if isinstance(cell, str) else cell for cell in cells))
 
 
-def _table(*headers: object) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+def table(*headers: object) -> Table:
+    """A table without rows, and without lines."""
+    made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     for header in headers:
-        table.add_column(str(header), overflow="fold")
-    return table
+        made.add_column(str(header), overflow="fold")
+    return made

@@ -2,8 +2,12 @@
 
 PluginError
 +-- ClusterError       the API server can't be asked, or refuses
-|   +-- NotFoundError  there is no such object
+|   +-- NotFoundError     there is no such object
+|   +-- ForbiddenError    who asks may not
+|   +-- ConflictError     the object was changed meanwhile
+|   +-- UnavailableError  not now; waiting may help
 +-- AnswerError        a model server's answer, or a file, is not what it should be
++-- RefusedError       there is nothing that the command could act on
 """
 
 from __future__ import annotations
@@ -21,9 +25,21 @@ class NotFoundError(ClusterError):
     """There is no such object."""
 
 
+class ForbiddenError(ClusterError):
+    """Who asks may not."""
+
+
+class ConflictError(ClusterError):
+    """The object is no longer as it was read."""
+
+
 class UnavailableError(ClusterError):
     """The API server can't be asked now; waiting may help."""
 
 
 class AnswerError(PluginError):
     """A model server's answer, or a file that was named, is not what it should be."""
+
+
+class RefusedError(PluginError):
+    """There is nothing that the command could act on."""

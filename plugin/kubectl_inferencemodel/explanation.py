@@ -60,7 +60,7 @@ def explain(model: InferenceModel, pods: Sequence[Pod]) -> Explanation:
                 "kubectl get deployments -A -l app.kubernetes.io/part-of=inferencemodel"
             ),
         )
-    findings = (*_conditions(model), *_versions(model), *_pods(model, pods))
+    findings = (*_conditions(model), *_versions(model), *troubles(model, pods))
     return Explanation(
         model.metadata.name, settled=settled(model), summary=_summary(model), findings=findings
     )
@@ -107,11 +107,33 @@ def progress(model: InferenceModel, version: int) -> str:
     known = model.state_of(version)
     if known is None:
         return f"version {version}, which no replica knows yet"
+    rollout = model.running
+    if rollout is not None and rollout.version == version and rollout.message:
+        return f"{standing(model)}"
     # A replica that is to come doesn't answer yet, so the wanted number is what counts.
     wanted = model.status.replica_summary.partition("/")[2]
     if known.replicas and wanted:
         return f"version {version}, which answers on {known.replicas} of {wanted} replicas"
-    return f"version {version}, which {_PROGRESS.get(known.state, f'is {known.state}')}"
+    return f"version {version}, which {in_words(known.state)}"
+
+
+def in_words(state: str) -> str:
+    """A version's state, as what is said of the version."""
+    return _PROGRESS.get(state, f"is {state}")
+
+
+def standing(model: InferenceModel) -> str:
+    """How the rollout stands that runs, or how the last one ended, in one line."""
+    found = model.status.model.rollout
+    if found is None:
+        active = model.status.model.active_version
+        return "no version answers" if active is None else f"version {active} answers"
+    steps = f" step {found.step} of {found.steps}," if found.step and found.steps else ""
+    on = ""
+    if found.replicas_wanted:
+        on = f" {found.replicas_on} of {found.replicas_wanted} replicas answer with it,"
+    head = f"version {found.version}:{steps}{on} {found.phase}"
+    return f"{head}: {found.message}" if found.message else head
 
 
 def _conditions(model: InferenceModel) -> Iterator[Finding]:
@@ -152,7 +174,8 @@ def _versions(model: InferenceModel) -> Iterator[Finding]:
         yield Finding(f"version {known.version}", known.reason, known.message)
 
 
-def _pods(model: InferenceModel, pods: Sequence[Pod]) -> Iterator[Finding]:
+def troubles(model: InferenceModel, pods: Sequence[Pod]) -> Iterator[Finding]:
+    """What is in the way of pods that get no requests."""
     for pod in pods:
         about = f"pod {pod.metadata.name}"
         if pod.terminating:

@@ -9,11 +9,30 @@ has another shape is left out (`lenient`).
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003  # msgspec reads the annotations
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from inferencemodel_operator.status import Condition, Quarantine, Status, Version
+from inferencemodel_operator.status import (
+    Condition,
+    Quarantine,
+    RolloutStatus,
+    Status,
+    Version,
+)
+
+ENDED: Final = frozenset({"Completed", "RolledBack", "Superseded"})
+"""The phases of a rollout that is over."""
+
+
+class ManagedFields(msgspec.Struct, frozen=True, rename={"fields": "fieldsV1"}):
+    """Who has set which fields."""
+
+    manager: str = ""
+    operation: str = ""
+    """Apply for whoever declares them, Update for whoever changed them once."""
+    fields: dict[str, Any] = {}
+    """The tree of their names, each with ``f:`` before it."""
 
 
 class Metadata(msgspec.Struct, frozen=True, rename="camel"):
@@ -22,10 +41,13 @@ class Metadata(msgspec.Struct, frozen=True, rename="camel"):
     name: str
     namespace: str = ""
     uid: str = ""
+    resource_version: str = ""
     generation: int = 0
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
+    labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
+    managed_fields: tuple[ManagedFields, ...] = ()
 
 
 class ModelSpec(msgspec.Struct, frozen=True, rename="camel"):
@@ -37,6 +59,27 @@ class ModelSpec(msgspec.Struct, frozen=True, rename="camel"):
     min_version: int | None = None
 
 
+class Pause(msgspec.Struct, frozen=True):
+    """A step's ``pause``."""
+
+    duration: str | None = None
+    """None until somebody promotes."""
+
+
+class RolloutStep(msgspec.Struct, frozen=True):
+    """One of ``spec.rollout.steps``."""
+
+    replicas: int | str
+    pause: Pause | None = None
+
+
+class RolloutSpec(msgspec.Struct, frozen=True):
+    """``spec.rollout``."""
+
+    steps: tuple[RolloutStep, ...] = (RolloutStep(1),)
+    paused: bool = False
+
+
 class Spec(msgspec.Struct, frozen=True, rename="camel"):
     """``spec``."""
 
@@ -44,6 +87,7 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
     replicas: int = 1
     suspend: bool = False
     autoscaling: dict[str, Any] | None = None
+    rollout: RolloutSpec = RolloutSpec()
 
 
 class InferenceModel(msgspec.Struct, frozen=True, rename="camel"):
@@ -80,6 +124,12 @@ class InferenceModel(msgspec.Struct, frozen=True, rename="camel"):
     def state_of(self, version: int) -> Version | None:
         """What the status tells about one version."""
         return next((v for v in self.status.model.versions if v.version == version), None)
+
+    @property
+    def running(self) -> RolloutStatus | None:
+        """The rollout that has not ended, be it on its way back."""
+        found = self.status.model.rollout
+        return found if found is not None and found.phase not in ENDED else None
 
     def quarantine_of(self, version: int | None) -> Quarantine | None:
         """Why a version is not tried again, None when it is not quarantined."""
@@ -173,3 +223,19 @@ class Pod(msgspec.Struct, frozen=True):
         """Whether it gets requests."""
         found = self.condition("Ready")
         return found is not None and found.status == "True"
+
+
+class Event(msgspec.Struct, frozen=True, rename="camel"):
+    """Something that was told about an object."""
+
+    reason: str = ""
+    message: str = ""
+    first_timestamp: datetime | None = None
+    last_timestamp: datetime | None = None
+    event_time: datetime | None = None
+
+    @property
+    def time(self) -> datetime | None:
+        """When it was told last."""
+        times = [self.last_timestamp, self.event_time, self.first_timestamp]
+        return max((time for time in times if time is not None), default=None)

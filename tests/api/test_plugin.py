@@ -18,10 +18,11 @@ import yaml
 from typer.testing import CliRunner
 
 from kubectl_inferencemodel import cli
-from kubectl_inferencemodel.errors import ClusterError, NotFoundError, PluginError
+from kubectl_inferencemodel.errors import ClusterError, NotFoundError, PluginError, RefusedError
 from tests.support import crd
 from tests.support.cable import Cable
 from tests.support.kubectl import Kubectl
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -282,6 +283,105 @@ def test_wait_goes_on_while_the_api_server_can_not_be_asked(plugin: Plugin, tmp_
         assert "can't be asked" in late["message"]
 
 
+ROLLOUT = {
+    "version": 3,
+    "fromVersion": 2,
+    "phase": "Paused",
+    "step": 1,
+    "steps": 2,
+    "replicasOn": 1,
+    "replicasWanted": 1,
+    "startTime": "2026-01-01T14:30:00Z",
+    "message": "promote or abort it",
+}
+
+
+def roll(kubectl: Kubectl, name: str, **differences: Any) -> None:
+    """Write the status in the middle of a rollout of version 3."""
+    tell(kubectl, name, active=2, target=3)
+    told = {"status": {"model": {"rollout": {**ROLLOUT, **differences}}}}
+    kubectl(
+        *("patch", "inferencemodel", name, "--subresource=status", "--type=merge"),
+        *("--patch", json.dumps(told)),
+    )
+
+
+def written(kubectl: Kubectl, name: str) -> dict[str, str]:
+    return dict(kubectl.get("inferencemodel", name)["metadata"].get("annotations", {}))
+
+
+@contextmanager
+def operator(kubectl: Kubectl, name: str, **result: Any) -> Iterator[None]:
+    """Takes the first action that is written, and does this to the rollout."""
+
+    def act() -> None:
+        eventually(lambda: written(kubectl, name), what="an action is written")
+        for key in written(kubectl, name):
+            kubectl("annotate", "inferencemodel", name, f"{key}-")
+        roll(kubectl, name, **result)
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def test_a_rollout_is_promoted_and_the_next_step_is_told(plugin: Plugin) -> None:
+    create(plugin.kubectl, "promoted")
+    roll(plugin.kubectl, "promoted")
+    shown = plugin("rollout", "promoted", code=3)
+    assert "promoted: version 3 (from 2) Paused" in shown
+    assert "1 of 1 replicas answer with it" in shown
+    with operator(plugin.kubectl, "promoted", phase="Progressing", step=2, message=""):
+        told = plugin("promote", "promoted")
+    assert "version 3: step 2 of 2" in told
+
+
+def test_an_aborted_version_ends_its_wait(plugin: Plugin) -> None:
+    create(plugin.kubectl, "aborted")
+    roll(plugin.kubectl, "aborted")
+    with operator(plugin.kubectl, "aborted", phase="RollingBack", message="somebody aborted it"):
+        assert "version 3 is taken back" in plugin("abort", "aborted", "--version=3")
+    told = plugin.json("wait", "aborted", "--version=3", "--timeout=1h", code=4)
+    assert told["message"] == "version 3 is taken back (RollingBack): somebody aborted it"
+
+
+def test_a_step_is_waited_for(plugin: Plugin) -> None:
+    create(plugin.kubectl, "stepped")
+    roll(plugin.kubectl, "stepped", replicasOn=0)
+    late = plugin("wait", "stepped", "--for=step=1", "--timeout=100ms", code=3)
+    assert "step 1 of 2, 0 of 1 replicas answer with it" in late
+    roll(plugin.kubectl, "stepped")
+    told = plugin.json("wait", "stepped", "--for=step=1", "--version=3")
+    assert (told["step"], told["outcome"]) == (1, "Arrived")
+
+
+def test_rollouts_stand_still_and_go_on(plugin: Plugin) -> None:
+    create(plugin.kubectl, "paused")
+    for command, paused in (("pause", True), ("resume", False)):
+        plugin(command, "paused", "--no-wait")
+        spec = plugin.kubectl.get("inferencemodel", "paused")["spec"]
+        assert spec["rollout"]["paused"] is paused
+
+
+def test_who_applies_the_field_is_told_that_it_will_come_back(plugin: Plugin) -> None:
+    create(plugin.kubectl, "declared", rollout={"paused": False})
+    shown = plugin("pause", "declared", "--no-wait")
+    assert "spec.rollout.paused is managed by" in shown
+
+
+def test_where_there_is_nothing_to_act_on_the_resource_stays_as_it_is(plugin: Plugin) -> None:
+    create(plugin.kubectl, "calm")
+    tell(plugin.kubectl, "calm", active=2, target=2)
+    before = plugin.kubectl.get("inferencemodel", "calm")
+    for command in ("promote", "abort", "approve", "retry"):
+        with pytest.raises(RefusedError, match="calm"):
+            plugin(command, "calm")
+    assert plugin.kubectl.get("inferencemodel", "calm") == before
+
+
 def test_wait_for_what_is_wanted_needs_no_number(plugin: Plugin) -> None:
     create(plugin.kubectl, "settled")
     tell(plugin.kubectl, "settled", active=2, target=2)
@@ -378,7 +478,7 @@ def test_kubectl_finds_the_plugin_by_both_names(
         [str(plugin.kubectl.program), command, "why", "missing", *plugin.context],
         env={
             "PATH": f"{tmp_path}:{os.environ['PATH']}",
-            "PYTHONPATH": f"{crd.ROOT}/plugin:{crd.ROOT}/operator",
+            "PYTHONPATH": f"{crd.ROOT}/plugin:{crd.ROOT}/operator:{crd.ROOT}/poller",
             "HOME": str(tmp_path),
         },
         capture_output=True,

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,123 +16,14 @@ import yaml
 from kubectl_inferencemodel import cli, cluster
 from kubectl_inferencemodel.arguments import command_first
 from tests.support.waiting import eventually
+from tests.unit.plugin.api import ApiServer, kubeconfig, resource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 Object = dict[str, Any]
 ROOT = Path(__file__).parents[3]
-PYTHONPATH = f"{ROOT}/plugin:{ROOT}/operator"
-
-
-def resource(name: str = "imagenet", *, uid: str = "u-1", **status: Any) -> Object:
-    """A settled InferenceModel on version 2."""
-    conditions = {"Ready": "True", "Reconciling": "False", "Stalled": "False"}
-    return {
-        "metadata": {"name": name, "namespace": "vision", "uid": uid, "generation": 1},
-        "spec": {"model": {"storageUri": "gs://models/imagenet"}},
-        "status": {
-            "observedGeneration": 1,
-            "conditions": [
-                {"type": kind, "status": state, "reason": "Some", "message": f"{kind} in words"}
-                for kind, state in conditions.items()
-            ],
-            "replicaSummary": "3/3",
-            "model": {"activeVersion": 2, "targetVersion": 2, "transitionStatus": "UpToDate"},
-            **status,
-        },
-    }
-
-
-class ApiServer:
-    """Answers what a test has it answer."""
-
-    def __init__(self) -> None:
-        self.requests: list[str] = []
-        self.answer: Callable[[str], tuple[int, bytes]] = self.models
-        self.objects = [resource()]
-        self.authorizations: list[str | None] = []
-
-    def models(self, path: str) -> tuple[int, bytes]:
-        plain = path.partition("?")[0]
-        if plain.endswith("/inferencemodels"):
-            return 200, json.dumps({"items": self.objects}).encode()
-        if plain.endswith("/pods"):
-            return 200, b'{"items": []}'
-        name = plain.rpartition("/")[2]
-        for found in self.objects:
-            if found["metadata"]["name"] == name:
-                return 200, json.dumps(found).encode()
-        return 404, json.dumps({"message": f"{name} not found"}).encode()
-
-    @contextlib.contextmanager
-    def run(self) -> Iterator[str]:
-        """Its URL."""
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.requests.append(self.path)
-                outer.authorizations.append(self.headers["Authorization"])
-                status, body = outer.answer(self.path)
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                with contextlib.suppress(OSError):
-                    self.wfile.write(body)
-
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                self.do_GET()
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                pass
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-            try:
-                yield f"http://127.0.0.1:{server.server_port}"
-            finally:
-                server.shutdown()
-
-
-def kubeconfig(server: str, **user: Any) -> Object:
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "here",
-        "clusters": [{"name": "here", "cluster": {"server": server}}],
-        "contexts": [
-            {"name": "here", "context": {"cluster": "here", "user": "me", "namespace": "vision"}},
-            {"name": "there", "context": {"cluster": "here", "user": "me", "namespace": "other"}},
-        ],
-        "users": [{"name": "me", "user": user or {"token": "secret"}}],
-    }
-
-
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    """An API server that KUBECONFIG names."""
-    server = ApiServer()
-    with server.run() as url:
-        file = tmp_path / "kubeconfig"
-        file.write_text(yaml.safe_dump(kubeconfig(url)))
-        monkeypatch.setenv("KUBECONFIG", str(file))
-        # The client has read the variable when it was imported.
-        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(file))
-        yield server
-
-
-@pytest.fixture
-def shell(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs one command line in this process: exit code, standard output and error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = cli.run(arguments)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
+PYTHONPATH = f"{ROOT}/plugin:{ROOT}/operator:{ROOT}/poller"
 
 
 def one_line(printed: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from inferencemodel_operator.names import TARGET_VERSION_ANNOTATION
 from kubectl_inferencemodel.resource import InferenceModel, Pod
 
 FINE = {
@@ -80,9 +81,27 @@ def arriving(version: int, state: str, replicas: int = 0) -> dict[str, Any]:
     }
 
 
+def rollout(phase: str, **differences: Any) -> dict[str, Any]:
+    """``status.model.rollout`` of version 3, in the first of two steps, but for what is given."""
+    return {
+        "version": 3,
+        "fromVersion": 2,
+        "phase": phase,
+        "step": 1,
+        "steps": 2,
+        "replicasOn": 1,
+        "replicasWanted": 1,
+        "startTime": "2026-01-01T14:30:00Z",
+        "stepStartedTime": "2026-01-01T14:31:00Z",
+        **differences,
+    }
+
+
 def pod(
     name: str,
     *,
+    told: int | None = None,
+    labels: dict[str, str] | None = None,
     ready: bool = False,
     conditions: list[dict[str, str]] | None = None,
     poller: dict[str, Any] | None = None,
@@ -93,7 +112,13 @@ def pod(
     leave = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if leaving else {}
     return msgspec.convert(
         {
-            "metadata": {"name": name, "namespace": "vision", **leave},
+            "metadata": {
+                "name": name,
+                "namespace": "vision",
+                "labels": labels or {},
+                "annotations": {} if told is None else {TARGET_VERSION_ANNOTATION: str(told)},
+                **leave,
+            },
             "status": {
                 "phase": "Running",
                 "conditions": [{"type": "Ready", "status": str(ready)}, *(conditions or [])],

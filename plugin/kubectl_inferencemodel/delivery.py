@@ -1,0 +1,305 @@
+"""The commands about rollouts: to look at one, and to act on it."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from kubectl_inferencemodel import actions, output
+from kubectl_inferencemodel.actions import Action
+from kubectl_inferencemodel.arguments import (
+    MAX_VERSION,
+    As,
+    Context,
+    Kubeconfig,
+    Name,
+    Namespace,
+    Output,
+    Timeout,
+)
+from kubectl_inferencemodel.arrival import Arrival, Outcome
+from kubectl_inferencemodel.cluster import Cluster
+from kubectl_inferencemodel.errors import ClusterError, ConflictError
+from kubectl_inferencemodel.picture import Reports, picture
+from kubectl_inferencemodel.rollout_display import Watching, show
+from kubectl_inferencemodel.waiting import Effect, until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kubectl_inferencemodel.actions import Asked
+    from kubectl_inferencemodel.resource import InferenceModel
+
+_TRIES: Final = 8
+"""So often a resource may have been changed between reading and writing it."""
+_GRACE_SECONDS: Final = 5.0
+"""After the operator has taken an action, it shows in the status by then, or not at all."""
+_SKEW: Final = timedelta(seconds=30)
+"""By how much the clocks of this machine and the cluster may differ."""
+
+Version = Annotated[
+    int | None,
+    typer.Option(min=0, max=MAX_VERSION, help="Refuse, if it is another version by now."),
+]
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Don't wait until the operator has taken it.")
+]
+
+
+def rollout(
+    name: Name,
+    *,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", "-w", help="Until the rollout has ended; the next one, if none."),
+    ] = False,
+    output_: As = Output.TABLE,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """The rollout of NAME: steps, replicas, checks, and what it waits for.
+
+    Ends with 0 when the last rollout is completed or there was none, with 3 while one is in
+    progress, and with 4 when the version was taken back or superseded.
+    """
+    cluster = Cluster(kubeconfig, context, namespace)
+    reports = Reports(cluster)
+    if watch:
+        found = Watching(cluster, reports, name).run(as_json=output_ is Output.JSON)
+    else:
+        model, pods = cluster.model(name), cluster.all_pods(name)
+        found = picture(model, pods, reports.of(pods))
+        show(found, as_json=output_ is Output.JSON)
+    raise typer.Exit(found.outcome)
+
+
+def promote(
+    name: Name,
+    *,
+    full: Annotated[
+        bool, typer.Option("--full", help="To all replicas at once, without further steps.")
+    ] = False,
+    version: Version = None,
+    no_wait: NoWait = False,
+    timeout: Timeout = "30s",  # type: ignore[assignment]  # typer parses a default like what is typed
+    output_: As = Output.TABLE,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Have the version that is being rolled out go on to the next step."""
+    action = Action.PROMOTE_FULL if full else Action.PROMOTE
+    _act(Cluster(kubeconfig, context, namespace), name, action, version, no_wait, timeout, output_)
+
+
+def abort(
+    name: Name,
+    *,
+    version: Version = None,
+    no_wait: NoWait = False,
+    timeout: Timeout = "30s",  # type: ignore[assignment]
+    output_: As = Output.TABLE,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Take the version that is being rolled out back, and don't try it again."""
+    cluster = Cluster(kubeconfig, context, namespace)
+    _act(cluster, name, Action.ABORT, version, no_wait, timeout, output_)
+
+
+def retry(
+    name: Name,
+    *,
+    version: Annotated[
+        int | None,
+        typer.Option(min=0, max=MAX_VERSION, help="Default: the newest quarantined one."),
+    ] = None,
+    no_wait: NoWait = False,
+    timeout: Timeout = "30s",  # type: ignore[assignment]
+    output_: As = Output.TABLE,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Try a version again that failed or was aborted."""
+    cluster = Cluster(kubeconfig, context, namespace)
+    _act(cluster, name, Action.RETRY, version, no_wait, timeout, output_)
+
+
+def approve(
+    name: Name,
+    *,
+    version: Version = None,
+    no_wait: NoWait = False,
+    timeout: Timeout = "30s",  # type: ignore[assignment]
+    output_: As = Output.TABLE,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Have a version go on whose interface breaks with the one before, as that is meant."""
+    cluster = Cluster(kubeconfig, context, namespace)
+    _act(cluster, name, Action.APPROVE, version, no_wait, timeout, output_)
+
+
+def pause(
+    name: Name,
+    *,
+    no_wait: NoWait = False,
+    timeout: Timeout = "30s",  # type: ignore[assignment]
+    output_: As = Output.TABLE,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Have rollouts of NAME stand still where they are (spec.rollout.paused)."""
+    _pause(Cluster(kubeconfig, context, namespace), name, no_wait, timeout, output_, paused=True)
+
+
+def resume(
+    name: Name,
+    *,
+    no_wait: NoWait = False,
+    timeout: Timeout = "30s",  # type: ignore[assignment]
+    output_: As = Output.TABLE,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Have rollouts of NAME go on again."""
+    _pause(Cluster(kubeconfig, context, namespace), name, no_wait, timeout, output_, paused=False)
+
+
+def _act(
+    cluster: Cluster,
+    name: str,
+    action: Action,
+    version: int | None,
+    no_wait: bool,
+    timeout: float,
+    output_: Output,
+) -> None:
+    begun = datetime.now(UTC)
+    model = cluster.model(name)
+    asked = actions.choose(model, action, version)
+    model = _written(cluster, model, asked)
+    told = {"name": name, "action": str(action), "version": asked.version}
+    if no_wait:
+        arrival = Arrival(Outcome.ARRIVED, f"asked for: {action}, version {asked.version}")
+    else:
+        judge = _Judge(cluster, model, asked, begun)
+        arrival = until(Effect(cluster, model, judge).look, timeout)
+    finish(arrival, told, output_=output_, timeout=timeout)
+
+
+def _written(cluster: Cluster, model: InferenceModel, asked: Asked) -> InferenceModel:
+    """Write an action; returns the InferenceModel as it was before it.
+
+    Raises:
+        RefusedError: meanwhile there is nothing any more to act on.
+        ConflictError: others change the resource all the time.
+    """
+    for left in range(_TRIES, 0, -1):
+        try:
+            cluster.patch(model, asked.change)
+            break
+        except ConflictError:
+            if left == 1:
+                raise
+            # What has changed is the operator's status, mostly. The version stays the one that
+            # whoever asks has seen.
+            model = cluster.model(model.metadata.name)
+            asked = actions.choose(model, asked.action, asked.version)
+    return model
+
+
+class _Judge:
+    """What becomes of an action; one that the operator dropped is told by an Event."""
+
+    def __init__(
+        self, cluster: Cluster, before: InferenceModel, asked: Asked, begun: datetime
+    ) -> None:
+        self._cluster = cluster
+        self._before = before
+        self._asked = asked
+        self._begun = begun
+        self._taken: float | None = None
+
+    def __call__(self, now: InferenceModel) -> Arrival:
+        arrival = actions.became(self._asked, self._before, now)
+        if arrival.message != actions.TAKEN:
+            return arrival
+        if self._taken is None:
+            self._taken = time.monotonic()
+        if dropped := self._dropped(now):
+            return Arrival(Outcome.HOPELESS, f"the operator did not act on it: {dropped}")
+        if time.monotonic() < self._taken + _GRACE_SECONDS:
+            return arrival
+        hint = ""
+        if now.spec.rollout.paused:
+            hint = f"; rollouts stand still until kubectl inferencemodel resume {now.metadata.name}"
+        return Arrival(Outcome.ARRIVED, f"{actions.TAKEN}{hint}")
+
+    def _dropped(self, now: InferenceModel) -> str:
+        try:
+            events = self._cluster.events(now)
+        except ClusterError:
+            # Not everybody may read Events; the action is written all the same.
+            return ""
+        return actions.dropped(self._asked, events, since=self._begun - _SKEW)
+
+
+def _pause(
+    cluster: Cluster, name: str, no_wait: bool, timeout: float, output_: Output, *, paused: bool
+) -> None:
+    model = cluster.model(name)
+    for left in range(_TRIES, 0, -1):
+        if model.spec.rollout.paused == paused:
+            break
+        try:
+            manager = actions.declared_by(model)
+            model = cluster.patch(model, actions.pausing(paused=paused))
+            if manager:
+                output.tell(
+                    f"spec.rollout.paused is managed by {manager}, which may set it back:"
+                    " change it there, too"
+                )
+            break
+        except ConflictError:
+            if left == 1:
+                raise
+            model = cluster.model(name)
+    told = {"name": name, "paused": paused}
+    if no_wait:
+        arrival = Arrival(Outcome.ARRIVED, f"spec.rollout.paused is {str(paused).lower()}")
+    else:
+        judge = lambda now: actions.stands(now, paused=paused)  # noqa: E731
+        arrival = until(Effect(cluster, model, judge).look, timeout)
+    finish(arrival, told, output_=output_, timeout=timeout)
+
+
+def finish(
+    arrival: Arrival, told: Mapping[str, object], *, output_: Output, timeout: float
+) -> None:
+    """Tell how a wait ended, and end the command with its exit code.
+
+    Args:
+        arrival: how it ended.
+        told: what was waited for, for programs.
+        output_: whether a program reads it.
+        timeout: seconds that were waited for at most.
+    """
+    if output_ is Output.JSON:
+        outcome = arrival.outcome.name.capitalize()
+        output.show_json({**told, "outcome": outcome, "message": arrival.message})
+    elif arrival.outcome is Outcome.ARRIVED:
+        output.write(output.line(arrival.message) + "\n")
+    else:
+        start = f"not within {timeout:g} s" if arrival.outcome is Outcome.WAITING else "no"
+        output.tell(f"{start}: {arrival.message} (kubectl inferencemodel why {told['name']})")
+    raise typer.Exit(arrival.outcome)
