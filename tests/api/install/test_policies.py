@@ -281,7 +281,7 @@ def account(kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Kubec
     directory: Path = tmp_path_factory.mktemp("account")
     account = place.as_service_account(OPERATOR, directory / "kubeconfig")
     # kubectl reads a pod before it patches it; the operator doesn't.
-    kubectl("create", "role", "reader", "--verb=get", "--resource=pods")
+    kubectl("create", "role", "reader", "--verb=get", "--resource=pods,inferencemodels")
     who = f"--serviceaccount={SYSTEM}:{OPERATOR}"
     kubectl("create", "rolebinding", "reader", "--role=reader", who)
     return account.in_namespace(PLACE)
@@ -345,6 +345,65 @@ def test_of_its_pods_the_operator_may_change_nothing_else(
 ) -> None:
     refused = said(account, *PATCH, json.dumps(patch), f"pod/{served.pods[0].name}")
     assert reason in refused
+
+
+@pytest.mark.parametrize(
+    ("patch", "reason"),
+    [
+        ({"metadata": {"annotations": {"inferencemodel.dev/abort": None}}}, ""),
+        ({"metadata": {"annotations": {"example.com/a": "b"}}}, "only those of inferencemodel.dev"),
+        ({"metadata": {"labels": {"app": "shop"}}}, "only annotations"),
+        ({"metadata": {"finalizers": ["example.com/a"]}}, "only annotations"),
+        ({"spec": {"replicas": 2}}, "only annotations"),
+    ],
+)
+def test_of_an_inferencemodel_the_operator_may_take_away_what_was_asked_for_once(
+    served: Model, account: Kubectl, patch: dict[str, Any], reason: str
+) -> None:
+    served.kubectl("annotate", f"inferencemodel/{served.name}", "inferencemodel.dev/abort=2")
+    try:
+        refused = said(account, *PATCH, json.dumps(patch), f"inferencemodel/{served.name}")
+        assert reason in refused
+        assert bool(reason) == bool(refused)
+    finally:
+        served.kubectl("annotate", f"inferencemodel/{served.name}", "inferencemodel.dev/abort-")
+
+
+def rehearsal(owner: Object | None, labels: dict[str, str]) -> Object:
+    """A pod that an operator might make."""
+    reference = owner and {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "rehearsal",
+            "namespace": PLACE,
+            "labels": labels,
+            "ownerReferences": [reference] if reference else [],
+        },
+        "spec": {"containers": [{"name": "model-server", "image": "none"}]},
+    }
+
+
+def test_the_operator_may_make_and_delete_only_pods_that_an_inferencemodel_owns(
+    served: Model, account: Kubectl
+) -> None:
+    managed = {"app.kubernetes.io/managed-by": OPERATOR}
+    own = json.dumps(rehearsal(served.get(), managed))
+    account("create", "-f", "-", stdin=own)
+    account("delete", "pod/rehearsal", "--wait=false")
+    strange = [rehearsal(None, managed), rehearsal(served.get(), {})]
+    for pod, reason in zip(strange, ("only what an InferenceModel owns", "may touch"), strict=True):
+        with pytest.raises(KubectlError, match=reason):
+            account("create", "-f", "-", stdin=json.dumps(pod))
+    replica = f"pod/{served.pods[0].name}"
+    assert "only what an InferenceModel owns" in said(account, "delete", replica, "--wait=false")
 
 
 def test_the_operator_may_not_touch_what_is_somebody_elses(
