@@ -87,9 +87,7 @@ FOREIGN_CRDS: Final = (
     ("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects"),
 )
 """Kinds that a cluster need not have; here they are, with any content."""
-ROLLOUTS: Final = frozenset(
-    {("create", "pods"), ("delete", "pods"), ("patch", "inferencemodels")}
-)
+ROLLOUTS: Final = frozenset({("create", "pods"), ("delete", "pods"), ("patch", "inferencemodels")})
 """Rights that only the delivery of a new version takes: its rehearsal, and what is asked of it."""
 REFUSED: Final = SourceStatus(
     uri="gs://models/m",
