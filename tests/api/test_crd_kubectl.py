@@ -80,6 +80,23 @@ STATUS: Object = {
             "time": TRANSITION,
             "pod": "imagenet-0",
         },
+        "rollout": {
+            "version": 3,
+            "fromVersion": 2,
+            "phase": "RolledBack",
+            "step": 1,
+            "steps": 2,
+            "replicasOn": 0,
+            "replicasWanted": 1,
+            "startTime": TRANSITION,
+            "stepStartedTime": TRANSITION,
+            "endTime": TRANSITION,
+            "message": "version 3 was taken back: LoadFailed",
+            "checks": [
+                {"name": "memory", "result": "Passed", "message": "fits", "time": TRANSITION},
+                {"name": "signature", "result": "Skipped", "message": "first", "time": TRANSITION},
+            ],
+        },
     },
 }
 """Every field of the status."""
@@ -126,9 +143,19 @@ def table(api: Api, namespace: str, *options: str) -> tuple[list[str], list[str]
 
 def test_get_tells_what_every_replica_serves(api_server: Api, namespace: str) -> None:
     header, row = table(api_server, namespace)
-    assert header == ["NAME", "VERSION", "TARGET", "READY", "REPLICAS", "STATUS", "URL", "AGE"]
+    assert header == [
+        "NAME",
+        "VERSION",
+        "TARGET",
+        "READY",
+        "REPLICAS",
+        "STATUS",
+        "ROLLOUT",
+        "URL",
+        "AGE",
+    ]
     assert row[:-1] == [
-        *("imagenet", "2", "2", "True", "3/3", "UpToDate"),
+        *("imagenet", "2", "2", "True", "3/3", "UpToDate", "RolledBack"),
         "http://imagenet.example.com/v1/models/imagenet",
     ]
 

@@ -125,9 +125,8 @@ def test_the_versions_column_tells_the_served_version(served: Served) -> None:
     header, row = served.kubectl("get", "inferencemodels", served.name).splitlines()
 
     assert header.split() == [
-        *("NAME", "VERSION", "TARGET", "READY", "REPLICAS", "STATUS", "URL", "AGE")
+        *("NAME", "VERSION", "TARGET", "READY", "REPLICAS", "STATUS", "ROLLOUT", "URL", "AGE")
     ]
-    assert row.split()[:7] == [
-        *(served.name, "7", "7", "True", "1/1", "UpToDate", served.get()["status"]["url"])
-    ]
+    assert row.split()[:6] == [served.name, "7", "7", "True", "1/1", "UpToDate"]
+    assert row.split()[-2] == served.get()["status"]["url"]
     assert condition(served.get(), "Ready")["reason"]
