@@ -1,11 +1,11 @@
-"""``python -m bench version-change | traffic | operator | poller``."""
+"""``python -m bench version-change | traffic | operator | poller | poller-rest``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from bench import operator_figures, poller, traffic, version_change
+from bench import operator_figures, poller, poller_idle, traffic, version_change
 from demo.errors import DemoError
 from demo.setup import Options
 
@@ -40,6 +40,11 @@ def main() -> int:
     fetch.add_argument("--rounds", type=int, default=5)
     fetch.add_argument("--idle", type=float, default=90, help="seconds of an idle poller")
     fetch.set_defaults(run=lambda given: poller.run(given.rounds, given.idle))
+    rest = commands.add_parser(
+        "poller-rest", help="measure a poller that has nothing to do, and what its imports cost"
+    )
+    rest.add_argument("--seconds", type=float, default=90)
+    rest.set_defaults(run=lambda given: poller_idle.report(given.seconds))
     given = parser.parse_args()
     try:
         given.run(given)

@@ -53,8 +53,8 @@ _GOALS = {
 }
 """How many times as long as the running poller the others have to take."""
 _GOAL_MEMORY_MB = 80.0
-_GOAL_IDLE_MEMORY_MB = 100.0
-_GOAL_IDLE_CPU_PERCENT = 0.5
+_GOAL_IDLE_MEMORY_MB = 45.0
+_GOAL_IDLE_CPU_PERCENT = 0.3
 
 
 @dataclass(frozen=True)

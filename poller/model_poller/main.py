@@ -20,7 +20,7 @@ from model_poller.model_server.server import ModelServer, ServerWatch, write_con
 from model_poller.model_server.warmup import WarmupRequests, locate
 from model_poller.once import ExitCode
 from model_poller.poller import Poller
-from model_poller.process import logs, threads
+from model_poller.process import logs, memory, threads
 from model_poller.process.arguments import shown
 from model_poller.stores.opening import open_source
 from model_poller.volume import assignment, places
@@ -76,6 +76,7 @@ def run(chosen: Settings) -> ExitCode:
     # Blocked before the first thread starts, so that only sigwait gets them: a handler would run
     # in the middle of whatever its thread does, with that one's locks held.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    memory.use_one_arena()
     # gRPC's core writes lines of its own to stderr; what matters of them comes as an error too.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     learnt = None if chosen.source.locations else _open_learnt(chosen)
@@ -96,7 +97,7 @@ def run(chosen: Settings) -> ExitCode:
     )
     server = ModelServer(chosen.server_address, chosen.model)
     watch = ServerWatch(server.status, poller.on_served)
-    parts: list[_Part] = [poller, looker, watch]
+    parts: list[_Part] = [poller, looker, watch, memory.Thrift()]
     health = Health(
         silent=lambda: threads.silent(part.worker for part in parts),
         started=poller.has_published,
@@ -132,7 +133,14 @@ def run(chosen: Settings) -> ExitCode:
         # Imported only when asked for: a poller pays memory for what it uses.
         from model_poller.notifications.pubsub import Subscription
 
-        parts.append(Subscription(chosen.subscription, chosen.pubsub_endpoint, **hearing))
+        parts.append(
+            Subscription(
+                chosen.subscription,
+                chosen.pubsub_endpoint,
+                credentials=chosen.source.credentials,
+                **hearing,
+            )
+        )
     if chosen.sqs_queue_url:
         from model_poller.notifications.sqs import Queue
 

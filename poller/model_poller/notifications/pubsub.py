@@ -11,22 +11,22 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import google.auth
-import google.auth.transport.requests
 import grpc
 import grpc.aio
-from google.auth.exceptions import GoogleAuthError
-from google.auth.transport.grpc import AuthMetadataPlugin
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from model_poller.errors import PollerError
 from model_poller.metrics import METRICS
 from model_poller.notifications import telling
 from model_poller.process.threads import Worker
+from model_poller.stores.google import Anonymous, GoogleIdentity
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from model_poller.status import NotificationsStatus
+    from model_poller.stores.credentials import Credentials
+    from model_poller.stores.google import Identity
 
 HOST = "pubsub.googleapis.com:443"
 SCOPE = "https://www.googleapis.com/auth/pubsub"
@@ -108,6 +108,7 @@ class Subscription:
         name: str,
         endpoint: str | None,
         *,
+        credentials: Credentials,
         on_object: Callable[[str, str], None],
         on_connect: Callable[[], None],
         report: Callable[[NotificationsStatus], None],
@@ -120,6 +121,8 @@ class Subscription:
         """
         self._name = name
         self._endpoint = endpoint
+        # An emulator asks nobody who it is.
+        self._identity: Identity = Anonymous() if endpoint else GoogleIdentity(credentials, SCOPE)
         self._on_object = on_object
         self._on_connect = on_connect
         self._teller = telling.Teller(name, report)
@@ -164,7 +167,7 @@ class Subscription:
             except grpc.RpcError as error:
                 masked = error.details() == _MASKED
                 message = None if masked and failures else self._explain(error)
-            except GoogleAuthError as error:
+            except PollerError as error:
                 message = f"no credentials for {self._name}: {error}"
             except OSError as error:
                 message = f"a message of {self._name} could not be taken in: {error}"
@@ -186,6 +189,8 @@ class Subscription:
                 subscription=self._name, stream_ack_deadline_seconds=_ACK_DEADLINE_SECONDS
             )
         )
+        # On a thread, so that this one's heart goes on beating.
+        proof = await asyncio.to_thread(self._identity.prove)
 
         async def requests() -> AsyncIterator[Any]:
             while True:
@@ -206,7 +211,10 @@ class Subscription:
                     _METHOD,
                     request_serializer=StreamingPullRequest.SerializeToString,
                     response_deserializer=StreamingPullResponse.FromString,
-                )(requests())
+                )(
+                    requests(),
+                    metadata=[(name.lower(), value) for name, value in proof.items()],
+                )
                 async for response in call:
                     for received in response.received_messages:
                         self._take(received.message)
@@ -221,12 +229,7 @@ class Subscription:
             return grpc.aio.insecure_channel(
                 self._endpoint, options=[*_OPTIONS, ("grpc.enable_http_proxy", 0)]
             )
-        credentials, _ = google.auth.default(scopes=[SCOPE])
-        prover = AuthMetadataPlugin(credentials, google.auth.transport.requests.Request())
-        proven = grpc.composite_channel_credentials(
-            grpc.ssl_channel_credentials(), grpc.metadata_call_credentials(prover)
-        )
-        return grpc.aio.secure_channel(HOST, proven, options=_OPTIONS)
+        return grpc.aio.secure_channel(HOST, grpc.ssl_channel_credentials(), options=_OPTIONS)
 
     def _take(self, message: Any) -> None:
         sent = message.publish_time.seconds + message.publish_time.nanos / 1e9
@@ -243,6 +246,8 @@ class Subscription:
         code, details = error.code(), error.details()
         if code == grpc.StatusCode.NOT_FOUND:
             return f"{self._name} does not exist; create it or correct its name"
+        if code == grpc.StatusCode.UNAUTHENTICATED:
+            self._identity.forget()
         if code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED):
             return f"{self._name} may not be read ({details}); grant roles/pubsub.subscriber on it"
         return f"{self._name} is out of reach ({code.name}: {details})"

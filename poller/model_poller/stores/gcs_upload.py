@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 from typing import IO, TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from google.api_core.exceptions import (
     RetryError,
     Unauthorized,
 )
+from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
@@ -29,7 +31,9 @@ from model_poller.errors import (
     UnreachableError,
     VersionExistsError,
 )
-from model_poller.stores.gcs import GcsSource, find_credentials
+from model_poller.stores.gcs import GcsSource
+from model_poller.stores.google import key_file
+from model_poller.stores.google_token import LibraryIdentity, find_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,13 +61,22 @@ class GcsUploads(GcsSource):
         credentials: Credentials,
     ) -> None:
         """See `GcsSource`; the credentials have to allow writing."""
+        found = (
+            AnonymousCredentials() if anonymous else find_credentials(key_file(credentials), SCOPE)
+        )
         super().__init__(
-            [location], endpoint=endpoint, anonymous=anonymous, credentials=credentials
+            [location],
+            endpoint=endpoint,
+            anonymous=anonymous,
+            credentials=credentials,
+            identity=LibraryIdentity(found),
         )
         self._bucket = location.bucket
+        # Else the library looks up the bucket for traces that nobody reads.
+        os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
         self._writer = storage.Client(
             project="unused",
-            credentials=find_credentials(credentials, SCOPE, anonymous=anonymous),
+            credentials=found,
             client_options={"api_endpoint": endpoint} if endpoint else None,
         )
 

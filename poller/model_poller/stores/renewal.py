@@ -31,8 +31,10 @@ T = TypeVar("T", bound=Expiring)
 class Renewed(Generic[T]):
     """Keeps what ``find`` hands out; threads that need it meanwhile wait for one question."""
 
-    def __init__(self, find: Callable[[], T]) -> None:
+    def __init__(self, find: Callable[[], T], early: float = _RENEW_SECONDS) -> None:
+        """``early`` is how many seconds before it expires something else is asked for."""
         self._find = find
+        self._early = early
         self._lock = threading.Lock()
         self._next = 0.0
         self.kept: T | None = None
@@ -47,7 +49,7 @@ class Renewed(Generic[T]):
         """
         with self._lock:
             kept, now = self.kept, time.time()
-            if kept and kept.expires - now > (0.0 if now < self._next else _RENEW_SECONDS):
+            if kept and kept.expires - now > (0.0 if now < self._next else self._early):
                 return kept
             try:
                 self.kept = self._find()
@@ -56,6 +58,9 @@ class Renewed(Generic[T]):
                     raise
                 self._next = now + _PAUSE_SECONDS
                 return kept
+            if self.kept.expires - now <= self._early:
+                # So short, or the same again.
+                self._next = now + _PAUSE_SECONDS
             return self.kept
 
     def forget(self) -> None:

@@ -56,16 +56,16 @@ def test_an_idle_poller_that_takes_too_much_is_told() -> None:
     figures = {
         "seconds": 90.0,
         "poll_interval_seconds": 30.0,
-        "memory_mb": 100.1,
-        "cpu_percent_of_a_core": 0.51,
+        "memory_mb": 45.1,
+        "cpu_percent_of_a_core": 0.31,
         "list_calls": 4.0,
     }
     assert [line.partition(",")[0] for line in poller._idle_missed(figures)] == [
-        "idle: 100.1 MB",
-        "idle: 0.51 % of a core",
+        "idle: 45.1 MB",
+        "idle: 0.31 % of a core",
         "idle: 4 lists in 90 s",
     ]
-    modest = {**figures, "memory_mb": 70, "cpu_percent_of_a_core": 0.3, "list_calls": 3.0}
+    modest = {**figures, "memory_mb": 45, "cpu_percent_of_a_core": 0.3, "list_calls": 3.0}
     assert not list(poller._idle_missed(modest))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +24,16 @@ class GcsServer:
         self.gzipped: set[str] = set()
         """Names of objects with ``Content-Encoding: gzip``."""
         self.list_status = 200
+        self.list_answer: bytes | None = None
+        """Of every listing, whatever there is."""
+        self.next_page_token = ""
+        """Of every page."""
+        self.page = 1000
+        """Objects on one."""
+        self.packs = False
+        """Whether listings are sent packed, where the client takes that."""
+        self.token = ""
+        """What a request has to prove itself with."""
         self.error_body = ""
         self.get_statuses: list[int] = []
         """Answers of the next reads, before they are served again."""
@@ -71,20 +82,29 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        if self.bucket.token and self.headers["Authorization"] != self.bucket.token:
+            self.bucket.calls.append("list" if url.path.endswith("/o") else "get")
+            self._answer(401, b"Invalid Credentials")
+            return
         if url.path == "/storage/v1/b/models/o":
             self.bucket.calls.append("list")
-            self._list(query.get("prefix", ""))
+            self._list(
+                query.get("prefix", ""), int(query.get("pageToken", "0").replace("again", "0"))
+            )
         elif url.path.startswith("/download/storage/v1/b/models/o/"):
             self.bucket.calls.append("get")
             self._get(unquote(url.path.rpartition("/")[2]), query["generation"])
         else:
             self._answer(404, b"{}")
 
-    def _list(self, prefix: str) -> None:
+    def _list(self, prefix: str, begin: int) -> None:
         if self.bucket.list_status != 200:
             message = self.bucket.error_body or "no"
             body: dict[str, Any] = {"error": {"code": self.bucket.list_status, "message": message}}
             self._answer(self.bucket.list_status, json.dumps(body).encode())
+            return
+        if (told := self.bucket.list_answer) is not None:
+            self._answer(200, told, packs=self.bucket.packs)
             return
         items = [
             {
@@ -97,7 +117,10 @@ class _Handler(BaseHTTPRequestHandler):
             for name, (content, generation) in sorted(self.bucket.objects.items())
             if name.startswith(prefix)
         ]
-        self._answer(200, json.dumps({"items": items}).encode())
+        end = begin + self.bucket.page
+        token = self.bucket.next_page_token or (str(end) if end < len(items) else "")
+        page = {"items": items[begin:end], **({"nextPageToken": token} if token else {})}
+        self._answer(200, json.dumps(page).encode(), packs=self.bucket.packs)
 
     def _get(self, name: str, generation: str) -> None:
         if self.bucket.get_statuses:
@@ -119,8 +142,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._answer(206, piece)
 
-    def _answer(self, status: int, body: bytes) -> None:
+    def _answer(self, status: int, body: bytes, *, packs: bool = False) -> None:
         self.send_response(status)
+        if packs and self.headers["Accept-Encoding"] == "gzip":
+            body = gzip.compress(body)
+            self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -84,7 +84,7 @@ def test_an_answer_that_trickles_is_given_up(pieces: int, monkeypatch: pytest.Mo
 def test_a_listing_of_googles_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_calls, "_DEADLINE_SECONDS", 0.3)
     hasty = partial(HttpCalls, timeout=0.15)
-    monkeypatch.setattr("model_poller.stores.google_http.HttpCalls", hasty)
+    monkeypatch.setattr("model_poller.stores.gcs.HttpCalls", hasty)
     monkeypatch.setattr(http_calls, "RETRIES", replace(http_calls.RETRIES, attempts=1))
     with trickling(60) as url:
         source = GcsSource(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from google.auth.exceptions import DefaultCredentialsError
 
 from model_poller import fetch
 from model_poller.errors import (
@@ -16,6 +16,7 @@ from model_poller.errors import (
     ObjectChangedError,
     UnreachableError,
 )
+from model_poller.stores import StoredObject
 from model_poller.stores.credentials import Credentials
 from model_poller.stores.gcs import GcsSource
 from model_poller.stores.uri import Location, parse_uri
@@ -24,6 +25,8 @@ from tests.unit.poller.gcs_server import GcsServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from model_poller.stores.one_place import Page
 
 
 @pytest.fixture
@@ -181,11 +184,122 @@ def test_connections_are_kept_between_reads(
 
 
 def test_missing_credentials_are_told_with_the_ways_to_give_them(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def nothing(**_: object) -> None:
-        raise DefaultCredentialsError("none")
-
-    monkeypatch.setattr("google.auth.default", nothing)
+    # Neither a user's own, nor those of a machine of Google's.
+    for name, value in {"HOME": str(tmp_path), "NO_GCE_CHECK": "true"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     with pytest.raises(InvalidSettingsError, match="GOOGLE_APPLICATION_CREDENTIALS"):
         GcsSource([], endpoint=None, anonymous=False, credentials=Credentials())
+
+
+def test_a_listing_goes_on_page_by_page(server: GcsServer, source: GcsSource) -> None:
+    server.page = 2
+    for number in range(1, 6):
+        server.put(f"imagenet/{number}.zip", b"abc")
+    assert [page.is_last for page in pages(source)] == [False, False, True]
+    assert sum(len(page.objects) for page in pages(source)) == 5
+
+
+def test_a_listing_that_goes_round_in_circles_is_given_up(
+    server: GcsServer, source: GcsSource
+) -> None:
+    server.put("imagenet/1.zip", b"abc")
+    server.next_page_token = "again"
+    with pytest.raises(UnreachableError, match="does not go on where it should"):
+        list(pages(source))
+
+
+@pytest.mark.parametrize("answer", [b"{", b"[]", b'{"items": [{"name": "1.zip"}]}', b"<html>"])
+def test_what_is_no_listing_is_told(server: GcsServer, source: GcsSource, answer: bytes) -> None:
+    server.list_answer = answer
+    with pytest.raises(UnreachableError, match="is no listing"):
+        source.list()
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"name": "imagenet/1.zip", "size": "3 bytes", "generation": "1"},
+        {"name": "imagenet/1.zip", "size": "3", "generation": "1", "crc32c": "é"},
+    ],
+)
+def test_numbers_that_are_none_are_told(
+    server: GcsServer, source: GcsSource, item: dict[str, str]
+) -> None:
+    server.list_answer = json.dumps({"items": [item]}).encode()
+    with pytest.raises(UnreachableError, match="is no listing"):
+        source.list()
+
+
+def test_a_packed_listing_is_unpacked(server: GcsServer, source: GcsSource) -> None:
+    server.put("imagenet/1.zip", b"abc")
+    server.packs = True
+    assert [stored.path for stored in source.list()] == ["1.zip"]
+    server.list_answer = bytes(65 << 20)
+    with pytest.raises(UnreachableError, match="too large"):
+        source.list()
+
+
+class Tokens:
+    """An identity that gets a new token whenever the one before was refused."""
+
+    principal = "poller@example.com"
+
+    def __init__(self) -> None:
+        self.number = 1
+
+    def prove(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.number}"}
+
+    def forget(self) -> None:
+        self.number += 1
+
+
+def with_identity(server: GcsServer, identity: Tokens) -> GcsSource:
+    return GcsSource(
+        [parse_uri("gs://models/imagenet")],
+        endpoint=server.url,
+        anonymous=False,
+        credentials=Credentials(),
+        identity=identity,
+    )
+
+
+def test_a_token_that_was_revoked_is_replaced(server: GcsServer, tmp_path: Path) -> None:
+    server.put("imagenet/1.zip", b"abc")
+    server.token = "Bearer 2"
+    source = with_identity(server, Tokens())
+    assert [stored.path for stored in source.list()] == ["1.zip"]
+    server.token = "Bearer 3"
+    with pytest.raises(
+        AccessDeniedError, match=r"^poller@example\.com lacks storage\.objects\.get"
+    ):
+        source.open_range(source_object(server), 0, 3).__enter__()
+    # The next try of the fetch.
+    with source.open_range(source_object(server), 0, 3):
+        pass
+    source.close()
+
+
+def test_a_token_that_is_always_refused_is_told(server: GcsServer) -> None:
+    server.token = "Bearer none"
+    source = with_identity(server, Tokens())
+    with pytest.raises(
+        AccessDeniedError, match=r"^poller@example\.com lacks storage\.objects\.list"
+    ):
+        source.list()
+    assert server.calls.count("list") == 2
+    source.close()
+
+
+def pages(source: GcsSource) -> Iterator[Page]:
+    yield from source._pages(parse_uri("gs://models/imagenet"), "", into=True)
+
+
+def source_object(server: GcsServer) -> StoredObject:
+    _, generation = server.objects["imagenet/1.zip"]
+    return StoredObject(
+        root=parse_uri("gs://models/imagenet"), path="1.zip", size=3, generation=str(generation)
+    )

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import grpc.aio
 import pytest
 
 from model_poller.look import Looker
@@ -20,11 +21,13 @@ from model_poller.notifications.pubsub import (
     StreamingPullResponse,
     Subscription,
 )
+from model_poller.stores.credentials import Credentials
 from tests.support.waiting import eventually
 from tests.unit.poller.doubles import MemorySource, below, model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from model_poller.status import NotificationsStatus, SourceStatus
     from model_poller.stores import StoredObject
@@ -40,6 +43,7 @@ class Broker:
         self.outgoing: queue.Queue[Any] = queue.Queue()
         self.requests: list[Any] = []
         self.acked: list[str] = []
+        self.proofs: list[Any] = []
         self.refuse: tuple[grpc.StatusCode, str] | None = None
         self.streams = self.active = 0
         handler = grpc.method_handlers_generic_handler(
@@ -73,6 +77,7 @@ class Broker:
 
     def _pull(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         self.streams += 1
+        self.proofs.append(dict(context.invocation_metadata()).get("authorization"))
         if self.refuse:
             context.abort(*self.refuse)
 
@@ -140,6 +145,7 @@ def subscription(broker: Broker, heard: Heard) -> Iterator[Subscription]:
     made = Subscription(
         NAME,
         f"127.0.0.1:{broker.port}",
+        credentials=Credentials(),
         on_object=heard.on_object,
         on_connect=heard.on_connect,
         report=heard.statuses.append,
@@ -250,6 +256,7 @@ def test_late_doubled_and_reordered_messages_bring_looks_and_nothing_else(broker
     subscription = Subscription(
         NAME,
         f"127.0.0.1:{broker.port}",
+        credentials=Credentials(),
         on_object=lambda *_: looker.look_now(),
         on_connect=looker.look_now,
         report=lambda _: None,
@@ -281,3 +288,46 @@ def test_late_doubled_and_reordered_messages_bring_looks_and_nothing_else(broker
     assert not any(1 in found for found in looks)
     gaps = [later - earlier for earlier, later in pairwise(source.listed)]
     assert min(gaps) > 0.1, "a burst of messages became a burst of calls"
+
+
+def test_a_key_of_the_credentials_folder_proves_who_listens(
+    broker: Broker, heard: Heard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "key.json").write_text("{}")
+    asked: list[tuple[Any, str]] = []
+
+    class Tokens:
+        principal = "poller@example.com"
+
+        def __init__(self, credentials: Credentials, scope: str) -> None:
+            asked.append((credentials.file("key.json"), scope))
+            self.number = 1
+
+        def prove(self) -> dict[str, str]:
+            return {"Authorization": f"Bearer {self.number}"}
+
+        def forget(self) -> None:
+            self.number += 1
+
+    monkeypatch.setattr(pubsub, "GoogleIdentity", Tokens)
+    monkeypatch.setattr(
+        Subscription,
+        "_open_channel",
+        lambda _: grpc.aio.insecure_channel(f"127.0.0.1:{broker.port}"),
+    )
+    broker.refuse = (grpc.StatusCode.UNAUTHENTICATED, "expired")
+    made = Subscription(
+        NAME,
+        None,
+        credentials=Credentials(folder=tmp_path),
+        on_object=heard.on_object,
+        on_connect=heard.on_connect,
+        report=heard.statuses.append,
+    )
+    made.start()
+    # One that was refused is replaced.
+    wait(lambda: broker.proofs[:2] == ["Bearer 1", "Bearer 2"], "two streams")
+    broker.refuse = None
+    wait(lambda: heard.connects, "a stream")
+    made.stop()
+    assert asked == [(tmp_path / "key.json", pubsub.SCOPE)]

@@ -1,18 +1,12 @@
-"""No secret is shown, wherever it was written, and a replaced key counts at once."""
+"""No secret is shown, wherever it was written."""
 
 from __future__ import annotations
 
-import base64
 import http.server
-import json
 import threading
-import urllib.parse
 from typing import TYPE_CHECKING
 
-import google.auth.transport.requests
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +15,6 @@ from model_poller.errors import InvalidSettingsError, PollerError
 from model_poller.publishing import main as publisher
 from model_poller.stores.connections import Connections
 from model_poller.stores.credentials import Credentials, shown_uri, without_secrets
-from model_poller.stores.gcs import SCOPE, find_credentials
 from model_poller.stores.http import HttpSource
 from model_poller.stores.uri import parse_uri
 
@@ -150,93 +143,3 @@ def test_a_signed_url_that_was_redirected_to_is_not_shown(redirecting: str) -> N
         source.list()
     source.close()
     assert "S3CR3T" not in str(told.value)
-
-
-@pytest.fixture(scope="module")
-def pem() -> str:
-    key = rsa.generate_private_key(65537, 2048)
-    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    return key.private_bytes(encoding, form, serialization.NoEncryption()).decode()
-
-
-@pytest.fixture
-def tokens() -> Iterator[str]:
-    """A server that hands out tokens, each called after whose key asked for it."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            form = urllib.parse.parse_qs(
-                self.rfile.read(int(self.headers["Content-Length"])).decode()
-            )
-            claims = form["assertion"][0].split(".")[1]
-            claims += "=" * (-len(claims) % 4)
-            issuer = json.loads(base64.urlsafe_b64decode(claims))["iss"]
-            body = json.dumps({"access_token": f"of {issuer}", "expires_in": 3600}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = _Server(Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield f"{server.url}/token"
-    server.shutdown()
-    server.server_close()
-
-
-def put_key(folder: Path, email: str, pem: str, tokens: str) -> Path:
-    key = {
-        "type": "service_account",
-        "client_email": email,
-        "private_key": pem,
-        "private_key_id": "1",
-        "token_uri": tokens,
-    }
-    (folder / "new").write_text(json.dumps(key))
-    # As the kubelet does, and as somebody who rotates a key.
-    return (folder / "new").rename(folder / "key.json")
-
-
-def proof(credentials: object) -> str:
-    headers: dict[str, str] = {}
-    session = google.auth.transport.requests.Request()
-    credentials.before_request(session, "GET", "https://host/", headers)  # type: ignore[attr-defined]
-    return headers["authorization"]
-
-
-_DEPRECATED = "ignore:The load_credentials_from_file:DeprecationWarning"
-"""Google warns of key files whose origin nobody knows; this one is an administrator's."""
-
-
-@pytest.mark.filterwarnings(_DEPRECATED)
-@pytest.mark.parametrize("told_by", ["the folder", "the environment"])
-def test_a_replaced_key_of_google_is_read_anew(
-    tmp_path: Path, pem: str, tokens: str, told_by: str
-) -> None:
-    path = put_key(tmp_path, "old@example.com", pem, tokens)
-    given = (
-        Credentials(folder=tmp_path)
-        if told_by == "the folder"
-        else Credentials({"GOOGLE_APPLICATION_CREDENTIALS": str(path)})
-    )
-    credentials = find_credentials(given, SCOPE, anonymous=False)
-    assert proof(credentials) == "Bearer of old@example.com"
-    put_key(tmp_path, "new@example.com", pem, tokens)
-    assert proof(credentials) == "Bearer of new@example.com"
-    assert credentials.service_account_email == "new@example.com"
-    path.write_text("{")
-    assert proof(credentials) == "Bearer of new@example.com"
-    put_key(tmp_path, "third@example.com", pem, tokens)
-    assert proof(credentials) == "Bearer of third@example.com"
-
-
-@pytest.mark.filterwarnings(_DEPRECATED)
-@pytest.mark.parametrize("content", ["{", "{}", '{"type": "service_account"}'])
-def test_a_key_file_without_a_key_is_told(tmp_path: Path, content: str) -> None:
-    (tmp_path / "key.json").write_text(content)
-    with pytest.raises(InvalidSettingsError, match="no Google credentials found"):
-        find_credentials(Credentials(folder=tmp_path), SCOPE, anonymous=False)
