@@ -15,6 +15,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from inferencemodel_operator.rollout_metrics import RolloutMetrics
+
 if TYPE_CHECKING:
     from aiohttp import ClientRequest, ClientResponse
     from aiohttp.client_middlewares import ClientHandlerType
@@ -108,6 +110,7 @@ class Metrics:
             ["ready"],
             registry=self.registry,
         )
+        self.rollouts = RolloutMetrics(self.registry, prefix)
 
     async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
         """Send a request and count it by its outcome."""
