@@ -89,6 +89,12 @@ class Reason(StrEnum):
     ERROR_RATE = "ErrorRate"
     LATENCY = "Latency"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
+    CRASHED_SERVING = "CrashedServing"
+    OBJECTS_CHANGED = "ObjectsChanged"
+
+    # RolloutPaused, and ModelLoaded while it is
+    ROLLOUT_PAUSED = "RolloutPaused"
+    NOT_PAUSED = "NotPaused"
 
     # VersionSkew
     SAME_VERSION = "SameVersion"
