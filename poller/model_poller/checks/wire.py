@@ -1,4 +1,4 @@
-"""Protocol Buffers' wire format, walked over without unpacking what is not asked for.
+"""Protocol Buffers' wire format, walked over without unpacking what is not asked for, and written.
 
 https://protobuf.dev/programming-guides/encoding
 """
@@ -70,3 +70,17 @@ def varint(data: bytes | mmap.mmap, position: int, end: int) -> tuple[int, int]:
             return value, position
         shift += 7
     raise ValueError(f"a number at byte {position} has no end")
+
+
+def delimited(number: int, content: bytes) -> bytes:
+    """A field of text, bytes or a message."""
+    return written(number << 3 | 2) + written(len(content)) + content
+
+
+def written(value: int) -> bytes:
+    """A number of variable length."""
+    digits = bytearray()
+    while value >= 0x80:
+        digits.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*digits, value])

@@ -19,7 +19,7 @@ from model_poller.errors import (
     InvalidSettingsError,
 )
 from model_poller.model_server import records
-from model_poller.publishing import graph
+from model_poller.publishing import golden, graph
 from model_poller.status import VersionReason
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class Proof:
     """The name of the file that ends an upload."""
     model: str | None = None
     """Whose version a signature is for; None: the storage URI's folder tells."""
+    golden: Path | None = None
+    """Requests with their answers, which the version has to give as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ def stage(
     Raises:
         BrokenVersionError: there is something that no poller takes.
         IncompleteVersionError: a file is missing.
-        InvalidSettingsError: the marker can't lie beside these files.
+        InvalidSettingsError: the marker can't lie beside these files, or the golden records
+            can't be used.
         OSError
     """
     names = Names(str(export))
@@ -114,6 +117,15 @@ def stage(
     except BrokenVersionError as error:
         raise BrokenVersionError(error.reason, f"{export}: {error}") from error
     _check_warmup(export, into)
+    if proof.golden is not None:
+        if (into / manifest.NAME).exists():
+            raise InvalidSettingsError(
+                f"{export} has a {manifest.NAME}, which says what its files are: remove it to have"
+                " --golden add records to them"
+            )
+        if not (into / records.FOLDER / records.FILE).exists():
+            names.add_file(f"{records.FOLDER}/{records.FILE}")
+        say(golden.put(proof.golden, into))
     if (into / manifest.SIGNATURE_NAME).exists() and not (into / manifest.NAME).exists():
         raise BrokenVersionError(
             VersionReason.SIGNATURE_MISMATCH,

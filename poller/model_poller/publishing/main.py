@@ -128,7 +128,11 @@ def _publish(given: argparse.Namespace, environment: Mapping[str, str], signals:
     if given.sign_model is not None and not given.sign_key:
         raise InvalidSettingsError("--sign-model says what --sign-key signs for: give both")
     proof = export.Proof(
-        manifest=not given.no_manifest, key=key, marker=given.marker, model=given.sign_model
+        manifest=not given.no_manifest,
+        key=key,
+        marker=given.marker,
+        model=given.sign_model,
+        golden=None if given.golden is None else Path(given.golden),
     )
     store = source_settings(given, location, environment)
     made = Path(tempfile.mkdtemp(prefix="model_publish-"))
@@ -247,6 +251,12 @@ def parser() -> Parser:
         metavar="NAME",
         help="the model that the signature is for: the last folder of the URI that pollers are"
         " given, or their --model-name (the last folder of URI)",
+    )
+    version.add_argument(
+        "--golden",
+        metavar="FILE",
+        help="requests with the answers that the version has to give; they are put into its"
+        " warm-up file (kubectl inferencemodel record makes such files)",
     )
     version.add_argument(
         "--no-manifest", action="store_true", help="add no SHA256SUMS of the version's files"

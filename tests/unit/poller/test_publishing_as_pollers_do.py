@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import re
@@ -20,6 +21,7 @@ from model_poller.bring import Bringer, Demands
 from model_poller.checks import manifest
 from model_poller.checks.signature import SecretKey
 from model_poller.errors import BrokenVersionError, IncompleteVersionError
+from model_poller.model_server.records import framed
 from model_poller.publishing import export, packing
 from model_poller.publishing.main import main
 from model_poller.publishing.publish import FOLDER
@@ -27,7 +29,7 @@ from model_poller.stores.opening import SourceSettings, open_source
 from model_poller.stores.uri import parse_uri
 from model_poller.versions import discover
 from model_poller.volume.store import Store
-from tests.unit.poller.doubles import below, graph, model, tarred, zipped
+from tests.unit.poller.doubles import below, field, graph, model, tarred, zipped
 from tests.unit.poller.test_tensors import SHARD, saved
 
 if TYPE_CHECKING:
@@ -249,6 +251,75 @@ def test_damaged_warm_up_requests_are_not_sent(exported: Path, bucket: Path) -> 
     code, said = publish(exported, bucket)
     assert code == 3
     assert f"{WARMUP}: record 1 does not begin like one of a TFRecord" in said
+
+
+GOLDEN = framed(field(6, field(1, b"a request") + field(2, b"an answer")))
+COLD = framed(field(6, field(1, b"a request")))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_golden_records_come_into_the_version_behind_its_own_each_once(
+    exported: Path, bucket: Path, tmp_path: Path, form: str
+) -> None:
+    write(exported, {WARMUP: COLD})
+    write(tmp_path, {"golden": GOLDEN + COLD + GOLDEN})
+    code, said = publish(exported, bucket, f"--golden={tmp_path / 'golden'}", f"--format={form}")
+    assert code == 0, said
+    assert f"1 records of {tmp_path / 'golden'} are put into {WARMUP}, which has 2 now" in said
+    brought = bring(bucket, tmp_path / "pod")
+    assert (brought / WARMUP).read_bytes() == COLD + GOLDEN
+    digest = hashlib.sha256(COLD + GOLDEN).hexdigest()
+    assert f"{digest}  {WARMUP}" in (brought / "SHA256SUMS").read_text()
+    assert (exported / WARMUP).read_bytes() == COLD, "the export is left as it is"
+
+
+def test_golden_records_come_into_a_version_without_warm_up_requests(
+    exported: Path, bucket: Path, tmp_path: Path
+) -> None:
+    write(tmp_path, {"golden": GOLDEN})
+    assert publish(exported, bucket, f"--golden={tmp_path / 'golden'}")[0] == 0
+    assert (bring(bucket, tmp_path / "pod") / WARMUP).read_bytes() == GOLDEN
+    assert not (exported / WARMUP).exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "own", "message"),
+    [
+        (None, b"", "No such file"),
+        (b"", b"", "it is empty"),
+        (b"no TFRecord at all, but long enough", b"", "record 1 does not begin like one"),
+        (COLD, b"", "no record in it carries an answer"),
+        (framed(b"no log"), b"", "record 1 is no PredictionLog"),
+        (
+            GOLDEN,
+            b"".join(framed(field(6, field(1, str(n).encode()))) for n in range(1000)),
+            "there are 1001 records",
+        ),
+    ],
+    ids=["missing", "empty", "no TFRecord", "no answer", "no log", "too many"],
+)
+def test_golden_records_that_can_not_be_used_are_refused_before_anything_is_sent(
+    exported: Path, bucket: Path, tmp_path: Path, content: bytes | None, own: bytes, message: str
+) -> None:
+    if own:
+        write(exported, {WARMUP: own})
+    if content is not None:
+        write(tmp_path, {"golden": content})
+    code, said = publish(exported, bucket, f"--golden={tmp_path / 'golden'}")
+    assert code == 2
+    assert f"--golden={tmp_path / 'golden'} can't be used: " in said
+    assert message in said
+    assert not list(bucket.iterdir())
+
+
+def test_golden_records_do_not_come_beside_a_manifest_that_does_not_know_them(
+    exported: Path, bucket: Path, tmp_path: Path
+) -> None:
+    write(tmp_path, {"golden": GOLDEN})
+    write(exported, {"SHA256SUMS": b""})
+    code, said = publish(exported, bucket, f"--golden={tmp_path / 'golden'}")
+    assert code == 2
+    assert "SHA256SUMS, which says what its files are: remove it" in said
 
 
 @pytest.mark.parametrize("form", FORMATS)
