@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
-from kubectl_inferencemodel import delivery, display, output, predictions
+from kubectl_inferencemodel import answers, delivery, display, output, predictions
 from kubectl_inferencemodel.arguments import (
     MAX_VERSION,
     As,
@@ -31,7 +31,8 @@ from kubectl_inferencemodel.arguments import (
     command_first,
 )
 from kubectl_inferencemodel.arrival import Goal
-from kubectl_inferencemodel.cluster import MAX_BYTES, Cluster
+from kubectl_inferencemodel.asking import ask, read_file
+from kubectl_inferencemodel.cluster import Cluster
 from kubectl_inferencemodel.errors import AnswerError, PluginError
 from kubectl_inferencemodel.explanation import explain
 from kubectl_inferencemodel.waiting import Follower, until
@@ -156,16 +157,16 @@ def predict(
     cluster = Cluster(kubeconfig, context, namespace)
     model = cluster.model(name)
     at = "" if version is None else f"/versions/{version}"
-    known = predictions.described(_ask(cluster, model, f"{at}/metadata", via=via))
+    known = predictions.described(ask(cluster, model, f"{at}/metadata", via=via))
     if image is not None:
-        body = predictions.picture(known, _read(image), signature=signature)
+        body = predictions.picture(known, read_file(image), signature=signature)
     else:
-        body = _read(request)
-    answers = predictions.read(_ask(cluster, model, f"{at}:predict", body, via=via))
+        body = read_file(request)
+    told = predictions.read(ask(cluster, model, f"{at}:predict", body, via=via))
     if output_ is Output.JSON:
-        output.show_json({"version": known.version, "predictions": answers})
+        output.show_json({"version": known.version, "predictions": told})
         return
-    for answer in answers:
+    for answer in told:
         found = predictions.labels(answer, names)
         if found is None:
             output.show_json(answer)
@@ -209,52 +210,14 @@ for command in (
     delivery.approve,
     delivery.pause,
     delivery.resume,
+    answers.record,
 ):
     app.command()(command)
 
 
-def _ask(
-    cluster: Cluster, model: InferenceModel, path: str, body: bytes | None = None, *, via: Via
-) -> bytes:
-    if via is Via.URL:
-        if not model.status.url:
-            raise AnswerError(f"{model.metadata.name} has no URL in its status yet")
-        status, answer = cluster.ask_url(model.status.url + path, body)
-    else:
-        whole = f"/v1/models/{model.served_name}{path}"
-        status, answer = cluster.ask_service(model.metadata.name, whole, body)
-    if status != 200:
-        raise AnswerError(f"{model.metadata.name} answers {status}: {predictions.problem(answer)}")
-    return answer
-
-
-def _read(path: Path | None) -> bytes:
-    """A file, or standard input for ``-``.
-
-    Raises:
-        AnswerError: it can't be read, or is too long to be sent.
-    """
-    try:
-        if str(path) == "-":
-            content = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin else b""
-        elif path is None:
-            content = b""
-        else:
-            with path.open("rb") as file:
-                content = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        words = error.strerror if isinstance(error, OSError) else error
-        raise AnswerError(f"{path} can't be read: {words}") from error
-    if len(content) > MAX_BYTES:
-        raise AnswerError(f"{path} is longer than {MAX_BYTES >> 20} MiB")
-    if not content:
-        raise AnswerError(f"{path} is empty")
-    return content
-
-
 def _lines(path: Path) -> list[str]:
     try:
-        return _read(path).decode("utf-8-sig").splitlines()
+        return read_file(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise AnswerError(
             f"{path} is no text in UTF-8 (byte {error.start}); give one name a line"

@@ -7,6 +7,7 @@ PluginError
 |   +-- ConflictError     the object was changed meanwhile
 |   +-- UnavailableError  not now; waiting may help
 +-- AnswerError        a model server's answer, or a file, is not what it should be
+|   +-- ServerError       a model server refuses
 +-- RefusedError       there is nothing that the command could act on
 """
 
@@ -39,6 +40,14 @@ class UnavailableError(ClusterError):
 
 class AnswerError(PluginError):
     """A model server's answer, or a file that was named, is not what it should be."""
+
+
+class ServerError(AnswerError):
+    """A model server answers with another status than 200."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class RefusedError(PluginError):

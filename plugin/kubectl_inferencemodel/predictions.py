@@ -27,12 +27,13 @@ class Label(msgspec.Struct, frozen=True):
     probability: float
 
 
-class _Input(msgspec.Struct):
+class _Tensor(msgspec.Struct):
     dtype: str = ""
 
 
 class _Signature(msgspec.Struct):
-    inputs: dict[str, _Input] = {}
+    inputs: dict[str, _Tensor] = {}
+    outputs: dict[str, _Tensor] = {}
 
 
 class _Signatures(msgspec.Struct):
@@ -58,6 +59,8 @@ class Described(msgspec.Struct, frozen=True):
     version: int
     inputs: dict[str, dict[str, str]]
     """The type of each input, by signature and input."""
+    outputs: dict[str, dict[str, str]] = {}
+    """The type of each output, by signature and output."""
 
 
 def described(answer: bytes) -> Described:
@@ -68,15 +71,18 @@ def described(answer: bytes) -> Described:
     """
     try:
         found = msgspec.json.decode(answer, type=_Answer)
+        signatures = found.metadata.signature_def.signature_def
         return Described(
             int(found.model_spec.version),
-            {
-                name: {field: given.dtype for field, given in signature.inputs.items()}
-                for name, signature in found.metadata.signature_def.signature_def.items()
-            },
+            {name: _types(signature.inputs) for name, signature in signatures.items()},
+            {name: _types(signature.outputs) for name, signature in signatures.items()},
         )
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise AnswerError(f"the model server's metadata is not understood: {error}") from error
+
+
+def _types(tensors: dict[str, _Tensor]) -> dict[str, str]:
+    return {name: tensor.dtype for name, tensor in tensors.items()}
 
 
 def picture(model: Described, image: bytes, *, signature: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import subprocess
@@ -10,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from development_model_server.protos import PredictionLog, PredictRequest, PredictResponse
+from development_model_server.tensors import Tensor
 from kubectl_inferencemodel.errors import AnswerError
+from model_poller.model_server import records
 from tests.api.test_plugin import Plugin, create, tell
 from tests.support import crd
 from tests.support.kubectl import Kubectl
@@ -154,3 +158,33 @@ def test_what_is_no_picture_gets_the_model_servers_own_words(
     text.write_text("no picture")
     with pytest.raises(AnswerError, match="answers 400"):
         plugin("predict", "colours", f"--image={text}", "--via=url")
+
+
+def test_what_is_recorded_is_what_the_model_server_answers_over_grpc(
+    plugin: Plugin, server: ModelServer, picture: Path, tmp_path: Path
+) -> None:
+    request = tmp_path / "request.json"
+    encoded = base64.b64encode(picture.read_bytes()).decode()
+    request.write_text(json.dumps({"instances": [{"b64": encoded}, {"b64": encoded}]}))
+    out = tmp_path / "golden"
+    files = [f"--image={picture}", f"--json={request}", f"--out={out}"]
+    told = plugin.json("record", "colours", *files, "--via=url")
+    assert (told["version"], told["records"]) == (7, 2)
+    assert records.check(out) == 2
+    whole = out.read_bytes()
+    logs = [PredictionLog.FromString(whole[at.start : at.stop]) for at in records.records(whole)]
+    ask = server.channel.unary_unary(
+        "/tensorflow.serving.PredictionService/Predict",
+        request_serializer=PredictRequest.SerializeToString,
+        response_deserializer=PredictResponse.FromString,
+    )
+    for log, rows in zip(logs, (1, 2), strict=True):
+        recorded = log.predict_log.response.outputs
+        answered = ask(log.predict_log.request, timeout=60).outputs
+        assert recorded.keys() == answered.keys() == {"classes", "scores"}
+        for name in recorded:
+            mine, theirs = Tensor.from_proto(recorded[name]), Tensor.from_proto(answered[name])
+            assert (mine.dtype, mine.shape) == (theirs.dtype, theirs.shape)
+            assert mine.shape == (rows, 2)
+            assert mine.strings == theirs.strings
+            assert mine.values.tolist() == theirs.values.tolist()

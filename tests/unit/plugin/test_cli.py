@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from kubectl_inferencemodel import cli, cluster
+from kubectl_inferencemodel import asking, cli, cluster
 from kubectl_inferencemodel.arguments import command_first
 from tests.support.waiting import eventually
 from tests.unit.plugin.api import ApiServer, kubeconfig, resource
@@ -411,7 +411,7 @@ def test_a_file_that_can_not_be_sent_is_one_line(
     case: str,
     option: str,
 ) -> None:
-    monkeypatch.setattr(cli, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(asking, "MAX_BYTES", 1 << 20)
     api.answer = lambda path: metadata(path) if ":http/proxy" in path else api.models(path)
     file = tmp_path / "file"
     FILES[case](file)
