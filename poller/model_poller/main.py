@@ -15,6 +15,7 @@ from model_poller.api import Api, Health
 from model_poller.bring import Bringer, Demands
 from model_poller.checks.signature import PublicKey
 from model_poller.errors import InvalidSettingsError
+from model_poller.golden.sending import GoldenRequests
 from model_poller.look import Looker
 from model_poller.model_server.server import ModelServer, ServerWatch, write_configuration
 from model_poller.model_server.warmup import WarmupRequests, locate
@@ -87,6 +88,7 @@ def run(chosen: Settings) -> ExitCode:
         Bringer(source, _prepare_volume(chosen), _demands(chosen), chosen.fetch),
         look_now=lambda: looker.look_now(),
         hurry=lambda fast: watch.hurry(fast),
+        golden=GoldenRequests(chosen.server_address, chosen.model).check,
     )
     looker = Looker(
         source,

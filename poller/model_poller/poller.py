@@ -15,6 +15,7 @@ from model_poller.books import Books
 from model_poller.descriptions import Descriptions
 from model_poller.errors import PollerError, StoppedError
 from model_poller.fetcher import Fetcher
+from model_poller.golden.watch import GoldenWatch
 from model_poller.inbox import Inbox
 from model_poller.metrics import METRICS
 from model_poller.process.threads import Worker
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from model_poller.actions import Action
     from model_poller.bring import Bringer
+    from model_poller.golden.watch import Check
     from model_poller.planner import Observed, Policy
     from model_poller.versions import Interest, StoredVersion
 
@@ -50,9 +52,11 @@ class Poller:
         hurry: Callable[[bool], None],
         clock: Callable[[], float] = time.monotonic,
         spawn: Callable[[Callable[[], None]], None] | None = None,
+        golden: Check | None = None,
     ) -> None:
         """``look_now`` asks for a look into the source, ``hurry`` for quick words of the server.
 
+        ``golden`` sends a version its recorded requests; None: nobody does.
         ``spawn`` starts what may take long beside the loop; None: on a thread.
         """
         self._model = model
@@ -73,6 +77,11 @@ class Poller:
             Fetcher(bringer, self._wake.set, spawn) if spawn else Fetcher(bringer, self._wake.set)
         )
         self._descriptions = Descriptions(self._store.folder, self._wake.set, clock, spawn)
+        self._golden = (
+            GoldenWatch(golden, self._store.folder, self._wake.set, clock, spawn)
+            if golden
+            else None
+        )
         self._books = Books(clock())
         self._retries: dict[int, failures.Retry] = {}
         self._published = False
@@ -111,6 +120,8 @@ class Poller:
         """End the loop."""
         self.worker.stop()
         self._fetcher.stop()
+        if self._golden:
+            self._golden.stop()
         self._wake.set()
         self.board.close()
 
@@ -302,6 +313,7 @@ class Poller:
             seconds_left=job.seconds_left if job else None,
             total_bytes=total,
             descriptions=descriptions,
+            golden=self._golden.tend(seen) if self._golden else {},
         )
         if self.board.post(status):
             _measure(status)

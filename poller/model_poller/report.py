@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from model_poller.descriptions import Description, Key
     from model_poller.planner import Policy
-    from model_poller.status import ServedVersion
+    from model_poller.status import GoldenStatus, ServedVersion
 
 MAX_VERSIONS = 50
 """Of versions that are only in the bucket, the newest so many are told, and of those that were
@@ -53,6 +53,7 @@ MAX_INTERFACE_BYTES = 512 << 10
 
 _TOO_MANY = Interface(message="it is not told: those of other versions take all the room")
 _NOTHING: Mapping[Key, Description] = MappingProxyType({})
+_NO_CHECKS: Mapping[int, GoldenStatus] = MappingProxyType({})
 _SET_ASIDE = Verdict(
     VersionReason.LOAD_TIMEOUT,
     "the model server went away while it loaded it; it is given to it once more when it is back",
@@ -70,6 +71,7 @@ def build(
     seconds_left: int | None,
     total_bytes: int,
     descriptions: Mapping[Key, Description] = _NOTHING,
+    golden: Mapping[int, GoldenStatus] = _NO_CHECKS,
 ) -> PollerStatus:
     """The whole answer of ``GET /status``, but for its revision."""
     disk = seen.disk
@@ -97,13 +99,20 @@ def build(
             and msgspec.structs.replace(notifications, message=_brief(notifications.message)),
         ),
         versions=tuple(
-            _version(seen, policy, version, bytes_done, seconds_left, told.get(version))
+            msgspec.structs.replace(
+                _version(seen, policy, version, bytes_done, seconds_left, told.get(version)),
+                golden=_checked(golden.get(version)),
+            )
             for version in sorted(here.union(elsewhere), reverse=True)
         ),
         server_reachable=seen.served is not None,
         served=_served(seen.served or ()),
         disk=DiskStatus(free_bytes=seen.free_bytes, total_bytes=total_bytes),
     )
+
+
+def _checked(golden: GoldenStatus | None) -> GoldenStatus | None:
+    return golden and msgspec.structs.replace(golden, message=_brief(golden.message))
 
 
 def _told(seen: Observed, descriptions: Mapping[Key, Description]) -> dict[int, Description]:

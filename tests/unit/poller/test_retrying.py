@@ -38,8 +38,7 @@ def pod(tmp_path: Path) -> World:
 
 
 def ask(pod: World, text: str) -> None:
-    pod.assignment = replace(pod.assignment, rollout=RolloutTask(version=2, retry=text))
-    pod.poller.on_assignment(pod.assignment)
+    pod.ask(RolloutTask(version=2, retry=text))
 
 
 def loads(pod: World) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from model_poller.status import PollerStatus, VersionStatus
+    from model_poller.golden.watch import Check
+    from model_poller.status import PollerStatus, RolloutTask, VersionStatus
     from model_poller.stores import Source
 
 ALONE = Policy(follow_newest=True)
@@ -40,8 +42,10 @@ class World:
         *,
         demands: Demands = NOTHING,
         source: Source | None = None,
+        golden: Check | None = None,
     ) -> None:
-        """``source`` instead of a bucket in memory."""
+        """``source`` instead of a bucket in memory; ``golden`` sends recorded requests."""
+        self._golden = golden
         self.policy = policy
         self.demands = demands
         self.clock = Clock()
@@ -65,6 +69,7 @@ class World:
             hurry=lambda _: None,
             clock=self.clock,
             spawn=lambda work: work(),
+            golden=self._golden,
         )
         self.looker = Looker(
             self._read,
@@ -78,6 +83,11 @@ class World:
     def tell(self, target: int, *served: int, quarantined: Iterable[tuple[int, str]] = ()) -> None:
         """Assign a target, with all that is served beside it and what failed elsewhere."""
         self.assignment = Assignment(target, served, frozenset(quarantined))
+        self.poller.on_assignment(self.assignment)
+
+    def ask(self, rollout: RolloutTask | None) -> None:
+        """What a rollout asks from now on."""
+        self.assignment = dataclasses.replace(self.assignment, rollout=rollout)
         self.poller.on_assignment(self.assignment)
 
     def look(self) -> None:

@@ -1,0 +1,1 @@
+"""Recorded requests with their answers, and whether a version answers the same."""
