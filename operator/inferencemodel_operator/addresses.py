@@ -6,11 +6,15 @@ then of the first by namespace and name
 (https://gateway-api.sigs.k8s.io/reference/spec/#httproutespec). Controllers that give each Ingress
 an address of its own, as clouds do, obey both, and the host's DNS record decides. So the older of
 two is taken for the one that gets the requests, and the other is told.
+
+What a spec asks for is soon what its Ingress and routes ask for. While a spec isn't followed, for
+it is suspended or can't be understood, only what these ask for counts.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -18,9 +22,10 @@ import msgspec
 from inferencemodel_operator import names
 from inferencemodel_operator.children.paths import exact
 from inferencemodel_operator.errors import AddressConflictError
+from inferencemodel_operator.observe import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from inferencemodel_operator.cache import Cache
     from inferencemodel_operator.observe.objects import Child, Key, Model
@@ -35,6 +40,9 @@ _FIELDS: Final[dict[Kind, str]] = {
     "HTTPRoute": "spec.gateway.hostnames or spec.gateway.path",
     "GRPCRoute": "spec.gateway.grpcHostnames",
 }
+MOST: Final = 100
+"""Addresses of one Ingress or route; the operator's own have a few for each host."""
+_CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"
 _YOUNGEST: Final = "~"
 """Sorts behind every time: what isn't there yet will be younger than all that is."""
 
@@ -84,6 +92,40 @@ def claims(model: InferenceModel) -> Claims:
     return found
 
 
+def live_claims(children: Iterable[Child]) -> Claims:
+    """All addresses that a model's Ingress and routes ask for, as they are."""
+    found: Claims = {}
+    for child in children:
+        asked = islice(_of_child(child), MOST) if child.is_whole else ()
+        for address, listener in asked:
+            found[address] = found.get(address, frozenset()) | {listener}
+    return found
+
+
+def _of_child(child: Child) -> Iterator[tuple[Address, Listener]]:
+    spec = msgspec.convert(child.content_object(), wire.Routing).spec
+    if child.kind == "Ingress":
+        for rule in spec.rules:
+            for there in rule.http.paths:
+                yield _address("Ingress", rule.host, there.path, there.path_type), Listener()
+        return
+    kind: Kind = "HTTPRoute" if child.kind == "HTTPRoute" else "GRPCRoute"
+    matches = [match.path for rule in spec.rules for match in rule.matches]
+    for parent in spec.parent_refs:
+        gateway = (
+            f"{parent.group}/{parent.kind}/{parent.namespace or child.namespace}/{parent.name}"
+        )
+        for host in spec.hostnames or ("",):
+            for path in matches or (wire.RoutePath(),):
+                address = _address(kind, host, path.value, path.type, gateway)
+                yield address, Listener(parent.section_name, parent.port)
+
+
+def _address(kind: Kind, host: str, path: str, path_type: str, gateway: str = "") -> Address:
+    is_exact = path_type == "Exact"
+    return Address(kind, host, path if is_exact else path.rstrip("/"), is_exact, gateway)
+
+
 def _of_ingress(model: InferenceModel) -> Iterator[Address]:
     wanted = model.spec.ingress
     if wanted is None or wanted.host is None:
@@ -119,10 +161,9 @@ class AddressBook:
         self.notify: Callable[[Key], object] = _tell_nobody
         """Called for each model whose addresses another one has taken or given back."""
 
-    def put(self, key: Key, model: InferenceModel | None) -> None:
-        """Take in what a model asks for now; None: nothing any more."""
+    def put(self, key: Key, after: Claims) -> None:
+        """Take in what a model asks for now."""
         before = self._claims.pop(key, {})
-        after = claims(model) if model is not None else {}
         if after:
             self._claims[key] = after
         for address in before.keys() - after.keys():
@@ -188,13 +229,15 @@ def _seniority(cache: Cache, model: Model, address: Address) -> tuple[str, Key]:
 
 def _ingress_class(cache: Cache, model: Model, address: Address) -> str | None:
     """The class of an Ingress, by the spec or by the cluster's default; None for routes."""
-    ingress = model.model.spec.ingress if model.model else None
-    if address.kind != "Ingress" or ingress is None:
+    if address.kind != "Ingress":
         return None
-    if ingress.class_name is None and (child := _child(cache, model, address)):
-        live: str | None = child.content_object().get("spec", {}).get("ingressClassName")
-        return live or ingress.annotations.get("kubernetes.io/ingress.class")
-    return ingress.class_name or ingress.annotations.get("kubernetes.io/ingress.class")
+    wanted = model.model.spec.ingress if model.model and model.is_followed else None
+    if wanted is not None and wanted.class_name is not None:
+        return wanted.class_name
+    child = _child(cache, model, address)
+    live = msgspec.convert(child.content_object(), wire.Routing) if child else wire.Routing()
+    annotations = live.metadata.annotations if wanted is None else wanted.annotations
+    return live.spec.ingress_class_name or annotations.get(_CLASS_ANNOTATION)
 
 
 def _child(cache: Cache, model: Model, address: Address) -> Child | None:

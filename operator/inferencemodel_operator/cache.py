@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from inferencemodel_operator import identity, names
-from inferencemodel_operator.addresses import KINDS, AddressBook
+from inferencemodel_operator.addresses import KINDS, AddressBook, claims, live_claims
 from inferencemodel_operator.cluster import DEPLOYMENTS, MODELS, PODS, REPLICA_SETS, Resource
 from inferencemodel_operator.observe import objects
 from inferencemodel_operator.observe.objects import Child, Key, Model, Pod, ReplicaSet
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from inferencemodel_operator.observe.objects import Deployment
     from inferencemodel_operator.observe.reports import Report
-    from inferencemodel_operator.spec import InferenceModel
 
 Entry = Model | Child | Pod | ReplicaSet
 ObjectName = tuple[str, str]
@@ -149,7 +148,7 @@ class Cache:
             same = msgspec.structs.replace(entry, resource_version=known.resource_version)
             if same == known:
                 return None
-        self._address(entry, entry.model if isinstance(entry, Model) else None)
+        self._address(entry)
         self.notify(entry)
         return entry
 
@@ -218,12 +217,22 @@ class Cache:
             self._replica_sets.pop(entry.uid, None)
         elif isinstance(entry, Child) and entry.key is not None:
             _discard(self._children, entry.key, (entry.kind, entry.name))
-        self._address(entry, None)
+        self._address(entry)
 
-    def _address(self, entry: Entry, model: InferenceModel | None) -> None:
-        if isinstance(entry, Model):
-            self.addresses.put(entry.key, model)
-        elif isinstance(entry, Child) and entry.kind in KINDS and entry.key is not None:
+    def _address(self, entry: Entry) -> None:
+        """Take in what a model asks for, after it or one of its children came, changed or went."""
+        is_child = isinstance(entry, Child) and entry.kind in KINDS
+        if entry.key is None or not (is_child or isinstance(entry, Model)):
+            return
+        model = self.model(entry.key)
+        if model is None:
+            self.addresses.put(entry.key, {})
+        elif model.model is None or not model.is_followed:
+            own = (c for c in self.children(entry.key) if c.owner_uid == model.uid)
+            self.addresses.put(entry.key, live_claims(c for c in own if c.kind in KINDS))
+        elif not is_child:
+            self.addresses.put(entry.key, claims(model.model))
+        if is_child:
             self.addresses.touch(entry.key)
 
 

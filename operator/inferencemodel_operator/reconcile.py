@@ -155,7 +155,7 @@ class Reconciler:
             await self._report_invalid(model, memory)
             return
         record, problems = self._remembered(model, model.model)
-        active = not (problems or model.terminating or model.model.spec.suspend)
+        active = model.is_followed and not problems
         if active:
             record = self._decide(model, model.model, record, memory)
         wanted = children(model.model, record, self._settings)

@@ -216,6 +216,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     status: bytes
     """The live status' JSON."""
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether children are brought to what its spec asks for."""
+        return self.model is not None and not (self.terminating or self.model.spec.suspend)
+
     def live_status(self) -> resource_status.Status:
         """The live status, decoded."""
         return resource_status.decode(orjson.loads(self.status))

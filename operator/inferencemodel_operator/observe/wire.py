@@ -75,6 +75,73 @@ class Meta(_Wire, frozen=True):
         )
 
 
+class RoutePath(_Wire, frozen=True):
+    """``matches[].path`` of an HTTPRoute."""
+
+    type: str = "PathPrefix"
+    value: str = "/"
+
+
+class RouteMatch(_Wire, frozen=True):
+    """One of an HTTPRoute's matches."""
+
+    path: RoutePath = RoutePath()
+
+
+class IngressPath(_Wire, frozen=True):
+    """One path of an Ingress."""
+
+    path: str = ""
+    path_type: str = ""
+
+
+class IngressHttp(_Wire, frozen=True):
+    """The paths of an Ingress' rule."""
+
+    paths: tuple[IngressPath, ...] = ()
+
+
+class Rule(_Wire, frozen=True):
+    """A rule of an Ingress or of a route."""
+
+    host: str = ""
+    http: IngressHttp = IngressHttp()
+    matches: tuple[RouteMatch, ...] = ()
+
+
+class ParentRef(_Wire, frozen=True):
+    """A Gateway of a route."""
+
+    name: str
+    group: str = "gateway.networking.k8s.io"
+    kind: str = "Gateway"
+    namespace: str | None = None
+    section_name: str | None = None
+    port: int | None = None
+
+
+class RoutingSpec(_Wire, frozen=True):
+    """``spec`` of an Ingress or a route, as far as it says which requests come there."""
+
+    ingress_class_name: str | None = None
+    rules: tuple[Rule, ...] = ()
+    hostnames: tuple[str, ...] = ()
+    parent_refs: tuple[ParentRef, ...] = ()
+
+
+class RoutingMeta(_Wire, frozen=True):
+    """Its ``metadata``."""
+
+    annotations: dict[str, str] = {}
+
+
+class Routing(_Wire, frozen=True):
+    """An Ingress, HTTPRoute or GRPCRoute."""
+
+    metadata: RoutingMeta = RoutingMeta()
+    spec: RoutingSpec = RoutingSpec()
+
+
 class Condition(_Wire, frozen=True):
     """One of an object's conditions."""
 

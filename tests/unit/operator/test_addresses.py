@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inferencemodel_operator import addresses, names
-from inferencemodel_operator.addresses import AddressBook, claims
+from inferencemodel_operator.addresses import AddressBook, claims, live_claims
 from inferencemodel_operator.cache import Cache
+from inferencemodel_operator.children import children
 from inferencemodel_operator.cluster import CHILDREN, MODELS
+from inferencemodel_operator.observe import objects
+from inferencemodel_operator.record import VersionsRecord
+from inferencemodel_operator.settings import Settings
 from inferencemodel_operator.spec import InferenceModel, decode
 
 if TYPE_CHECKING:
@@ -146,6 +150,58 @@ def test_when_one_goes_the_other_hears_of_it_and_has_the_address(change: str) ->
     assert fleet.conflict("b") is None
 
 
+def rules(host: str) -> Object:
+    return {"rules": [{"host": host, "http": {"paths": [{"path": "/", "pathType": "Prefix"}]}}]}
+
+
+def test_a_suspended_one_asks_for_what_its_ingress_does_whatever_its_spec_says() -> None:
+    fleet = Fleet()
+    for name, created in (("a", "00:00:01"), ("b", "00:00:02")):
+        fleet.model(name, ingress=HOST)
+        fleet.child("Ingress", name, created, **rules("x.example.com"))
+    fleet.model("a", ingress={"host": "y.example.com"}, suspend=True)
+    fleet.model("c", ingress={"host": "y.example.com"})
+    assert fleet.conflict("b") is not None, "a's Ingress has the host still"
+    assert fleet.conflict("c") is None, "nobody's Ingress has it"
+    assert fleet.conflict("a") is None
+
+    fleet.notified.clear()
+    fleet.model("a", ingress={"host": "y.example.com"})
+    assert set(fleet.notified) == {("vision", "b"), ("vision", "c")}
+    assert fleet.conflict("b") is None
+    fleet.child("Ingress", "a", "00:00:01", **rules("y.example.com"))
+    assert fleet.conflict("c") is not None
+
+
+@pytest.mark.parametrize("model_first", [True, False])
+def test_what_a_suspended_one_asks_for_is_known_in_whichever_order_it_is_listed(
+    model_first: bool,
+) -> None:
+    fleet = Fleet()
+    fleet.model("b", ingress=HOST)
+
+    def suspended() -> None:
+        fleet.model("a", ingress={"host": "y.example.com"}, suspend=True)
+
+    if model_first:
+        suspended()
+    fleet.child("Ingress", "a", "00:00:01", **rules("x.example.com"))
+    if not model_first:
+        suspended()
+    assert fleet.notified[-1] == ("vision", "b")
+    assert fleet.conflict("b") is not None
+
+
+def test_one_that_can_not_be_understood_keeps_the_class_and_the_host_of_its_ingress() -> None:
+    fleet = Fleet()
+    for name, created in (("a", "00:00:01"), ("b", "00:00:02")):
+        fleet.model(name, ingress={**HOST, "className": "nginx"})
+        fleet.child("Ingress", name, created, ingressClassName="nginx", **rules("x.example.com"))
+    fleet.model("a", server={"resources": {"limits": {"cpu": "much"}}})
+    assert fleet.cache.model(("vision", "a")).model is None  # type: ignore[union-attr]
+    assert fleet.conflict("b") is not None
+
+
 def test_a_child_of_somebody_else_gives_no_seniority() -> None:
     fleet = Fleet()
     fleet.model("a", ingress=HOST)
@@ -245,6 +301,21 @@ EQUAL: list[tuple[Object, Object, str]] = [
 ]
 
 
+@pytest.mark.parametrize("spec", [s for pair in (*DISTINCT, *EQUAL) for s in pair[:2]], ids=repr)
+def test_a_specs_children_ask_for_what_the_spec_does(spec: Object) -> None:
+    model = typed(**spec)
+    made = children(model, VersionsRecord(), Settings())
+    live = [
+        objects.child(
+            child["kind"],
+            {**child, "metadata": {**child["metadata"], "uid": "u", "resourceVersion": "1"}},
+        )
+        for child in made
+        if child["kind"] in addresses.KINDS
+    ]
+    assert live_claims(live) == claims(model)
+
+
 @pytest.mark.parametrize(("one", "other"), DISTINCT, ids=repr)
 def test_what_requests_can_be_told_apart_by_is_no_conflict(one: Object, other: Object) -> None:
     fleet = Fleet()
@@ -280,7 +351,9 @@ def test_models_that_share_a_host_by_path_do_not_disturb_each_other() -> None:
     book.notify = notified.append
     for number in range(3000):
         name = f"m-{number}"
-        book.put(("vision", name), typed(name, ingress={**HOST, "path": f"/v1/models/{name}"}))
+        book.put(
+            ("vision", name), claims(typed(name, ingress={**HOST, "path": f"/v1/models/{name}"}))
+        )
     book.touch(("vision", "m-7"))
     assert notified == []
 
@@ -288,9 +361,9 @@ def test_models_that_share_a_host_by_path_do_not_disturb_each_other() -> None:
 def test_what_is_taken_back_leaves_nothing() -> None:
     book = AddressBook()
     for number in range(10):
-        book.put(("vision", f"m-{number}"), typed(f"m-{number}", ingress=HOST))
+        book.put(("vision", f"m-{number}"), claims(typed(f"m-{number}", ingress=HOST)))
     for number in range(10):
-        book.put(("vision", f"m-{number}"), None)
+        book.put(("vision", f"m-{number}"), {})
     (address,) = claims(typed(ingress=HOST))
-    book.put(("vision", "m"), typed(ingress=HOST))
+    book.put(("vision", "m"), claims(typed(ingress=HOST)))
     assert list(book.rivals(("vision", "m"), address)) == []
