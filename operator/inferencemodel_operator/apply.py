@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from inferencemodel_operator import bounds, drift, names, ownership
-from inferencemodel_operator.cluster import CHILDREN
+from inferencemodel_operator import bounds, drift, managed_fields, names, ownership
+from inferencemodel_operator.cluster import CHILDREN, CONFIG_MAPS
 from inferencemodel_operator.errors import (
     ConflictError,
     ContestedError,
@@ -170,7 +170,7 @@ class Applier:
         found: Object | None = None
         if live is None:
             try:
-                return await self._cluster.apply(resource, wanted, uid=None)
+                return await self._create(resource, wanted)
             except ConflictError:
                 live, found = await self._look(resource, namespace, name)
         ownership.check(owner, live, wanted_hash)
@@ -187,12 +187,38 @@ class Applier:
                 return None
             if not memory.repairs.setdefault(child, repairs()).try_take(time.monotonic()):
                 raise _contested(live, others, extras)
+        if live.is_unapplied:
+            found = await self._take_over(resource, found, live)
+            live, content = objects.child(resource.kind, found), found
+            extras = drift.extras(objects.foreign(found), content, wanted)
         deployment = live.deployment
         if deployment and deployment.holds_replicas and "replicas" not in wanted["spec"]:
             await self._cluster.hold_replicas(
                 resource, namespace, name, uid=live.uid, replicas=deployment.replicas
             )
         return await self._bring(resource, live, content, extras, wanted)
+
+    async def _create(self, resource: Resource, wanted: Manifest) -> Object:
+        """Create a child: by an apply where the next is soon to follow.
+
+        A create takes the API server far less time, and one request more before the first apply.
+        """
+        if resource is CONFIG_MAPS:
+            return await self._cluster.apply(resource, wanted, uid=None)
+        return await self._cluster.create(resource, wanted)
+
+    async def _take_over(self, resource: Resource, found: Object | None, live: Child) -> Object:
+        """Have what was created count as applied: an apply takes back nothing else."""
+        if found is None:
+            newest, found = await self._look(resource, live.namespace, live.name)
+            if newest.uid != live.uid:
+                raise ConflictError(f"{live.kind} {live.namespace}/{live.name} is another one")
+        managers = managed_fields.as_applied(found)
+        if managers is None:
+            return found
+        answer = await self._cluster.set_field_managers(resource, found, managers)
+        self._cache.put(resource, answer)
+        return answer
 
     async def _look(self, resource: Resource, namespace: str, name: str) -> tuple[Child, Object]:
         """What the API server has of a child of which the cache has nothing, or not all."""

@@ -326,17 +326,46 @@ class Cluster:
         Raises:
             ConflictError: the object was changed since, or is another one.
         """
-        body = [{"op": "replace", "path": "/metadata/resourceVersion", "value": str(version)}]
+        changes = []
         for field, value in content.items():
             gone = value is None
             change = {"op": "remove"} if gone else {"op": "add", "value": value}
-            body.append({**change, "path": f"/{field}"})
+            changes.append({**change, "path": f"/{field}"})
+        return await self._edit(resource, namespace, name, str(version), changes)
+
+    async def set_field_managers(
+        self, resource: Resource, obj: Object, managers: Sequence[Object]
+    ) -> Object:
+        """Replace the account of who has set what, of an object as it was read.
+
+        Raises:
+            ConflictError: it was changed since, or is another one.
+        """
+        metadata = obj["metadata"]
+        change = {"op": "replace", "path": "/metadata/managedFields", "value": managers}
+        return await self._edit(
+            resource,
+            metadata["namespace"],
+            metadata["name"],
+            metadata["resourceVersion"],
+            [change],
+        )
+
+    async def _edit(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        version: str,
+        changes: Sequence[Object],
+    ) -> Object:
+        path = "/metadata/resourceVersion"
         return await self._json(
             "PATCH",
             resource.path(namespace, name),
             resource.target("rewrite", namespace, name),
             query={"fieldManager": names.FIELD_MANAGER},
-            body=body,
+            body=[{"op": "replace", "path": path, "value": version}, *changes],
             content_type="application/json-patch+json",
         )
 
@@ -455,6 +484,8 @@ class Cluster:
             "POST",
             resource.path(namespace),
             resource.target("create", namespace, name),
+            # What the API server doesn't know is refused, as in an apply.
+            query={"fieldManager": names.FIELD_MANAGER, "fieldValidation": "Strict"},
             body=wanted,
         )
 

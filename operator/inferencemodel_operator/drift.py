@@ -89,10 +89,8 @@ def foreign(managers: Iterable[FieldManager]) -> tuple[Foreign, ...]:
     Left out are metadata and status, and what a subresource such as ``scale`` has set.
     """
     entries = [entry for entry in managers if not entry.subresource]
-    applied: dict[str, Any] = {}
-    for entry in entries:
-        if (entry.manager, entry.operation) == (names.FIELD_MANAGER, "Apply"):
-            applied = entry.fields_v1
+    own = managed_fields.own(entries)
+    applied = own.fields_v1 if own is not None else {}
     found = []
     for entry in entries:
         if entry.manager in (names.FIELD_MANAGER, _NOBODY):

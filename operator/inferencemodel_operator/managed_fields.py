@@ -8,19 +8,23 @@ value (Kubernetes' structured-merge-diff).
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from inferencemodel_operator import names
+from inferencemodel_operator.observe.wire import FieldManager
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 Key = tuple[tuple[str, Any], ...]
 """What tells an item of a list from the others: its key fields with their values, in order."""
 
-_FIELD = "f:"
+APPLY: Final = "Apply"
+UPDATE: Final = "Update"
+"""What isn't applied: created, patched, replaced."""
+_FIELD: Final = "f:"
 
 
 def step(name: str) -> str | Key:
@@ -33,27 +37,52 @@ def step(name: str) -> str | Key:
     return rest
 
 
+def own(managers: Iterable[FieldManager]) -> FieldManager | None:
+    """The entry that tells what the operator wants of an object; None where it wants nothing.
+
+    It is that of its applies, or, before the first of them, that of its create.
+    """
+    by_operation = {
+        entry.operation: entry
+        for entry in managers
+        if entry.manager == names.FIELD_MANAGER and not entry.subresource
+    }
+    return by_operation.get(APPLY) or by_operation.get(UPDATE)
+
+
+def as_applied(obj: Mapping[str, Any]) -> list[Any] | None:
+    """An object's field managers, the operator's as if it had applied what it has created.
+
+    An apply takes back what an earlier one has set, but not what a create has. client-go's
+    ``csaupgrade`` does the same for kubectl.
+
+    Returns:
+        None where the operator has applied something already, or has created nothing.
+    """
+    raw = obj["metadata"].get("managedFields") or []
+    entries = msgspec.convert(raw, list[FieldManager])
+    created = own(entries)
+    if created is None or created.operation == APPLY:
+        return None
+    return [
+        {**there, "operation": APPLY} if entry is created else there
+        for there, entry in zip(raw, entries, strict=True)
+    ]
+
+
 def applied(obj: Mapping[str, Any], *path: str) -> Any:
-    """The part of an object below a path that the operator has applied; None where it has none."""
-    fields: Any = _fields(obj)
+    """The part of an object below a path that the operator has set; None where it has none.
+
+    Of one that it has created and not applied since, the API server's defaults are in it, too.
+    """
+    entry = own(msgspec.convert(obj["metadata"].get("managedFields") or [], list[FieldManager]))
+    fields: Any = entry.fields_v1 if entry is not None else {}
     live: Any = obj
     for name in path:
         if not isinstance(live, dict) or f"{_FIELD}{name}" not in fields or name not in live:
             return None
         live, fields = live[name], fields[f"{_FIELD}{name}"]
     return _select(live, fields)
-
-
-def _fields(obj: Mapping[str, Any]) -> Mapping[str, Any]:
-    for entry in obj["metadata"].get("managedFields") or ():
-        if (
-            entry.get("manager") == names.FIELD_MANAGER
-            and entry.get("operation") == "Apply"
-            and not entry.get("subresource")
-        ):
-            found: Mapping[str, Any] = entry.get("fieldsV1") or {}
-            return found
-    return {}
 
 
 def _select(live: Any, fields: Mapping[str, Any]) -> Any:

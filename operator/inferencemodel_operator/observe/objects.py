@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import orjson
 
-from inferencemodel_operator import bounds, drift, names, spec, store
+from inferencemodel_operator import bounds, drift, managed_fields, names, spec, store
 from inferencemodel_operator import status as resource_status
 from inferencemodel_operator.cluster import DEPLOYMENTS, REPLICA_SETS
 from inferencemodel_operator.errors import InvalidModelError
@@ -183,6 +183,8 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
     """Of a Deployment alone."""
     created: str = ""
     """When (RFC 3339, UTC, whole seconds)."""
+    is_unapplied: bool = False
+    """Whether the operator has created it, and applied nothing to it since."""
 
     def content_object(self) -> dict[str, Any]:
         """The content, decoded."""
@@ -291,12 +293,18 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
         origin=_origin(meta) if owner is None else None,
         deployment=deployment if expected else None,
         created=meta.creation_timestamp,
+        is_unapplied=expected and _is_unapplied(meta),
     )
 
 
 def foreign(obj: Mapping[str, Any]) -> tuple[Foreign, ...]:
     """Which fields others have set of an object, however many they are."""
     return drift.foreign(msgspec.convert(obj["metadata"], wire.Meta).managed_fields)
+
+
+def _is_unapplied(meta: wire.Meta) -> bool:
+    own = managed_fields.own(meta.managed_fields)
+    return own is not None and own.operation != managed_fields.APPLY
 
 
 def _is_whole(content: bytes) -> bool:

@@ -60,20 +60,39 @@ class Server(Cluster):
         self.requests.append(f"get {resource.kind}")
         return self.objects.get((resource.kind, name))
 
+    async def create(self, resource: Resource, wanted: Any) -> Any:
+        self.requests.append(f"create {resource.kind}")
+        if (resource.kind, wanted["metadata"]["name"]) in self.objects:
+            raise ConflictError("there is one")
+        return self._take(resource, wanted, uid=None, operation="Update")
+
     async def apply(
         self, resource: Resource, wanted: Any, *, uid: str | None, subresource: str = ""
     ) -> Any:
-        name = wanted["metadata"]["name"]
         self.requests.append(f"apply {resource.kind}")
-        if uid is None and (resource.kind, name) in self.objects:
-            raise ConflictError("there is one")
+        return self._take(resource, wanted, uid=uid, operation="Apply")
+
+    def _take(self, resource: Resource, wanted: Any, *, uid: str | None, operation: str) -> Any:
         if self.refuse:
             raise self.refusal
+        name = wanted["metadata"]["name"]
         self.version += 1
         made = self.mutate(copy.deepcopy(wanted))
-        made["metadata"] |= {"uid": uid or f"uid-{name}", "resourceVersion": str(self.version)}
+        made["metadata"] |= {
+            "uid": uid or f"uid-{name}",
+            "resourceVersion": str(self.version),
+            "managedFields": [{"manager": names.FIELD_MANAGER, "operation": operation}],
+        }
         self.objects[resource.kind, name] = made
         return made
+
+    async def set_field_managers(self, resource: Resource, obj: Any, managers: Any) -> Any:
+        self.requests.append("take over")
+        found = copy.deepcopy(obj)
+        self.version += 1
+        found["metadata"] |= {"resourceVersion": str(self.version), "managedFields": managers}
+        self.objects[resource.kind, obj["metadata"]["name"]] = found
+        return found
 
     async def rewrite(
         self, resource: Resource, namespace: str, name: str, *, version: int, content: Any
@@ -130,7 +149,51 @@ async def test_what_is_not_there_is_created_with_one_request(cache: Cache) -> No
     assert await applier.ensure(MODEL, service())
     assert not await applier.ensure(MODEL, service())
 
-    assert server.requests == ["apply Service"]
+    assert server.requests == ["create Service"]
+
+
+async def test_what_was_created_is_taken_over_before_the_first_apply_alone(cache: Cache) -> None:
+    server = Server()
+    applier = Applier(server, cache, Offers(server))
+    await applier.ensure(MODEL, service())
+    server.requests.clear()
+
+    assert await applier.ensure(MODEL, service(httpPort=80))
+    assert await applier.ensure(MODEL, service(httpPort=81))
+    assert not await applier.ensure(MODEL, service(httpPort=81))
+
+    assert server.requests == ["get Service", "take over", "apply Service", "apply Service"]
+
+
+async def test_what_others_did_meanwhile_to_what_was_created_is_seen(cache: Cache) -> None:
+    server = Server()
+    applier = Applier(server, cache, Offers(server))
+    await applier.ensure(MODEL, service())
+    edited = server.objects["Service", "m"]
+    edited["spec"]["sessionAffinity"] = "ClientIP"
+    edited["metadata"]["managedFields"].append(
+        {
+            "manager": "kubectl-edit",
+            "operation": "Update",
+            "fieldsV1": {"f:spec": {"f:sessionAffinity": {}}},
+        }
+    )
+    server.requests.clear()
+
+    await applier.ensure(MODEL, service(httpPort=80))
+
+    assert server.requests == ["get Service", "take over", "rewrite spec", "apply Service"]
+    assert "sessionAffinity" not in server.objects["Service", "m"]["spec"]
+
+
+async def test_a_config_map_whose_next_change_is_soon_is_applied_at_once(cache: Cache) -> None:
+    server = Server()
+    applier = Applier(server, cache, Offers(server))
+    typed = decode(OWNER)
+    for record in (VersionsRecord(), VersionsRecord(target=1)):
+        wanted = children(typed, record, Settings())
+        await applier.ensure(MODEL, next(c for c in wanted if c["kind"] == "ConfigMap"))
+    assert server.requests == ["apply ConfigMap", "apply ConfigMap"]
 
 
 async def test_what_is_as_wanted_costs_no_request(cache: Cache) -> None:
@@ -172,7 +235,7 @@ async def test_what_the_api_server_makes_of_a_wish_is_not_fought(cache: Cache) -
 
     assert await applier.ensure(MODEL, service())
     assert not await applier.ensure(MODEL, service())
-    assert server.requests.count("apply Service") == 1
+    assert server.requests.count("create Service") == 1
 
 
 async def test_a_child_that_somebody_made_too_large_to_remember_is_read_once(
@@ -248,7 +311,7 @@ async def test_what_is_somebody_elses_is_told_and_not_touched(
             await applier.ensure(MODEL, service())
 
     assert server.objects["Service", "m"] == theirs
-    expected = [] if watched else ["apply Service", "get Service"]
+    expected = [] if watched else ["create Service", "get Service"]
     assert server.requests == expected, "it is not looked at again with every event"
 
 
@@ -292,7 +355,7 @@ async def test_a_refused_wish_is_held_until_it_changes(cache: Cache) -> None:
     for _ in range(3):
         with pytest.raises(RefusedError):
             await applier.ensure(MODEL, service())
-    assert server.requests.count("apply Service") == 1
+    assert server.requests.count("create Service") == 1
 
     server.refuse = False
     assert await applier.ensure(MODEL, service(httpPort=80))

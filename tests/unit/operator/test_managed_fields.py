@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from inferencemodel_operator import drift, names
-from inferencemodel_operator.managed_fields import applied, step
+from inferencemodel_operator.managed_fields import applied, as_applied, step
 
 FIELDS: dict[str, Any] = {
     "f:spec": {
@@ -78,10 +78,27 @@ def test_what_others_and_the_defaults_added_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", [{"manager": "helm"}, {"operation": "Update"}, {"subresource": "status"}]
+    "entry", [{"manager": "helm"}, {"operation": "Other"}, {"subresource": "status"}]
 )
 def test_another_managers_fields_are_not_the_operators(entry: dict[str, str]) -> None:
     assert applied(managed(**entry), "spec", "template") is None
+    assert as_applied(managed(**entry)) is None
+
+
+def test_what_is_created_is_the_operators_and_counts_as_applied_when_that_is_asked_for() -> None:
+    created = managed(operation="Update", time="2026-01-01T00:00:00Z")
+    assert applied(created, "spec", "template") == OURS
+    theirs, ours = created["metadata"]["managedFields"]
+    assert as_applied(created) == [theirs, {**ours, "operation": "Apply"}]
+
+
+def test_what_is_applied_is_not_taken_over_again() -> None:
+    both = managed()
+    patched = {"manager": names.FIELD_MANAGER, "operation": "Update", "fieldsV1": {"f:data": {}}}
+    both["metadata"]["managedFields"].append(patched)
+    assert as_applied(both) is None
+    assert applied(both, "spec", "template") == OURS
+    assert as_applied({"metadata": {}}) is None
 
 
 def test_an_object_that_tells_of_no_manager_has_nothing_applied() -> None:
