@@ -24,12 +24,11 @@ class Board:
         self._closed = False
 
     def post(self, status: PollerStatus) -> bool:
-        """Hang up a status; whether it is another one, apart from ``disk``."""
+        """Hang up a status; whether it is another one, apart from what `_lasting` leaves out."""
         with self._changed:
             old = self._status
-            same = msgspec.structs.replace(status, revision=old.revision, disk=old.disk) == old
-            if same:
-                self._status = msgspec.structs.replace(old, disk=status.disk)
+            if _lasting(status) == _lasting(old):
+                self._status = msgspec.structs.replace(status, revision=old.revision)
                 return False
             self._number += 1
             self._status = self._stamp(status)
@@ -57,3 +56,9 @@ class Board:
 
     def _stamp(self, status: PollerStatus) -> PollerStatus:
         return msgspec.structs.replace(status, revision=f"{self._instance}-{self._number}")
+
+
+def _lasting(status: PollerStatus) -> PollerStatus:
+    """What is news when it changes: not the room on the disk, not how long something lasts."""
+    live = status.live and msgspec.structs.replace(status.live, window_seconds=0.0)
+    return msgspec.structs.replace(status, revision="", disk=None, live=live)

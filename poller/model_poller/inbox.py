@@ -7,11 +7,13 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from model_poller.live import Scrape
 from model_poller.volume.assignment import Assignment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from model_poller.model_server.figures import Figures
     from model_poller.model_server.server import Served
     from model_poller.status import NotificationsStatus, SourceStatus
     from model_poller.versions import StoredVersion
@@ -33,6 +35,8 @@ class Contents:
     """None: the model server does not answer."""
     server_was_seen: bool = False
     assignment: Assignment = field(default_factory=Assignment)
+    scrape: Scrape | None = None
+    """The newest figures of the model server; None: nobody has asked for any."""
 
 
 class Inbox:
@@ -68,6 +72,12 @@ class Inbox:
             self._contents = replace(before, served=served, server_was_seen=was_seen)
         if served != before.served:
             self._wake()
+
+    def on_figures(self, begun: float, figures: Figures) -> None:
+        """Take in what the model server has counted by then."""
+        with self._lock:
+            self._contents = replace(self._contents, scrape=Scrape(begun, figures))
+        self._wake()
 
     def on_assignment(self, assignment: Assignment) -> None:
         """Take in what this pod is to serve."""

@@ -17,6 +17,7 @@ from model_poller.checks.signature import PublicKey
 from model_poller.errors import InvalidSettingsError
 from model_poller.golden.sending import GoldenRequests
 from model_poller.look import Looker
+from model_poller.model_server.figures import FiguresWatch, fetch
 from model_poller.model_server.server import ModelServer, ServerWatch, write_configuration
 from model_poller.model_server.warmup import WarmupRequests, locate
 from model_poller.once import ExitCode
@@ -89,6 +90,7 @@ def run(chosen: Settings) -> ExitCode:
         look_now=lambda: looker.look_now(),
         hurry=lambda fast: watch.hurry(fast),
         golden=GoldenRequests(chosen.server_address, chosen.model).check,
+        want_figures=lambda reason: figures.want(reason),
     )
     looker = Looker(
         source,
@@ -99,7 +101,10 @@ def run(chosen: Settings) -> ExitCode:
     )
     server = ModelServer(chosen.server_address, chosen.model)
     watch = ServerWatch(server.status, poller.on_served)
-    parts: list[_Part] = [poller, looker, watch, memory.Thrift()]
+    figures = FiguresWatch(
+        lambda: fetch(chosen.server_rest_address), chosen.model, poller.on_figures
+    )
+    parts: list[_Part] = [poller, looker, watch, figures, memory.Thrift()]
     health = Health(
         silent=lambda: threads.silent(part.worker for part in parts),
         started=poller.has_published,

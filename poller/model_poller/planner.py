@@ -103,6 +103,11 @@ class Observed:
     links: bool = False
     """Whether folder versions are shown by links, which need no room."""
 
+    @property
+    def answering(self) -> int | None:
+        """The version that answers a request which names none."""
+        return max((s.version for s in self.served or () if s.state == "AVAILABLE"), default=None)
+
     def available(self, version: int) -> bool:
         """Whether the model server answers requests with it."""
         return any(s.version == version and s.state == "AVAILABLE" for s in self.served or ())

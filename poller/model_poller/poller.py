@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from model_poller import actions, failures, planner, report
+from model_poller import actions, failures, live, planner, report
 from model_poller.board import Board
 from model_poller.books import Books
 from model_poller.descriptions import Descriptions
@@ -23,12 +23,13 @@ from model_poller.status import PollerStatus, SourceStatus, VersionState
 from model_poller.volume.store import Quarantined
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping
 
     from model_poller.actions import Action
     from model_poller.bring import Bringer
     from model_poller.golden.watch import Check
     from model_poller.planner import Observed, Policy
+    from model_poller.status import GoldenStatus
     from model_poller.versions import Interest, StoredVersion
 
 TICK_SECONDS = 1.0
@@ -50,6 +51,7 @@ class Poller:
         *,
         look_now: Callable[[], None],
         hurry: Callable[[bool], None],
+        want_figures: Callable[[live.Asked | None], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         spawn: Callable[[Callable[[], None]], None] | None = None,
         golden: Check | None = None,
@@ -57,6 +59,9 @@ class Poller:
         """``look_now`` asks for a look into the source, ``hurry`` for quick words of the server.
 
         ``golden`` sends a version its recorded requests; None: nobody does.
+
+        ``want_figures`` asks for the server's figures, at once and from then on; None: no more.
+
         ``spawn`` starts what may take long beside the loop; None: on a thread.
         """
         self._model = model
@@ -65,12 +70,15 @@ class Poller:
         self._links = bringer.links
         self._look_now = look_now
         self._hurry = hurry
+        self._want_figures = want_figures
+        self._window: live.Window | None = None
         self._clock = clock
         self._wake = threading.Event()
         source = SourceStatus(uri=bringer.source.uri)
         self._inbox = Inbox(source, self._wake.set)
         self.on_look = self._inbox.on_look
         self.on_served = self._inbox.on_served
+        self.on_figures = self._inbox.on_figures
         self.on_assignment = self._inbox.on_assignment
         self.on_notifications = self._inbox.on_notifications
         self._fetcher = (
@@ -142,7 +150,9 @@ class Poller:
         self._published |= planner.is_complete_at_start(seen, self._policy)
         self._hurry(planner.change_is_under_way(seen, self._policy))
         self._ask_for_versions(seen)
-        self._tell(seen)
+        golden = self._golden.tend(seen) if self._golden else None
+        self._count(seen, golden)
+        self._tell(seen, golden or {})
 
     # What is.
 
@@ -292,9 +302,15 @@ class Poller:
             self._look_now()
         self._asked_for, self._newest = unknown, now.newest
 
+    def _count(self, seen: Observed, checked: Collection[int] | None) -> None:
+        """Go on with what the server counts, as long as the operator asks for it."""
+        asked = live.asked(seen.assignment.rollout, seen.answering, checked)
+        self._window = live.after(self._window, asked, self._inbox.read().scrape, seen.now)
+        self._want_figures(asked)
+
     # What is told.
 
-    def _tell(self, seen: Observed) -> None:
+    def _tell(self, seen: Observed, golden: Mapping[int, GoldenStatus]) -> None:
         inbox, job = self._inbox.read(), self._fetcher.job
         _, total = self._store.space()
         disk, former = seen.disk, seen.former
@@ -313,7 +329,8 @@ class Poller:
             seconds_left=job.seconds_left if job else None,
             total_bytes=total,
             descriptions=descriptions,
-            golden=self._golden.tend(seen) if self._golden else {},
+            golden=golden,
+            live=live.status(self._window, seen.now),
         )
         if self.board.post(status):
             _measure(status)

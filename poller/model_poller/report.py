@@ -22,6 +22,7 @@ from model_poller.planner import (
 from model_poller.status import (
     DiskStatus,
     Interface,
+    LiveStatus,
     NotificationsStatus,
     PollerStatus,
     SourceStatus,
@@ -72,6 +73,7 @@ def build(
     total_bytes: int,
     descriptions: Mapping[Key, Description] = _NOTHING,
     golden: Mapping[int, GoldenStatus] = _NO_CHECKS,
+    live: LiveStatus | None = None,
 ) -> PollerStatus:
     """The whole answer of ``GET /status``, but for its revision."""
     disk = seen.disk
@@ -108,6 +110,7 @@ def build(
         server_reachable=seen.served is not None,
         served=_served(seen.served or ()),
         disk=DiskStatus(free_bytes=seen.free_bytes, total_bytes=total_bytes),
+        live=live,
     )
 
 

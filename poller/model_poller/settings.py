@@ -86,6 +86,7 @@ class Settings:
     pubsub_endpoint: str | None
     sqs_queue_url: str | None
     server_address: str
+    server_rest_address: str
     server_config_dir: Path | None
     batching_parameters: str | None
     target_file: Path | None
@@ -163,6 +164,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         pubsub_endpoint=given.pubsub_endpoint or _emulator(environment),
         sqs_queue_url=given.sqs_queue_url,
         server_address=given.server_address,
+        server_rest_address=given.server_rest_address,
         server_config_dir=Path(given.server_config_dir) if given.server_config_dir else None,
         batching_parameters=given.batching_parameters,
         target_file=Path(given.target_file) if given.target_file else None,
@@ -355,6 +357,14 @@ def _parser() -> Parser:
         default="127.0.0.1:8500",
         metavar="HOST:PORT",
         help="of its gRPC (127.0.0.1:8500)",
+    )
+    server.add_argument(
+        "--server-rest-address",
+        type=reading.host_and_port,
+        default="127.0.0.1:8501",
+        metavar="HOST:PORT",
+        help="of its REST API, where its metrics are read while a rollout asks for them"
+        " (127.0.0.1:8501)",
     )
     server.add_argument(
         "--load-timeout",

@@ -121,8 +121,17 @@ def address(value: str) -> str:
     Raises:
         ArgumentTypeError
     """
+    return value if value.startswith("unix:/") else host_and_port(value)
+
+
+def host_and_port(value: str) -> str:
+    """``HOST:PORT``.
+
+    Raises:
+        ArgumentTypeError
+    """
     match = _ADDRESS.fullmatch(value)
-    if not value.startswith("unix:/") and not (match and 0 < int(match["port"]) <= MAX_PORT):
+    if not (match and 0 < int(match["port"]) <= MAX_PORT):
         raise _no(value, "an address: write HOST:PORT, with a port from 1 to 65535")
     return value
 

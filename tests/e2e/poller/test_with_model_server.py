@@ -6,11 +6,13 @@ import os
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
 
-from model_poller.status import VersionReason, VersionState
+from model_poller.status import LiveStatus, RolloutTask, VersionReason, VersionState, encode_task
 from tests.support import savedmodels
 from tests.support.waiting import eventually
 from tests.unit.poller.doubles import below, graph, model, zipped
@@ -59,6 +61,7 @@ class Pod:
             f"--models-dir={self.models}",
             f"--server-config-dir={self.models}/.server",
             f"--server-address=127.0.0.1:{self._ports[0]}",
+            f"--server-rest-address=127.0.0.1:{self._ports[1]}",
             f"--target-file={self.target}",
             *more,
         ]
@@ -91,6 +94,17 @@ class Pod:
 
     def tell(self, version: int) -> None:
         self.target.write_text(str(version))
+
+    def ask(self, task: RolloutTask) -> None:
+        (self.root / "rollout").write_text(encode_task(task))
+
+    def rest(self, path: str, body: bytes | None = None) -> int:
+        url = f"http://127.0.0.1:{self._ports[1]}/v1/models/linear{path}"
+        try:
+            with urllib.request.urlopen(url, body, timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
 
     def serves(self, version: int) -> PollerStatus:
         def probe() -> PollerStatus | None:
@@ -216,3 +230,40 @@ def test_a_rollback_to_what_can_not_be_loaded_any_more_interrupts_nothing(
 
     eventually(probe, what="version 3 to be served", within=60, every=0.05)
     assert told == {2, 3}
+
+
+def test_predictions_are_counted_while_a_rollout_asks_for_it(
+    pod: Pod, bucket: GcsServer, exports: dict[int, dict[str, bytes]]
+) -> None:
+    bucket.put("linear/1.zip", zipped(exports[1]))
+    pod.tell(1)
+    pod.poller.wait_for(1, VersionState.PUBLISHED)
+    pod.start_server()
+    pod.serves(1)
+
+    def live(task: str, requests: int) -> LiveStatus:
+        def probe() -> LiveStatus | None:
+            told = pod.poller.status().live
+            return told if told and (told.task, told.requests) == (task, requests) else None
+
+        return eventually(probe, what=f"{requests} requests", within=30, every=0.1)
+
+    assert pod.rest(":predict", b'{"instances": [1.0]}') == 200
+    assert pod.poller.status().live is None
+    pod.ask(RolloutTask(version=2, key="a", live=True))
+    live("a", 0)
+    for _ in range(5):
+        assert pod.rest("/metadata") == 200
+        assert pod.rest(":predict", b'{"instances": [1.0]}') == 200
+    assert pod.rest(":predict", b'{"instances": ["x"]}') == 400
+    told = live("a", 6)
+    assert (told.version, told.errors) == (1, 1)
+    assert 0 < told.ok_seconds < 60
+    pod.ask(RolloutTask(version=2, key="b", live=True))
+    live("b", 0)
+    pod.kill_server()
+    eventually(lambda: pod.poller.status().live is None, what="the end", within=30)
+    pod.start_server()
+    live("b", 0)
+    (pod.root / "rollout").unlink()
+    eventually(lambda: pod.poller.status().live is None, what="the end", within=30)

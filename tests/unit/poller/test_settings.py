@@ -114,6 +114,8 @@ def test_what_can_not_be_is_refused_with_the_fix(arguments: list[str], message: 
         (["--num-versions=3"], "--num-versions=3"),
         (["--retain-versions=two"], "two"),
         (["--server-address=localhost"], "localhost"),
+        (["--server-rest-address=localhost"], "localhost"),
+        (["--server-rest-address=unix:/run/tf.sock"], "unix:/run/tf.sock"),
         (["--server-address=127.0.0.1:99999"], "99999"),
         (["--server-address=http://127.0.0.1:8500"], "http://127.0.0.1:8500"),
         (["--pubsub-endpoint=pubsub"], "pubsub"),
@@ -229,6 +231,7 @@ def test_values_at_the_edge_are_taken() -> None:
     )
     assert chosen.policy.load_timeout == 31536000
     assert chosen.server_address == "[::1]:65535"
+    assert chosen.server_rest_address == "127.0.0.1:8501"
     assert parse([*POD, "--server-address=unix:///run/tf.sock"], {}).server_address
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from model_poller.golden.watch import Check
+    from model_poller.live import Asked
     from model_poller.status import PollerStatus, RolloutTask, VersionStatus
     from model_poller.stores import Source
 
@@ -54,6 +55,8 @@ class World:
         self.store = Store(root / "imagenet", root)
         self.root = root
         self.assignment = Assignment()
+        self.wanted: Asked | None = None
+        """What the poller wants figures for."""
         self.store.prepare()
         self.server = FakeServer(self.store.base)
         self.start()
@@ -67,6 +70,7 @@ class World:
             Bringer(self._read, self.store, self.demands),
             look_now=lambda: None,
             hurry=lambda _: None,
+            want_figures=self._want,
             clock=self.clock,
             spawn=lambda work: work(),
             golden=self._golden,
@@ -89,6 +93,9 @@ class World:
         """What a rollout asks from now on."""
         self.assignment = dataclasses.replace(self.assignment, rollout=rollout)
         self.poller.on_assignment(self.assignment)
+
+    def _want(self, asked: Asked | None) -> None:
+        self.wanted = asked
 
     def look(self) -> None:
         self.looker.look(self.clock)
