@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from kubectl_inferencemodel import output, predictions, recording
+from kubectl_inferencemodel import (
+    comparison,
+    comparison_display,
+    output,
+    predictions,
+    recording,
+)
 from kubectl_inferencemodel.arguments import (
     MAX_VERSION,
     As,
@@ -21,9 +27,11 @@ from kubectl_inferencemodel.arguments import (
     Output,
     Via,
 )
+from kubectl_inferencemodel.arrival import Outcome
 from kubectl_inferencemodel.asking import ask, read_file
 from kubectl_inferencemodel.cluster import Cluster
 from kubectl_inferencemodel.errors import AnswerError, ServerError
+from kubectl_inferencemodel.picture import Reports
 from model_poller.model_server import records
 
 if TYPE_CHECKING:
@@ -48,9 +56,6 @@ def record(
         list[Path] | None,
         typer.Option("--json", help="A request of the REST API; - is standard input."),
     ] = None,
-    append: Annotated[
-        bool, typer.Option("--append", help="Go on in a file that is there already.")
-    ] = False,
     version: Annotated[
         int | None,
         typer.Option(min=0, max=MAX_VERSION, help="Whose answers; default: the active version's."),
@@ -67,14 +72,11 @@ def record(
     """Record requests with the answers that NAME gives, as golden records for later versions.
 
     FILE becomes a TFRecord of PredictionLog: give it to model_publish --golden, or put it into an
-    export as assets.extra/tf_serving_warmup_requests.
+    export as assets.extra/tf_serving_warmup_requests. In a file that is there already, the same
+    request gets its new answer, and other records stay.
     """
     if not image and not request:
         raise typer.BadParameter("give --image or --json, as often as there are requests")
-    if out.exists() and not append:
-        raise AnswerError(
-            f"{out} is there already; name another file, or go on in it with --append"
-        )
     cluster = Cluster(kubeconfig, context, namespace)
     model = cluster.model(name)
     asked = model.status.model.active_version if version is None else version
@@ -105,20 +107,50 @@ def record(
                 "name": name,
                 "version": known.version,
                 "file": str(out),
-                "added": len(made),
+                "answered": len(made),
                 "records": whole,
                 "bytes": size,
             }
         )
     else:
-        more = f", {whole} in all" if whole > len(made) else ""
-        output.write(
-            output.line(
-                f"{out}: {len(made)} records{more}, {size} bytes; the answers are those of version"
-                f" {known.version} of {name}"
-            )
-            + "\n"
+        told = (
+            f"{out}: {whole} records, {size} bytes; {len(made)} requests were answered by version"
+            f" {known.version} of {name}"
         )
+        output.write(output.line(told) + "\n")
+
+
+def diff(
+    name: Name,
+    before: Annotated[
+        int, typer.Argument(metavar="VERSION", min=0, max=MAX_VERSION, help="Such as 14.")
+    ],
+    after: Annotated[
+        int, typer.Argument(metavar="VERSION", min=0, max=MAX_VERSION, help="Such as 15.")
+    ],
+    *,
+    output_: As = Output.TABLE,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Put two versions side by side: their interfaces, and how golden requests went.
+
+    Ends with 0 when clients of the first can go on with the second, and with 4 when they can't, or
+    golden requests of the second failed.
+    """
+    cluster = Cluster(kubeconfig, context, namespace)
+    model, reports = cluster.model(name), Reports(cluster)
+    told = reports.of(cluster.all_pods(name))
+    if not told:
+        why = reports.problem or f"{name} has no pods"
+        raise AnswerError(f"no poller of {name} says what is on its disk: {why}")
+    found = comparison.compare(model, told, before, after)
+    if output_ is Output.JSON:
+        output.show_json(comparison_display.for_programs(found))
+    else:
+        output.show(comparison_display.render(found))
+    raise typer.Exit(Outcome.HOPELESS if found.breaks or found.failed else Outcome.ARRIVED)
 
 
 class _Servers:
@@ -160,7 +192,7 @@ class _Servers:
 
 
 def _write(out: Path, made: Sequence[bytes]) -> tuple[int, int]:
-    """Write records behind those that are in a file, all of them or none.
+    """Write records into a file, all of them or none: over those with the same request, or behind.
 
     Returns:
         How many records, and how many bytes it has then.
@@ -169,18 +201,19 @@ def _write(out: Path, made: Sequence[bytes]) -> tuple[int, int]:
         AnswerError: it would not be what a model server and a poller take; says why.
         OSError
     """
-    before = out.read_bytes() if out.exists() else b""
+    try:
+        contents = _merged(out.read_bytes() if out.exists() else b"", made)
+    except ValueError as error:
+        raise AnswerError(f"{out} is there already, and is left as it is: {error}") from error
     handle, name = tempfile.mkstemp(prefix=f".{out.name}-", dir=out.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(before)
-            for content in made:
+            for content in contents:
                 file.write(records.framed(content))
         size = Path(name).stat().st_size
         if size > records.MAX_BYTES:
             raise ValueError(f"it would have {size} bytes, more than {records.MAX_BYTES}")
         records.check(Path(name))
-        count = sum(1 for _ in records.records(Path(name).read_bytes()))
         # As any file that a program makes, not as a secret.
         mask = os.umask(0)
         os.umask(mask)
@@ -190,4 +223,16 @@ def _write(out: Path, made: Sequence[bytes]) -> tuple[int, int]:
         raise AnswerError(f"{out} is not written: {error}") from error
     finally:
         Path(name).unlink(missing_ok=True)
-    return count, size
+    return len(contents), size
+
+
+def _merged(before: bytes, made: Sequence[bytes]) -> list[bytes]:
+    """The records of a file with new ones, one for each request.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    there = [before[place.start : place.stop] for place in records.records(before)]
+    found = {recording.request_of(content): content for content in there}
+    found |= {recording.request_of(content): content for content in made}
+    return list(found.values())

@@ -211,6 +211,7 @@ for command in (
     delivery.pause,
     delivery.resume,
     answers.record,
+    answers.diff,
 ):
     app.command()(command)
 

@@ -88,6 +88,8 @@ class Reports:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._forbidden = False
+        self.problem = ""
+        """Why one of them did not answer."""
 
     def of(self, pods: Sequence[Pod]) -> dict[str, PollerStatus]:
         """The report of each pod that answers, by the pod's name."""
@@ -103,10 +105,10 @@ class Reports:
             return None
         try:
             return self._cluster.report(pod)
-        except ForbiddenError:
-            self._forbidden = True
-        except ClusterError:
-            pass
+        except ForbiddenError as error:
+            self._forbidden, self.problem = True, str(error)
+        except ClusterError as error:
+            self.problem = self.problem or str(error)
         return None
 
 

@@ -19,7 +19,7 @@ import msgspec
 
 from kubectl_inferencemodel.errors import AnswerError
 from model_poller.checks import dtypes
-from model_poller.checks.wire import delimited, written
+from model_poller.checks.wire import delimited, fields, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -133,6 +133,21 @@ def record(model: Described, name: str, request: Asked, answer: bytes) -> Record
     saying = _map(1, by_name, types, "output") + delimited(2, spec + version)
     odd = tuple(output for output in sorted(by_name) if not _is_finite(by_name[output]))
     return Record(delimited(6, delimited(1, asking) + delimited(2, saying)), odd)
+
+
+def request_of(content: bytes) -> bytes:
+    """What a record asks: of one with a PredictRequest that, of another kind the whole record.
+
+    Raises:
+        ValueError: it is no message.
+    """
+    found = dict(fields(content, 0, len(content)))
+    log = found.get(6)
+    if isinstance(log, range):
+        request = dict(fields(content, log.start, log.stop)).get(1)
+        if isinstance(request, range):
+            return content[request.start : request.stop]
+    return content
 
 
 def _named(inputs: Any, wanted: Mapping[str, str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -72,28 +73,33 @@ def test_requests_and_answers_become_a_file_that_pollers_take(
     assert (code, err) == (0, "")
     size = out.stat().st_size
     assert printed == (
-        f"{out}: 3 records, {size} bytes; the answers are those of version 2 of imagenet\n"
+        f"{out}: 2 records, {size} bytes; 3 requests were answered by version 2 of imagenet\n"
     )
     assert model.asked == ["/versions/2/metadata", *["/versions/2:predict"] * 3]
-    assert records.check(out) == 3
+    assert records.check(out) == 2
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_a_file_that_is_there_is_gone_on_with_only_if_that_is_asked_for(
-    model: Model, shell: Any, tmp_path: Path, photo: Path
+def test_the_same_request_gets_its_new_answer_and_others_stay(
+    model: Model, shell: Any, tmp_path: Path, photo: Path, request_file: Path
 ) -> None:
     out = tmp_path / "golden"
-    command = ["record", "imagenet", f"--image={photo}", f"--out={out}"]
-    assert shell(*command)[0] == 0
-    code, _, err = shell(*command)
-    assert code == 1
-    assert "is there already" in err
-    code, printed, _ = shell(*command, "--append", "-ojson")
+    assert shell("record", "imagenet", f"--image={photo}", f"--out={out}")[0] == 0
+    first = out.read_bytes()
+    out.write_bytes(records.framed(b"2\x02\x0a\x00") + first)
+    model.answer = 200, b'{"outputs": [[0.75, 0.25]]}'
+    both = [f"--image={photo}", f"--json={request_file}"]
+    code, printed, _ = shell("record", "imagenet", *both, f"--out={out}", "-ojson")
     assert code == 0
     told = json.loads(printed)
-    assert (told["added"], told["records"], told["version"]) == (1, 2, 2)
+    assert (told["answered"], told["records"], told["version"]) == (2, 3, 2)
     assert told["bytes"] == out.stat().st_size
     assert records.check(out) == 2
+    whole = out.read_bytes()
+    assert whole.startswith(records.framed(b"2\x02\x0a\x00"))
+    old, new = struct.pack("<2f", 0.5, 0.25), struct.pack("<2f", 0.75, 0.25)
+    assert old in first
+    assert (whole.count(old), whole.count(new)) == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +135,9 @@ def test_what_is_no_file_of_records_is_left_as_it_is(
 ) -> None:
     out = tmp_path / "golden"
     out.write_bytes(b"my thesis, the only copy")
-    code, _, err = shell("record", "imagenet", f"--image={photo}", f"--out={out}", "--append")
+    code, _, err = shell("record", "imagenet", f"--image={photo}", f"--out={out}")
     assert code == 1
-    assert "is not written: record 1 does not begin like one" in err
+    assert "is there already, and is left as it is: record 1 does not begin" in err
     assert out.read_bytes() == b"my thesis, the only copy"
     code, _, err = shell("record", "imagenet", f"--image={photo}", "--out=/nowhere/golden")
     assert code == 1
@@ -139,11 +145,11 @@ def test_what_is_no_file_of_records_is_left_as_it_is(
 
 
 def test_no_more_records_than_a_model_server_takes(
-    model: Model, shell: Any, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, shell: Any, tmp_path: Path, photo: Path, request_file: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(records, "MAX_RECORDS", 1)
     out = tmp_path / "golden"
-    files = [f"--image={photo}", f"--image={photo}"]
+    files = [f"--image={photo}", f"--json={request_file}"]
     code, _, err = shell("record", "imagenet", *files, f"--out={out}")
     assert code == 1
     assert "it has more than 1 records" in err
