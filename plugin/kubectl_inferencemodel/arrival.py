@@ -58,8 +58,7 @@ def look(model: InferenceModel, goal: Goal) -> Arrival:
     if version is None:
         return _look_at_wanted(model)
     if _is_reached(model, version):
-        summary = model.status.replica_summary
-        return Arrival(Outcome.ARRIVED, f"version {version} answers on {summary} replicas")
+        return _arrived(model, version)
     return _hopeless(model, version) or Arrival(Outcome.WAITING, _missing(model, version))
 
 
@@ -82,7 +81,8 @@ def _look_at_step(model: InferenceModel, version: int | None, step: int) -> Arri
             Outcome.HOPELESS,
             f"the rollout of version {running.version} has {running.steps} steps, not {step}",
         )
-    there = running.step == step and running.replicas_on >= running.replicas_wanted > 0
+    wanted = running.replicas_wanted or 0
+    there = running.step == step and (running.replicas_on or 0) >= wanted > 0
     if there or running.step > step or running.phase == "Baking":
         return Arrival(Outcome.ARRIVED, standing(model))
     if version is not None and (failed := _hopeless(model, version)) is not None:
@@ -110,13 +110,18 @@ def _is_reached(model: InferenceModel, version: int) -> bool:
     )
 
 
+def _arrived(model: InferenceModel, version: int) -> Arrival:
+    message = f"version {version} answers on {model.status.replica_summary} replicas"
+    running = model.running
+    if running is not None and running.version == version:
+        message += f", and is watched: {running.phase}: {running.message}"
+    return Arrival(Outcome.ARRIVED, message)
+
+
 def _look_at_wanted(model: InferenceModel) -> Arrival:
     of = model.status.model
     if of.target_version is not None and _is_reached(model, of.target_version):
-        summary = model.status.replica_summary
-        return Arrival(
-            Outcome.ARRIVED, f"version {of.active_version} answers on {summary} replicas"
-        )
+        return _arrived(model, of.target_version)
     stalled = model.condition("Stalled")
     if stalled is not None and stalled.status == "True":
         return Arrival(Outcome.HOPELESS, f"{stalled.reason}: {stalled.message}")

@@ -22,8 +22,8 @@ _PROGRESS: Final = {
     "Retired": "was served, and is kept for a way back",
     "Quarantined": "is quarantined",
 }
-_ABNORMAL: Final = frozenset({"Stalled", "VersionSkew"})
-_ASKED: Final = ("Stalled", "Ready", "SourceReady", "ModelLoaded", "VersionSkew")
+_ABNORMAL: Final = frozenset({"Stalled", "RolloutPaused", "VersionSkew"})
+_ASKED: Final = ("Stalled", "RolloutPaused", "Ready", "SourceReady", "ModelLoaded", "VersionSkew")
 """Conditions that tell a reason, the one that a person has to do something about first."""
 _FINE: Final = frozenset({"Serving", "Listed", "Loaded"})
 
@@ -131,7 +131,7 @@ def standing(model: InferenceModel) -> str:
     steps = f" step {found.step} of {found.steps}," if found.step and found.steps else ""
     on = ""
     if found.replicas_wanted:
-        on = f" {found.replicas_on} of {found.replicas_wanted} replicas answer with it,"
+        on = f" {found.replicas_on or 0} of {found.replicas_wanted} replicas answer with it,"
     head = f"version {found.version}:{steps}{on} {found.phase}"
     return f"{head}: {found.message}" if found.message else head
 

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from kubectl_inferencemodel import output
+from kubectl_inferencemodel.arrival import Outcome
 from kubectl_inferencemodel.display import NONE, add, moment, number, styled, table
 from kubectl_inferencemodel.errors import UnavailableError
 from kubectl_inferencemodel.picture import Picture, StepState, picture
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 1.0
 """The pause between two looks."""
+_STYLES: Final = {Outcome.ARRIVED: "green", Outcome.WAITING: "yellow", Outcome.HOPELESS: "red"}
 _MARKS: Final = {
     StepState.DONE: ("✔", "green"),
     StepState.NOW: ("▶", "yellow"),
@@ -48,7 +50,7 @@ def render(found: Picture) -> RenderableType:
     parts: list[RenderableType] = [_head(found)]
     rollout = found.rollout
     if rollout is not None and rollout.message:
-        parts.append(Text(output.plain(rollout.message), style="yellow"))
+        parts.append(Text(output.plain(rollout.message), style=_STYLES[found.outcome]))
     if found.steps:
         parts += ["", _steps(found)]
     if rollout is not None and rollout.checks:
@@ -78,7 +80,8 @@ def _steps(found: Picture) -> Table:
         then = "until promoted" if step.pause == "promote" else step.pause
         now = ""
         if step.state is StepState.NOW and rollout is not None:
-            now = f"{rollout.replicas_on} of {rollout.replicas_wanted} replicas answer with it"
+            on, wanted = rollout.replicas_on or 0, rollout.replicas_wanted or 0
+            now = f"{on} of {wanted} replicas answer with it"
         add(shown, Text(f"{mark} {step.step}", style=style), replicas, then, now)
     return shown
 

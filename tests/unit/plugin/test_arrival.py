@@ -161,6 +161,15 @@ def test_a_rollout_is_waited_for_with_what_it_waits_for(phase: str) -> None:
     assert "until 14:32:10Z" in seen.message
 
 
+def test_a_version_that_is_watched_once_it_is_everywhere_has_arrived() -> None:
+    watched = rollout("Baking", version=2, message="until 14:32:10Z")
+    seen = look(model(rollout=watched), Goal(2))
+    assert seen.outcome is Outcome.ARRIVED
+    assert seen.message == (
+        "version 2 answers on 3/3 replicas, and is watched: Baking: until 14:32:10Z"
+    )
+
+
 def test_a_version_that_is_on_its_way_back_is_not_waited_for() -> None:
     going = rolling("RollingBack", message="2 of 10 answers differ")
     seen = look(model(**going), Goal(3))

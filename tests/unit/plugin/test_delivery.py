@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 
-from kubectl_inferencemodel import delivery
+from kubectl_inferencemodel import delivery, rollout_display
 from tests.unit.plugin.api import resource
 from tests.unit.plugin.views import rollout
 
@@ -281,6 +283,22 @@ def test_a_rollout_is_watched_until_its_end(
         assert phases == ["Paused", "Progressing", "RolledBack"]
     else:
         assert told[-1].endswith("RolledBack: NaN")
+
+
+def test_a_terminal_shows_the_picture_anew_each_time(
+    api: ApiServer, shell: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, color_system=None, width=100)
+    monkeypatch.setattr(rollout_display, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(rollout_display, "Console", lambda **_: terminal)
+    by_look(api, rollout("Paused", message="promote or abort it"), rollout("Completed", step=2))
+    assert shell("rollout", "imagenet", "--watch") == (0, "", "")
+    first, _, last = screen.getvalue().rpartition("imagenet: version 3 (from 2) ")
+    assert "promote or abort it" in first
+    assert "▶ 1" in first
+    assert last.startswith("Completed")
+    assert "✔ 2" in last
 
 
 def test_watching_waits_for_the_next_rollout_where_none_is_in_progress(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kubectl_inferencemodel.explanation import explain
-from tests.unit.plugin.views import FINE, arriving, model, pod
+from tests.unit.plugin.views import FINE, arriving, model, pod, rollout
 
 
 def test_a_settled_resource_says_so_and_finds_nothing() -> None:
@@ -180,3 +180,25 @@ def test_each_pod_that_is_not_ready_says_why() -> None:
         "pod starting": ("NotReady", "is being started"),
         "pod loading": ("NotReady", "its model server does not yet serve imagenet"),
     }
+
+
+def test_a_rollout_that_waits_for_somebody_is_told_once() -> None:
+    message = "step 1 of 2: 1 replicas answer with version 3; promote or abort it"
+    found = explain(
+        model(
+            conditions={
+                "RolloutPaused": ("True", "RolloutPaused", message),
+                "ModelLoaded": ("False", "RolloutPaused", message),
+                "Reconciling": ("True", "ChangingVersion", "replicas move to version 3"),
+            },
+            **arriving(3, "Available", 1),
+            rollout=rollout("Paused", message=message),
+        ),
+        [],
+    )
+    assert message in found.summary
+    assert [(f.about, f.message) for f in found.findings if f.message == message] == [
+        ("RolloutPaused", message)
+    ]
+    settled = explain(model(conditions={"RolloutPaused": ("False", "NotPaused", "no")}), [])
+    assert not settled.findings

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from development_model_server.protos import PredictionLog, TensorProto
+from development_model_server.protos import PredictionLog, PredictRequest, TensorProto
 from development_model_server.tensors import Tensor
 from kubectl_inferencemodel import recording
 from kubectl_inferencemodel.errors import AnswerError
 from kubectl_inferencemodel.predictions import Described, described
+from model_poller.golden import recorded
+from model_poller.golden.compare import compare
+from model_poller.model_server import records
+from model_poller.status import GoldenTask
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TWO = Described(
     14,
@@ -189,3 +196,19 @@ def test_types_come_from_the_model_servers_own_words() -> None:
     }
     found = described(json.dumps(told).encode())
     assert found.outputs == {"serving_default": {"y": "DT_FLOAT"}}
+
+
+def test_what_is_recorded_is_what_the_poller_reads_and_sends(tmp_path: Path) -> None:
+    question = recording.asked(TWO, json.dumps(ROWS).encode())
+    found = recording.record(TWO, "imagenet", question, b'{"outputs": [[0.25, 0.75]]}')
+    file = tmp_path / records.FOLDER / records.FILE
+    file.parent.mkdir()
+    file.write_bytes(records.framed(found.content))
+    path, (there,) = recorded.find(tmp_path)
+    assert there.obstacle == ""
+    kind, request, response = recorded.load(path, there)
+    assert (kind.method, kind.read(response)["y"].shape) == ("Predict", (1, 2))
+    sent = PredictRequest.FromString(recorded.addressed(there.kind, request, "imagenet", 15))
+    assert sent.model_spec.version.value == 15
+    assert sent.model_spec.signature_name == "serving_default"
+    assert compare(kind.read(response), kind.read(response), GoldenTask()).difference is None
