@@ -38,6 +38,7 @@ class Health:
     """The threads that stand still."""
     started: Callable[[], bool]
     ready: Callable[[], bool]
+    draining: Callable[[], bool] = lambda: False
 
 
 class Api:
@@ -162,6 +163,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._probe(self.health.started(), "no version is published yet; see /status")
         elif url.path == "/readyz":
             self._probe(self.health.ready(), "no version is AVAILABLE; see /status")
+        elif url.path == "/drainz":
+            otherwise = "the model server is about to load another version; see /status"
+            self._probe(not self.health.draining(), otherwise)
         else:
             self._answer(HTTPStatus.NOT_FOUND, b"not found\n")
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from model_poller.model_server.figures import Figures
     from model_poller.status import RolloutTask
 
+LOOK_SECONDS = 5.0
+"""How often figures are asked for."""
 FRESH_SECONDS = 60.0
 """For so long figures are told without newer ones: a server that is busy may miss some."""
 

@@ -90,7 +90,7 @@ def run(chosen: Settings) -> ExitCode:
         look_now=lambda: looker.look_now(),
         hurry=lambda fast: watch.hurry(fast),
         golden=GoldenRequests(chosen.server_address, chosen.model).check,
-        want_figures=lambda reason: figures.want(reason),
+        want_figures=lambda reason, seconds: figures.want(reason, seconds),
     )
     looker = Looker(
         source,
@@ -109,6 +109,7 @@ def run(chosen: Settings) -> ExitCode:
         silent=lambda: threads.silent(part.worker for part in parts),
         started=poller.has_published,
         ready=poller.is_ready,
+        draining=poller.is_draining,
     )
     try:
         api = Api(chosen.http_port, poller.board, health)

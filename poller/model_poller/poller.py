@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from model_poller import actions, failures, live, planner, report
+from model_poller import actions, drain, failures, live, planner, report
 from model_poller.board import Board
 from model_poller.books import Books
 from model_poller.descriptions import Descriptions
@@ -23,7 +23,7 @@ from model_poller.status import PollerStatus, SourceStatus, VersionState
 from model_poller.volume.store import Quarantined
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Hashable, Mapping
 
     from model_poller.actions import Action
     from model_poller.bring import Bringer
@@ -51,7 +51,7 @@ class Poller:
         *,
         look_now: Callable[[], None],
         hurry: Callable[[bool], None],
-        want_figures: Callable[[live.Asked | None], None] = lambda _: None,
+        want_figures: Callable[[Hashable, float], None] = lambda _reason, _seconds: None,
         clock: Callable[[], float] = time.monotonic,
         spawn: Callable[[Callable[[], None]], None] | None = None,
         golden: Check | None = None,
@@ -60,7 +60,8 @@ class Poller:
 
         ``golden`` sends a version its recorded requests; None: nobody does.
 
-        ``want_figures`` asks for the server's figures, at once and from then on; None: no more.
+        ``want_figures`` asks for the server's figures, at once for a new reason and each so many
+        seconds from then on; None: no more.
 
         ``spawn`` starts what may take long beside the loop; None: on a thread.
         """
@@ -72,6 +73,7 @@ class Poller:
         self._hurry = hurry
         self._want_figures = want_figures
         self._window: live.Window | None = None
+        self._drain: drain.Drain | None = None
         self._clock = clock
         self._wake = threading.Event()
         source = SourceStatus(uri=bringer.source.uri)
@@ -113,6 +115,10 @@ class Poller:
         """Whether the model server answers requests with some version."""
         return self.board.read().active_version is not None
 
+    def is_draining(self) -> bool:
+        """Whether the pod keeps itself out of its Services."""
+        return self.board.read().draining
+
     # The loop.
 
     def start(self) -> None:
@@ -139,7 +145,9 @@ class Poller:
             self._note(stored, failure)
         for _ in range(_ROUNDS):
             seen = self._observe()
-            planned = planner.plan(seen, self._policy)
+            target, scrape = planner.goal(seen, self._policy), self._inbox.read().scrape
+            self._drain = drain.after(self._drain, seen, target, scrape)
+            planned = drain.hold(self._drain, seen, planner.plan(seen, self._policy))
             changed = [self._carry_out(action) for action in planned]
             if not any(changed):
                 break
@@ -306,7 +314,13 @@ class Poller:
         """Go on with what the server counts, as long as the operator asks for it."""
         asked = live.asked(seen.assignment.rollout, seen.answering, checked)
         self._window = live.after(self._window, asked, self._inbox.read().scrape, seen.now)
-        self._want_figures(asked)
+        out = self._drain
+        leaving = out.target if out and not out.is_through(seen.now) else None
+        if asked or leaving is not None:
+            seconds = live.LOOK_SECONDS if leaving is None else drain.LOOK_SECONDS
+            self._want_figures((asked, leaving), seconds)
+        else:
+            self._want_figures(None, live.LOOK_SECONDS)
 
     # What is told.
 
@@ -331,6 +345,7 @@ class Poller:
             descriptions=descriptions,
             golden=golden,
             live=live.status(self._window, seen.now),
+            draining=self._drain is not None and self._drain.is_out(seen.now),
         )
         if self.board.post(status):
             _measure(status)

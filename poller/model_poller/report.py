@@ -74,6 +74,7 @@ def build(
     descriptions: Mapping[Key, Description] = _NOTHING,
     golden: Mapping[int, GoldenStatus] = _NO_CHECKS,
     live: LiveStatus | None = None,
+    draining: bool = False,
 ) -> PollerStatus:
     """The whole answer of ``GET /status``, but for its revision."""
     disk = seen.disk
@@ -111,6 +112,7 @@ def build(
         served=_served(seen.served or ()),
         disk=DiskStatus(free_bytes=seen.free_bytes, total_bytes=total_bytes),
         live=live,
+        draining=draining,
     )
 
 

@@ -43,6 +43,11 @@ def container(model: InferenceModel, settings: Settings) -> Manifest:
         ports=[{"name": "poller", "containerPort": names.POLLER_PORT, "protocol": "TCP"}],
         # A day of waiting for a first version; a poller that hung instead is then started anew.
         startupProbe=_probe("/startupz", periodSeconds=1, failureThreshold=86400),
+        # The pod leaves its Services by this one while its model server loads; the poller counts
+        # on these seconds. More failures than it takes to start a poller anew that has died.
+        readinessProbe=_probe("/drainz", periodSeconds=1, failureThreshold=5)
+        if model.spec.rollout.drain
+        else None,
         livenessProbe=_probe("/livez", periodSeconds=10, failureThreshold=6),
         terminationMessagePolicy="FallbackToLogsOnError",
         resources=RESOURCES,

@@ -194,7 +194,6 @@ class FiguresWatch:
     While nobody does, it asks nothing.
     """
 
-    SECONDS = 5.0
     IDLE_SECONDS = 60.0
 
     def __init__(
@@ -205,6 +204,7 @@ class FiguresWatch:
         self._model = model
         self._report = report
         self._reason: Hashable = None
+        self._seconds = 0.0
         self._changed = threading.Event()
         self._last_error = ""
         self.worker = Worker("figures watch", self._turn)
@@ -213,10 +213,10 @@ class FiguresWatch:
         """Begin to wait for who wants any."""
         self.worker.start()
 
-    def want(self, reason: Hashable) -> None:
-        """Ask from now on; None: ask no more."""
-        if reason != self._reason:
-            self._reason = reason
+    def want(self, reason: Hashable, seconds: float) -> None:
+        """Ask each so many seconds from now on; without a reason, ask no more."""
+        if (reason, seconds) != (self._reason, self._seconds):
+            self._reason, self._seconds = reason, seconds
             self._changed.set()
 
     def stop(self) -> None:
@@ -239,4 +239,4 @@ class FiguresWatch:
         else:
             self._last_error = ""
             self._report(begun, figures)
-        self.worker.pause(self.SECONDS, self._changed)
+        self.worker.pause(self._seconds, self._changed)

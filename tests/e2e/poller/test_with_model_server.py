@@ -6,12 +6,15 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
 
+from model_poller import drain
+from model_poller.drain import LEAST_SECONDS, MOST_SECONDS, QUIET_SECONDS
 from model_poller.status import LiveStatus, RolloutTask, VersionReason, VersionState, encode_task
 from tests.support import savedmodels
 from tests.support.waiting import eventually
@@ -267,3 +270,32 @@ def test_predictions_are_counted_while_a_rollout_asks_for_it(
     live("b", 0)
     (pod.root / "rollout").unlink()
     eventually(lambda: pod.poller.status().live is None, what="the end", within=30)
+
+
+def test_a_pod_is_out_of_its_services_while_another_version_is_loaded(
+    pod: Pod, bucket: GcsServer, exports: dict[int, dict[str, bytes]]
+) -> None:
+    for version in (1, 2):
+        bucket.put(f"linear/{version}.zip", zipped(below(f"{version}", exports[version])))
+    pod.tell(1)
+    pod.poller.wait_for(1, VersionState.PUBLISHED)
+    pod.start_server()
+    pod.serves(1)
+    pod.poller.wait_for(2, VersionState.FETCHED)
+    pod.ask(RolloutTask(version=2, key="a", drain=True))
+    assert pod.poller.get("/drainz")[0] == 200
+    pod.tell(2)
+    eventually(lambda: pod.poller.get("/drainz")[0] == 503, what="the drain", within=10)
+    assert pod.poller.status().draining
+    begin = time.monotonic()
+    while time.monotonic() < begin + LEAST_SECONDS + 3:
+        assert pod.rest(":predict", b'{"instances": [1.0]}') == 200
+        assert served(pod.poller.status()) == {1: "AVAILABLE"}
+        time.sleep(0.3)
+    last = time.monotonic()
+    pod.poller.wait_for(2, VersionState.PUBLISHED)
+    assert time.monotonic() - last > QUIET_SECONDS - drain.LOOK_SECONDS
+    assert time.monotonic() - begin < MOST_SECONDS
+    pod.serves(2)
+    eventually(lambda: pod.poller.get("/drainz")[0] == 200, what="the return", within=10)
+    assert not pod.poller.status().draining

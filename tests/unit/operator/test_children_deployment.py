@@ -15,6 +15,7 @@ from inferencemodel_operator.observe.objects import Deployment
 from inferencemodel_operator.observe.wire import DeploymentStatus
 from inferencemodel_operator.settings import Settings
 from inferencemodel_operator.spec import Batching, InferenceModel, InferenceModelSpec, decode
+from model_poller import drain
 from model_poller.volume.assignment import QUARANTINED_FILE, ROLLOUT_FILE, SERVED_FILE
 
 
@@ -175,6 +176,17 @@ def test_the_poller_is_a_sidecar_that_holds_the_server_back_until_a_version_is_t
     assert container["restartPolicy"] == "Always"
     assert container["startupProbe"]["httpGet"]["path"] == "/startupz"
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
+
+
+def test_a_poller_takes_its_pod_out_of_its_services_only_where_that_is_wanted() -> None:
+    assert "readinessProbe" not in poller()
+    assert "readinessProbe" not in poller(rollout={"steps": []})
+    probe = poller(rollout={"drain": True})["readinessProbe"]
+    assert probe["httpGet"]["path"] == "/drainz"
+    # The poller counts on it that the kubelet has seen it by then, and whoever it tells.
+    assert probe["periodSeconds"] * (probe["failureThreshold"] + 1) + 4 <= drain.LEAST_SECONDS
+    age = model_server.CONNECTION_AGE_SECONDS * 1.1
+    assert drain.LEAST_SECONDS + age <= drain.MOST_SECONDS
 
 
 def test_the_poller_is_told_what_the_spec_says() -> None:

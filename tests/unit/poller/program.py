@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
 
@@ -31,14 +32,21 @@ class Program:
             )
 
     def status(self) -> PollerStatus:
+        return decode(self.get("/status")[1])
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """The status and the body of an answer."""
         found = eventually(
             lambda: re.search(r"listening on port (\d+)", self.log.read_text()),
             what="the port",
             within=30,
             every=0.02,
         )
-        with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/status", timeout=10) as answer:
-            return decode(answer.read())
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}{path}", timeout=10) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
 
     def wait_for(self, version: int, state: VersionState) -> PollerStatus:
         def probe() -> PollerStatus | None:

@@ -47,6 +47,7 @@ class Pod:
     def __init__(self) -> None:
         self.board = Board(FIRST)
         self.healthy = True
+        self.draining = False
         probe = lambda: self.healthy  # noqa: E731
         self.api = Api(
             0,
@@ -55,6 +56,7 @@ class Pod:
                 silent=lambda: [] if self.healthy else ["looker", "queue"],
                 started=probe,
                 ready=probe,
+                draining=lambda: self.draining,
             ),
         )
         self.api.start()
@@ -152,6 +154,13 @@ def test_probes_tell_health(pod: Pod, probe: str) -> None:
     assert pod.get(probe) == (200, b"ok\n")
     pod.healthy = False
     assert pod.get(probe)[0] == 503
+
+
+def test_a_pod_that_is_to_leave_its_services_says_so(pod: Pod) -> None:
+    assert pod.get("/drainz") == (200, b"ok\n")
+    pod.draining = True
+    assert pod.get("/drainz")[0] == 503
+    assert pod.get("/readyz") == (200, b"ok\n")
 
 
 def test_liveness_names_the_threads_that_stand_still(pod: Pod) -> None:

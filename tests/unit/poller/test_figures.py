@@ -206,11 +206,10 @@ def test_nothing_is_asked_unless_somebody_wants_it(caplog: pytest.LogCaptureFixt
 
     reports: list[tuple[float, Figures]] = []
     watch = FiguresWatch(page, "m", lambda begun, read: reports.append((begun, read)))
-    watch.SECONDS = 0.05
     watch.start()
     time.sleep(0.2)
     assert asked == []
-    watch.want("a rollout")
+    watch.want("a rollout", 0.05)
     eventually(lambda: len(reports) > 2, what="figures", within=5, every=0.01)
     begun, read = reports[0]
     assert begun <= asked[0]
@@ -220,12 +219,11 @@ def test_nothing_is_asked_unless_somebody_wants_it(caplog: pytest.LogCaptureFixt
     eventually(lambda: len(asked) > count + 3, what="tries", within=5, every=0.01)
     told = [r.message for r in caplog.records if "metrics can't be read" in r.message]
     assert len(told) == 1
-    watch.SECONDS = 60.0
     pages[0] = PAGE
     count = len(reports)
-    watch.want("another one")
+    watch.want("another one", 60.0)
     eventually(lambda: len(reports) > count, what="figures at once", within=5, every=0.01)
-    watch.want(None)
+    watch.want(None, 0.05)
     eventually(lambda: watch._reason is None, what="rest", within=5)
     time.sleep(0.1)
     count = len(asked)

@@ -8,7 +8,16 @@ import msgspec
 import pytest
 
 from model_poller.board import Board
-from model_poller.live import FRESH_SECONDS, Asked, Scrape, Window, after, asked, status
+from model_poller.live import (
+    FRESH_SECONDS,
+    LOOK_SECONDS,
+    Asked,
+    Scrape,
+    Window,
+    after,
+    asked,
+    status,
+)
 from model_poller.model_server.figures import Figures
 from model_poller.status import (
     CheckResult,
@@ -123,7 +132,7 @@ def test_a_pod_tells_what_it_counts_while_it_is_asked(tmp_path: Path) -> None:
     task = RolloutTask(version=2, key="k", live=True)
     pod.poller.on_assignment(Assignment(1, (1,), rollout=task))
     pod.step()
-    assert pod.wanted == Asked("k", 1)
+    assert pod.wanted == ((Asked("k", 1), None), LOOK_SECONDS)
     for good in (20, 26):
         pod.clock.now += 5.0
         pod.poller.on_figures(pod.clock(), figures(good))

@@ -20,11 +20,10 @@ from model_poller.volume.store import Store
 from tests.unit.poller.doubles import Clock, FakeServer, MemorySource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator
     from pathlib import Path
 
     from model_poller.golden.watch import Check
-    from model_poller.live import Asked
     from model_poller.status import PollerStatus, RolloutTask, VersionStatus
     from model_poller.stores import Source
 
@@ -55,8 +54,8 @@ class World:
         self.store = Store(root / "imagenet", root)
         self.root = root
         self.assignment = Assignment()
-        self.wanted: Asked | None = None
-        """What the poller wants figures for."""
+        self.wanted: tuple[Hashable, float] | None = None
+        """What the poller wants figures for, and how often."""
         self.store.prepare()
         self.server = FakeServer(self.store.base)
         self.start()
@@ -94,8 +93,8 @@ class World:
         self.assignment = dataclasses.replace(self.assignment, rollout=rollout)
         self.poller.on_assignment(self.assignment)
 
-    def _want(self, asked: Asked | None) -> None:
-        self.wanted = asked
+    def _want(self, reason: Hashable, seconds: float) -> None:
+        self.wanted = None if reason is None else (reason, seconds)
 
     def look(self) -> None:
         self.looker.look(self.clock)
