@@ -202,6 +202,8 @@ def _write(out: Path, made: Sequence[bytes]) -> tuple[int, int]:
         OSError
     """
     try:
+        if out.exists() and out.stat().st_size > records.MAX_BYTES:
+            raise ValueError(f"it has more than {records.MAX_BYTES} bytes")
         contents = _merged(out.read_bytes() if out.exists() else b"", made)
     except ValueError as error:
         raise AnswerError(f"{out} is there already, and is left as it is: {error}") from error

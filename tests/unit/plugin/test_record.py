@@ -156,6 +156,19 @@ def test_no_more_records_than_a_model_server_takes(
     assert not out.exists()
 
 
+def test_no_more_bytes_than_a_poller_takes(
+    model: Model, shell: Any, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "golden"
+    command = ["record", "imagenet", f"--image={photo}", f"--out={out}"]
+    monkeypatch.setattr(records, "MAX_BYTES", 20)
+    assert "is not written: it would have" in shell(*command)[2]
+    assert not out.exists()
+    out.write_bytes(b"x" * 21)
+    assert "is left as it is: it has more than 20 bytes" in shell(*command)[2]
+    assert out.read_bytes() == b"x" * 21
+
+
 def test_in_a_rollout_it_asks_until_a_replica_of_the_version_answers(
     model: Model, api: ApiServer, shell: Any, tmp_path: Path, photo: Path, monkeypatch: Any
 ) -> None:
