@@ -29,7 +29,7 @@ from inferencemodel_operator.observe.hangs import Hangs
 from inferencemodel_operator.pace import REPAIR_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from inferencemodel_operator.cache import Cache
     from inferencemodel_operator.children.manifest import Manifest
@@ -74,6 +74,8 @@ class RehearsalPods:
         self._later = later
         self._hangs = Hangs(cluster, later)
         self._memories: dict[Key, _Memory] = {}
+        self._going: dict[Key, set[str]] = {}
+        """The uids of those that were asked to go, until that is seen."""
 
     async def look(self, key: Key) -> None:
         """Ask why a pod hangs, when it is time."""
@@ -114,7 +116,9 @@ class RehearsalPods:
             TransientError: it may work later.
         """
         done, present = [], None
-        for pod in self._cache.rehearsals(model.key):
+        pods = self._cache.rehearsals(model.key)
+        self._keep(model.key, pods)
+        for pod in pods:
             if wanted is not None and pod.name == wanted["metadata"]["name"]:
                 present = pod
             if (present is not pod or pod.terminating) and await self._delete(pod):
@@ -134,13 +138,21 @@ class RehearsalPods:
     def forget(self, key: Key) -> None:
         """Drop what is remembered for an InferenceModel."""
         self._memories.pop(key, None)
+        self._keep(key, self._cache.rehearsals(key))
         self._hangs.forget(key)
 
     async def _delete(self, pod: Pod) -> bool:
-        if pod.rehearsing is None or pod.rehearsing.deleted:
+        going = self._going.get(pod.key, set())
+        if pod.rehearsing is None or pod.rehearsing.deleted or pod.uid in going:
             return False
         await self._cluster.delete(PODS, pod.namespace, pod.name, uid=pod.uid)
+        self._going[pod.key] = {*going, pod.uid}
         return True
+
+    def _keep(self, key: Key, pods: Iterable[Pod]) -> None:
+        going = self._going.pop(key, set()) & {pod.uid for pod in pods}
+        if going:
+            self._going[key] = going
 
     async def _create(self, key: Key, wanted: Manifest, memory: _Memory) -> list[str]:
         about, now = digest(wanted), time.monotonic()

@@ -21,7 +21,6 @@ from inferencemodel_operator.cluster import MODELS, PODS, Cluster
 from inferencemodel_operator.metrics import Metrics
 from inferencemodel_operator.observe import pollers
 from inferencemodel_operator.observe.feed import Feed
-from inferencemodel_operator.observe.informer import Informer
 from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.observe.pollers import Pollers
 from inferencemodel_operator.observe.signs import Signs
@@ -37,7 +36,6 @@ from model_poller.status import CheckResult, RolloutTask, VersionState, encode_t
 from tests.support import crd
 from tests.support.kubectl import Kubectl
 from tests.support.pods import StubPoller, told
-from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -78,8 +76,8 @@ def place(api_server: Api) -> Iterator[Kubectl]:
 class Stage:
     """The parts of an operator that a rehearsal takes, with a stub for the pod's poller."""
 
-    def __init__(self, server: Cluster, kubectl: Kubectl, cache: Cache) -> None:
-        self.server, self.kubectl, self.cache = server, kubectl, cache
+    def __init__(self, server: Cluster, kubectl: Kubectl, cache: Cache, feed: Feed) -> None:
+        self.server, self.kubectl, self.cache, self._feed = server, kubectl, cache, feed
         self.poller = StubPoller()
         self.restart()
 
@@ -140,9 +138,24 @@ class Stage:
             now=since + after,
         )
 
+    async def look(self) -> None:
+        """Take in what an informer would list."""
+        for resource in (MODELS, PODS):
+            before, uids = self.cache.snapshot(resource), set()
+            async for page in self.server.list(resource, self.kubectl.namespace):
+                for obj in page["items"]:
+                    self._feed.event(resource, None, resource.name_kind(obj))
+                    uids.add(obj["metadata"]["uid"])
+            for entry in self.cache.prune(resource, before, uids):
+                self._feed._gone(entry)
+
     async def until(self, holds: Callable[[], object], what: str) -> None:
-        """Wait for what the watch brings."""
-        await asyncio.to_thread(eventually, holds, what=what, within=20)
+        """Wait for what is seen."""
+        deadline = asyncio.get_running_loop().time() + 20
+        while not holds():
+            assert asyncio.get_running_loop().time() < deadline, what
+            await asyncio.sleep(0.05)
+            await self.look()
 
     async def become(self, name: str, **status: Any) -> None:
         """Have the scheduler or the kubelet say something of a pod."""
@@ -173,7 +186,7 @@ async def stage(place: Kubectl) -> AsyncIterator[Stage]:
     assert place.namespace is not None
     cache, signs = Cache(), Signs()
     async with (
-        cluster.connect(access, watches=2) as pool,
+        cluster.connect(access, watches=0) as pool,
         cluster.session(pool, access) as session,
         pollers.session(None) as polls,
     ):
@@ -184,24 +197,13 @@ async def stage(place: Kubectl) -> AsyncIterator[Stage]:
         feed = Feed(
             server, cache, WorkQueue(), asking, watches, signs, Offers(server), (place.namespace,)
         )
-        informers = [
-            Informer(
-                server, cache, resource, place.namespace, signs, seen=feed.event, gone=feed._gone
-            )
-            for resource in (MODELS, PODS)
-        ]
-        tasks = [asyncio.create_task(informer.run()) for informer in informers]
-        for informer in informers:
-            await informer.listed.wait()
-        made = Stage(server, place, cache)
+        made = Stage(server, place, cache, feed)
+        await made.look()
         made.poller.start()
         try:
             yield made
         finally:
             made.poller.stop()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await asking.close()
 
 

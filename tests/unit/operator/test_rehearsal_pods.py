@@ -35,6 +35,8 @@ class Server(Cluster):
         self.pods: dict[str, dict[str, Any]] = {}
         self.writes: list[str] = []
         self.problem: Exception | None = None
+        self.is_late = False
+        """Whether the watch of pods has yet to tell what is deleted."""
         self._version = 10
 
     def _answer(self, request: str, obj: dict[str, Any]) -> dict[str, Any]:
@@ -65,7 +67,8 @@ class Server(Cluster):
         assert pod["metadata"]["uid"] == uid
         answer = self._answer(f"delete {pod['metadata']['annotations'][TARGET]}", pod)
         answer["metadata"]["deletionTimestamp"] = "2026-11-28T12:01:00Z"
-        self.cache.put(PODS, answer)
+        if not self.is_late:
+            self.cache.put(PODS, answer)
 
     async def annotate(
         self,
@@ -179,6 +182,17 @@ async def test_one_that_nobody_wants_any_more_goes_and_is_asked_only_once(world:
     world.server.go(name(built()))
     assert world.pod() is None
     assert await world.arrange(None) == []
+
+
+async def test_it_is_asked_only_once_however_late_the_watch_is(world: World) -> None:
+    await world.arrange(built())
+    world.server.is_late = True
+    assert await world.arrange(None) == ["delete 15"]
+    assert await world.arrange(None) == []
+    assert await world.arrange(None) == []
+    world.server.go(name(built()))
+    await world.arrange(built())
+    assert await world.arrange(None) == ["delete 15"]
 
 
 async def test_it_goes_even_when_the_resource_can_not_be_understood(world: World) -> None:
