@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.api
 
 RECIPES = commands("tested")
+IN_A_ROLLOUT = commands("tested in a rollout")
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +39,11 @@ def kubectl(api_server: Api) -> Iterator[Kubectl]:
         yield made
 
 
-def tell(kubectl: Kubectl, *, arrived: bool) -> None:
-    """Write the status of a version that is on its way, or there."""
+def tell(kubectl: Kubectl, *, arrived: bool, phase: str = "Completed") -> None:
+    """Write the status of a version that is on its way, or there, by a rollout in some phase."""
+    paused = ("True", "RolloutPaused") if phase == "Paused" else ("False", "NotPaused")
     conditions = {
+        "RolloutPaused": paused,
         "Ready": ("True", "Serving") if arrived else ("False", "WaitingForVersion"),
         "Reconciling": ("False", "Settled") if arrived else ("True", "ChangingVersion"),
     }
@@ -60,6 +63,7 @@ def tell(kubectl: Kubectl, *, arrived: bool) -> None:
         "model": {
             "activeVersion": 2 if arrived else 1,
             "transitionStatus": "UpToDate" if arrived else "InProgress",
+            "rollout": {"version": 2, "phase": phase, "startTime": "2026-01-01T00:00:00Z"},
         },
     }
     kubectl(
@@ -81,7 +85,8 @@ def start(kubectl: Kubectl, arguments: list[str], timeout: str) -> subprocess.Po
 
 def test_there_are_recipes_and_each_has_a_deadline() -> None:
     assert len(RECIPES) == 5
-    for recipe in RECIPES:
+    assert len(IN_A_ROLLOUT) == 2
+    for recipe in (*RECIPES, *IN_A_ROLLOUT):
         assert [argument for argument in recipe if argument.startswith("--timeout=")]
 
 
@@ -102,3 +107,20 @@ def test_a_recipe_does_not_end_before(kubectl: Kubectl, recipe: list[str]) -> No
         printed, _ = waiting.communicate(timeout=60)
     assert waiting.returncode == 1
     assert "timed out waiting for the condition" in printed
+
+
+@pytest.mark.parametrize("recipe", IN_A_ROLLOUT, ids=" ".join)
+def test_a_recipe_for_a_rollout_ends_with_what_it_waits_for_and_not_before(
+    kubectl: Kubectl, recipe: list[str]
+) -> None:
+    awaited = "Paused" if "RolloutPaused" in " ".join(recipe) else "Completed"
+    other = "Completed" if awaited == "Paused" else "Paused"
+    for phase in ("Progressing", other):
+        tell(kubectl, arrived=False, phase=phase)
+        with start(kubectl, recipe, "1s") as waiting:
+            waiting.communicate(timeout=60)
+        assert waiting.returncode == 1, phase
+    with start(kubectl, recipe, "60s") as waiting:
+        tell(kubectl, arrived=awaited == "Completed", phase=awaited)
+        printed, _ = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, printed
