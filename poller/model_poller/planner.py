@@ -54,6 +54,9 @@ ABSENCE_SECONDS = 3.0
 TF Serving tries a number again only after it has seen it gone, which takes it up to its poll
 interval (1 s by default).
 """
+LEAVING_SECONDS = 10.0
+"""So long the server's words of what left are waited for; it unloads it with its next look, or the
+one after a request that runs."""
 COMPANION_SECONDS = 300.0
 """How long a new pod waits for the versions that are served beside its target, once it has that."""
 
@@ -274,9 +277,17 @@ def proofs(seen: Observed) -> Iterator[Action]:
 
 
 def change_is_under_way(seen: Observed, policy: Policy) -> bool:
-    """Whether the model server's next words are waited for."""
+    """Whether the model server's next words are waited for.
+
+    Also of what left: as long as that has the higher number, it is what answers.
+    """
     if policy.follow_newest and not seen.server_was_seen:
         return False
+    for word in seen.served or ():
+        left = seen.left.get(word.version)
+        is_leaving = word.state != "END" and word.version not in seen.disk.published
+        if is_leaving and left is not None and seen.now - left < LEAVING_SECONDS:
+            return True
     return any(
         not seen.available(version)
         and (publication := seen.publications.get(version)) is not None

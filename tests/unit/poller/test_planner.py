@@ -493,6 +493,20 @@ def test_the_server_is_asked_quickly_only_while_a_change_is_under_way() -> None:
     assert not planner.change_is_under_way(seen(**loading, server_was_seen=False), ALONE)
 
 
+def test_the_server_is_asked_quickly_until_it_has_let_go_of_what_left() -> None:
+    left = {2: 95.0}
+    both = (served(2), served(1))
+    assert planner.change_is_under_way(seen(served=both, left=left), TOLD)
+    unloading = (served(2, "UNLOADING"), served(1))
+    assert planner.change_is_under_way(seen(served=unloading, left=left), TOLD)
+    gone = (served(2, "END"), served(1))
+    assert not planner.change_is_under_way(seen(served=gone, left=left), TOLD)
+    for others in ({}, {2: 100.0 - planner.LEAVING_SECONDS}):
+        assert not planner.change_is_under_way(seen(served=both, left=others), TOLD)
+    back = Disk(records(1, 2, proven=True), {}, {})
+    assert not planner.change_is_under_way(seen(served=both, left=left, disk=back), TOLD)
+
+
 def assigned(
     target: int | None, *served: int, quarantined: tuple[tuple[int, str], ...] = ()
 ) -> dict[str, Any]:
