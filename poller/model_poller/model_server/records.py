@@ -5,7 +5,7 @@ A record is its length, a masked CRC-32C of that, the content, and a masked CRC-
 is a PredictionLog (apis/prediction_log.proto), whose fields but one are each a kind of request; TF
 Serving passes over one without a request, such as a tf.Example, in silence.
 
-Of a ``predict_log`` that carries a response beside its request the response is the golden answer.
+Where one carries a response beside its request, the response is the golden answer.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ _HEADER: Final = struct.Struct("<QL")
 _CHECKSUM: Final = struct.Struct("<L")
 _REQUESTS: Final = range(2, 8)
 """Numbers of a PredictionLog's fields; 1 is log_metadata."""
-_PREDICT_LOG: Final = 6
+COMPARED: Final = (2, 3, 4, 6)
+"""Those whose answers are compared: classify_log, regress_log, multi_inference_log, predict_log."""
 _REQUEST: Final = 1
 _RESPONSE: Final = 2
-"""Numbers of a PredictLog's fields."""
+"""Numbers of the fields of each of them."""
 
 
 def records(data: bytes | mmap.mmap) -> Iterator[range]:
@@ -102,14 +103,17 @@ def _is_golden(data: mmap.mmap, place: range, number: int) -> bool:
     """
     try:
         found = dict(fields(data, place.start, place.stop))
-        told = found.get(_PREDICT_LOG)
-        if isinstance(told, range):
-            parts = {number for number, _ in fields(data, told.start, told.stop)}
-            golden = parts.issuperset((_REQUEST, _RESPONSE))
-        else:
-            golden = False
+        golden = any(_has_answer(data, found.get(kind)) for kind in COMPARED)
     except ValueError as error:
         raise ValueError(f"record {number} is no PredictionLog: {error}") from error
     if found.keys().isdisjoint(_REQUESTS):
         raise ValueError(f"record {number} is no PredictionLog with a request")
     return golden
+
+
+def _has_answer(data: mmap.mmap, log: int | range | None) -> bool:
+    if not isinstance(log, range):
+        return False
+    # An empty answer is what a program writes that sets none.
+    parts = {number for number, part in fields(data, log.start, log.stop) if part}
+    return parts.issuperset((_REQUEST, _RESPONSE))

@@ -21,7 +21,8 @@ from model_poller.errors import (
     StoppedError,
     WarmupUnavailableError,
 )
-from model_poller.model_server.records import check, framed, records
+from model_poller.golden.answers import KINDS
+from model_poller.model_server.records import COMPARED, check, framed, records
 from model_poller.model_server.warmup import WarmupRequests, locate, overlay
 from model_poller.stores.opening import SourceSettings
 from model_poller.stores.uri import Location, parse_uri
@@ -264,10 +265,17 @@ def test_a_changed_byte_never_passes(
 
 
 def test_records_with_an_answer_beside_their_request_are_counted(tmp_path: Path) -> None:
-    answered = field(6, field(1, b"a request") + field(2, b"an answer"))
+    both = field(1, b"a request") + field(2, b"an answer")
     path = tmp_path / "requests"
-    path.write_bytes(record(answered) + GOOD + record(field(6, field(2, b"an answer"))))
+    others = (
+        field(6, field(2, b"an answer")),
+        field(6, field(1, b"a request") + field(2, b"")),
+        field(5, both),
+    )
+    path.write_bytes(b"".join((record(field(6, both)), GOOD, *map(record, others))))
     assert check(path) == 1
+    path.write_bytes(b"".join(record(field(kind, both)) for kind in KINDS))
+    assert check(path) == len(KINDS) == len(COMPARED)
 
 
 @given(contents=st.lists(st.binary(max_size=60), max_size=5))
