@@ -72,7 +72,7 @@ def rollout(
         found = Watching(cluster, reports, name).run(as_json=output_ is Output.JSON)
     else:
         model, pods = cluster.model(name), cluster.all_pods(name)
-        found = picture(model, pods, reports.of(pods))
+        found = picture(model, pods, reports.of(pods, model.status.model.target_version))
         show(found, as_json=output_ is Output.JSON)
     raise typer.Exit(found.outcome)
 

@@ -91,9 +91,14 @@ class Reports:
         self.problem = ""
         """Why one of them did not answer."""
 
-    def of(self, pods: Sequence[Pod]) -> dict[str, PollerStatus]:
-        """The report of each pod that answers, by the pod's name."""
-        asked = [pod.metadata.name for pod in pods if not pod.terminating][:_ASKED]
+    def of(self, pods: Sequence[Pod], first: int | None = None) -> dict[str, PollerStatus]:
+        """The report of each pod that answers, by the pod's name.
+
+        Where there are many, those that are told to serve the version ``first`` are asked first.
+        """
+        stay = [pod for pod in pods if not pod.terminating]
+        stay.sort(key=lambda pod: _told(pod) != first)
+        asked = [pod.metadata.name for pod in stay[:_ASKED]]
         if self._forbidden or not asked:
             return {}
         with ThreadPoolExecutor(_THREADS) as threads:
@@ -166,8 +171,7 @@ def _state(found: RolloutStatus, number: int) -> StepState:
 
 
 def _replica(model: InferenceModel, pod: Pod, report: PollerStatus | None) -> Replica:
-    told = pod.metadata.annotations.get(names.TARGET_VERSION_ANNOTATION, "")
-    target = int(told) if told.isascii() and told.isdecimal() and len(told) < 20 else None
+    target = _told(pod)
     answers = None if report is None else report.active_version
     rehearses = names.REHEARSAL_LABEL in pod.metadata.labels
     note = ""
@@ -181,3 +185,9 @@ def _replica(model: InferenceModel, pod: Pod, report: PollerStatus | None) -> Re
         why = f": {known.message}" if known is not None and known.message else ""
         note = "; ".join(part for part in (note, state + why) if part)
     return Replica(pod.metadata.name, pod.ready, rehearses, target, answers, note)
+
+
+def _told(pod: Pod) -> int | None:
+    """The version that a pod is told to serve."""
+    text = pod.metadata.annotations.get(names.TARGET_VERSION_ANNOTATION, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None

@@ -143,7 +143,7 @@ class Watching:
                 output.tell(str(error))
                 time.sleep(LOOK_SECONDS * 2 ** min(failures, 4))
                 continue
-            found = picture(model, pods, self._reports.of(pods))
+            found = picture(model, pods, self._reports.of(pods, model.status.model.target_version))
             first = first or found
             tell(found)
             if model.running is None and _is_new(first, found):

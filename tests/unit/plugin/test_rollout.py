@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from rich.console import Console
 
 from inferencemodel_operator.names import REHEARSAL_LABEL
 from kubectl_inferencemodel.arrival import Outcome
-from kubectl_inferencemodel.picture import Picture, StepState, picture
+from kubectl_inferencemodel.picture import Picture, Reports, StepState, picture
 from kubectl_inferencemodel.rollout_display import render, show
 from model_poller.status import (
     PollerStatus,
@@ -22,6 +22,7 @@ from model_poller.status import (
 from tests.unit.plugin.views import arriving, model, pod, rollout
 
 if TYPE_CHECKING:
+    from kubectl_inferencemodel.cluster import Cluster
     from kubectl_inferencemodel.resource import InferenceModel, Pod
 
 STEPS = {
@@ -195,3 +196,22 @@ def test_programs_get_the_status_of_the_rollout_and_each_replica(
             "note": "",
         }
     ]
+
+
+class Pollers:
+    """A cluster all of whose pollers answer."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def report(self, pod: str) -> PollerStatus:
+        self.asked.append(pod)
+        return report(2)
+
+
+def test_of_many_pods_those_that_have_the_new_version_are_asked() -> None:
+    pods = [pod(f"imagenet-{n:03}", told=3 if n in (50, 99) else 2) for n in range(100)]
+    cluster = Pollers()
+    found = Reports(cast("Cluster", cluster)).of(pods, first=3)
+    assert len(cluster.asked) == len(found) == 30
+    assert {"imagenet-050", "imagenet-099"} < set(found)
