@@ -38,29 +38,45 @@ async def read(
         TooLargeError: it is longer than ``limit`` bytes; no more than that was held.
         aiohttp.ClientError: the connection ended before the answer did.
     """
-    if (response.content_length or 0) > limit:
+    try:
+        if (response.content_length or 0) > limit:
+            raise TooLargeError("the answer", limit)
+        return await collect(response.content.iter_any(), limit, turns=turns)
+    except TooLargeError:
         response.close()
-        raise TooLargeError("the answer", limit)
-    parts, size = [], 0
+        raise
+
+
+async def collect(
+    parts: AsyncIterator[bytes], limit: int, *, turns: asyncio.Semaphore | None = None
+) -> bytes:
+    """A body from its parts; see `read`."""
+    taken, size = [], 0
     async with AsyncExitStack() as turn:
-        async for part in response.content.iter_any():
+        async for part in parts:
             if turns is not None and size <= SHORT < size + len(part):
                 await turn.enter_async_context(turns)
             size += len(part)
             if size > limit:
-                response.close()
                 raise TooLargeError("the answer", limit)
-            parts.append(part)
-    return b"".join(parts)
+            taken.append(part)
+    return b"".join(taken)
 
 
 async def start(response: ClientResponse, limit: int) -> bytes:
     """The first so many bytes of the body at the most, whatever comes after them."""
+    body = await first(response.content.iter_any(), limit)
+    if len(body) == limit:
+        response.close()
+    return body
+
+
+async def first(parts: AsyncIterator[bytes], limit: int) -> bytes:
+    """The first so many bytes of a body at the most."""
     body = b""
-    async for part in response.content.iter_any():
+    async for part in parts:
         body += part
         if len(body) >= limit:
-            response.close()
             break
     return body[:limit]
 

@@ -7,6 +7,7 @@ import os
 import socket
 import uuid
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from inferencemodel_operator import cluster, health, limits
@@ -18,6 +19,7 @@ from inferencemodel_operator.leadership import Leadership
 from inferencemodel_operator.lean import kopf
 from inferencemodel_operator.metrics import Metrics
 from inferencemodel_operator.observe import pollers, watches
+from inferencemodel_operator.observe.channels import Direct, Proxied
 from inferencemodel_operator.observe.feed import Feed
 from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.observe.pollers import Pollers, Turns
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from inferencemodel_operator.observe.channels import Channel
     from inferencemodel_operator.observe.objects import Key, Pod
     from inferencemodel_operator.settings import Options
 
@@ -150,21 +153,22 @@ class Operator:
     ) -> Pollers:
         chosen = self._options.poller_access
         proxied = chosen == "proxy" or (chosen == "auto" and not access.in_cluster)
-        own = access if proxied else None
         address: Callable[[Pod], str] = pollers.direct
+        channel: Callable[[str, asyncio.Semaphore], Channel] = Direct
         if proxied:
             address = lambda pod: pollers.proxied(access.server, pod)  # noqa: E731
-        session = await resources.enter_async_context(pollers.session(own))
-        single = await resources.enter_async_context(pollers.session(own, reuse=False))
+            session = await resources.enter_async_context(pollers.session(access))
+            single = await resources.enter_async_context(pollers.session(access, reuse=False))
+            channel = partial(Proxied, session=session, single=single)
         most = limits.polls(limits.open_files(), connections + health.MOST_CONNECTIONS)
         self._metrics.poll_limit.set(most)
         return Pollers(
-            session,
+            channel,
             address,
             self._cache.reports,
             self._queue.add,
             self._metrics,
-            Turns(single, most),
+            Turns(most),
         )
 
     async def _live(self) -> None:

@@ -27,10 +27,15 @@ def open_watched(info: AddrInfoType) -> socket.socket:
     """A socket for what `socket.getaddrinfo` gave; it fails when the other end is gone."""
     family, kind, protocol, *_ = info
     made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    watch(made)
+    return made
+
+
+def watch(connection: socket.socket) -> None:
+    """Have a socket fail when the other end is gone."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _OPTIONS.items():
         option = getattr(socket, name, None)
         # Not every system has all of them.
         if option is not None:
-            made.setsockopt(socket.IPPROTO_TCP, option, value)
-    return made
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)

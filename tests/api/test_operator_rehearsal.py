@@ -20,6 +20,7 @@ from inferencemodel_operator.children import rehearsal as child
 from inferencemodel_operator.cluster import MODELS, PODS, Cluster
 from inferencemodel_operator.metrics import Metrics
 from inferencemodel_operator.observe import pollers
+from inferencemodel_operator.observe.channels import Direct
 from inferencemodel_operator.observe.feed import Feed
 from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.observe.pollers import Pollers
@@ -188,10 +189,9 @@ async def stage(place: Kubectl) -> AsyncIterator[Stage]:
     async with (
         cluster.connect(access, watches=0) as pool,
         cluster.session(pool, access) as session,
-        pollers.session(None) as polls,
     ):
         server = Cluster(access, session)
-        asking = Pollers(polls, pollers.direct, cache.reports, lambda _: None, Metrics())
+        asking = Pollers(Direct, pollers.direct, cache.reports, lambda _: None, Metrics())
         asking.start(())
         watches = ModelWatches((), signs, access.server)
         feed = Feed(

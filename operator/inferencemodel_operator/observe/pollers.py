@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import aiohttp
 
-from inferencemodel_operator import bodies, bounds, cluster, sockets
+from inferencemodel_operator import bounds, cluster, sockets
 from inferencemodel_operator.errors import InvalidReportError, PollerUnavailableError
 from inferencemodel_operator.logs import about
-from inferencemodel_operator.observe import reports
+from inferencemodel_operator.observe import channels, reports
 from inferencemodel_operator.observe.reports import Report, Unreachable
 from inferencemodel_operator.pace import Bucket
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from inferencemodel_operator.access import Access
     from inferencemodel_operator.metrics import Metrics
+    from inferencemodel_operator.observe.channels import Channel
     from inferencemodel_operator.observe.objects import Key, Pod
     from model_poller.status import PollerStatus
 
@@ -44,38 +44,32 @@ NEWS_SECONDS: Final = 2.0
 version takes about ten changes; one that flips all the time is asked less often."""
 BYTES_A_SECOND: Final = 2**20
 """Of one poller's answers, so that long ones cost no more of a processor than short ones."""
-LARGEST_ANSWER: Final = 2 * 2**20
-"""Bytes. A poller tells of 50 versions in the bucket, 50 quarantined and those on its disk, each
-with a message of 1,024 characters and one of the model server's: even if every character is escaped
-with six bytes, that is 1.3 MB (model_poller.report)."""
 LONG_ANSWERS: Final = 8
 """How many answers of more than 64 KiB are read at a time."""
 TURN_SECONDS: Final = 5.0
 """Within which each pod is asked once, where there are fewer sockets than pods."""
-BODY_SECONDS: Final = 10.0
-"""From an answer's beginning to its end, its turn included."""
 
 
-def session(access: Access | None, *, reuse: bool = True) -> aiohttp.ClientSession:
-    """A session for polls: one connection for each pod, held open by its long poll.
+def session(access: Access, *, reuse: bool = True) -> aiohttp.ClientSession:
+    """A session for polls by the API server: a connection for each pod, held by its long poll.
 
     Args:
-        access: of the API server through whose proxy pods are asked; None to ask them themselves,
-            without any credentials.
+        access: of the API server through whose proxy pods are asked.
         reuse: whether a connection is kept for the next poll of its pod.
     """
-    # A pool's limit would starve them.
-    context = access.ssl_context() if access else True
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            limit=0, ssl=context, socket_factory=sockets.open_watched, force_close=not reuse
+            # A pool's limit would starve them.
+            limit=0,
+            ssl=access.ssl_context(),
+            socket_factory=sockets.open_watched,
+            force_close=not reuse,
         ),
-        middlewares=(access,) if access else (),
+        middlewares=(access,),
         cookie_jar=aiohttp.DummyCookieJar(),
         # What a compressed answer becomes could not be bounded by reading less of it.
         auto_decompress=False,
-        # Of what waits to be read, up to twice as much is held for each.
-        read_bufsize=2**14,
+        read_bufsize=channels.BUFFER,
         headers={"User-Agent": cluster.USER_AGENT, "Accept-Encoding": "identity"},
     )
 
@@ -86,14 +80,12 @@ class Turns:
     News of a pod then come with its turn, `TURN_SECONDS` later at the most, instead of at once.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, most: int) -> None:
+    def __init__(self, most: int) -> None:
         """Start with nobody.
 
         Args:
-            session: for polls in turns; it keeps no connection. Not closed here.
             most: how many pods can be asked at the same time.
         """
-        self.session = session
         self.most = most
         self.slots = asyncio.Semaphore(most)
 
@@ -128,7 +120,7 @@ class Pollers:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        channel: Callable[[str, asyncio.Semaphore], Channel],
         address: Callable[[Pod], str],
         reports: dict[str, Report],
         changed: Callable[[Key], None],
@@ -138,14 +130,14 @@ class Pollers:
         """Start with no pod.
 
         Args:
-            session: for the requests; not closed here.
+            channel: how a pod is asked, by the URL of its poller.
             address: the URL of a pod's poller, without a path.
             reports: receives what the pollers tell, by pod uid.
             changed: called with the InferenceModel whenever a pod's report changed.
             metrics: counts the polls.
             turns: limits how many are asked at the same time; None for no limit.
         """
-        self._session = session
+        self._channel = channel
         self._address = address
         self._reports = reports
         self._changed = changed
@@ -207,14 +199,18 @@ class Pollers:
 
     async def _follow(self, pod: Pod, address: str) -> None:
         course = _Course()
-        while True:
-            try:
-                answer = await self._ask(address, course.revision)
-            except PollerUnavailableError as error:
-                pause = self._miss(pod, error, course)
-            else:
-                pause = self._hear(pod, answer, course)
-            await asyncio.sleep(pause)
+        channel = self._channel(address, self._long_answers)
+        try:
+            while True:
+                try:
+                    answer = await self._ask(channel, course.revision)
+                except PollerUnavailableError as error:
+                    pause = self._miss(pod, address, error, course)
+                else:
+                    pause = self._hear(pod, answer, course)
+                await asyncio.sleep(pause)
+        finally:
+            channel.close()
 
     def _hear(self, pod: Pod, answer: _Answer, course: _Course) -> float:
         """Take in an answer; the seconds until the next request."""
@@ -235,18 +231,22 @@ class Pollers:
             course.news.wait(now),
         )
 
-    def _miss(self, pod: Pod, error: PollerUnavailableError, course: _Course) -> float:
+    def _miss(
+        self, pod: Pod, address: str, error: PollerUnavailableError, course: _Course
+    ) -> float:
         """Take in that there is no answer; the seconds until the next request."""
         course.revision = None
         self._metrics.polls.labels("failed").inc()
         now = asyncio.get_running_loop().time()
-        if self._tell(pod, Unreachable(str(error))):
+        if self._tell(pod, Unreachable(f"{address}: {error}")):
             course.news.take(now)
         longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(course.failures, 10))
         course.failures += 1
         # A poller that has just been started takes a second to listen.
         if course.failures == (1 if course.heard else 5):
-            logger.info("pod %s can't be asked: %s", pod.name, error, extra=about(pod.key))
+            logger.info(
+                "pod %s can't be asked: %s: %s", pod.name, address, error, extra=about(pod.key)
+            )
         return max(longest * random.uniform(0.5, 1.0), course.news.wait(now))  # noqa: S311
 
     def _count(self) -> None:
@@ -265,46 +265,14 @@ class Pollers:
             logger.info("every pod can be asked all the time again")
         self._crowded = crowded
 
-    async def _ask(self, address: str, revision: str | None) -> _Answer:
+    async def _ask(self, channel: Channel, revision: str | None) -> _Answer:
         if self._turns is None:
-            return await self._poll(self._session, address, revision, POLL_SECONDS)
+            return await _poll(channel, revision, POLL_SECONDS)
         async with self._turns.slots:
             hold = self._turns.hold(len(self._tasks))
             if hold is None:
-                return await self._poll(self._session, address, revision, POLL_SECONDS)
-            return await self._poll(self._turns.session, address, revision, hold)
-
-    async def _poll(
-        self, session: aiohttp.ClientSession, address: str, revision: str | None, hold: float
-    ) -> _Answer:
-        query = {} if revision is None else {"after": revision, "timeout": f"{hold:.3f}"}
-        try:
-            async with session.get(
-                f"{address}/status",
-                params=query,
-                timeout=aiohttp.ClientTimeout(
-                    total=ANSWER_SECONDS + (hold if revision else 0), sock_connect=5
-                ),
-                allow_redirects=False,
-            ) as response:
-                async with asyncio.timeout(BODY_SECONDS):
-                    return await self._read(response)
-        except InvalidReportError as error:
-            raise PollerUnavailableError(f"{address}: {error}") from None
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            problem = bounds.text(str(error) or type(error).__name__, bounds.NAME)
-            raise PollerUnavailableError(f"{address}: {problem}") from error
-
-    async def _read(self, response: aiohttp.ClientResponse) -> _Answer:
-        if response.status != HTTPStatus.OK:
-            words = (await bodies.start(response, bounds.NAME)).decode(errors="replace")
-            raise InvalidReportError(f"status {response.status}: {bounds.text(words)}")
-        encoding = response.headers.get("Content-Encoding", "identity")
-        if encoding != "identity":
-            response.close()
-            raise InvalidReportError(f"it is compressed ({bounds.text(encoding, 16)})")
-        body = await bodies.read(response, LARGEST_ANSWER, turns=self._long_answers)
-        return _Answer(*reports.decode(body), len(body))
+                return await _poll(channel, revision, POLL_SECONDS)
+            return await _poll(channel, revision, hold, keep=False)
 
     def _tell(self, pod: Pod, report: Report) -> bool:
         """Pass on what a pod reports; whether it is news."""
@@ -313,6 +281,22 @@ class Pollers:
         self._reports[pod.uid] = report
         self._changed(pod.key)
         return True
+
+
+async def _poll(
+    channel: Channel, revision: str | None, hold: float, *, keep: bool = True
+) -> _Answer:
+    query, within = {}, ANSWER_SECONDS
+    if revision is not None:
+        query, within = {"after": revision, "timeout": f"{hold:.3f}"}, ANSWER_SECONDS + hold
+    try:
+        body = await channel.ask(query, within, keep=keep)
+        return _Answer(*reports.decode(body), len(body))
+    except InvalidReportError as error:
+        raise PollerUnavailableError(str(error)) from None
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        problem = bounds.text(str(error) or type(error).__name__, bounds.NAME)
+        raise PollerUnavailableError(problem) from error
 
 
 def askable(pod: Pod) -> bool:

@@ -24,6 +24,7 @@ from inferencemodel_operator.process import Operator
 from inferencemodel_operator.settings import Options, Settings
 from tests.support import api_double
 from tests.support.api_double import ApiDouble
+from tests.support.channels import WAYS, reached
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -129,21 +130,20 @@ async def test_requests_of_the_operator_follow_no_redirect(
 
 @pytest.mark.parametrize("status", REDIRECTS)
 @pytest.mark.parametrize("what", ["host", "port", "scheme", "path"])
-@pytest.mark.parametrize("way", ["direct", "proxy"])
+@pytest.mark.parametrize("way", WAYS)
 async def test_polls_follow_no_redirect(
     liar: Liar, elsewhere: Elsewhere, tmp_path: Path, way: str, status: int, what: str
 ) -> None:
     liar.lies["/status"] = (status, elsewhere.address(what, liar.url))
-    own = Access(config(tmp_path, liar.url)) if way == "proxy" else None
     reports: dict[str, Report] = {}
-    async with pollers.session(own) as session:
-        asking = Pollers(session, lambda _: liar.url, reports, lambda _: None, Metrics())
+    async with reached(way, tmp_path) as channel:
+        asking = Pollers(channel, lambda _: liar.url, reports, lambda _: None, Metrics())
         asking.start([running_pod()])
         await until(lambda: isinstance(reports.get("uid-p"), Unreachable), "an answer")
         await asking.close()
     assert elsewhere.visitors == []
     assert liar.requests["/secret"] == 0
-    assert liar.tokens == {"Bearer precious" if own else None}
+    assert liar.tokens == {"Bearer precious" if way == "proxied" else None}
 
 
 def running_pod() -> objects.Pod:

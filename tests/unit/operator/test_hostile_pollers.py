@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from inferencemodel_operator import bounds
 from inferencemodel_operator.errors import InvalidReportError
 from inferencemodel_operator.metrics import Metrics
-from inferencemodel_operator.observe import objects, pollers, reports
-from inferencemodel_operator.observe.pollers import LARGEST_ANSWER, Pollers
+from inferencemodel_operator.observe import channels, objects, pollers, reports
+from inferencemodel_operator.observe.channels import LARGEST_ANSWER, Direct
+from inferencemodel_operator.observe.pollers import Pollers
 from inferencemodel_operator.observe.reports import Report, Unreachable
 from model_poller import status
 from model_poller.status import (
@@ -36,9 +37,15 @@ from model_poller.status import (
     VersionStatus,
     encode_task,
 )
+from tests.support.channels import WAYS, reached
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from inferencemodel_operator.observe.channels import Channel
+
+    Ask = Callable[[str, asyncio.Semaphore], Channel]
 
 MEGABYTE = b"x" * 10**6
 
@@ -106,67 +113,88 @@ def versions(number: bytes) -> bytes:
     return report(versions=[{"version": 1, "state": "Fetched"}]).replace(b": 1,", b": %b," % number)
 
 
-HOSTILE: dict[str, tuple[Iterable[bytes], str]] = {
+HOSTILE: dict[str, tuple[Callable[[], Iterable[bytes]], str]] = {
     "700 MB with their length": (
-        endless(b"HTTP/1.1 200 OK\r\nContent-Length: 700000000\r\n\r\n"),
+        lambda: endless(b"HTTP/1.1 200 OK\r\nContent-Length: 700000000\r\n\r\n"),
         "longer than",
     ),
-    "700 MB until the end": (endless(b"HTTP/1.1 200 OK\r\n\r\n"), "longer than"),
-    "700 MB in chunks": (chunks(), "longer than"),
-    "700 MB of an error": (endless(b"HTTP/1.1 500 No\r\n\r\n"), "status 500: xxx"),
-    "700 MB of one header": (endless(b"HTTP/1.1 200 OK\r\nX: "), "Got more than 8190 bytes"),
+    "700 MB until the end": (lambda: endless(b"HTTP/1.1 200 OK\r\n\r\n"), "longer than"),
+    "700 MB in chunks": (chunks, "longer than"),
+    "700 MB of an error": (lambda: endless(b"HTTP/1.1 500 No\r\n\r\n"), "status 500: xxx"),
+    "700 MB of one header": (
+        lambda: endless(b"HTTP/1.1 200 OK\r\nX: "),
+        "Got more than 8190 bytes",
+    ),
     "many headers": (
-        endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 10**5),
+        lambda: endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 10**5),
         "Too many headers",
     ),
     "a length below the body's": (
-        [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", report()],
+        lambda: [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", report()],
         "Bad status line",
     ),
     "a length above the body's": (
-        [b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n", report()],
+        lambda: [b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n", report()],
         "payload is not completed",
     ),
     "a negative length": (
-        [b"HTTP/1.1 200 OK\r\nContent-Length: -9\r\n\r\n", report()],
+        lambda: [b"HTTP/1.1 200 OK\r\nContent-Length: -9\r\n\r\n", report()],
         "Content-Length",
     ),
-    "gzip": (ok(gzip.compress(report()), "Content-Encoding: gzip"), "compressed (gzip)"),
+    "gzip": (lambda: ok(gzip.compress(report()), "Content-Encoding: gzip"), "compressed (gzip)"),
     "a gzip bomb": (
-        ok(gzip.compress(b" " * 10**7), "Content-Encoding: gzip"),
+        lambda: ok(gzip.compress(b" " * 10**7), "Content-Encoding: gzip"),
         "compressed (gzip)",
     ),
-    "an encoding that nobody knows": (ok(report(), "Content-Encoding: x"), "compressed (x)"),
-    "a redirect": ([b"HTTP/1.1 302 Found\r\nLocation: /other\r\n\r\n"], "status 302"),
+    "an encoding that nobody knows": (
+        lambda: ok(report(), "Content-Encoding: x"),
+        "compressed (x)",
+    ),
+    "a redirect": (lambda: [b"HTTP/1.1 302 Found\r\nLocation: /other\r\n\r\n"], "302"),
     "another protocol": (
-        [b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"],
+        lambda: [b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"],
         "status 101",
     ),
-    "no HTTP": ([b"SSH-2.0-OpenSSH_9.6\r\n"], "Bad status line"),
-    "nothing": ([], "disconnected"),
-    "no JSON": (ok(b"<html>"), "malformed"),
-    "another shape": (ok(b"[]"), "Expected `object`"),
-    "no UTF-8": (ok(report(model="MODEL").replace(b"MODEL", b"\xff\xfe")), "utf-8"),
-    "half of a surrogate pair": (ok(report(model="\ud83d")), "no report"),
-    "100,000 brackets": (ok(b'{"x":' + b"[" * 100000), "nested too deeply"),
-    "2^63": (ok(versions(b"9223372036854775808")), "versions"),
-    "a negative version": (ok(versions(b"-1")), "versions"),
-    "5,000 digits": (ok(versions(b"9" * 5000)), "versions"),
-    "a number beyond floats": (ok(versions(b"1e999")), "versions"),
-    "a long revision": (ok(report(revision="x" * 1000)), "revision is longer"),
+    "no HTTP": (lambda: [b"SSH-2.0-OpenSSH_9.6\r\n"], "Bad status line"),
+    "nothing": (tuple, "disconnected"),
+    "no JSON": (lambda: ok(b"<html>"), "malformed"),
+    "another shape": (lambda: ok(b"[]"), "Expected `object`"),
+    "no UTF-8": (lambda: ok(report(model="MODEL").replace(b"MODEL", b"\xff\xfe")), "utf-8"),
+    "half of a surrogate pair": (lambda: ok(report(model="\ud83d")), "no report"),
+    "100,000 brackets": (lambda: ok(b'{"x":' + b"[" * 100000), "nested too deeply"),
+    "2^63": (lambda: ok(versions(b"9223372036854775808")), "versions"),
+    "a negative version": (lambda: ok(versions(b"-1")), "versions"),
+    "5,000 digits": (lambda: ok(versions(b"9" * 5000)), "versions"),
+    "a number beyond floats": (lambda: ok(versions(b"1e999")), "versions"),
+    "a long revision": (lambda: ok(report(revision="x" * 1000)), "revision is longer"),
 }
 
 
-async def asked(pod: Pod) -> Report:
+DIRECTLY = {
+    "700 MB of one header": "its head is longer than 16384 bytes",
+    "many headers": "its head is longer than 16384 bytes",
+    "a length below the body's": "truncated",
+    "a length above the body's": "ended before the answer did",
+    "no HTTP": "it is no HTTP",
+}
+"""The words of a pod that is asked itself, where they are others."""
+
+
+@pytest.fixture(params=WAYS)
+async def channel(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ask]:
+    async with reached(request.param, tmp_path) as way:
+        yield way
+
+
+async def asked(pod: Pod, channel: Ask) -> Report:
     """What is known of a pod after one attempt to ask it."""
     found: dict[str, Report] = {}
-    async with pollers.session(None) as session:
-        asking = Pollers(session, lambda _: pod.url, found, lambda _: None, Metrics())
-        asking.start([_running()])
-        async with asyncio.timeout(20):
-            while "uid-p" not in found:  # noqa: ASYNC110  it has no event of its own
-                await asyncio.sleep(0.01)
-        await asking.close()
+    asking = Pollers(channel, lambda _: pod.url, found, lambda _: None, Metrics())
+    asking.start([_running()])
+    async with asyncio.timeout(20):
+        while "uid-p" not in found:  # noqa: ASYNC110  it has no event of its own
+            await asyncio.sleep(0.01)
+    await asking.close()
     return found["uid-p"]
 
 
@@ -188,44 +216,49 @@ def _running() -> objects.Pod:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_a_hostile_answer_is_read_no_further_than_needed_and_told_in_words(name: str) -> None:
+async def test_a_hostile_answer_is_read_no_further_than_needed_and_told_in_words(
+    channel: Ask, name: str
+) -> None:
     answer, words = HOSTILE[name]
-    async with Pod(answer).listening() as pod:
-        found = await asked(pod)
+    async with Pod(answer()).listening() as pod:
+        found = await asked(pod, channel)
     assert isinstance(found, Unreachable)
-    assert words in found.problem
+    said = DIRECTLY.get(name, words) if channel is Direct else words
+    assert said in found.problem
     assert len(found.problem.encode()) <= bounds.MESSAGE
     # What lies in the kernel's buffers counts as sent.
     assert pod.sent < LARGEST_ANSWER + 16 * 10**6
 
 
-async def test_no_compression_is_asked_for_and_no_credentials_are_sent() -> None:
+async def test_no_compression_is_asked_for_and_no_credentials_are_sent_to_a_pod(
+    channel: Ask,
+) -> None:
     async with Pod(ok(report())).listening() as pod:
-        assert isinstance(await asked(pod), PollerStatus)
+        assert isinstance(await asked(pod, channel), PollerStatus)
     (request,) = pod.requests
     assert b"Accept-Encoding: identity\r\n" in request
-    assert b"Authorization" not in request
+    assert (b"Authorization" in request) == (channel is not Direct)
     assert b"Cookie" not in request
 
 
 @pytest.mark.parametrize("part", [b"", b" "], ids=["silent", "a byte now and then"])
 async def test_a_body_that_does_not_end_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, part: bytes
+    channel: Ask, monkeypatch: pytest.MonkeyPatch, part: bytes
 ) -> None:
-    monkeypatch.setattr(pollers, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(channels, "BODY_SECONDS", 0.2)
     answer = [b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", *[part] * 1000]
     async with Pod(answer, pause=0.05).listening() as pod:
-        found = await asked(pod)
+        found = await asked(pod, channel)
     assert isinstance(found, Unreachable)
     assert "TimeoutError" in found.problem
 
 
-async def test_long_answers_are_read_in_turns_and_all_of_them() -> None:
+async def test_long_answers_are_read_in_turns_and_all_of_them(channel: Ask) -> None:
     body = report(versions=[{"version": n, "state": "Fetched"} for n in range(10000)])
     found: dict[str, Report] = {}
     pods = [msgspec.structs.replace(_running(), uid=f"uid-{number}") for number in range(20)]
-    async with Pod(ok(body)).listening() as pod, pollers.session(None) as session:
-        asking = Pollers(session, lambda _: pod.url, found, lambda _: None, Metrics())
+    async with Pod(ok(body)).listening() as pod:
+        asking = Pollers(channel, lambda _: pod.url, found, lambda _: None, Metrics())
         asking.start(pods)
         async with asyncio.timeout(20):
             while len(found) < len(pods):  # noqa: ASYNC110  it has no event of its own
@@ -234,7 +267,9 @@ async def test_long_answers_are_read_in_turns_and_all_of_them() -> None:
     assert all(isinstance(known, PollerStatus) for known in found.values())
 
 
-async def test_a_poller_that_changes_its_word_all_the_time_is_asked_less_often() -> None:
+async def test_a_poller_that_changes_its_word_all_the_time_is_asked_less_often(
+    channel: Ask,
+) -> None:
     told: list[Report] = []
 
     def answers() -> Iterator[bytes]:
@@ -243,10 +278,10 @@ async def test_a_poller_that_changes_its_word_all_the_time_is_asked_less_often()
 
     found: dict[str, Report] = {}
     pod = Pod(())
-    async with pod.listening(), pollers.session(None) as session:
+    async with pod.listening():
         pod.answers = answers
         asking = Pollers(
-            session, lambda _: pod.url, found, lambda _: told.append(found["uid-p"]), Metrics()
+            channel, lambda _: pod.url, found, lambda _: told.append(found["uid-p"]), Metrics()
         )
         asking.start([_running()])
         async with asyncio.timeout(30):
@@ -259,15 +294,15 @@ async def test_a_poller_that_changes_its_word_all_the_time_is_asked_less_often()
 
 
 async def test_a_poller_that_never_holds_a_request_is_asked_less_often(
-    monkeypatch: pytest.MonkeyPatch,
+    channel: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pollers, "ANSWER_BURST", 5)
     monkeypatch.setattr(pollers, "ANSWER_REST_SECONDS", 1.0)
     found: dict[str, Report] = {}
     pod = Pod(())
     pod.answers = lambda: ok(report(revision=str(len(pod.requests))))
-    async with pod.listening(), pollers.session(None) as session:
-        asking = Pollers(session, lambda _: pod.url, found, lambda _: None, Metrics())
+    async with pod.listening():
+        asking = Pollers(channel, lambda _: pod.url, found, lambda _: None, Metrics())
         asking.start([_running()])
         async with asyncio.timeout(30):
             while len(pod.requests) < 7:  # noqa: ASYNC110  it has no event of its own

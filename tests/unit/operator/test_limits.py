@@ -18,10 +18,13 @@ from inferencemodel_operator.observe import objects, pollers
 from inferencemodel_operator.observe.pollers import Pollers, Turns
 from model_poller import status
 from model_poller.status import PollerStatus, SourceStatus
+from tests.support.channels import WAYS, reached
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
+    from inferencemodel_operator.observe.channels import Channel
     from inferencemodel_operator.observe.reports import Report
 
 
@@ -131,8 +134,19 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.fixture(params=WAYS)
+async def channel(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[Callable[[str, asyncio.Semaphore], Channel]]:
+    async with reached(request.param, tmp_path) as way:
+        yield way
+
+
 async def test_more_pods_than_sockets_are_asked_in_turns(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    channel: Callable[[str, asyncio.Semaphore], Channel],
+    fleet: Fleet,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(pollers, "TURN_SECONDS", 0.5)
     caplog.set_level("INFO")
@@ -141,37 +155,37 @@ async def test_more_pods_than_sockets_are_asked_in_turns(
     def heard(model: str) -> bool:
         return {getattr(report, "model", "") for report in reports.values()} == {model}
 
-    async with pollers.session(None) as session, pollers.session(None, reuse=False) as single:
-        turns = Turns(single, 4)
-        asking = Pollers(session, lambda _: fleet.url, reports, lambda _: None, Metrics(), turns)
-        many = pods(40)
-        asking.start(many)
-        await until(lambda: len(reports) == 40 and heard("m1"))
-        fleet.revision = "2"
-        await until(lambda: heard("m2"))
-        assert fleet.most <= 4
-        assert caplog.text.count("asked in turns") == 1
+    turns = Turns(4)
+    asking = Pollers(channel, lambda _: fleet.url, reports, lambda _: None, Metrics(), turns)
+    many = pods(40)
+    asking.start(many)
+    await until(lambda: len(reports) == 40 and heard("m1"))
+    fleet.revision = "2"
+    await until(lambda: heard("m2"))
+    assert fleet.most <= 4
+    assert caplog.text.count("asked in turns") == 1
 
-        for pod in many[3:]:
-            asking.drop(pod.uid)
-        assert "can be asked all the time again" in caplog.text
-        await until(lambda: fleet.holding == 3)
-        before = len(fleet.connections)
-        fleet.revision = "3"
-        fleet.changed.set()
-        await until(lambda: len(reports) == 3 and heard("m3"))
-        assert len(fleet.connections) <= before + 3, "connections are kept again"
-        await asking.close()
+    for pod in many[3:]:
+        asking.drop(pod.uid)
+    assert "can be asked all the time again" in caplog.text
+    await until(lambda: fleet.holding == 3)
+    before = len(fleet.connections)
+    fleet.revision = "3"
+    fleet.changed.set()
+    await until(lambda: len(reports) == 3 and heard("m3"))
+    assert len(fleet.connections) <= before + 3, "connections are kept again"
+    await asking.close()
 
 
 async def test_where_there_are_enough_sockets_every_pod_holds_one(
-    fleet: Fleet, caplog: pytest.LogCaptureFixture
+    channel: Callable[[str, asyncio.Semaphore], Channel],
+    fleet: Fleet,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     reports: dict[str, Report] = {}
-    async with pollers.session(None) as session, pollers.session(None, reuse=False) as single:
-        turns = Turns(single, 10)
-        asking = Pollers(session, lambda _: fleet.url, reports, lambda _: None, Metrics(), turns)
-        asking.start(pods(10))
-        await until(lambda: fleet.holding == 10)
-        await asking.close()
+    turns = Turns(10)
+    asking = Pollers(channel, lambda _: fleet.url, reports, lambda _: None, Metrics(), turns)
+    asking.start(pods(10))
+    await until(lambda: fleet.holding == 10)
+    await asking.close()
     assert "in turns" not in caplog.text

@@ -31,6 +31,7 @@ from inferencemodel_operator.errors import (
 )
 from inferencemodel_operator.metrics import Metrics, classify
 from inferencemodel_operator.observe import objects, pollers, references
+from inferencemodel_operator.observe.channels import Direct
 from inferencemodel_operator.observe.feed import Feed
 from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.observe.pollers import Pollers
@@ -479,7 +480,7 @@ class Harness:
         self.running: list[asyncio.Task[None]] = []
         self.watches = ModelWatches((), self.signs)
         self.pollers = Pollers(
-            session, pollers.direct, self.cache.reports, self.queue.add, Metrics()
+            Direct, pollers.direct, self.cache.reports, self.queue.add, Metrics()
         )
         self.pollers.start(())
         self.feed = Feed(
@@ -803,7 +804,7 @@ async def test_a_pods_report_is_known_when_it_changes_and_gone_with_the_pod(
     reports: dict[str, Report] = {}
     changed: asyncio.Queue[Key] = asyncio.Queue()
     asking = Pollers(
-        session,
+        Direct,
         lambda _: f"http://127.0.0.1:{stub.port}",
         reports,
         changed.put_nowait,
@@ -846,7 +847,7 @@ async def test_what_changes_all_the_time_is_no_news(
     reports: dict[str, Report] = {}
     changed: asyncio.Queue[Key] = asyncio.Queue()
     asking = Pollers(
-        session,
+        Direct,
         lambda _: f"http://127.0.0.1:{stub.port}",
         reports,
         changed.put_nowait,
