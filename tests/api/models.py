@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from devcluster.client import Api
 
-_numbers = itertools.count(1)
+# All of one length: of two that were made in the same second the first by name is the older.
+_numbers = itertools.count(100)
 
 
 @dataclass

@@ -64,7 +64,7 @@ def test_a_successor_of_the_same_name_has_nothing_of_its_predecessors_pods(
     assert conditions(found)["Ready"] == "False"
     assert conditions(found)["ModelLoaded"] != "True"
     assert found["status"]["replicas"] == 0
-    assert found["status"]["model"].keys() == {"name", "storageUri", "transitionStatus"}
+    assert found["status"]["model"].keys() == {"name", "storageUri", "store", "transitionStatus"}
 
 
 def test_after_a_change_of_the_source_nothing_is_said_before_its_own_pods_say_it(
