@@ -114,6 +114,12 @@ def check_folder(folder: Path) -> None:
     """
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     check_names(names)
+    parts = names.intersection((*GRAPH_FILES, _INDEX))
+    try:
+        check_sizes({name: (folder / name).stat().st_size for name in parts})
+    except IncompleteVersionError as error:
+        # As in a listing, but it was stored so.
+        raise BrokenVersionError(error.reason, str(error)) from None
     graph = next(name for name in GRAPH_FILES if name in names)
     try:
         needs_variables, assets = _demands(folder / graph)

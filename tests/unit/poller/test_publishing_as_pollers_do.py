@@ -543,6 +543,8 @@ def by_hand(folder: Path, form: str) -> dict[str, bytes]:
     changes={**PLAIN, "more": {"a/.DS_Store": b"x"}, "manifest": "right"}, form="tar", marker=False
 )
 @example(changes={**PLAIN, "more": {"DONE": b"x"}}, form="folder", marker=True)
+@example(changes={**PLAIN, "graph": b""}, form="folder", marker=False)
+@example(changes={**PLAIN, "graph": b""}, form="zip", marker=False)
 def test_what_is_published_is_taken_and_what_is_quarantined_is_refused_in_the_same_words(
     changes: dict[str, object], form: str, marker: bool
 ) -> None:
