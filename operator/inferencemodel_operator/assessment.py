@@ -73,6 +73,7 @@ def assess(
         ConditionType.VERSION_SKEW: verdicts.version_skew(seen),
         ConditionType.RECONCILING: verdicts.reconciling(model, seen, active, stalled),
         ConditionType.STALLED: stalled,
+        ConditionType.ROLLOUT_PAUSED: verdicts.rollout_paused(seen),
     }
     if finalizers:
         judged |= verdicts.terminating(finalizers)
@@ -91,7 +92,7 @@ def assess(
             storage_uri=model.spec.model.storage_uri,
             store=store.of_source(model.spec.source),
             active_version=active,
-            target_version=seen.record.target,
+            target_version=seen.record.wanted,
             served_versions=seen.record.served,
             latest_version=_latest(seen, before.latest_version),
             transition_status=_transition(model, seen),
@@ -99,12 +100,13 @@ def assess(
             quarantined=quarantined,
             history=history.carry_on(
                 before.history,
-                target=seen.record.target,
+                target=seen.record.wanted,
                 reached=seen.reached,
                 quarantined=quarantined,
                 now=now,
             ),
             last_failure=history.last_failure(before, quarantined, seen, now),
+            rollout=seen.rollout,
         ),
     )
 
@@ -184,7 +186,7 @@ def _versions(seen: Observed, active: int | None) -> tuple[Version, ...]:
             states[version.version] = max(state, best, key=_RANKS.__getitem__)
     for version_number in serving:
         states[version_number] = VersionState.AVAILABLE.value
-    wanted = [number for number in (seen.record.target, active) if number in states]
+    wanted = [number for number in (seen.record.wanted, active) if number in states]
     newest = [number for number in sorted(states, reverse=True) if number not in wanted]
     shown = {*wanted, *newest[: LISTED_VERSIONS - len(set(wanted))]}
     return tuple(

@@ -86,6 +86,7 @@ def replica(
     other = isinstance(report, PollerStatus) and credible is None
     return Replica(
         name=pod.name,
+        uid=pod.uid,
         ready=pod.ready,
         report=credible,
         draining=pod.terminating,
@@ -96,6 +97,9 @@ def replica(
         trouble=pod.trouble,
         message=pod.message,
         doubt=_doubt(pod, report) if other and current else "",
+        restarts=pod.server_restarts,
+        template=pod.template,
+        node=pod.node,
     )
 
 

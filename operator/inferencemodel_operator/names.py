@@ -46,6 +46,7 @@ ASSIGNMENT_ANNOTATIONS: Final = (
     TARGET_VERSION_ANNOTATION,
     SERVED_VERSIONS_ANNOTATION,
     QUARANTINED_VERSIONS_ANNOTATION,
+    ROLLOUT_ANNOTATION,
 )
 ASSIGNMENT_ATTEMPT_ANNOTATION: Final = f"{GROUP}/assignment-attempt"
 """On pods: a counter, raised where the poller has not heard what it is to serve."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from inferencemodel_operator.observe.troubles import Trouble
     from inferencemodel_operator.observe.wire import DeploymentStatus
     from inferencemodel_operator.record import VersionsRecord
+    from inferencemodel_operator.status import RolloutStatus
     from inferencemodel_operator.waves import Hold
     from model_poller.status import PollerStatus, VersionStatus
 
@@ -43,6 +44,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     """One pod of the InferenceModel's Deployment."""
 
     name: str
+    uid: str = ""
     ready: bool
     report: PollerStatus | None
     """What its poller reports about the spec's source; None while it reports nothing of it."""
@@ -59,6 +61,11 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     """About the trouble."""
     doubt: str = ""
     """Why what its poller reports is not believed."""
+    restarts: int = 0
+    """Of its model server."""
+    template: str = ""
+    """Hash of the pod template that it was made from."""
+    node: str = ""
 
     @property
     def answer(self) -> Answer:
@@ -98,6 +105,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     """What stood in the way of the last attempt to apply the children."""
     hold: Hold | None = None
     """Why the pods don't have the operator's newest template; None when they have it."""
+    rollout: RolloutStatus | None = None
+    """Of the version that is rolled out, or was last."""
 
     @property
     def replicas(self) -> list[Replica]:
@@ -145,7 +154,13 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def on_target(self) -> bool:
         """Whether the target is reached."""
-        return self.record.target is not None and self.reached == self.record.target
+        return self.record.wanted is not None and self.reached == self.record.wanted
+
+    @property
+    def has_one_template(self) -> bool:
+        """Whether no pod is left of a pod template before the present one."""
+        deployment = self.deployment
+        return deployment is not None and deployment.replicas <= deployment.updated_replicas
 
     @property
     def rolled_out(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -40,8 +41,14 @@ class WorkQueue(Generic[K]):
 
     @property
     def waiting(self) -> int:
-        """How many keys wait for their time."""
-        return len(self._timers)
+        """How many keys wait for a retry or a short delay.
+
+        One that waits longer than any retry does waits for what is planned, such as the end of a
+        rollout's step.
+        """
+        # The clock of asyncio's loops.
+        soon = time.monotonic() + LONGEST_BACKOFF
+        return sum(timer.when() <= soon for timer in self._timers.values())
 
     @property
     def working(self) -> int:

@@ -17,6 +17,7 @@ from inferencemodel_operator import (
     identity,
     names,
     ownership,
+    rollout,
     store,
     versions,
 )
@@ -51,7 +52,7 @@ from inferencemodel_operator.record import VersionsRecord
 from inferencemodel_operator.status import Status, decode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Iterable, Sequence
 
     from inferencemodel_operator.apply import Applier
     from inferencemodel_operator.cache import Cache
@@ -156,15 +157,20 @@ class Reconciler:
             return
         record, problems = self._remembered(model, model.model)
         active = model.is_followed and not problems
+        plan = rollout.Plan(record=record, status=self._live(model).model.rollout)
         if active:
-            record = self._decide(model, model.model, record, memory)
-        wanted = children(model.model, record, self._settings)
+            plan = self._decide(model, model.model, record, memory)
+        wanted = children(model.model, plan.record, self._settings)
         hold = None
         if not active:
             self._updates.forget(key)
         else:
             wanted, hold = await self._updates.arrange(model, wanted)
-            done, problems = await self._apply(model, model.model, record, wanted, memory)
+            done, problems = await self._apply(model, model.model, record, plan, wanted, memory)
+            if not problems:
+                await self._take_away(model, plan)
+            if plan.after is not None:
+                self._queue.add_after(key, plan.after)
             self._updates.settle(key, wanted, problems)
             problems = memory.patience.judge(problems, asyncio.get_running_loop().time())
             if done:
@@ -173,7 +179,7 @@ class Reconciler:
                 # Others wait for their children: what became of these can be told after that.
                 self._queue.add(key)
                 return
-        await self._report(model, model.model, record, problems, hold, memory)
+        await self._report(model, model.model, plan, problems, hold, memory)
         # Where the namespace goes, so does the rest.
         for passing in (NamespaceTerminatingError, TransientError):
             for problem in problems:
@@ -204,7 +210,7 @@ class Reconciler:
 
     def _decide(
         self, model: Model, typed: InferenceModel, record: VersionsRecord, memory: _Memory
-    ) -> VersionsRecord:
+    ) -> rollout.Plan:
         pods = [pod for pod in self._cache.pods(model.key) if identity.has_source(pod, typed)]
         memory.crashes.keep(pods)
         contributions = []
@@ -216,26 +222,60 @@ class Reconciler:
             contributions.append(
                 versions.PodVersions(report=report, template=pod.template, crashed=crashed)
             )
-        reached = self._observe(model, typed, record).reached
-        decided = versions.decide(typed.spec.model, record, contributions, reached=reached)
-        if decided.target != record.target:
+        seen = self._observe(model, typed, record)
+        wanted = typed.spec.model
+        goal = versions.decide(wanted, record, contributions, reached=seen.reached)
+        stay = goal
+        if record.target not in (None, goal.target):
+            stay = versions.staying(wanted, record.target, goal, contributions)
+        situation = rollout.Situation(
+            replicas=seen.pods,
+            wanted=seen.wanted,
+            has_one_template=seen.has_one_template,
+            actions=model.actions,
+            now=_now(),
+        )
+        plan = rollout.plan(typed, record, goal, stay, situation)
+        if plan.record.wanted != record.wanted:
             logger.info(
-                "target version %s instead of %s",
-                decided.target,
-                record.target,
+                "version %s is wanted instead of %s",
+                plan.record.wanted,
+                record.wanted,
                 extra=about(model.key),
             )
-        return decided
+        return plan
+
+    async def _take_away(self, model: Model, plan: rollout.Plan) -> None:
+        """Take away the annotations that have been read, and say which of them meant nothing."""
+        if not plan.read:
+            return
+        answer = await self._cluster.annotate(
+            MODELS,
+            *model.key,
+            uid=model.uid,
+            version=model.resource_version,
+            annotations=dict.fromkeys(plan.read),
+        )
+        if answer is not None:
+            self._cache.put(MODELS, answer)
+        for dropped in plan.dropped:
+            logger.warning("%s", dropped.why, extra=about(model.key))
+            await self._recorder.record(
+                model, events.Change("ActionDropped", dropped.why, warning=True)
+            )
 
     async def _apply(
         self,
         model: Model,
         typed: InferenceModel,
-        record: VersionsRecord,
+        before: VersionsRecord,
+        plan: rollout.Plan,
         wanted: tuple[Manifest, ...],
         memory: _Memory,
     ) -> tuple[list[str], list[OperatorError]]:
         """Write what differs: the pods' annotations first, for they are what pollers wait for.
+
+        But what a rollout does is remembered before any pod is told of it.
 
         Returns:
             What was done to children, in words, and what stood in the way.
@@ -248,34 +288,37 @@ class Reconciler:
             if identity.has_source(pod, typed) and not pod.terminating
         ]
         memory.confirmations.keep(pods)
-        assigned = assignment.assignment(record)
-        work = [
-            *(self._assign(pod, typed, assigned, memory.confirmations) for pod in pods),
-            *(self._ensure(model, child) for child in wanted),
-            *(
-                self._remove(model, child)
-                for child in self._cache.children(model.key)
-                if (child.kind, child.name) not in kept
-            ),
-        ]
-        outcomes = await asyncio.gather(*work, return_exceptions=True)
-        done, problems = [], []
-        for outcome in outcomes:
-            if isinstance(outcome, str):
-                done.append(outcome)
-            elif isinstance(outcome, OperatorError):
-                problems.append(outcome)
-            elif isinstance(outcome, BaseException):
-                raise outcome
-        return done, ownership.merge(problems)
+        done: list[str] = []
+        problems: list[OperatorError] = []
+        if plan.candidate is not None and plan.record != before:
+            first = [child for child in wanted if child["kind"] == CONFIG_MAPS.kind]
+            wanted = tuple(child for child in wanted if child["kind"] != CONFIG_MAPS.kind)
+            done, problems = await _outcomes(self._ensure(model, child) for child in first)
+            if problems:
+                pods = []
+        more, others = await _outcomes(
+            [
+                *(self._assign(pod, typed, plan, memory.confirmations) for pod in pods),
+                *(self._ensure(model, child) for child in wanted),
+                *(
+                    self._remove(model, child)
+                    for child in self._cache.children(model.key)
+                    if (child.kind, child.name) not in kept
+                ),
+            ]
+        )
+        return [*done, *more], ownership.merge([*problems, *others])
 
     async def _assign(
         self,
         pod: Pod,
         typed: InferenceModel,
-        wanted: Mapping[str, str],
+        plan: rollout.Plan,
         confirmations: ConfirmationWatch,
     ) -> None:
+        wanted = assignment.assignment(
+            plan.assigned(pod.uid), plan.task_of(pod.uid), pod.assignment
+        )
         report = identity.believed(pod, typed, self._cache.reports.get(pod.uid))
         telling = confirmations.look(pod, wanted, report)
         if telling.after is not None:
@@ -315,7 +358,7 @@ class Reconciler:
         self,
         model: Model,
         typed: InferenceModel,
-        record: VersionsRecord,
+        plan: rollout.Plan,
         problems: list[OperatorError],
         hold: Hold | None,
         memory: _Memory,
@@ -330,7 +373,9 @@ class Reconciler:
             return
         lost = addresses.conflict(self._cache, model)
         problems = problems if lost is None else [*problems, lost]
-        seen = self._observe(model, typed, record, problems, hold)
+        seen = msgspec.structs.replace(
+            self._observe(model, typed, plan.record, problems, hold), rollout=plan.status
+        )
         after = assessment.assess(
             typed,
             seen,
@@ -437,6 +482,22 @@ class Reconciler:
         if told and told != memory.told:
             logger.error("%s", told, extra=about(key))
         memory.told = told
+
+
+async def _outcomes(
+    work: Iterable[Awaitable[str | None]],
+) -> tuple[list[str], list[OperatorError]]:
+    """Do all of it at once: what was done, in words, and what stood in the way."""
+    done: list[str] = []
+    problems: list[OperatorError] = []
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(outcome, str):
+            done.append(outcome)
+        elif isinstance(outcome, OperatorError):
+            problems.append(outcome)
+        elif isinstance(outcome, BaseException):
+            raise outcome
+    return done, problems
 
 
 def _replicas(model: InferenceModel, live: Deployment | None) -> int:

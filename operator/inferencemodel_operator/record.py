@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime  # noqa: TC003 (msgspec reads it)
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
 from inferencemodel_operator import bounds, store
 from inferencemodel_operator.errors import InvalidRecordError
-from model_poller.status import Count  # noqa: TC001 (msgspec reads it)
+from model_poller.status import CheckResult, Count  # noqa: TC001 (msgspec reads them)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 TARGET_KEY: Final = "target"
+CANDIDATE_KEY: Final = "candidate"
+ROLLOUT_KEY: Final = "rollout.json"
 SERVED_KEY: Final = "served"
 QUARANTINED_KEY: Final = "quarantined"
 """What pods have to know of `QUARANTINED_JSON_KEY`, which is read back instead."""
@@ -34,6 +38,9 @@ TEMPLATE: Final = "+template:"
 """In a fingerprint, between that of the stored objects and that of the pod template."""
 
 _FINGERPRINT: Final = re.compile(r"[0-9A-Za-z._-]{0,64}")
+
+TOLD: Final = 2000
+"""The most pods that a step before the last can name."""
 
 SERVED: Final = 10
 """The most versions that are served at once, by the CRD."""
@@ -80,6 +87,125 @@ class ActiveVersion(msgspec.Struct, frozen=True):
         return f"{self.version}@{self.fingerprint}"
 
 
+class Phase(StrEnum):
+    """Where a rollout is."""
+
+    CHECKING = "Checking"
+    """No replica is told of the version yet: it is fetched, and looked at."""
+    REHEARSING = "Rehearsing"
+    """A pod that gets no requests loads it."""
+    PROGRESSING = "Progressing"
+    """Replicas are given it, step by step."""
+    PAUSED = "Paused"
+    """It waits for somebody. In the memory it is `RolloutRecord.hold` that says so."""
+    BAKING = "Baking"
+    """All replicas have it, and it is watched on."""
+    ROLLING_BACK = "RollingBack"
+    """All replicas are told the version before, and some still answer with this one."""
+    COMPLETED = "Completed"
+    ROLLED_BACK = "RolledBack"
+    SUPERSEDED = "Superseded"
+    """Another version took its place before it was everywhere."""
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing more comes of it."""
+        return self in (Phase.COMPLETED, Phase.ROLLED_BACK, Phase.SUPERSEDED)
+
+
+class PlannedStep(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """One step, as the spec had it when the rollout began."""
+
+    replicas: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}%?\Z")]
+    pause: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Seconds that are waited once so many replicas answer with the version."""
+    until_promoted: bool = False
+
+
+class ToldPod(msgspec.Struct, frozen=True, array_like=True):
+    """A pod that was told of the new version."""
+
+    uid: _Name
+    restarts: Count
+    """Of its model server, before that."""
+
+
+class CheckRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How one check ended."""
+
+    name: _Name
+    result: CheckResult
+    message: _Message = ""
+    time: datetime
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """How requests went on replicas with the version before, while the new one was beside them."""
+
+    error_part: float
+    """Of 1."""
+    latency: float
+    """Mean, in seconds."""
+
+
+class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """The rollout that runs, or the one that ran last."""
+
+    version: Count
+    fingerprint: _Name = ""
+    """Of the stored objects; with others it begins anew."""
+    from_version: Count | None = None
+    phase: Phase = Phase.CHECKING
+    steps: Annotated[tuple[PlannedStep, ...], msgspec.Meta(max_length=21)] = ()
+    """As the spec had them at the start, with the implied last one."""
+    step: int = 0
+    """Counted from 1; 0 before the first."""
+    pods: Annotated[tuple[ToldPod, ...], msgspec.Meta(max_length=TOLD)] = ()
+    """Those that were told of the version; in the last step all are."""
+    carried: Count | None = None
+    """The version of a rollout that this one took the place of."""
+    carrying: Annotated[tuple[_Name, ...], msgspec.Meta(max_length=TOLD)] = ()
+    """The uids of pods that go on with that one until it is their turn."""
+    started: datetime
+    step_started: datetime | None = None
+    settled: datetime | None = None
+    """Since when as many replicas as the step wants answer with the version."""
+    ended: datetime | None = None
+    hold: _Message = ""
+    """Why it waits for somebody; empty while it doesn't."""
+    promoted: bool = False
+    """Whether somebody has promoted it out of this step."""
+    promotion_read: bool = False
+    """Whether the annotation that did so has been read, and has been there ever since: what is
+    still to be taken away must not promote the next step as well."""
+    full: bool = False
+    """Whether somebody has promoted it to all replicas."""
+    approved: bool = False
+    """Whether somebody has approved of its interface."""
+    before: Figures | None = None
+    """What a bake compares with."""
+    retry: _Tried = ""
+    """What pods are told of a version that is tried again, see `RolloutTask.retry`."""
+    reason: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{0,64}\Z")] = ""
+    """Why it was rolled back."""
+    message: _Message = ""
+    checks: Annotated[tuple[CheckRecord, ...], msgspec.Meta(max_length=8)] = ()
+
+    def check(self, name: str) -> CheckRecord | None:
+        """How one check ended; None when it hasn't."""
+        return next((check for check in self.checks if check.name == name), None)
+
+    @property
+    def told(self) -> frozenset[str]:
+        """The uids of ``pods``."""
+        return frozenset(pod.uid for pod in self.pods)
+
+    @property
+    def is_last_step(self) -> bool:
+        """Whether all replicas are wanted."""
+        return self.step >= len(self.steps)
+
+
 _Quarantined = Annotated[tuple[QuarantinedVersion, ...], msgspec.Meta(max_length=bounds.VERSIONS)]
 _Templates = Annotated[tuple[WorkingTemplate, ...], msgspec.Meta(max_length=TEMPLATES)]
 
@@ -88,7 +214,12 @@ class VersionsRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The memory that outlives pods and operator."""
 
     target: int | None = None
-    """The version that a new pod starts with; None while none is known."""
+    """The version that a new pod starts with; None while none is known. While another one is rolled
+    out, the stable one."""
+    candidate: int | None = None
+    """The version that is being rolled out; None while none is."""
+    rollout: RolloutRecord | None = None
+    """Of the candidate, or the last one."""
     served: tuple[int, ...] = ()
     """All versions that every pod is to serve, highest first: the target and those beside it."""
     quarantined: tuple[QuarantinedVersion, ...] = ()
@@ -101,6 +232,11 @@ class VersionsRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The storage URI that all this is about; empty where an older release has written it."""
     store: str = ""
     """The server that it is asked of (`store`); empty where an older release has written it."""
+
+    @property
+    def wanted(self) -> int | None:
+        """What all replicas are to serve in the end."""
+        return self.target if self.candidate is None else self.candidate
 
     @property
     def proven(self) -> frozenset[int]:
@@ -134,12 +270,14 @@ class VersionsRecord(msgspec.Struct, frozen=True, kw_only=True):
             InvalidRecordError: somebody else has written there.
         """
         data = data or {}
-        target = data.get(TARGET_KEY)
+        target, candidate = data.get(TARGET_KEY), data.get(CANDIDATE_KEY)
         served = [part for part in data.get(SERVED_KEY, "").split(",", SERVED) if part]
         if len(served) > SERVED:
             raise InvalidRecordError(name, SERVED_KEY, f"it names more than {SERVED} versions")
         return cls(
             target=None if target is None else _number(target, name, TARGET_KEY),
+            candidate=None if candidate is None else _number(candidate, name, CANDIDATE_KEY),
+            rollout=_decode(data, ROLLOUT_KEY, RolloutRecord | None, name, empty="null"),
             served=tuple(_number(part, name, SERVED_KEY) for part in served),
             quarantined=_decode(data, QUARANTINED_JSON_KEY, _Quarantined, name),
             active=_active(data.get(ACTIVE_KEY), name),
@@ -153,6 +291,8 @@ class VersionsRecord(msgspec.Struct, frozen=True, kw_only=True):
         ordered = sorted(self.quarantined, key=lambda entry: entry.version, reverse=True)
         texts = {
             TARGET_KEY: "" if self.target is None else str(self.target),
+            CANDIDATE_KEY: "" if self.candidate is None else str(self.candidate),
+            ROLLOUT_KEY: "" if self.rollout is None else _encode(self.rollout),
             SERVED_KEY: ",".join(map(str, self.served)),
             QUARANTINED_KEY: _compact(ordered),
             ACTIVE_KEY: "" if self.active is None else str(self.active),
@@ -181,9 +321,9 @@ def _number(text: str, name: str, key: str) -> int:
     return number
 
 
-def _decode(data: Mapping[str, str], key: str, kind: Any, name: str) -> Any:
+def _decode(data: Mapping[str, str], key: str, kind: Any, name: str, *, empty: str = "[]") -> Any:
     try:
-        return msgspec.json.decode(data.get(key, "[]"), type=kind)
+        return msgspec.json.decode(data.get(key, empty), type=kind)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise InvalidRecordError(name, key, bounds.text(str(error), bounds.NAME)) from None
     except RecursionError:

@@ -99,9 +99,9 @@ class RolloutStatus(_Part, frozen=True, kw_only=True):
     """Counted from 1; 0 before the first one."""
     steps: int = 0
     """With the one that is implied at the end."""
-    replicas_on: int = 0
-    """How many answer with the version."""
-    replicas_wanted: int = 0
+    replicas_on: int | None = None
+    """How many answer with the version; None once it has ended."""
+    replicas_wanted: int | None = None
     """How many are to, in this step."""
     start_time: datetime
     step_started_time: datetime | None = None

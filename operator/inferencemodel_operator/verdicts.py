@@ -23,6 +23,7 @@ from inferencemodel_operator.errors import (
 )
 from inferencemodel_operator.observe.troubles import Trouble
 from inferencemodel_operator.observed import Unversioned
+from inferencemodel_operator.record import Phase
 from inferencemodel_operator.waves import Hold
 from model_poller.status import SourceReason, SourceState, VersionReason, VersionState
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from inferencemodel_operator.observed import Observed, Replica
     from inferencemodel_operator.record import QuarantinedVersion
     from inferencemodel_operator.spec import InferenceModel
+    from inferencemodel_operator.status import RolloutStatus
     from model_poller.status import VersionStatus
 
 
@@ -122,7 +124,7 @@ def _not_ready(model: InferenceModel, seen: Observed) -> tuple[Reason, str]:
             "no pod's container poller runs and answers yet; if that lasts, "
             "`kubectl describe pod` says why (a Secret or ConfigMap that is not there, say)"
         )
-    if seen.record.target is None:
+    if seen.record.wanted is None:
         return Reason.WAITING_FOR_VERSION, "the pods wait for a first version, see SourceReady"
     return Reason.REPLICAS_NOT_READY, "the others are starting or loading"
 
@@ -187,7 +189,7 @@ def _incomplete(seen: Observed) -> VersionStatus | None:
 
 def missed(model: InferenceModel, seen: Observed) -> VersionStatus | None:
     """The version that would be the target if any pod could fetch it."""
-    target = seen.record.target
+    target = seen.record.wanted
     if model.spec.model.version is not None or target is None:
         return None
     failing = [
@@ -202,7 +204,7 @@ def missed(model: InferenceModel, seen: Observed) -> VersionStatus | None:
 def failure(model: InferenceModel, seen: Observed) -> QuarantinedVersion | None:
     """The quarantined version that would be served if it were good."""
     pinned = model.spec.model.version
-    target = seen.record.target
+    target = seen.record.wanted
     if pinned is not None:
         return versions.blocked(pinned, seen.record)
     newest = next(iter(seen.record.quarantined), None)
@@ -213,7 +215,7 @@ def failure(model: InferenceModel, seen: Observed) -> QuarantinedVersion | None:
 
 def model_loaded(model: InferenceModel, seen: Observed, active: int | None) -> Verdict:
     """Whether the wanted version, pinned or newest, is reached."""
-    target = seen.record.target
+    target = seen.record.wanted
     failed = failure(model, seen)
     instead = "nothing is served yet" if active is None else f"version {active} goes on serving"
     if failed is not None and seen.reached != failed.version:
@@ -290,6 +292,9 @@ def _no_target(model: InferenceModel, seen: Observed) -> Verdict:
 def _on_its_way(
     model: InferenceModel, target: int, seen: Observed, known: Sequence[VersionStatus]
 ) -> Verdict:
+    rollout = _running(seen)
+    if rollout is not None and rollout.phase == Phase.PAUSED:
+        return Verdict("False", Reason.ROLLOUT_PAUSED, rollout.message)
     # A reason beside any state says why the version makes no progress on that pod.
     held = next((version for version in known if version.reason is not None), None)
     if held is not None and held.reason is not None:
@@ -363,12 +368,14 @@ def reconciling(
             "True", Reason.ROLLING_OUT, f"the Deployment is on its way to the wanted pods{why}"
         )
     if not seen.on_target and seen.wanted > 0:
-        target = seen.record.target
+        target = seen.record.wanted
         if target is None:
             return Verdict("True", Reason.CHANGING_VERSION, "waiting for a first version")
         before = "" if active in (None, target) else f" from version {active}"
+        rollout = _running(seen)
+        step = f": {rollout.message}" if rollout is not None and rollout.message else ""
         return Verdict(
-            "True", Reason.CHANGING_VERSION, f"replicas move{before} to version {target}"
+            "True", Reason.CHANGING_VERSION, f"replicas move{before} to version {target}{step}"
         )
     awaited = missed(model, seen)
     if awaited is not None and seen.wanted > 0:
@@ -380,6 +387,22 @@ def reconciling(
     if seen.hold is not None:
         return _held(seen.hold)
     return Verdict("False", Reason.SETTLED, "everything is as wanted")
+
+
+def _running(seen: Observed) -> RolloutStatus | None:
+    """The rollout of the wanted version, as long as it runs."""
+    rollout = seen.rollout
+    if rollout is None or Phase(rollout.phase).is_ended:
+        return None
+    return rollout if rollout.version == seen.record.wanted else None
+
+
+def rollout_paused(seen: Observed) -> Verdict:
+    """Whether a rollout waits for somebody."""
+    rollout = seen.rollout
+    if rollout is not None and rollout.phase == Phase.PAUSED:
+        return Verdict("True", Reason.ROLLOUT_PAUSED, rollout.message)
+    return Verdict("False", Reason.NOT_PAUSED, "no rollout waits for anybody")
 
 
 def _held(hold: Hold) -> Verdict:

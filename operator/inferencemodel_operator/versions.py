@@ -52,8 +52,28 @@ _NOT_ITS_OWN: Final = frozenset(
 _TRIES: Final = 2
 """A fetch that failed so often in a row doesn't heal in a moment: its poller tries others, too."""
 
+ON_DISK: Final = COMPLETE - _ON_THE_WAY
+"""States of a version that is whole on the pod's disk."""
+
 _SERVED: Final = frozenset({VersionState.AVAILABLE, VersionState.RETIRED})
 """States of a version that the pod has answered with; a newer poller says it by ``proven``."""
+
+ROLLOUT_REASONS: Final = frozenset(
+    reason.value
+    for reason in (
+        Reason.ABORTED,
+        Reason.DEADLINE_EXCEEDED,
+        Reason.ERROR_RATE,
+        Reason.GOLDEN_MISMATCH,
+        Reason.INSUFFICIENT_MEMORY,
+        Reason.LATENCY,
+        Reason.OBJECTS_CHANGED,
+        Reason.REHEARSAL_FAILED,
+        Reason.CRASHED_SERVING,
+        Reason.SIGNATURE_INCOMPATIBLE,
+    )
+)
+"""Why a rollout takes a version back: a judgement that no version escapes by having served."""
 
 MOST: Final = bounds.VERSIONS
 """Quarantined versions that are remembered, newest first."""
@@ -77,7 +97,10 @@ def decide(
     *,
     reached: int | None,
 ) -> VersionsRecord:
-    """The next record: what every pod is to serve, and what none is to try again.
+    """The next record: what every pod is to serve in the end, and what none is to try again.
+
+    Its target is the goal. How it gets there, all at once or replica by replica, is decided by
+    `rollout.plan`.
 
     The target is the pinned version, else the newest complete version that is not quarantined
     and not below ``minVersion``. Without a pin it goes down only when it is quarantined, or when
@@ -117,12 +140,24 @@ def decide(
     there = _there(known, quarantined, all_known=len(known) == len(pods) > 0)
     target = model.version
     if target is None:
-        target = _newest(model.min_version or 0, record.target, quarantined, there)
+        before = {version for version in (record.target, record.candidate) if version is not None}
+        target = _newest(model.min_version or 0, before, quarantined, there)
     return msgspec.structs.replace(
         record,
         target=target,
         served=_served(model, target, record, quarantined, there),
         quarantined=quarantined,
+    )
+
+
+def staying(
+    model: spec.Model, target: int, decided: VersionsRecord, pods: Sequence[PodVersions]
+) -> VersionsRecord:
+    """What `decide` would say if the goal were this version, which goes on serving until then."""
+    known = [pod.report for pod in pods if pod.report is not None]
+    there = _there(known, decided.quarantined, all_known=len(known) == len(pods) > 0)
+    return msgspec.structs.replace(
+        decided, target=target, served=_served(model, target, decided, decided.quarantined, there)
     )
 
 
@@ -210,20 +245,25 @@ def is_failing(version: VersionStatus) -> bool:
 
 def _newest(
     minimum: int,
-    current: int | None,
+    before: Collection[int],
     quarantined: Sequence[QuarantinedVersion],
     there: _There,
 ) -> int | None:
+    """The newest good version.
+
+    Args:
+        minimum: the lowest that may be turned to.
+        before: the goals so far: the target, and the candidate of a rollout.
+        quarantined: the versions that failed.
+        there: the good ones that pods tell of.
+    """
     offered = {version for version in there.offered if version >= minimum}
     eligible = offered - there.doubtful or offered
-    if current is not None:
-        spoilt = _is_spoilt(current, quarantined, there)
-        lost = there.gone(current) or (there.is_all and current in there.hopeless)
-        if current >= minimum and not spoilt and (not lost or not eligible):
-            eligible.add(current)
-    if eligible:
-        return max(eligible)
-    return current if current is None or current >= minimum else None
+    before = [version for version in before if version >= minimum]
+    good = {version for version in before if not _is_spoilt(version, quarantined, there)}
+    lost = {v for v in good if there.gone(v) or (there.is_all and v in there.hopeless)}
+    eligible |= good - lost
+    return max(eligible or good or before, default=None)
 
 
 def _served(
@@ -312,7 +352,8 @@ def _quarantined(
     ]
     first: dict[tuple[int, str], QuarantinedVersion] = {}
     for entry in entries:
-        if entry.version != reached and not _was_active(entry, record.active):
+        tried_in_vain = entry.version != reached and not _was_active(entry, record.active)
+        if tried_in_vain or entry.reason in ROLLOUT_REASONS:
             first.setdefault((entry.version, entry.fingerprint), entry)
     return tuple(sorted(first.values(), key=lambda e: (-e.version, e.fingerprint))[:MOST])
 
@@ -326,8 +367,20 @@ def _failures(record: VersionsRecord, pods: Sequence[PodVersions]) -> Iterator[V
         for version in pod.report.versions if pod.report else ():
             if version.state is not VersionState.QUARANTINED or _is_timeout(version):
                 continue
+            if _is_tried_again(record, pod.report, version):
+                continue
             if not (misfit and version.reason is VersionReason.LOAD_FAILED):
                 yield version
+
+
+def _is_tried_again(
+    record: VersionsRecord, report: PollerStatus | None, version: VersionStatus
+) -> bool:
+    """Whether the pod has yet to hear that the version that failed on it is to be tried again."""
+    retry = "" if record.rollout is None else record.rollout.retry
+    if not retry.startswith(f"{version.version}@{version.fingerprint}#"):
+        return False
+    return report is None or report.assigned is None or retry not in report.assigned.rollout
 
 
 def _is_timeout(version: VersionStatus) -> bool:
@@ -343,6 +396,8 @@ def _accused(record: VersionsRecord, pods: Sequence[PodVersions]) -> Iterator[Qu
     for pod in pods:
         for version in pod.report.versions if pod.report else ():
             if version.proven or not (version.version == pod.crashed or _is_timeout(version)):
+                continue
+            if _is_timeout(version) and _is_tried_again(record, pod.report, version):
                 continue
             if record.has_served_another(pod.template, version.version):
                 accusations.setdefault(version.version, []).append((pod, version))
@@ -374,6 +429,14 @@ def _still_applies(
         if version.version == entry.version
         and (version.in_source or version.state is VersionState.QUARANTINED)
     }
+    if entry.reason == Reason.OBJECTS_CHANGED:
+        # It is about what pods have fetched, and ends once none has it.
+        fingerprints = {
+            version.tried
+            for report in known
+            for version in report.versions
+            if version.version == entry.version and version.state in ON_DISK
+        }
     return stored in fingerprints
 
 

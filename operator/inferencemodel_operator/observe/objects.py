@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import sys
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
@@ -119,6 +120,8 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     poller_port: int
     poller_running: bool
     server_restarts: int
+    node: str = ""
+    """The name of its node; empty while it has none."""
     assignment: dict[str, str]
     """Those annotations that tell its poller what to serve."""
     attempt: int = 0
@@ -215,6 +218,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """None when the operator can't understand it."""
     problem: InvalidModelError | None
     finalizers: tuple[str, ...]
+    actions: Mapping[str, str] = {}
+    """The annotations by which somebody acts on a rollout."""
     status: bytes
     """The live status' JSON."""
 
@@ -246,6 +251,11 @@ def model(obj: Mapping[str, Any]) -> Model:
         model=typed,
         problem=problem,
         finalizers=meta.finalizers[:FINALIZERS],
+        actions={
+            name: bounds.text(meta.annotations[name], bounds.NAME)
+            for name in names.ACTION_ANNOTATIONS
+            if name in meta.annotations
+        },
         status=_compact(obj.get("status") or {}),
     )
 
@@ -396,6 +406,7 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
         terminating=meta.deletion_timestamp is not None or status.phase in ("Succeeded", "Failed"),
         poller_running=poller.state.running is not None if poller else status.phase == "Running",
         server_restarts=model_server.restart_count if model_server else 0,
+        node=sys.intern(bounds.text(live.spec.node_name, bounds.NAME)),
         assignment={
             name: bounds.text(text, bounds.ASSIGNMENT)
             for name, text in meta.annotations.items()

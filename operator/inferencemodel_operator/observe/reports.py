@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -87,8 +88,22 @@ def _bounded(report: PollerStatus) -> PollerStatus:
             for version in _chosen(report.versions, rank)
         ),
         served=tuple(_chosen(report.served, lambda served: int(served.state != END))),
+        live=report.live and replace(report.live, window_seconds=0.0),
     )
-    return _clean(lasting)
+    clean = _clean(lasting)
+    return replace(clean, versions=tuple(map(_sharing, clean.versions)))
+
+
+def _sharing(version: VersionStatus) -> VersionStatus:
+    """The same, with an interface that is kept once for all pods that tell it."""
+    if version.interface is None:
+        return version
+    return replace(version, interface=_interface(msgspec.json.encode(version.interface)))
+
+
+@functools.lru_cache(maxsize=512)
+def _interface(encoded: bytes) -> Interface:
+    return msgspec.json.decode(encoded, type=Interface)
 
 
 def _short(interface: Interface | None) -> Interface | None:
@@ -135,7 +150,7 @@ def _clean(value: S) -> S:
 def _fields(value: msgspec.Struct) -> Iterator[str]:
     for name in value.__struct_fields__:
         inner = getattr(value, name)
-        if isinstance(inner, (str, tuple, msgspec.Struct)) and not isinstance(inner, Enum):
+        if isinstance(inner, (str, tuple, dict, msgspec.Struct)) and not isinstance(inner, Enum):
             yield name
 
 
@@ -143,5 +158,7 @@ def _cut(name: str, value: Any) -> Any:
     if isinstance(value, str):
         return bounds.text(value, _LIMITS.get(name, bounds.NAME))
     if isinstance(value, tuple):
-        return tuple(_clean(inner) for inner in value)
-    return _clean(value)
+        return tuple(_cut(name, inner) for inner in value)
+    if isinstance(value, dict):
+        return {bounds.text(key, bounds.NAME): _cut(name, inner) for key, inner in value.items()}
+    return _clean(value) if isinstance(value, msgspec.Struct) else value

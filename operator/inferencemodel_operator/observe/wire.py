@@ -223,6 +223,7 @@ class Container(_Wire, frozen=True):
 class PodSpec(_Wire, frozen=True):
     """What a pod asks for."""
 
+    node_name: str = ""
     init_containers: tuple[Container, ...] = ()
 
 

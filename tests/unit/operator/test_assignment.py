@@ -7,7 +7,13 @@ import msgspec
 from inferencemodel_operator import assignment, names
 from inferencemodel_operator.children import poller
 from inferencemodel_operator.record import LISTED, TEMPLATE, QuarantinedVersion, VersionsRecord
-from model_poller.status import AssignmentStatus, VersionState
+from model_poller.status import (
+    AssignmentStatus,
+    GoldenTask,
+    RolloutTask,
+    VersionState,
+    encode_task,
+)
 from model_poller.volume import assignment as reading
 from tests.support.pods import told
 
@@ -20,7 +26,7 @@ RECORD = VersionsRecord(
         QuarantinedVersion(version=3, fingerprint=f"f3{TEMPLATE}t2", reason="ServerCrashed"),
     ),
 )
-TARGET, SERVED, QUARANTINED = names.ASSIGNMENT_ANNOTATIONS
+TARGET, SERVED, QUARANTINED, ROLLOUT = names.ASSIGNMENT_ANNOTATIONS
 
 
 def bad(version: int, fingerprint: str) -> QuarantinedVersion:
@@ -52,11 +58,20 @@ def test_with_nothing_to_say_nothing_is_written() -> None:
 
 
 def test_it_is_written_when_any_part_of_it_differs() -> None:
-    wanted = assignment.assignment(RECORD)
+    wanted = assignment.assignment(RECORD, RolloutTask(version=4))
     assert not assignment.missing(wanted, wanted)
     for name in names.ASSIGNMENT_ANNOTATIONS:
         assert assignment.missing(wanted, {**wanted, name: "old"})
     assert assignment.missing(wanted, {})
+
+
+def test_a_task_stays_unless_it_goes_on_costing_something() -> None:
+    golden = {ROLLOUT: encode_task(RolloutTask(version=4, golden=GoldenTask()))}
+    assert ROLLOUT not in assignment.assignment(RECORD, None, golden)
+    for task in (RolloutTask(version=4, live=True), RolloutTask(version=4, drain=True)):
+        before = {ROLLOUT: encode_task(task)}
+        assert assignment.assignment(RECORD, None, before)[ROLLOUT] == ""
+    assert ROLLOUT not in assignment.assignment(RECORD)
 
 
 def test_a_quarantine_that_ends_is_taken_from_the_pod() -> None:

@@ -100,6 +100,7 @@ def test_all_is_well() -> None:
         "VersionSkew": ("False", "SameVersion"),
         "Reconciling": ("False", "Settled"),
         "Stalled": ("False", "NotStalled"),
+        "RolloutPaused": ("False", "NotPaused"),
     }
     assert {c["observedGeneration"] for c in found["conditions"]} == {4}
     assert found["observedGeneration"] == 4
@@ -148,6 +149,7 @@ def test_only_a_flip_of_its_status_moves_a_conditions_time() -> None:
         "VersionSkew": LATER,
         "Reconciling": LATER,
         "Stalled": NOW,
+        "RolloutPaused": NOW,
     }
 
 

@@ -1,0 +1,1096 @@
+"""How a version that is wanted reaches the replicas: a pure function of memory and observation.
+
+`versions.decide` says which version is the goal. This says who is told to serve it now, and who
+goes on with the version before, the stable one. All that has to outlive the operator is in the
+`RolloutRecord`; the same input gives the same output, so a pass may be repeated, be late, or follow
+a restart.
+
+Nothing moves on while it isn't known how those stand that have the version already.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from inferencemodel_operator import bounds, names, rollout_checks
+from inferencemodel_operator.conditions import Reason
+from inferencemodel_operator.observe.troubles import Trouble
+from inferencemodel_operator.observed import Unversioned
+from inferencemodel_operator.record import (
+    TEMPLATE,
+    TOLD,
+    ActiveVersion,
+    CheckRecord,
+    Phase,
+    PlannedStep,
+    QuarantinedVersion,
+    RolloutRecord,
+    ToldPod,
+    VersionsRecord,
+)
+from inferencemodel_operator.rollout_checks import Finding
+from inferencemodel_operator.status import RolloutCheck, RolloutStatus
+from inferencemodel_operator.versions import ON_DISK
+from model_poller.status import CheckResult, GoldenTask, RolloutTask, VersionState
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from inferencemodel_operator.observed import Replica
+    from inferencemodel_operator.spec import InferenceModel, Rollout
+    from model_poller.status import VersionStatus
+
+SOAK_SECONDS: Final = 1.0
+"""How long a version has to answer on the replicas of a step before the next step: one that ends
+its server at the first requests is not given to more of them."""
+LIVE_SECONDS: Final = 30.0
+"""How long live figures are gathered where a step has no pause of its own."""
+RESTARTS: Final = 2
+"""So many ends of the model server on a replica that has the version speak against the version."""
+
+
+class Situation(msgspec.Struct, frozen=True, kw_only=True):
+    """What the plan looks at."""
+
+    replicas: tuple[Replica, ...]
+    """Those with the spec's source; also those that drain."""
+    wanted: int
+    """How many there are to be."""
+    has_one_template: bool = True
+    """Whether the Deployment has replaced all pods by those of its present template."""
+    actions: Mapping[str, str] = {}
+    """The annotations of the InferenceModel by which somebody acts, see `names`."""
+    rehearsal: Finding | None = None
+    """How the rehearsal of the candidate ended; None as long as it runs."""
+    rehearser: Replica | None = None
+    """The pod that rehearses it."""
+    now: datetime.datetime
+
+
+class Dropped(msgspec.Struct, frozen=True):
+    """An action that meant nothing."""
+
+    annotation: str
+    why: str
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is told what, and what is remembered of it."""
+
+    record: VersionsRecord
+    """The next memory. A pod that is in none of the groups below is told what it says."""
+    candidate: VersionsRecord | None = None
+    """What the pods of ``told`` are told."""
+    told: frozenset[str] | None = frozenset()
+    """Uids; None for all."""
+    carried: VersionsRecord | None = None
+    """What the pods of ``carrying`` are told that are not in ``told``."""
+    carrying: frozenset[str] = frozenset()
+    task: RolloutTask | None = None
+    """What is asked of the pods of ``told``."""
+    other_task: RolloutTask | None = None
+    """What is asked of all others."""
+    rehearse: bool = False
+    """Whether there is to be a rehearsal pod for the candidate."""
+    read: tuple[str, ...] = ()
+    """The annotations that are to be taken away."""
+    dropped: tuple[Dropped, ...] = ()
+    after: float | None = None
+    """Seconds until something changes by time alone; None when nothing does."""
+    status: RolloutStatus | None = None
+
+    def is_told(self, uid: str) -> bool:
+        """Whether a pod is among those that are told of the candidate."""
+        return self.candidate is not None and (self.told is None or uid in self.told)
+
+    def assigned(self, uid: str) -> VersionsRecord:
+        """What a pod is told."""
+        if self.candidate is not None and self.is_told(uid):
+            return self.candidate
+        return self.carried if self.carried is not None and uid in self.carrying else self.record
+
+    def task_of(self, uid: str) -> RolloutTask | None:
+        """What is asked of a pod beside that."""
+        return self.task if self.is_told(uid) else self.other_task
+
+
+def plan(
+    model: InferenceModel,
+    before: VersionsRecord,
+    goal: VersionsRecord,
+    stay: VersionsRecord,
+    seen: Situation,
+) -> Plan:
+    """One pass.
+
+    Args:
+        model: the resource.
+        before: the memory.
+        goal: what holds once all replicas are to serve the goal, by `versions.decide`.
+        stay: what holds while the version before goes on, by `versions.staying`.
+        seen: what is observed.
+    """
+    return _Pass(model, before, goal, stay, seen).run()
+
+
+def steps_of(rollout: Rollout) -> tuple[PlannedStep, ...]:
+    """The steps of the spec, with the one that it implies at the end."""
+    asked = tuple(
+        PlannedStep(
+            str(step.replicas),
+            float(step.pause.duration or 0) if step.pause else 0.0,
+            until_promoted=step.pause is not None and step.pause.duration is None,
+        )
+        for step in rollout.steps
+    )
+    return asked if asked and asked[-1].replicas == "100%" else (*asked, PlannedStep("100%"))
+
+
+def count(step: PlannedStep, wanted: int, *, last: bool) -> int:
+    """How many replicas have the version in a step.
+
+    All in the last one; before it, one is left with the version before where there are two.
+    """
+    if last:
+        return wanted
+    text = step.replicas
+    part = math.ceil(wanted * int(text[:-1]) / 100) if text.endswith("%") else int(text)
+    return max(0, min(part, max(wanted - 1, 1), wanted))
+
+
+class _FailureError(Exception):
+    """The version has to be taken back, or to wait for somebody."""
+
+    def __init__(
+        self, reason: Reason, message: str, *, of_template: bool = False, certain: bool = False
+    ) -> None:
+        """``certain`` is what nobody has to judge: the version is taken back in any case."""
+        super().__init__(message)
+        self.reason = reason
+        self.message = bounds.text(message)
+        self.of_template = of_template
+        self.certain = certain
+
+
+class _Pass:
+    """The state of one pass: the inputs, and the rollout as it becomes."""
+
+    def __init__(
+        self,
+        model: InferenceModel,
+        before: VersionsRecord,
+        goal: VersionsRecord,
+        stay: VersionsRecord,
+        seen: Situation,
+    ) -> None:
+        self.model = model
+        self.spec = model.spec.rollout
+        self.before = before
+        self.goal = goal
+        self.stay = stay
+        self.seen = seen
+        self.now = seen.now
+        self.run_of = before.rollout
+        self.replicas = [r for r in seen.replicas if not r.draining and not r.other_source]
+        self.wakes: list[float] = []
+        self.read: list[str] = []
+        self.dropped: list[Dropped] = []
+        self.waits = ""
+        """Why the rollout waits for somebody, which its record doesn't say."""
+        self.words = ""
+
+    # What becomes of it
+
+    def run(self) -> Plan:
+        ongoing = self.run_of if self.run_of and not self.run_of.phase.is_ended else None
+        if ongoing is not None and self._is_aborted(ongoing):
+            return self._take_back(
+                ongoing, _FailureError(Reason.ABORTED, "somebody aborted its rollout")
+            )
+        retried = self._retried(ongoing)
+        if retried is not None:
+            return retried
+        ongoing = self._act(ongoing)
+        target, goal = self.before.target, self.goal.target
+        if ongoing is not None and ongoing.phase is Phase.BAKING and target == ongoing.version:
+            if goal == target:
+                return self._bake(ongoing)
+            if goal is not None and goal > ongoing.version:
+                self._end(Phase.COMPLETED, f"version {goal} came while it was watched")
+                ongoing = None
+        if target is None or goal is None or goal <= target or self._is_known_pin(goal):
+            return self._settle_for(ongoing)
+        if self._is_spoilt(goal):
+            return self._settle_for(ongoing, instead=goal)
+        current = ongoing if ongoing and self._is_about(ongoing, goal) else None
+        if current is None:
+            if self._is_unserved(target, goal):
+                return self._settle_for(ongoing)
+            current = self._begin(ongoing, target, goal)
+        self.run_of = current
+        return self._go_on(current)
+
+    def _settle_for(self, ongoing: RolloutRecord | None, *, instead: int | None = None) -> Plan:
+        """All are told the goal: it is the stable version, or there is nobody to be protected.
+
+        A rollout that runs has lost its version.
+
+        Args:
+            ongoing: that rollout.
+            instead: a goal that nobody is told, for what is stored of it has failed.
+        """
+        if ongoing is not None and ongoing.phase is not Phase.ROLLING_BACK:
+            bad = next((q for q in self.goal.quarantined if q.version == ongoing.version), None)
+            if bad is not None:
+                self._roll_back(ongoing, bad.reason, bad.message)
+            else:
+                self._end(Phase.SUPERSEDED, f"version {self.goal.target} is wanted instead")
+        self._look_back()
+        record = self.goal if instead is None else self.stay
+        # One that is pinned is wanted all the same.
+        pinned = instead if instead == self.model.spec.model.version else None
+        return self._result(replace(record, candidate=pinned, rollout=self.run_of))
+
+    def _is_spoilt(self, version: int) -> bool:
+        """Whether all that is stored of a version has failed."""
+        bad = {e.stored for e in self.goal.quarantined if e.version == version}
+        known = (replica.version(version) for replica in self.replicas)
+        here = {v.tried for v in known if v is not None and v.tried}
+        return bool(bad) and (self._fingerprints(version) or here) <= bad
+
+    def _roll_back(self, ongoing: RolloutRecord, reason: str, message: str) -> None:
+        self.run_of = replace(
+            ongoing,
+            phase=Phase.ROLLING_BACK,
+            reason=reason,
+            message=bounds.text(message),
+            hold="",
+            pods=(),
+            carried=None,
+            carrying=(),
+            settled=None,
+        )
+
+    def _look_back(self) -> None:
+        """Whether a rollout that is taken back is back everywhere."""
+        ongoing = self.run_of
+        if ongoing is None or ongoing.phase is not Phase.ROLLING_BACK:
+            return
+        if all(replica.answer != ongoing.version for replica in self.replicas):
+            self.run_of = replace(ongoing, phase=Phase.ROLLED_BACK, ended=self.now)
+
+    def _end(self, phase: Phase, message: str) -> None:
+        """A rollout that runs ends, if one does."""
+        ongoing = self.run_of
+        if ongoing is not None and not ongoing.phase.is_ended:
+            self.run_of = replace(
+                ongoing,
+                phase=phase,
+                message=message,
+                ended=self.now,
+                pods=(),
+                carried=None,
+                carrying=(),
+                hold="",
+            )
+
+    def _take_back(self, ongoing: RolloutRecord, failure: _FailureError) -> Plan:
+        """The version is quarantined, and all are told the stable one."""
+        stable = ongoing.from_version
+        self._roll_back(ongoing, failure.reason.value, failure.message)
+        entries = [*self.goal.quarantined, *self._entries(ongoing, failure)]
+        first = {(entry.version, entry.fingerprint): entry for entry in reversed(entries)}
+        quarantined = tuple(sorted(first.values(), key=lambda e: (-e.version, e.fingerprint)))
+        if self.before.target == ongoing.version and stable is not None:
+            # From a bake: the version before is still on the disks.
+            record = replace(
+                self.goal, target=stable, served=(stable,), active=self._active(stable)
+            )
+        else:
+            record = self.stay
+        self._look_back()
+        return self._result(
+            replace(record, quarantined=quarantined, candidate=None, rollout=self.run_of)
+        )
+
+    def _active(self, stable: int) -> ActiveVersion | None:
+        known = (replica.version(stable) for replica in self.replicas)
+        tried = {version.tried for version in known if version is not None}
+        return ActiveVersion(stable, min(tried)) if tried else None
+
+    def _entries(self, ongoing: RolloutRecord, failure: _FailureError) -> list[QuarantinedVersion]:
+        known = (replica.version(ongoing.version) for replica in self.replicas)
+        here = {version.tried for version in known if version is not None}
+        fingerprints = {ongoing.fingerprint, *self._fingerprints(ongoing.version), *here} - {""}
+        templates = {r.template for r in self.replicas} if failure.of_template else {""}
+        return [
+            QuarantinedVersion(
+                version=ongoing.version,
+                fingerprint=f"{fingerprint}{TEMPLATE}{template}" if template else fingerprint,
+                reason=failure.reason.value,
+                message=failure.message,
+            )
+            for fingerprint in sorted(fingerprints)
+            for template in sorted(templates)
+        ]
+
+    # Where it begins
+
+    def _is_known_pin(self, goal: int) -> bool:
+        """Whether a version that has served already is pinned: going back to it is no rollout."""
+        tried = self.run_of
+        if tried is not None and tried.version == goal and tried.phase is not Phase.COMPLETED:
+            return False
+        return self.model.spec.model.version == goal and goal in self.before.proven
+
+    def _is_about(self, ongoing: RolloutRecord, goal: int) -> bool:
+        if ongoing.phase is Phase.ROLLING_BACK or ongoing.version != goal:
+            return False
+        stored = self._fingerprints(goal)
+        return not stored or not ongoing.fingerprint or ongoing.fingerprint in stored
+
+    def _is_unserved(self, target: int, goal: int) -> bool:
+        """Whether no client would lose anything: the stable version serves nowhere, and won't."""
+        if not self.replicas or any(replica.answer == target for replica in self.replicas):
+            return False
+        troubled = any(replica.trouble in _CRASHES for replica in self.replicas)
+        if any(r.answer is Unversioned.UNKNOWN and r.report is None for r in self.replicas):
+            return troubled
+        is_bad = any(entry.version == target for entry in self.goal.quarantined)
+        known = [version for r in self.replicas if (version := r.version(target)) is not None]
+        is_there = any(version.state in ON_DISK or version.in_source for version in known)
+        never = self.before.active is None and goal != target
+        return is_bad or never or troubled or not is_there
+
+    def _begin(self, ongoing: RolloutRecord | None, target: int, goal: int) -> RolloutRecord:
+        stored = self._fingerprints(goal)
+        begun = RolloutRecord(
+            version=goal,
+            fingerprint=min(stored, default=""),
+            from_version=target,
+            steps=steps_of(self.spec),
+            started=self.now,
+            retry=self.run_of.retry if self.run_of and self.run_of.version == goal else "",
+        )
+        if ongoing is None or ongoing.phase is Phase.ROLLING_BACK:
+            return begun
+        if ongoing.version == goal:
+            # Its objects are others by now; who has the former ones gives them back.
+            if ongoing.pods:
+                failure = _FailureError(
+                    Reason.OBJECTS_CHANGED,
+                    f"version {goal} was changed in the bucket while it was rolled out; it is "
+                    "rolled out anew. Upload changed models under a new number",
+                )
+                entry = QuarantinedVersion(
+                    version=goal,
+                    fingerprint=ongoing.fingerprint,
+                    reason=failure.reason.value,
+                    message=failure.message,
+                )
+                self._quarantine(entry)
+            return begun
+        # Who has the version that this one takes the place of keeps it until it gets this one.
+        had = self.replicas if self._tells_all(ongoing) else self._among(ongoing.told)
+        carrying = tuple(replica.uid for replica in had)[:TOLD]
+        if not carrying and ongoing.carried is not None:
+            return replace(begun, carried=ongoing.carried, carrying=ongoing.carrying)
+        return replace(begun, carried=ongoing.version, carrying=carrying) if carrying else begun
+
+    def _among(self, uids: frozenset[str]) -> list[Replica]:
+        return [replica for replica in self.replicas if replica.uid in uids]
+
+    def _quarantine(self, entry: QuarantinedVersion) -> None:
+        known = {(e.version, e.fingerprint) for e in self.goal.quarantined}
+        if (entry.version, entry.fingerprint) not in known:
+            entries = (*self.goal.quarantined, entry)
+            self.goal = replace(self.goal, quarantined=entries)
+            self.stay = replace(self.stay, quarantined=entries)
+
+    # How it goes on
+
+    def _go_on(self, ongoing: RolloutRecord) -> Plan:
+        try:
+            self._advance()
+        except _FailureError as failure:
+            current = self.run_of or ongoing
+            waits = self.spec.on_failure == "Pause" and current.step > 0
+            if failure.certain or not waits:
+                return self._take_back(current, failure)
+            self.run_of = replace(current, hold=failure.message)
+        current = self.run_of or ongoing
+        if current.hold and not self._is_promoted(current):
+            self.waits = current.hold
+        if current.phase in (Phase.BAKING, Phase.COMPLETED):
+            return self._result(replace(self.goal, candidate=None, rollout=current))
+        record = replace(self.stay, candidate=current.version, rollout=current)
+        if current.phase is not Phase.PROGRESSING:
+            return self._result(record)
+        told = None if self._tells_all(current) else current.told
+        return self._result(record, self.goal, told)
+
+    def _advance(self) -> None:
+        """As many phases and steps as can be taken now.
+
+        Raises:
+            _FailureError: the version failed.
+        """
+        while True:
+            current = self.run_of
+            assert current is not None  # noqa: S101
+            match current.phase:
+                case Phase.CHECKING:
+                    self._check(current)
+                case Phase.REHEARSING:
+                    self._rehearse(current)
+                case Phase.PROGRESSING:
+                    self._progress(current)
+            if self.run_of == current or self.run_of is None:
+                return
+
+    def _check(self, current: RolloutRecord) -> None:
+        version = current.version
+        if self._needs_nothing(current):
+            self._enter(Phase.PROGRESSING, 1)
+            return
+        found = next(iter(self._holders(current)), None)
+        if found is None:
+            self.words = f"version {version} is being fetched and checked"
+            return
+        if current.fingerprint == "":
+            current = self.run_of = replace(current, fingerprint=found.tried)
+        checks = self.spec.checks
+        if checks.memory != "Ignore":
+            finding = rollout_checks.memory(
+                self.model.spec, version, self.stay.served, self.replicas
+            )
+            self._note(rollout_checks.MEMORY, finding)
+            if finding.result is CheckResult.FAILED and checks.memory == "Enforce":
+                raise _FailureError(finding.reason, finding.message, of_template=True)
+        pinned = self.model.spec.model.version is not None
+        mode = checks.signature or ("Report" if pinned else "Enforce")
+        if mode != "Ignore":
+            finding = rollout_checks.signature(self._stable(current), found)
+            self._note(rollout_checks.SIGNATURE, finding)
+            is_meant = self.run_of is not None and self.run_of.approved
+            if finding.result is CheckResult.FAILED and mode == "Enforce" and not is_meant:
+                self.waits = (
+                    f"version {version} breaks clients of version {current.from_version}: "
+                    f"{finding.message}; approve it if that is meant (`kubectl inferencemodel "
+                    f"approve {self.model.name}`), or upload another version"
+                )
+                return
+        if self._is_frozen():
+            return
+        if self.spec.rehearsal.enabled:
+            self._enter(Phase.REHEARSING, current.step)
+        else:
+            self._enter(Phase.PROGRESSING, 1)
+
+    def _needs_nothing(self, current: RolloutRecord) -> bool:
+        """Whether all are to have it as soon as they can, whatever it is."""
+        checks = self.spec.checks
+        ignored = checks.memory == checks.signature == "Ignore"
+        at_once = len(current.steps) == 1 and not self.spec.rehearsal.enabled
+        return ignored and at_once and not self.spec.paused
+
+    def _rehearse(self, current: RolloutRecord) -> None:
+        finding = self.seen.rehearsal
+        if current.full or current.promoted:
+            self._note(
+                rollout_checks.REHEARSAL,
+                Finding(CheckResult.SKIPPED, "somebody promoted the version without it"),
+            )
+            self._enter(Phase.PROGRESSING, 1)
+            return
+        if finding is None:
+            self.words = f"version {current.version} is loaded by a pod that gets no requests"
+            return
+        self._note(rollout_checks.REHEARSAL, finding)
+        if finding.result is CheckResult.FAILED:
+            raise _FailureError(finding.reason, finding.message)
+        if finding.result is CheckResult.INCONCLUSIVE:
+            self.waits = (
+                f"the rehearsal of version {current.version} can't be held: {finding.message}; "
+                "make room for one more pod, or promote the version without it"
+            )
+            return
+        golden = self.spec.checks.golden.mode
+        if golden != "Ignore" and self.seen.rehearser is not None:
+            answers = rollout_checks.golden(
+                current.version, self._key(current), [self.seen.rehearser]
+            )
+            if answers is None:
+                self.words = f"the golden requests of version {current.version} are being sent"
+                return
+            self._note(rollout_checks.GOLDEN, answers)
+            if answers.result is CheckResult.FAILED and golden == "Enforce":
+                raise _FailureError(answers.reason, answers.message)
+        if not self._is_frozen():
+            self._enter(Phase.PROGRESSING, 1)
+
+    def _progress(self, current: RolloutRecord) -> None:
+        version = current.version
+        wanted = self._wanted(current)
+        members = self._members(current)
+        self._refill(current, members, wanted)
+        on = [r for r in members if r.ready and r.answer == version]
+        if not self._is_promoted(current):
+            self._judge_serving(members)
+        is_settled = len(on) >= wanted > 0 and (not current.is_last_step or self._all_on(version))
+        self._settle(is_settled=is_settled)
+        current = self.run_of or current
+        if current.settled is None:
+            self._await_step(current, len(on), wanted)
+            return
+        if self._may_leave(current, on):
+            self._leave(current)
+
+    def _refill(self, current: RolloutRecord, members: Sequence[Replica], wanted: int) -> None:
+        """Choose who is told of the version: no more than the step wants, and nobody twice.
+
+        Who has it already, or was told before an operator's end, comes first; then those that would
+        have it soonest, spread over nodes. Who has it keeps it.
+        """
+        present = {replica.uid for replica in members}
+        chosen = [pod for pod in current.pods if pod.uid in present]
+        may_choose = not (self._is_frozen() or current.hold or self._tells_all(current))
+        if may_choose and self.seen.has_one_template and len(chosen) < min(wanted, TOLD):
+            room = wanted - len(chosen)
+            if self._drains():
+                room = int(self._is_steady(members, current.version))
+            chosen += self._choice(current, present, room)
+        if tuple(chosen) != current.pods:
+            self.run_of = replace(current, pods=tuple(chosen))
+
+    def _choice(self, current: RolloutRecord, told: Collection[str], room: int) -> list[ToldPod]:
+        nodes = [r.node for r in self.replicas if r.uid in told]
+        whole = {r.uid for r in self.replicas if self._has(r, current)}
+        free = [r for r in self.replicas if r.uid and r.uid not in told and r.report is not None]
+        if not current.is_last_step:
+            # One that can't fetch the version, or doesn't serve, tells nothing soon.
+            free = [r for r in free if r.uid in whole and (r.ready or not self._anybody_ready())]
+        chosen: list[ToldPod] = []
+        while free and len(chosen) < room:
+            best = min(
+                free,
+                key=lambda r: (
+                    r.report is None or r.report.target != current.version,
+                    r.uid not in current.carrying,
+                    r.uid not in whole,
+                    not r.current,
+                    nodes.count(r.node),
+                    r.name,
+                ),
+            )
+            free.remove(best)
+            nodes.append(best.node)
+            chosen.append(ToldPod(best.uid, best.restarts))
+        return chosen
+
+    def _anybody_ready(self) -> bool:
+        return any(replica.ready for replica in self.replicas)
+
+    def _judge_serving(self, members: Sequence[Replica]) -> None:
+        """What speaks against the version on those that have it.
+
+        Raises:
+            _FailureError: something does.
+        """
+        current = self.run_of
+        if current is None:
+            return
+        before = {pod.uid: pod.restarts for pod in current.pods}
+        for replica in members:
+            ends = replica.restarts - before.get(replica.uid, replica.restarts)
+            if ends >= RESTARTS and self._serves_alone(replica, current):
+                raise _FailureError(
+                    Reason.CRASHED_SERVING,
+                    f"the model server of {replica.name} ended {ends} times since it was given "
+                    f"version {current.version}; look at its log, and upload a repaired version",
+                    of_template=True,
+                    certain=True,
+                )
+        checks = self.spec.checks
+        if checks.golden.mode != "Ignore":
+            key = self._key(current)
+            finding = rollout_checks.golden(current.version, key, members)
+            if finding is not None:
+                self._note(rollout_checks.GOLDEN, finding)
+                if finding.result is CheckResult.FAILED and checks.golden.mode == "Enforce":
+                    raise _FailureError(finding.reason, finding.message)
+        if checks.live.mode == "Enforce" and self._is_measured(current):
+            finding = self._live(current)
+            if finding.result is CheckResult.FAILED:
+                self._note(rollout_checks.LIVE, finding)
+                raise _FailureError(finding.reason, finding.message)
+
+    def _serves_alone(self, replica: Replica, current: RolloutRecord) -> bool:
+        """Whether it is the version's turn on a replica: what it published is this one."""
+        version = replica.version(current.version)
+        return version is not None and version.state in _GIVEN
+
+    def _settle(self, *, is_settled: bool) -> None:
+        current = self.run_of
+        if current is None or (current.hold and not self._is_promoted(current)):
+            return
+        if is_settled and current.settled is None:
+            self.run_of = replace(current, settled=self.now)
+        elif not is_settled and current.settled is not None:
+            self.run_of = replace(current, settled=None)
+
+    def _await_step(self, current: RolloutRecord, on: int, wanted: int) -> None:
+        """A step that isn't reached yet.
+
+        Raises:
+            _FailureError: it had its time.
+        """
+        version = current.version
+        if wanted == 0:
+            self.words = "no replica is wanted, so the rollout waits for some"
+            return
+        if not self.seen.has_one_template:
+            self.words = "the rollout waits until the Deployment has replaced its pods"
+            return
+        self.words = f"version {version} answers on {on} of {wanted} replicas of this step"
+        if self._is_frozen() or current.hold:
+            return
+        # One that isn't there, or still fetches, says nothing about the version.
+        stuck = [r.name for r in self._members(current) if self._is_stuck(r, version)]
+        if stuck and self._is_overdue(current) and not self._is_promoted(current):
+            raise _FailureError(
+                Reason.DEADLINE_EXCEEDED,
+                f"version {version} doesn't answer on {bounds.text(', '.join(stuck), 200)} by "
+                f"spec.rollout.deadline of {self.spec.deadline} s; look at the model server's log, "
+                "or allow more",
+            )
+
+    def _is_stuck(self, replica: Replica, version: int) -> bool:
+        """Whether the model server has the version, and doesn't answer with it."""
+        known = replica.version(version)
+        return known is not None and known.state in _GIVEN and replica.answer != version
+
+    def _is_overdue(self, current: RolloutRecord) -> bool:
+        started = current.step_started or current.started
+        left = (started - self.now).total_seconds() + self.spec.deadline
+        if left > 0:
+            self.wakes.append(left)
+        return left <= 0
+
+    def _may_leave(self, current: RolloutRecord, on: Sequence[Replica]) -> bool:
+        """Whether a step that is reached is over.
+
+        Raises:
+            _FailureError: live figures say that the version is worse.
+        """
+        step = current.steps[current.step - 1]
+        settled = current.settled or self.now
+        is_promoted = self._is_promoted(current)
+        if current.hold and not is_promoted:
+            self.waits = current.hold
+            return False
+        if self._is_frozen():
+            return False
+        golden = self.spec.checks.golden.mode
+        if golden != "Ignore" and current.check(rollout_checks.GOLDEN) is None:
+            self.words = f"the golden requests of version {current.version} are being sent"
+            if not self._is_overdue(current):
+                return False
+            raise _FailureError(
+                Reason.DEADLINE_EXCEEDED, f"{self.words}, without an end by spec.rollout.deadline"
+            )
+        if is_promoted:
+            return True
+        soak = SOAK_SECONDS if len(on) < self.seen.wanted else 0.0
+        pause = max(step.pause, soak)
+        measured = self._is_measured(current)
+        if measured and not step.until_promoted and self.spec.checks.live.mode == "Enforce":
+            pause = max(pause, LIVE_SECONDS)
+        if not self._is_over(settled, pause):
+            return False
+        if measured and not self._live_allows(current):
+            return False
+        if step.until_promoted:
+            self.waits = (
+                f"step {current.step} of {len(current.steps)}: {len(on)} replicas answer with "
+                f"version {current.version}; promote or abort it"
+            )
+            return False
+        return True
+
+    def _is_over(self, since: datetime.datetime, seconds: float) -> bool:
+        end = since + datetime.timedelta(seconds=seconds)
+        left = (end - self.now).total_seconds()
+        if left <= 0:
+            return True
+        self.wakes.append(left)
+        if seconds > SOAK_SECONDS:
+            self.words = f"the rollout goes on at {end:%H:%M:%SZ}"
+        return False
+
+    def _live_allows(self, current: RolloutRecord) -> bool:
+        asked = self.spec.checks.live
+        finding = self._live(current)
+        if asked.mode == "Report":
+            self._note_live(finding)
+            return True
+        if finding.result is CheckResult.INCONCLUSIVE:
+            started = current.settled or self.now
+            if not self._is_over(started, self.spec.deadline):
+                self.words = f"live figures are gathered: {asked.min_requests} requests are needed"
+                return False
+            self._note_live(finding)
+            if asked.on_inconclusive == "Hold":
+                self.waits = f"live figures tell nothing: {finding.message}; promote or abort it"
+                return False
+            return True
+        self._note_live(finding)
+        if finding.result is CheckResult.FAILED:
+            raise _FailureError(finding.reason, finding.message)
+        return True
+
+    def _live(self, current: RolloutRecord) -> Finding:
+        return rollout_checks.live(
+            self.spec.checks.live,
+            current.version,
+            current.from_version,
+            self._key(current),
+            self.replicas,
+            remembered=current.before if current.phase is Phase.BAKING else None,
+        )
+
+    def _note_live(self, finding: Finding) -> None:
+        self._note(rollout_checks.LIVE, finding)
+        if self.run_of is not None and finding.before is not None:
+            self.run_of = replace(self.run_of, before=finding.before)
+
+    def _leave(self, current: RolloutRecord) -> None:
+        if not current.is_last_step:
+            last = len(current.steps)
+            self._enter(Phase.PROGRESSING, last if current.full else current.step + 1)
+        elif self.spec.bake > 0:
+            self._enter(Phase.BAKING, current.step)
+        else:
+            self._enter(Phase.COMPLETED, current.step)
+
+    def _enter(self, phase: Phase, step: int) -> None:
+        current = self.run_of
+        assert current is not None  # noqa: S101
+        pods = current.pods
+        if phase is Phase.BAKING:
+            known = {pod.uid for pod in pods}
+            more = (ToldPod(r.uid, r.restarts) for r in self.replicas if r.uid not in known)
+            pods = (*pods, *more)[:TOLD]
+        elif phase is Phase.COMPLETED:
+            pods = ()
+        if phase is Phase.PROGRESSING and current.full:
+            step = len(current.steps)
+        self.run_of = replace(
+            current,
+            phase=phase,
+            step=step,
+            step_started=self.now,
+            settled=None,
+            promoted=False,
+            hold="",
+            pods=pods,
+            ended=self.now if phase is Phase.COMPLETED else None,
+            message=self._completion() if phase is Phase.COMPLETED else "",
+        )
+
+    def _completion(self) -> str:
+        if self.seen.wanted == 1:
+            return "the only replica answers with it; all requests went to it while it was tried"
+        return "all replicas answer with it"
+
+    def _bake(self, current: RolloutRecord) -> Plan:
+        """All replicas have it; what would have stopped it before still does."""
+        self.run_of = current
+        try:
+            if not self._is_promoted(current):
+                self._judge_serving(self.replicas)
+        except _FailureError as failure:
+            if failure.certain or self.spec.on_failure == "Rollback":
+                return self._take_back(self.run_of, failure)
+            self.run_of = replace(self.run_of, hold=failure.message)
+        current = self.run_of
+        if current.hold and not self._is_promoted(current):
+            self.waits = current.hold
+        else:
+            began = current.step_started or self.now
+            is_over = self._is_promoted(current) or self._is_over(began, self.spec.bake)
+            if is_over and not self._is_frozen():
+                self._enter(Phase.COMPLETED, current.step)
+        return self._result(replace(self.goal, candidate=None, rollout=self.run_of))
+
+    # Who and how many
+
+    def _wanted(self, current: RolloutRecord) -> int:
+        step = current.steps[current.step - 1]
+        return count(step, self.seen.wanted, last=current.is_last_step)
+
+    def _members(self, current: RolloutRecord) -> list[Replica]:
+        """The replicas that have been told of the version."""
+        return self.replicas if self._tells_all(current) else self._among(current.told)
+
+    def _tells_all(self, current: RolloutRecord) -> bool:
+        """Whether all replicas are told of the version, those that come later as well."""
+        progressing = current.phase is Phase.PROGRESSING
+        return progressing and current.is_last_step and not self._drains()
+
+    def _all_on(self, version: int) -> bool:
+        return all(r.ready and r.answer == version for r in self.replicas)
+
+    def _is_steady(self, members: Sequence[Replica], version: int) -> bool:
+        """Whether another one may leave its Services: all that have the version serve with it."""
+        others = [r for r in self.replicas if r.ready]
+        settled = all(
+            r.ready and r.answer == version and not (r.report and r.report.draining)
+            for r in members
+        )
+        return settled and len(others) > 1
+
+    def _drains(self) -> bool:
+        return self.spec.drain and len(self.replicas) > 1
+
+    def _is_frozen(self) -> bool:
+        if self.spec.paused:
+            self.waits = "spec.rollout.paused is true: the rollout stands where it is"
+        return self.spec.paused
+
+    def _is_promoted(self, current: RolloutRecord) -> bool:
+        return current.promoted or current.full
+
+    def _is_measured(self, current: RolloutRecord) -> bool:
+        """Whether requests are counted in this step."""
+        asked = self.spec.checks.live.mode
+        if asked == "Ignore" or self.model.spec.model.num_versions > 1:
+            return False
+        if current.phase is Phase.BAKING:
+            return current.before is not None
+        if current.is_last_step:
+            # Nobody is left to compare with.
+            return False
+        step = current.steps[max(current.step - 1, 0)]
+        return asked == "Enforce" or step.pause > 0 or step.until_promoted
+
+    def _holders(self, current: RolloutRecord) -> list[VersionStatus]:
+        """What is told of the version by those that have all of it."""
+        return [
+            version
+            for replica in self.replicas
+            if self._has(replica, current)
+            and (version := replica.version(current.version)) is not None
+        ]
+
+    def _has(self, replica: Replica, current: RolloutRecord) -> bool:
+        version = replica.version(current.version)
+        return (
+            version is not None
+            and version.state in ON_DISK
+            and current.fingerprint in ("", version.tried)
+        )
+
+    def _stable(self, current: RolloutRecord) -> VersionStatus | None:
+        if current.from_version is None:
+            return None
+        known = (replica.version(current.from_version) for replica in self.replicas)
+        told = [version for version in known if version is not None]
+        return next((v for v in told if v.interface is not None), None)
+
+    def _fingerprints(self, version: int) -> set[str]:
+        """Of the objects that are stored under a number, as far as replicas agree."""
+        known = (replica.version(version) for replica in self.replicas)
+        return {v.fingerprint for v in known if v is not None and v.in_source and v.fingerprint}
+
+    # What somebody does
+
+    def _asked(self, annotation: str) -> int | None:
+        return bounds.number(self.seen.actions.get(annotation, ""))
+
+    def _is_aborted(self, ongoing: RolloutRecord) -> bool:
+        if self._asked(names.ABORT_ANNOTATION) != ongoing.version:
+            return False
+        self.read.append(names.ABORT_ANNOTATION)
+        return ongoing.phase is not Phase.ROLLING_BACK
+
+    def _retried(self, ongoing: RolloutRecord | None) -> Plan | None:
+        """Try a version again that failed: what is remembered against it is forgotten."""
+        version = self._asked(names.RETRY_ANNOTATION)
+        against = [e for e in self.goal.quarantined if e.version == version]
+        if version is None or not against:
+            return None
+        self.read.append(names.RETRY_ANNOTATION)
+        left = tuple(e for e in self.goal.quarantined if e.version != version)
+        if ongoing is None or ongoing.phase is Phase.ROLLING_BACK:
+            # The next pass begins with it.
+            self.wakes.append(0.0)
+            self.run_of = RolloutRecord(
+                version=version,
+                phase=Phase.SUPERSEDED,
+                started=self.now,
+                ended=self.now,
+                retry=f"{version}@{against[0].stored}#{int(self.now.timestamp())}",
+                message="it is tried again",
+            )
+        kept = self.goal if self.before.target is None else self.stay
+        record = replace(
+            kept, quarantined=left, candidate=self.before.candidate, rollout=self.run_of
+        )
+        return self._result(record)
+
+    def _act(self, ongoing: RolloutRecord | None) -> RolloutRecord | None:
+        """Read what somebody has asked for: of the rollout that runs it is done."""
+        run = ongoing
+        for annotation in names.ACTION_ANNOTATIONS:
+            text = self.seen.actions.get(annotation)
+            if text is None or annotation in self.read:
+                continue
+            self.read.append(annotation)
+            is_live = run is not None and run.phase is not Phase.ROLLING_BACK
+            if run is None or not is_live or bounds.number(text) != run.version:
+                self.dropped.append(Dropped(annotation, self._why_dropped(annotation, text)))
+                continue
+            match annotation:
+                case names.APPROVE_ANNOTATION:
+                    run = replace(run, approved=True)
+                case names.PROMOTE_ANNOTATION if not run.promotion_read:
+                    run = replace(run, promoted=True, promotion_read=True)
+                case names.PROMOTE_FULL_ANNOTATION:
+                    run = replace(run, full=True)
+        if run is not None:
+            if names.PROMOTE_ANNOTATION not in self.seen.actions:
+                run = replace(run, promotion_read=False)
+            self.run_of = run
+        return run
+
+    def _why_dropped(self, annotation: str, text: str) -> str:
+        value = bounds.text(text, 50)
+        if bounds.number(text) is None:
+            return f"{annotation}: {value!r} is no version number"
+        if annotation == names.RETRY_ANNOTATION:
+            return f"{annotation}: version {value} is not quarantined"
+        return f"{annotation}: no rollout of version {value} is in progress"
+
+    # What is told of it
+
+    def _note(self, name: str, finding: Finding) -> None:
+        """Remember how a check ended, unless that is what is remembered."""
+        current = self.run_of
+        if current is None:
+            return
+        message = bounds.text(finding.message, bounds.MESSAGE // 2)
+        known = current.check(name)
+        if known is not None and (known.result, known.message) == (finding.result, message):
+            return
+        noted = CheckRecord(name=name, result=finding.result, message=message, time=self.now)
+        others = tuple(check for check in current.checks if check.name != name)
+        self.run_of = replace(current, checks=(*others, noted))
+
+    def _key(self, current: RolloutRecord) -> str:
+        """Names the rollout, and where it is measured its step."""
+        begun = int(current.started.timestamp())
+        step = current.step if self._is_measured(current) else 0
+        return f"{current.version}-{begun}.{step}"
+
+    def _task(self, current: RolloutRecord, *, told: bool) -> RolloutTask | None:
+        golden = self.spec.checks.golden
+        drain = self._drains() and told and current.phase is Phase.PROGRESSING
+        is_on = current.phase in (Phase.PROGRESSING, Phase.BAKING)
+        rehearsed = current.phase is Phase.REHEARSING
+        asks_golden = told and (is_on or rehearsed) and golden.mode != "Ignore"
+        live = is_on and self._is_measured(current)
+        if not (drain or asks_golden or live or current.retry):
+            return None
+        return RolloutTask(
+            version=current.version,
+            key=self._key(current),
+            golden=golden_task(self.spec) if asks_golden else None,
+            live=live,
+            drain=drain,
+            retry=current.retry,
+        )
+
+    def _result(
+        self,
+        record: VersionsRecord,
+        candidate: VersionsRecord | None = None,
+        told: frozenset[str] | None = frozenset(),
+    ) -> Plan:
+        run = record.rollout
+        carried = self._carried(run)
+        task = other = None
+        if run is not None and not run.phase.is_ended and run.phase is not Phase.ROLLING_BACK:
+            baking = run.phase is Phase.BAKING
+            task = self._task(run, told=True)
+            other = task if baking else self._task(run, told=False)
+        if candidate is not None:
+            candidate = replace(candidate, quarantined=record.quarantined)
+        return Plan(
+            record=record,
+            candidate=candidate,
+            told=told,
+            carried=carried,
+            carrying=frozenset(run.carrying) if run is not None else frozenset(),
+            task=task,
+            other_task=other,
+            rehearse=run is not None and run.phase is Phase.REHEARSING and bool(record.candidate),
+            read=tuple(self.read),
+            dropped=tuple(self.dropped),
+            after=min(self.wakes, default=None),
+            status=None if run is None else self._status(run),
+        )
+
+    def _carried(self, run: RolloutRecord | None) -> VersionsRecord | None:
+        if run is None or run.carried is None or run.phase.is_ended:
+            return None
+        if any(entry.version == run.carried for entry in self.goal.quarantined):
+            return None
+        return replace(self.stay, target=run.carried, served=(run.carried,))
+
+    def _status(self, run: RolloutRecord) -> RolloutStatus:
+        is_active = not run.phase.is_ended
+        on = sum(r.answer == run.version for r in self.replicas)
+        progressing = run.phase is Phase.PROGRESSING
+        waits = self.waits if is_active and run.phase is not Phase.ROLLING_BACK else ""
+        return RolloutStatus(
+            version=run.version,
+            from_version=run.from_version,
+            phase=Phase.PAUSED if waits else run.phase,
+            step=run.step,
+            steps=len(run.steps),
+            replicas_on=on if is_active else None,
+            replicas_wanted=self._wanted(run) if progressing else None,
+            start_time=run.started,
+            step_started_time=run.step_started,
+            end_time=run.ended,
+            message=bounds.text(waits or run.message or (self.words if is_active else "")),
+            checks=tuple(
+                RolloutCheck(
+                    name=check.name,
+                    result=check.result,
+                    message=check.message,
+                    time=check.time,
+                )
+                for check in run.checks
+            ),
+        )
+
+
+def golden_task(rollout: Rollout) -> GoldenTask:
+    """How golden answers are compared."""
+    golden = rollout.checks.golden
+    return GoldenTask(
+        absolute=golden.absolute,
+        relative=golden.relative,
+        min_agreement=rollout_checks.percent(golden.min_agreement),
+    )
+
+
+_CRASHES: Final = (Trouble.SERVER_CRASHED, Trouble.POLLER_CRASHED)
+_GIVEN: Final = (VersionState.PUBLISHED, VersionState.AVAILABLE)

@@ -1,0 +1,356 @@
+"""A fleet of replicas that do as they are told, for tests of decisions: no cluster, no clock.
+
+Each `Fleet.step` is one pass of the operator, by the same two pure functions, and what the pods
+make of it. What a version does when it is loaded is up to the test.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from inferencemodel_operator import rollout, spec, versions
+from inferencemodel_operator.observe.troubles import CRASHES
+from inferencemodel_operator.observed import Observed, Replica
+from inferencemodel_operator.record import ActiveVersion, VersionsRecord
+from model_poller import status
+from model_poller.status import (
+    AssignmentStatus,
+    CheckResult,
+    GoldenStatus,
+    Interface,
+    LiveStatus,
+    PollerStatus,
+    RolloutTask,
+    ServedVersion,
+    SourceReason,
+    SourceState,
+    SourceStatus,
+    VersionReason,
+    VersionState,
+    VersionStatus,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from inferencemodel_operator.rollout_checks import Finding
+
+URI = "gs://models/m"
+START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+@dataclass
+class Behaviour:
+    """What a version does, and what is known of it before."""
+
+    load: str = "good"
+    """good, fails, crashes (the server, at load), hangs, or crashes-serving."""
+    golden: CheckResult = CheckResult.SKIPPED
+    weight: int = 0
+    interface: Interface | None = None
+    fingerprint: str = ""
+    errors: int = 0
+    """Of a hundred requests."""
+    latency: float = 0.01
+    """Seconds."""
+
+
+@dataclass
+class Pod:
+    """One replica."""
+
+    uid: str
+    node: str = "n1"
+    disk: set[tuple[int, str]] = field(default_factory=set)
+    quarantined: set[tuple[int, str]] = field(default_factory=set)
+    assigned: VersionsRecord = field(default_factory=VersionsRecord)
+    task: RolloutTask | None = None
+    answers: int | None = None
+    given: int | None = None
+    restarts: int = 0
+    proven: set[int] = field(default_factory=set)
+    silent: bool = False
+    """Whether it can't be asked."""
+    draining: bool = False
+    crashed: bool = False
+    retries: set[str] = field(default_factory=set)
+
+
+class Fleet:
+    """An InferenceModel, its bucket, its pods and the operator's memory."""
+
+    def __init__(self, replicas: int = 3, *, stable: int | None = 1, **fields: Any) -> None:
+        self.replicas = replicas
+        self.fields = fields
+        self.now = START
+        self.bucket: dict[int, Behaviour] = {}
+        self.pods: dict[str, Pod] = {}
+        self.record = VersionsRecord()
+        self.actions: dict[str, str] = {}
+        self.rehearsal: Finding | None = None
+        self.has_one_template = True
+        self.requests = 0
+        """That each replica gets between two steps."""
+        self.made = 0
+        self.writes = 0
+        """Of the memory."""
+        self.tellings: list[tuple[str, int | None]] = []
+        """Who was newly told which target."""
+        self.plan = rollout.Plan(record=self.record)
+        self.model_fields: dict[str, Any] = {}
+        if stable is not None:
+            self.upload(stable)
+            self.record = VersionsRecord(
+                target=stable,
+                served=(stable,),
+                active=ActiveVersion(stable, f"f{stable}"),
+                source=URI,
+            )
+        self.scale(replicas)
+        if stable is not None:
+            for pod in self.pods.values():
+                pod.disk = {(stable, f"f{stable}")}
+                pod.answers, pod.given, pod.proven = stable, stable, {stable}
+                pod.assigned = self.record
+            # The templates that work are learnt by looking.
+            self.step()
+            self.tellings.clear()
+            self.writes = 0
+
+    @property
+    def model(self) -> spec.InferenceModel:
+        """The resource, of the fields that the test gave."""
+        return spec.decode(
+            {
+                "metadata": {"name": "m", "namespace": "vision", "uid": "u"},
+                "spec": {
+                    "model": {"storageUri": URI, **self.model_fields},
+                    "replicas": self.replicas,
+                    **self.fields,
+                },
+            }
+        )
+
+    def upload(self, version: int, load: str = "good", **fields: Any) -> None:
+        """Put a version into the bucket, or others objects under its number."""
+        fields.setdefault("fingerprint", f"f{version}")
+        self.bucket[version] = Behaviour(load=load, **fields)
+
+    def scale(self, replicas: int) -> None:
+        """Let there be so many: new ones start with what the memory says, the last ones go."""
+        self.replicas = replicas
+        while len(self.pods) < replicas:
+            self.made += 1
+            uid = f"p{self.made}"
+            self.pods[uid] = Pod(uid, node=f"n{self.made % 2}", assigned=self.record)
+        for uid in sorted(self.pods, key=lambda uid: int(uid[1:]))[replicas:]:
+            del self.pods[uid]
+
+    def kill(self, *uids: str) -> None:
+        """Replace pods by new ones."""
+        for uid in uids:
+            self.pods.pop(uid, None)
+        self.scale(self.replicas)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += datetime.timedelta(seconds=seconds)
+
+    def on(self, version: int) -> list[str]:
+        """Who answers with a version."""
+        return sorted(uid for uid, pod in self.pods.items() if pod.answers == version)
+
+    def told(self, version: int) -> list[str]:
+        """Who is told to serve it."""
+        return sorted(uid for uid, pod in self.pods.items() if pod.assigned.target == version)
+
+    @property
+    def phase(self) -> str:
+        """Of the rollout."""
+        return self.plan.status.phase if self.plan.status else ""
+
+    def operate(self) -> rollout.Plan:
+        """One pass of the operator, up to what it writes."""
+        model = self.model
+        seen = Observed(
+            pods=tuple(self._replica(pod) for pod in self.pods.values()),
+            record=self.record,
+            wanted=self.replicas,
+        )
+        reports = [
+            versions.PodVersions(
+                report=replica.report,
+                template="t",
+                crashed=pod.given if pod.crashed and not pod.silent else None,
+            )
+            for pod, replica in zip(self.pods.values(), seen.pods, strict=True)
+        ]
+        goal = versions.decide(model.spec.model, self.record, reports, reached=seen.reached)
+        stay = goal
+        if self.record.target not in (None, goal.target):
+            stay = versions.staying(model.spec.model, self.record.target, goal, reports)
+        return rollout.plan(
+            model,
+            self.record,
+            goal,
+            stay,
+            rollout.Situation(
+                replicas=seen.pods,
+                wanted=self.replicas,
+                has_one_template=self.has_one_template,
+                actions=self.actions,
+                rehearsal=self.rehearsal,
+                now=self.now,
+            ),
+        )
+
+    def step(self, *, seconds: float = 0.5) -> None:
+        """A pass, all that it writes, and what the pods make of it."""
+        self.plan = self.operate()
+        self.remember()
+        self.tell(self.pods)
+        for annotation in self.plan.read:
+            self.actions.pop(annotation, None)
+        self.work()
+        self.wait(seconds)
+
+    def remember(self) -> None:
+        """Write the memory, as it is read again."""
+        data = self.plan.record.to_data()
+        self.writes += data != self.record.to_data()
+        self.record = VersionsRecord.from_config_map(data)
+
+    def tell(self, uids: Iterable[str]) -> None:
+        """Write to these pods what they are to serve."""
+        for uid in list(uids):
+            pod = self.pods[uid]
+            assigned = self.plan.assigned(uid)
+            if assigned.target != pod.assigned.target:
+                self.tellings.append((uid, assigned.target))
+            pod.assigned, pod.task = assigned, self.plan.task_of(uid)
+
+    def work(self) -> None:
+        """Let the pods do as they are told."""
+        for pod in self.pods.values():
+            self._work(pod)
+
+    def run(self, steps: int = 40, *, seconds: float = 0.5) -> None:
+        """So many steps."""
+        for _ in range(steps):
+            self.step(seconds=seconds)
+
+    def _work(self, pod: Pod) -> None:
+        if pod.task and pod.task.retry and pod.task.retry not in pod.retries:
+            pod.retries.add(pod.task.retry)
+            number, _, rest = pod.task.retry.partition("@")
+            pod.quarantined.discard((int(number), rest.partition("#")[0]))
+        withheld = {(e.version, e.stored) for e in pod.assigned.quarantined} | pod.quarantined
+        for version, behaviour in self.bucket.items():
+            here = {number for number, _ in pod.disk}
+            if version not in here and (version, behaviour.fingerprint) not in withheld:
+                pod.disk.add((version, behaviour.fingerprint))
+        pod.disk -= {entry for entry in pod.disk if entry in withheld and entry[0] != pod.answers}
+        target = pod.assigned.target
+        fingerprint = dict(pod.disk).get(target) if target is not None else None
+        if target is None or fingerprint is None or (target, fingerprint) in withheld:
+            return
+        if pod.given != target:
+            pod.given, pod.crashed = target, False
+        behaviour = self.bucket.get(target, Behaviour())
+        match behaviour.load:
+            case "fails":
+                pod.quarantined.add((target, fingerprint))
+                pod.given = pod.answers
+            case "crashes":
+                pod.answers = None
+                pod.restarts += 1
+                pod.crashed = pod.restarts >= CRASHES
+            case "hangs":
+                pass
+            case "crashes-serving" if pod.answers == target:
+                pod.answers = None
+                pod.restarts += 1
+            case _:
+                pod.answers = target
+                pod.proven.add(target)
+
+    def _replica(self, pod: Pod) -> Replica:
+        return Replica(
+            name=pod.uid,
+            uid=pod.uid,
+            node=pod.node,
+            ready=pod.answers is not None,
+            report=None if pod.silent else self._report(pod),
+            draining=pod.draining,
+            restarts=pod.restarts,
+            template="t",
+        )
+
+    def _report(self, pod: Pod) -> PollerStatus:
+        disk = dict(pod.disk)
+        text = status.encode_task(pod.task) if pod.task else ""
+        return PollerStatus(
+            revision="",
+            model="m",
+            target=pod.assigned.target,
+            assigned=AssignmentStatus(target=str(pod.assigned.target or ""), rollout=text),
+            source=SourceStatus(uri=URI, state=SourceState.READY, reason=SourceReason.LISTED),
+            versions=tuple(
+                self._version(pod, number, disk.get(number))
+                for number in sorted({*disk, *self.bucket}, reverse=True)
+            ),
+            server_reachable=pod.answers is not None,
+            served=()
+            if pod.answers is None
+            else (ServedVersion(version=pod.answers, state="AVAILABLE"),),
+            live=self._live(pod),
+        )
+
+    def _live(self, pod: Pod) -> LiveStatus | None:
+        if pod.task is None or not pod.task.live or pod.answers is None:
+            return None
+        behaviour = self.bucket.get(pod.answers, Behaviour())
+        errors = self.requests * behaviour.errors // 100
+        return LiveStatus(
+            task=pod.task.key,
+            version=pod.answers,
+            requests=self.requests,
+            errors=errors,
+            ok_seconds=(self.requests - errors) * behaviour.latency,
+        )
+
+    def _version(self, pod: Pod, number: int, here: str | None) -> VersionStatus:
+        behaviour = self.bucket.get(number)
+        stored = behaviour.fingerprint if behaviour else here or ""
+        golden = None
+        if pod.task and pod.task.golden and pod.answers == number == pod.task.version:
+            result = behaviour.golden if behaviour else CheckResult.SKIPPED
+            golden = GoldenStatus(task=pod.task.key, result=result, message="record 1 differs")
+        known = VersionStatus(
+            version=number,
+            state=VersionState.DISCOVERED,
+            in_source=behaviour is not None,
+            fingerprint=stored,
+            disk_fingerprint=here if here and here != stored else "",
+            proven=number in pod.proven,
+            weight_bytes=behaviour.weight if behaviour and here else 0,
+            interface=behaviour.interface if behaviour and here else None,
+            golden=golden,
+        )
+        if (number, stored) in pod.quarantined:
+            return msgspec.structs.replace(
+                known, state=VersionState.QUARANTINED, reason=VersionReason.LOAD_FAILED
+            )
+        if here is None:
+            return known
+        if pod.answers == number:
+            state = VersionState.AVAILABLE
+        elif pod.given == number:
+            state = VersionState.PUBLISHED
+        else:
+            state = VersionState.RETIRED if number in pod.proven else VersionState.FETCHED
+        return msgspec.structs.replace(known, state=state)

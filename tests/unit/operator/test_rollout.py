@@ -1,0 +1,911 @@
+"""How a version reaches the replicas: what each hard case comes to, on a simulated fleet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inferencemodel_operator import names
+from inferencemodel_operator.conditions import Reason
+from inferencemodel_operator.record import PlannedStep
+from inferencemodel_operator.rollout import count
+from inferencemodel_operator.rollout_checks import Finding
+from model_poller.status import CheckResult, Interface, SignatureSpec, TensorSpec
+from tests.support.fleets import Fleet
+
+ABORT, RETRY, APPROVE, PROMOTE, PROMOTE_FULL = names.ACTION_ANNOTATIONS
+PAUSED: dict[str, Any] = {"rollout": {"steps": [{"replicas": 1, "pause": {}}]}}
+
+
+def interface(**inputs: str) -> Interface:
+    return Interface(
+        signatures={
+            "serving_default": SignatureSpec(
+                method="tensorflow/serving/predict",
+                inputs={
+                    name: TensorSpec(dtype=dtype, shape=(-1,)) for name, dtype in inputs.items()
+                },
+                outputs={"y": TensorSpec(dtype="float32", shape=(-1,))},
+            )
+        }
+    )
+
+
+def ever_told(fleet: Fleet, version: int) -> set[str]:
+    return {uid for uid, target in fleet.tellings if target == version}
+
+
+def reason(fleet: Fleet, version: int) -> str:
+    return next(entry.reason for entry in fleet.record.quarantined if entry.version == version)
+
+
+def checks(fleet: Fleet) -> dict[str, str]:
+    assert fleet.plan.status is not None
+    return {check.name: check.result for check in fleet.plan.status.checks}
+
+
+def message(fleet: Fleet) -> str:
+    assert fleet.plan.status is not None
+    return fleet.plan.status.message
+
+
+# By default
+
+
+def test_one_replica_has_it_first_and_then_all() -> None:
+    fleet = Fleet(replicas=3)
+    fleet.upload(2)
+    most = 0
+    while fleet.phase != "Completed":
+        fleet.step()
+        assert fleet.record.target == (2 if fleet.phase == "Completed" else 1)
+        if len(fleet.on(2)) < 3:
+            most = max(most, len(fleet.on(2)))
+    assert most == 1
+    assert fleet.on(2) == ["p1", "p2", "p3"]
+    assert fleet.record.candidate is None
+    assert fleet.plan.told == frozenset()
+
+
+def test_once_it_is_over_nothing_is_written() -> None:
+    fleet = Fleet()
+    fleet.upload(2)
+    fleet.run()
+    writes = fleet.writes
+    fleet.run()
+    assert fleet.writes == writes
+
+
+@pytest.mark.parametrize(
+    ("load", "why"),
+    [
+        ("fails", Reason.LOAD_FAILED),
+        ("crashes", Reason.CRASHED_SERVING),
+        ("crashes-serving", Reason.CRASHED_SERVING),
+    ],
+)
+def test_a_bad_one_costs_one_replica(load: str, why: Reason) -> None:
+    fleet = Fleet()
+    fleet.upload(2, load)
+    for _ in range(20):
+        fleet.step()
+        assert len(fleet.on(1)) >= 2
+        assert fleet.record.target == 1
+    assert len(ever_told(fleet, 2)) == 1
+    assert fleet.phase == "RolledBack"
+    assert fleet.on(1) == ["p1", "p2", "p3"]
+    assert reason(fleet, 2) == why
+
+
+def test_one_that_hangs_is_taken_back_at_its_deadline() -> None:
+    fleet = Fleet(rollout={"deadline": "60s"})
+    fleet.upload(2, "hangs")
+    fleet.run(20, seconds=1)
+    assert fleet.phase == "Progressing"
+    fleet.run(3, seconds=30)
+    assert fleet.phase == "RolledBack"
+    assert reason(fleet, 2) == Reason.DEADLINE_EXCEEDED
+    assert "p1" in message(fleet)
+    assert len(ever_told(fleet, 2)) == 1
+
+
+def test_all_at_once_where_that_is_asked_for() -> None:
+    fleet = Fleet(rollout={"steps": []})
+    fleet.upload(2)
+    fleet.run(3)
+    assert fleet.on(2) == ["p1", "p2", "p3"]
+
+
+def test_a_first_version_goes_to_all() -> None:
+    fleet = Fleet(stable=None)
+    fleet.upload(1)
+    fleet.run(3)
+    assert fleet.record.target == 1
+    assert fleet.on(1) == ["p1", "p2", "p3"]
+    assert fleet.record.rollout is None
+
+
+def test_before_a_first_version_was_reached_there_is_nobody_to_protect() -> None:
+    fleet = Fleet(stable=None)
+    fleet.upload(1, "hangs")
+    fleet.run(3)
+    fleet.upload(2)
+    fleet.run(3)
+    assert fleet.on(2) == ["p1", "p2", "p3"]
+
+
+# Steps
+
+
+def test_steps_are_cumulative_and_rounded_up() -> None:
+    fleet = Fleet(
+        replicas=5,
+        rollout={"steps": [{"replicas": 1}, {"replicas": "50%"}, {"replicas": 4}]},
+    )
+    fleet.upload(2)
+    sizes: list[int] = []
+    while fleet.phase != "Completed":
+        fleet.step()
+        if not sizes or len(fleet.told(2)) != sizes[-1]:
+            sizes.append(len(fleet.told(2)))
+    assert sizes == [0, 1, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("replicas", "wanted", "last", "expected"),
+    [
+        ("1", 3, False, 1),
+        ("50%", 3, False, 2),
+        ("100%", 3, False, 2),
+        ("9", 3, False, 2),
+        ("9", 1, False, 1),
+        ("1%", 200, False, 2),
+        ("50%", 1, False, 1),
+        ("1", 0, False, 0),
+        ("100%", 3, True, 3),
+    ],
+)
+def test_before_the_last_step_one_is_left_with_the_version_before(
+    replicas: str, wanted: int, last: bool, expected: int
+) -> None:
+    assert count(PlannedStep(replicas), wanted, last=last) == expected
+
+
+def test_a_pause_is_counted_from_when_the_step_is_reached() -> None:
+    fleet = Fleet(rollout={"steps": [{"replicas": 1, "pause": {"duration": "10m"}}]})
+    fleet.upload(2)
+    fleet.run(10)
+    writes, until = fleet.writes, message(fleet)
+    fleet.run(10, seconds=50)
+    assert len(fleet.on(2)) == 1
+    assert fleet.writes == writes
+    assert message(fleet) == until == "the rollout goes on at 00:10:01Z"
+    assert fleet.plan.after is not None
+    fleet.run(4, seconds=60)
+    assert fleet.phase == "Completed"
+
+
+def test_the_steps_are_those_of_the_start() -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.upload(2)
+    fleet.run(10)
+    fleet.fields = {"rollout": {"steps": []}}
+    fleet.run(10)
+    assert len(fleet.on(2)) == 1
+
+
+def test_replicas_are_spread_over_nodes_and_keep_what_they_have() -> None:
+    fleet = Fleet(replicas=4, rollout={"steps": [{"replicas": 2, "pause": {}}]})
+    fleet.upload(2)
+    fleet.run(10)
+    first = fleet.on(2)
+    assert {fleet.pods[uid].node for uid in first} == {"n0", "n1"}
+    fleet.run(10)
+    assert fleet.on(2) == first
+
+
+# What somebody does
+
+
+def test_it_waits_until_somebody_promotes_it() -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.upload(2)
+    fleet.run(20)
+    assert (fleet.phase, len(fleet.on(2))) == ("Paused", 1)
+    assert "promote" in message(fleet)
+    fleet.actions[PROMOTE] = "2"
+    fleet.run(10)
+    assert fleet.phase == "Completed"
+    assert not fleet.actions
+
+
+def test_a_promotion_that_is_still_to_be_taken_away_counts_once() -> None:
+    steps = [{"replicas": 1, "pause": {}}, {"replicas": 2, "pause": {}}]
+    fleet = Fleet(rollout={"steps": steps})
+    fleet.upload(2)
+    fleet.run(10)
+    for _ in range(10):
+        # The operator ends each time before it takes the annotation away.
+        fleet.actions[PROMOTE] = "2"
+        fleet.step()
+    assert len(fleet.on(2)) == 2
+    assert fleet.phase == "Paused"
+    fleet.actions.clear()
+    fleet.run(2)
+    fleet.actions[PROMOTE] = "2"
+    fleet.run(10)
+    assert fleet.phase == "Completed"
+
+
+def test_a_full_promotion_skips_all_steps() -> None:
+    steps = [{"replicas": 1, "pause": {}}, {"replicas": 2, "pause": {}}]
+    fleet = Fleet(rollout={"steps": steps})
+    fleet.upload(2)
+    fleet.run(10)
+    fleet.actions[PROMOTE_FULL] = "2"
+    fleet.run(10)
+    assert fleet.phase == "Completed"
+
+
+@pytest.mark.parametrize("text", ["1", "3", "two", ""])
+@pytest.mark.parametrize("action", names.ACTION_ANNOTATIONS)
+def test_what_is_not_about_the_rollout_is_dropped(action: str, text: str) -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.upload(2)
+    fleet.run(10)
+    before = fleet.record
+    fleet.actions[action] = text
+    fleet.step()
+    assert [dropped.annotation for dropped in fleet.plan.dropped] == [action]
+    assert not fleet.actions
+    fleet.run(10)
+    assert (fleet.record, fleet.phase) == (before, "Paused")
+
+
+PHASES: dict[str, dict[str, Any]] = {
+    "Checking": {"steps": []},
+    "Rehearsing": {"rehearsal": {"enabled": True}},
+    "Progressing": {"steps": [{"replicas": 2, "pause": {"duration": "1h"}}]},
+    "Paused": {"steps": [{"replicas": 1, "pause": {}}]},
+    "Baking": {"bake": "1h"},
+}
+
+
+def in_phase(phase: str) -> Fleet:
+    fleet = Fleet(rollout=PHASES[phase])
+    if phase == "Checking":
+        fleet.bucket[1].interface = interface(x="float32")
+        fleet.upload(2, interface=interface(image="float32"))
+    else:
+        fleet.upload(2)
+    fleet.run(12)
+    assert fleet.phase == ("Paused" if phase == "Checking" else phase)
+    return fleet
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_an_abort_works_in_every_phase(phase: str) -> None:
+    fleet = in_phase(phase)
+    fleet.actions[ABORT] = "2"
+    fleet.step()
+    assert not fleet.told(2)
+    fleet.run(5)
+    assert fleet.phase == "RolledBack"
+    assert fleet.on(1) == ["p1", "p2", "p3"]
+    assert fleet.record.target == 1
+    assert reason(fleet, 2) == Reason.ABORTED
+    fleet.run(20)
+    assert not fleet.told(2)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_version_that_was_aborted_is_tried_again_once_somebody_says_so(phase: str) -> None:
+    fleet = in_phase(phase)
+    fleet.actions[ABORT] = "2"
+    fleet.run(5)
+    fleet.fields = {"rollout": {"steps": [], "checks": {"signature": "Ignore"}}}
+    fleet.actions[RETRY] = "2"
+    fleet.run(10)
+    assert fleet.phase == "Completed"
+    assert fleet.on(2) == ["p1", "p2", "p3"]
+
+
+def test_a_version_that_did_not_load_is_tried_again_once_somebody_says_so() -> None:
+    fleet = Fleet()
+    fleet.upload(2, "fails")
+    fleet.run(10)
+    assert fleet.phase == "RolledBack"
+    fleet.bucket[2].load = "good"
+    fleet.run(10)
+    assert not fleet.told(2)
+    fleet.actions[RETRY] = "2"
+    fleet.run(20)
+    assert fleet.phase == "Completed"
+
+
+def test_one_that_fails_again_is_taken_back_again() -> None:
+    fleet = Fleet()
+    fleet.upload(2, "fails")
+    fleet.run(10)
+    fleet.actions[RETRY] = "2"
+    fleet.run(20)
+    assert (fleet.phase, fleet.told(2)) == ("RolledBack", [])
+
+
+def test_a_paused_one_stands_still_and_an_abort_works_all_the_same() -> None:
+    fleet = Fleet(replicas=4, rollout={"steps": [{"replicas": 2}], "paused": True})
+    fleet.upload(2)
+    fleet.run(10)
+    assert (fleet.phase, fleet.told(2)) == ("Paused", [])
+    fleet.fields = {"rollout": {"steps": [{"replicas": 2}]}}
+    fleet.run(2)
+    had = fleet.told(2)
+    assert len(had) == 2
+    fleet.fields = {"rollout": {"steps": [{"replicas": 2}], "paused": True}}
+    fleet.run(20)
+    assert fleet.told(2) == had
+    fleet.actions[ABORT] = "2"
+    fleet.run(5)
+    assert fleet.on(1) == ["p1", "p2", "p3", "p4"]
+
+
+# Checks
+
+
+def test_what_cannot_fit_into_memory_is_never_loaded() -> None:
+    fleet = Fleet(server={"resources": {"limits": {"memory": "1Gi"}}})
+    fleet.bucket[1].weight = 400 << 20
+    fleet.upload(2, weight=700 << 20)
+    fleet.run(10)
+    assert not ever_told(fleet, 2)
+    assert reason(fleet, 2) == Reason.INSUFFICIENT_MEMORY
+    assert checks(fleet)["memory"] == "Failed"
+    assert "700.0Mi" in message(fleet)
+    assert "limits.memory" in message(fleet)
+
+
+def test_what_just_fits_is_loaded() -> None:
+    fleet = Fleet(server={"resources": {"limits": {"memory": "1Gi"}}})
+    fleet.bucket[1].weight = 324 << 20
+    fleet.upload(2, weight=700 << 20)
+    fleet.run(10)
+    assert fleet.phase == "Completed"
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        {},
+        {"resources": {"limits": {"memory": "1Gi", "nvidia.com/gpu": "1"}}},
+    ],
+)
+def test_nothing_is_said_of_memory_that_has_no_limit_or_is_another_one(
+    server: dict[str, Any],
+) -> None:
+    fleet = Fleet(server=server)
+    fleet.upload(2, weight=700 << 30)
+    fleet.run(10)
+    assert (fleet.phase, checks(fleet)["memory"]) == ("Completed", "Skipped")
+
+
+def test_a_broken_interface_waits_for_somebody_who_means_it() -> None:
+    fleet = Fleet()
+    fleet.bucket[1].interface = interface(x="float32")
+    fleet.upload(2, interface=interface(image="float32"))
+    fleet.run(10)
+    assert (fleet.phase, ever_told(fleet, 2)) == ("Paused", set())
+    assert "image" in message(fleet)
+    fleet.actions[APPROVE] = "2"
+    fleet.run(10)
+    assert fleet.phase == "Completed"
+    assert checks(fleet)["signature"] == "Failed"
+
+
+def test_a_pinned_one_is_meant() -> None:
+    fleet = Fleet()
+    fleet.bucket[1].interface = interface(x="float32")
+    fleet.upload(2, interface=interface(image="float32"))
+    fleet.model_fields = {"version": 2}
+    fleet.run(10)
+    assert (fleet.phase, checks(fleet)["signature"]) == ("Completed", "Failed")
+
+
+def test_the_next_version_takes_the_place_of_one_that_waits() -> None:
+    fleet = Fleet()
+    fleet.bucket[1].interface = interface(x="float32")
+    fleet.upload(2, interface=interface(image="float32"))
+    fleet.run(5)
+    fleet.upload(3, interface=interface(x="float32"))
+    fleet.run(10)
+    assert (fleet.phase, fleet.on(3)) == ("Completed", ["p1", "p2", "p3"])
+
+
+def test_wrong_golden_answers_cost_one_replica() -> None:
+    fleet = Fleet()
+    fleet.upload(2, golden=CheckResult.FAILED)
+    fleet.run(10)
+    assert len(ever_told(fleet, 2)) == 1
+    assert (fleet.phase, reason(fleet, 2)) == ("RolledBack", Reason.GOLDEN_MISMATCH)
+    assert message(fleet) == "record 1 differs"
+
+
+def test_right_golden_answers_are_told() -> None:
+    fleet = Fleet()
+    fleet.upload(2, golden=CheckResult.PASSED)
+    fleet.run(10)
+    assert (fleet.phase, checks(fleet)["golden"]) == ("Completed", "Passed")
+
+
+def test_a_failed_check_can_wait_for_somebody_instead() -> None:
+    fleet = Fleet(rollout={"onFailure": "Pause"})
+    fleet.upload(2, golden=CheckResult.FAILED)
+    fleet.run(10)
+    assert (fleet.phase, len(fleet.on(2))) == ("Paused", 1)
+    fleet.actions[PROMOTE] = "2"
+    fleet.run(10)
+    assert len(ever_told(fleet, 2)) == 3
+
+
+LIVE: dict[str, Any] = {
+    "steps": [{"replicas": 1, "pause": {"duration": "60s"}}],
+    "checks": {"live": {"mode": "Enforce", "minRequests": 50}},
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"), [({"errors": 10}, Reason.ERROR_RATE), ({"latency": 0.1}, Reason.LATENCY)]
+)
+def test_errors_and_slowness_under_requests_cost_one_replica(
+    fields: dict[str, Any], why: Reason
+) -> None:
+    fleet = Fleet(rollout=LIVE)
+    fleet.requests = 400
+    fleet.upload(2, **fields)
+    fleet.run(20, seconds=10)
+    assert (fleet.phase, reason(fleet, 2)) == ("RolledBack", why)
+    assert len(ever_told(fleet, 2)) == 1
+    assert checks(fleet)["live"] == "Failed"
+
+
+def test_good_figures_let_it_go_on() -> None:
+    fleet = Fleet(rollout=LIVE)
+    fleet.requests = 400
+    fleet.upload(2, errors=0, latency=0.012)
+    fleet.run(20, seconds=10)
+    assert (fleet.phase, checks(fleet)["live"]) == ("Completed", "Passed")
+
+
+def test_no_requests_at_all_stop_nothing() -> None:
+    fleet = Fleet(rollout=LIVE)
+    fleet.upload(2)
+    fleet.run(20, seconds=10)
+    assert (fleet.phase, checks(fleet)["live"]) == ("Completed", "Skipped")
+
+
+def test_too_few_requests_wait_for_somebody() -> None:
+    fleet = Fleet(rollout={**LIVE, "deadline": "120s"})
+    fleet.requests = 10
+    fleet.upload(2)
+    fleet.run(30, seconds=10)
+    assert (fleet.phase, checks(fleet)["live"]) == ("Paused", "Inconclusive")
+    fleet.actions[PROMOTE] = "2"
+    fleet.run(5)
+    assert fleet.phase == "Completed"
+
+
+def test_several_versions_have_no_live_figures_of_their_own() -> None:
+    fleet = Fleet(rollout=LIVE)
+    fleet.model_fields = {"numVersions": 2}
+    fleet.requests = 400
+    fleet.upload(2, errors=50)
+    fleet.run(20, seconds=10)
+    assert fleet.phase == "Completed"
+
+
+# Rehearsal
+
+
+def test_nobody_is_told_before_it_is_rehearsed() -> None:
+    fleet = Fleet(rollout={"rehearsal": {"enabled": True}})
+    fleet.upload(2)
+    fleet.run(10)
+    assert (fleet.phase, fleet.plan.rehearse, ever_told(fleet, 2)) == ("Rehearsing", True, set())
+    fleet.rehearsal = Finding(CheckResult.PASSED)
+    fleet.run(10)
+    assert (fleet.phase, fleet.plan.rehearse) == ("Completed", False)
+
+
+def test_one_that_fails_there_costs_nobody_anything() -> None:
+    fleet = Fleet(rollout={"rehearsal": {"enabled": True}})
+    fleet.upload(2)
+    fleet.rehearsal = Finding(CheckResult.FAILED, "it ended", Reason.REHEARSAL_FAILED)
+    fleet.run(10)
+    assert (fleet.phase, ever_told(fleet, 2)) == ("RolledBack", set())
+    assert reason(fleet, 2) == Reason.REHEARSAL_FAILED
+
+
+def test_one_that_finds_no_room_waits_and_can_be_promoted_without() -> None:
+    fleet = Fleet(rollout={"rehearsal": {"enabled": True}})
+    fleet.upload(2)
+    fleet.rehearsal = Finding(CheckResult.INCONCLUSIVE, "no node has room")
+    fleet.run(10)
+    assert (fleet.phase, ever_told(fleet, 2), fleet.plan.rehearse) == ("Paused", set(), True)
+    assert "no node has room" in message(fleet)
+    fleet.actions[PROMOTE] = "2"
+    fleet.run(10)
+    assert fleet.phase == "Completed"
+
+
+# Bake
+
+
+def test_the_version_before_is_what_a_bake_goes_back_to() -> None:
+    fleet = Fleet(rollout={"bake": "10m"})
+    fleet.upload(2)
+    fleet.run(10)
+    assert (fleet.phase, fleet.record.target) == ("Baking", 2)
+    for pod in fleet.pods.values():
+        pod.restarts += 2
+    fleet.run(5)
+    assert (fleet.phase, fleet.record.target) == ("RolledBack", 1)
+    assert fleet.on(1) == ["p1", "p2", "p3"]
+
+
+def test_a_bake_ends() -> None:
+    fleet = Fleet(rollout={"bake": "10m"})
+    fleet.upload(2)
+    fleet.run(10)
+    assert fleet.plan.after is not None
+    fleet.run(10, seconds=70)
+    assert fleet.phase == "Completed"
+
+
+def test_a_newer_version_ends_the_bake() -> None:
+    fleet = Fleet(rollout={"bake": "10m"})
+    fleet.upload(2)
+    fleet.run(10)
+    fleet.upload(3)
+    fleet.run(10)
+    assert (fleet.phase, fleet.record.target) == ("Baking", 3)
+
+
+# The hard cases
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_an_operator_that_was_killed_goes_on_where_it_was(phase: str) -> None:
+    fleet = in_phase(phase)
+    before = (fleet.record, fleet.told(2))
+    for pod in fleet.pods.values():
+        pod.silent = True
+    fleet.run(5)
+    for pod in fleet.pods.values():
+        pod.silent = False
+    fleet.run(5)
+    assert fleet.told(2) == before[1]
+    assert fleet.phase in (phase, "Paused")
+
+
+def test_nobody_is_told_while_one_that_has_it_cannot_be_asked() -> None:
+    fleet = Fleet()
+    fleet.upload(2)
+    while not fleet.told(2):
+        fleet.step()
+    fleet.pods[fleet.told(2)[0]].silent = True
+    fleet.run(20)
+    assert len(fleet.told(2)) == 1
+
+
+def test_who_was_told_before_the_memory_was_lost_is_chosen_again() -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.upload(2)
+    fleet.run(3)
+    told = fleet.told(2)
+    assert told
+    assert fleet.record.rollout is not None
+    # As if the operator had ended between the pod's annotation and the next one's memory.
+    fleet.pods = dict(reversed(fleet.pods.items()))
+    fleet.record = fleet.record.__class__.from_config_map(
+        {k: v for k, v in fleet.record.to_data().items() if k != "rollout.json"}
+    )
+    fleet.run(10)
+    assert fleet.told(2) == told
+
+
+def test_an_autoscaler_that_moves_takes_nothing_back() -> None:
+    fleet = Fleet(replicas=4, rollout={"steps": [{"replicas": "50%", "pause": {}}]})
+    fleet.upload(2)
+    fleet.run(10)
+    assert len(fleet.on(2)) == 2
+    fleet.scale(8)
+    fleet.step()
+    assert all(pod.answers == 1 for uid, pod in fleet.pods.items() if int(uid[1:]) > 4)
+    fleet.run(10)
+    assert len(fleet.on(2)) == 4
+    on = fleet.on(2)
+    fleet.scale(6)
+    fleet.run(10)
+    assert set(fleet.on(2)) == {uid for uid in on if uid in fleet.pods}
+
+
+def test_a_replica_that_is_lost_is_replaced() -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.upload(2)
+    fleet.run(10)
+    had = fleet.on(2)
+    fleet.kill(*had)
+    fleet.run(10)
+    assert len(fleet.on(2)) == 1
+    assert fleet.on(2) != had
+
+
+def test_a_newer_version_begins_with_the_same_stable_one() -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.upload(2)
+    fleet.run(10)
+    had = fleet.on(2)
+    fleet.upload(3)
+    fleet.run(10)
+    assert fleet.on(3) == had
+    assert fleet.record.target == 1
+    assert fleet.record.rollout is not None
+    assert fleet.record.rollout.from_version == 1
+    assert not fleet.record.quarantined
+    fleet.actions[ABORT] = "3"
+    fleet.run(2)
+    # Version 2 is not bad: it is next.
+    assert fleet.record.wanted == 2
+
+
+def test_in_the_last_step_only_one_gets_the_newer_version() -> None:
+    fleet = Fleet(replicas=3)
+    fleet.upload(2)
+    while fleet.plan.told is not None:
+        fleet.step()
+    fleet.pods["p3"].draining = False
+    fleet.upload(3, "hangs")
+    for _ in range(10):
+        fleet.step()
+        assert len(fleet.told(3)) <= 1
+    assert len(fleet.on(2)) >= 2
+
+
+def test_objects_that_change_in_the_middle_begin_anew() -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.upload(2)
+    fleet.run(10)
+    fleet.upload(2, fingerprint="other")
+    fleet.run(20)
+    assert fleet.phase == "Paused"
+    assert fleet.record.rollout is not None
+    assert fleet.record.rollout.fingerprint == "other"
+    for uid in fleet.on(2):
+        assert (2, "other") in fleet.pods[uid].disk
+    assert len(fleet.on(2)) == 1
+
+
+def test_a_broken_stable_version_does_not_hold_up_the_fix() -> None:
+    fleet = Fleet()
+    fleet.bucket[1].load = "crashes"
+    for pod in fleet.pods.values():
+        pod.answers = None
+    del fleet.bucket[1]
+    for pod in fleet.pods.values():
+        pod.disk.clear()
+    fleet.upload(2)
+    fleet.run(3)
+    assert fleet.on(2) == ["p1", "p2", "p3"]
+
+
+def test_with_one_replica_the_steps_are_one() -> None:
+    fleet = Fleet(replicas=1)
+    fleet.upload(2)
+    fleet.run(8)
+    assert (fleet.phase, fleet.on(2)) == ("Completed", ["p1"])
+    assert "all requests" in message(fleet)
+
+
+def test_with_one_replica_a_bad_version_goes_back() -> None:
+    fleet = Fleet(replicas=1)
+    fleet.upload(2, "fails")
+    fleet.run(8)
+    assert (fleet.phase, fleet.on(1)) == ("RolledBack", ["p1"])
+
+
+def test_a_pod_template_that_changes_halts_it() -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.has_one_template = False
+    fleet.upload(2)
+    fleet.run(10)
+    assert not fleet.told(2)
+    assert "Deployment" in message(fleet)
+    fleet.has_one_template = True
+    fleet.run(10)
+    assert len(fleet.on(2)) == 1
+
+
+def test_scaled_to_zero_it_waits_for_replicas() -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.upload(2)
+    fleet.run(10)
+    fleet.scale(0)
+    fleet.run(10)
+    assert fleet.record.target == 1
+    fleet.scale(3)
+    fleet.step()
+    assert fleet.on(1) == sorted(fleet.pods)
+    fleet.run(10)
+    assert len(fleet.on(2)) == 1
+
+
+def test_a_pin_downwards_goes_to_all_at_once() -> None:
+    fleet = Fleet()
+    fleet.upload(2)
+    fleet.run(10)
+    fleet.model_fields = {"version": 1}
+    fleet.run(2)
+    assert fleet.on(1) == ["p1", "p2", "p3"]
+
+
+def test_a_pin_to_a_version_that_has_served_goes_to_all_at_once() -> None:
+    fleet = Fleet()
+    fleet.upload(2)
+    fleet.run(10)
+    fleet.model_fields = {"version": 1}
+    fleet.run(5)
+    fleet.model_fields = {"version": 2}
+    fleet.run(2)
+    assert fleet.on(2) == ["p1", "p2", "p3"]
+
+
+def test_a_pin_upwards_goes_step_by_step() -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.model_fields = {"version": 2}
+    fleet.upload(2)
+    fleet.run(20)
+    assert len(fleet.on(2)) == 1
+
+
+def test_one_replica_at_a_time_leaves_its_services() -> None:
+    fleet = Fleet(replicas=3, rollout={"drain": True})
+    fleet.upload(2)
+    most = 0
+    for _ in range(40):
+        fleet.plan = fleet.operate()
+        fleet.remember()
+        fleet.tell(fleet.pods)
+        moving = [p for p in fleet.pods.values() if p.assigned.target != p.answers]
+        most = max(most, len(moving))
+        assert all(pod.task is not None and pod.task.drain for pod in moving)
+        fleet.work()
+        fleet.wait(0.5)
+    assert (most, fleet.phase) == (1, "Completed")
+
+
+# Invariants
+
+LOADS = st.sampled_from(["good", "fails", "crashes", "hangs", "crashes-serving"])
+ROLLOUTS = st.fixed_dictionaries(
+    {
+        "steps": st.sampled_from(
+            [
+                [],
+                [{"replicas": 1}],
+                [{"replicas": 1, "pause": {}}],
+                [{"replicas": 1, "pause": {"duration": "5s"}}, {"replicas": "50%"}],
+                [{"replicas": 2, "pause": {"duration": "3s"}}],
+            ]
+        ),
+        "drain": st.booleans(),
+        "bake": st.sampled_from(["0s", "5s"]),
+        "onFailure": st.sampled_from(["Rollback", "Pause"]),
+        "deadline": st.sampled_from(["20s", "30m"]),
+    }
+)
+HAPPENINGS = st.lists(
+    st.one_of(
+        st.tuples(st.just("upload"), st.integers(2, 4), LOADS),
+        st.tuples(st.just("change"), st.integers(2, 4), LOADS),
+        st.tuples(st.just("scale"), st.integers(0, 5)),
+        st.tuples(st.just("kill"), st.integers(0, 4)),
+        st.tuples(st.just("silence"), st.integers(0, 4), st.booleans()),
+        st.tuples(st.just("act"), st.sampled_from(names.ACTION_ANNOTATIONS), st.integers(1, 4)),
+        st.tuples(st.just("pin"), st.none() | st.integers(1, 4)),
+        st.tuples(st.just("lose"), st.integers(0, 2)),
+        st.tuples(st.just("run"), st.integers(1, 12)),
+    ),
+    max_size=14,
+)
+
+
+def happen(fleet: Fleet, what: tuple[Any, ...]) -> None:
+    uids = sorted(fleet.pods)
+    match what:
+        case ("upload", version, load):
+            if version not in fleet.bucket:
+                fleet.upload(version, load)
+        case ("change", version, load):
+            if version in fleet.bucket:
+                fleet.upload(version, load, fingerprint=f"{fleet.bucket[version].fingerprint}x")
+        case ("scale", replicas):
+            fleet.scale(replicas)
+        case ("kill", index) if index < len(uids):
+            fleet.kill(uids[index])
+        case ("silence", index, silent) if index < len(uids):
+            fleet.pods[uids[index]].silent = silent
+        case ("act", annotation, version):
+            fleet.actions[annotation] = str(version)
+        case ("pin", version):
+            fleet.model_fields = {} if version is None else {"version": version}
+        case ("lose", writes):
+            # The operator ends between two of its writes.
+            fleet.plan = fleet.operate()
+            if writes:
+                fleet.remember()
+            if writes > 1:
+                fleet.tell(sorted(fleet.pods)[:1])
+            fleet.work()
+        case ("run", steps):
+            for _ in range(steps):
+                check_step(fleet)
+
+
+def check_step(fleet: Fleet) -> None:
+    """One step, and what has to be so in each."""
+    first, second = fleet.operate(), fleet.operate()
+    assert first == second
+    before = {uid: pod.assigned.target for uid, pod in fleet.pods.items()}
+    was = fleet.record
+    fleet.step()
+    plan, run = fleet.plan, fleet.record.rollout
+    bad = {(entry.version, entry.stored) for entry in fleet.record.quarantined}
+    for uid, pod in fleet.pods.items():
+        target = pod.assigned.target
+        if target is None or target == before[uid] or fleet.model_fields:
+            continue
+        had = {fingerprint for number, fingerprint in pod.disk if number == target}
+        stored = {fleet.bucket[target].fingerprint} if target in fleet.bucket else set()
+        assert not (had | stored) or any((target, one) not in bad for one in had | stored)
+    if plan.candidate is not None and run is not None and plan.told is not None:
+        newly = [uid for uid in plan.told if uid not in (was.rollout.told if was.rollout else ())]
+        wanted = count(run.steps[run.step - 1], fleet.replicas, last=run.is_last_step)
+        assert not newly or len(plan.told) <= max(wanted, 1)
+    if fleet.record.candidate is not None:
+        assert fleet.record.target is not None
+        assert fleet.record.candidate > fleet.record.target
+
+
+@settings(max_examples=200, deadline=None)
+@given(ROLLOUTS, st.integers(1, 4), HAPPENINGS)
+def test_whatever_happens_the_invariants_hold(
+    rollout: dict[str, Any], replicas: int, happenings: list[tuple[Any, ...]]
+) -> None:
+    fleet = Fleet(replicas, rollout=rollout)
+    for what in happenings:
+        happen(fleet, what)
+    fleet.model_fields, fleet.actions = {}, {}
+    fleet.scale(max(fleet.replicas, 1))
+    for pod in fleet.pods.values():
+        pod.silent = False
+    for _ in range(10):
+        check_step(fleet)
+    candidate = fleet.record.candidate
+    if candidate is None and fleet.phase == "Baking" and fleet.record.rollout:
+        candidate = fleet.record.rollout.version
+    if candidate is not None:
+        fleet.actions[ABORT] = str(candidate)
+        for _ in range(3):
+            check_step(fleet)
+        assert not [uid for uid in fleet.told(candidate) if fleet.record.candidate != candidate]
+        aborted = {(q.version, q.reason) for q in fleet.record.quarantined}
+        assert (candidate, Reason.ABORTED) in aborted or fleet.record.wanted != candidate
+    for _ in range(60):
+        check_step(fleet)
+        fleet.wait(10)
+    writes = fleet.writes
+    for _ in range(5):
+        check_step(fleet)
+    assert fleet.writes == writes
