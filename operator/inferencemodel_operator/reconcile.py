@@ -17,18 +17,21 @@ from inferencemodel_operator import (
     identity,
     names,
     ownership,
+    rehearsal,
     rollout,
     store,
     versions,
 )
 from inferencemodel_operator.apply import RECHECK_SECONDS
 from inferencemodel_operator.children import children
+from inferencemodel_operator.children import rehearsal as rehearsal_child
 from inferencemodel_operator.cluster import (
     CONFIG_MAPS,
+    DEPLOYMENTS,
     MODELS,
     PODS,
 )
-from inferencemodel_operator.conditions import ConditionType
+from inferencemodel_operator.conditions import ConditionType, Reason
 from inferencemodel_operator.confirmation import ConfirmationWatch
 from inferencemodel_operator.crashes import CrashWatch
 from inferencemodel_operator.errors import (
@@ -45,11 +48,14 @@ from inferencemodel_operator.observe import disruptions
 from inferencemodel_operator.observe.hangs import Hangs
 from inferencemodel_operator.observe.pollers import askable
 from inferencemodel_operator.observe.troubles import Trouble
-from inferencemodel_operator.observed import Observed
+from inferencemodel_operator.observed import Observed, Replica
 from inferencemodel_operator.pace import REPAIR_SECONDS, Bucket, Pace
 from inferencemodel_operator.patience import Patience
-from inferencemodel_operator.record import VersionsRecord
+from inferencemodel_operator.record import Phase, RolloutRecord, VersionsRecord
+from inferencemodel_operator.rehearsal_pods import RehearsalPods
+from inferencemodel_operator.rollout_checks import Finding
 from inferencemodel_operator.status import Status, decode
+from model_poller.status import encode_task
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Sequence
@@ -60,7 +66,6 @@ if TYPE_CHECKING:
     from inferencemodel_operator.cluster import Cluster
     from inferencemodel_operator.metrics import Metrics
     from inferencemodel_operator.observe.objects import Child, Deployment, Key, Model, Pod
-    from inferencemodel_operator.observed import Replica
     from inferencemodel_operator.queue import WorkQueue
     from inferencemodel_operator.recorder import Recorder
     from inferencemodel_operator.settings import Settings
@@ -125,6 +130,7 @@ class Reconciler:
         self._updates = updates
         self._memories: dict[Key, _Memory] = {}
         self._hangs = Hangs(cluster, queue.add_after)
+        self._rehearsals = RehearsalPods(cluster, cache, queue.add_after)
 
     def ready_states(self) -> Iterable[str]:
         """The status of the condition Ready of each InferenceModel."""
@@ -148,11 +154,14 @@ class Reconciler:
             self._memories.pop(key, None)
             self._applier.forget(key)
             self._hangs.forget(key)
+            self._rehearsals.forget(key)
+            self._metrics.rollouts.forget(key)
             self._updates.forget(key)
             return
         memory = self._memories.setdefault(key, _Memory(CrashWatch(), ConfirmationWatch()))
         if model.model is None:
             self._updates.forget(key)
+            await self._rehearsals.arrange(model, None, None)
             await self._report_invalid(model, memory)
             return
         record, problems = self._remembered(model, model.model)
@@ -164,6 +173,7 @@ class Reconciler:
         hold = None
         if not active:
             self._updates.forget(key)
+            await self._rehearsals.arrange(model, model.model, None)
         else:
             wanted, hold = await self._updates.arrange(model, wanted)
             done, problems = await self._apply(model, model.model, record, plan, wanted, memory)
@@ -232,6 +242,8 @@ class Reconciler:
             replicas=seen.pods,
             wanted=seen.wanted,
             has_one_template=seen.has_one_template,
+            rehearsal=self._rehearsal(model, typed, record.rollout),
+            rehearser=self._rehearser(typed, record.rollout),
             actions=model.actions,
             now=_now(),
         )
@@ -244,6 +256,55 @@ class Reconciler:
                 extra=about(model.key),
             )
         return plan
+
+    def _rehearsal(
+        self, model: Model, typed: InferenceModel, run: RolloutRecord | None
+    ) -> Finding | None:
+        """What the rehearsal says of the candidate; None while it goes on."""
+        if run is None or run.phase is not Phase.REHEARSING:
+            return None
+        now = _now()
+        found = rehearsal.verdict(
+            typed.spec.rollout.rehearsal,
+            self._rehearsals.pod(typed, run.version),
+            self._rehearsals.refused(model.key),
+            version=run.version,
+            fingerprint=run.fingerprint,
+            since=run.step_started or run.started,
+            now=now,
+        )
+        if found.again is not None:
+            self._queue.add_after(model.key, (found.again - now).total_seconds())
+        if found.result is None:
+            return None
+        return Finding(found.result, found.message, Reason.REHEARSAL_FAILED)
+
+    def _rehearser(self, typed: InferenceModel, run: RolloutRecord | None) -> Replica | None:
+        """The pod that rehearses the candidate, as far as its golden requests go."""
+        pod = None if run is None else self._rehearsals.pod(typed, run.version)
+        if pod is None or pod.gone:
+            return None
+        return Replica(name=pod.name, uid=pod.uid, ready=False, report=pod.report)
+
+    async def _rehearse(
+        self, model: Model, typed: InferenceModel, plan: rollout.Plan, template: Manifest
+    ) -> str | None:
+        """Bring about the pod that rehearses the candidate, where there is to be one."""
+        run, wanted = plan.record.rollout, None
+        if plan.rehearse and run is not None:
+            beside = tuple(v for v in plan.record.served if v < run.version)
+            texts = assignment.assignment(plan.record)
+            wanted = rehearsal_child.build(
+                typed,
+                template,
+                version=run.version,
+                fingerprint=run.fingerprint,
+                # With what a replica has in memory while it loads the candidate.
+                served=(run.version, *beside) if beside == plan.record.served else (run.version,),
+                quarantined=texts[names.QUARANTINED_VERSIONS_ANNOTATION],
+                rollout="" if plan.task is None else encode_task(plan.task),
+            )
+        return ", ".join(await self._rehearsals.arrange(model, typed, wanted)) or None
 
     async def _take_away(self, model: Model, plan: rollout.Plan) -> None:
         """Take away the annotations that have been read, and say which of them meant nothing."""
@@ -281,6 +342,8 @@ class Reconciler:
             What was done to children, in words, and what stood in the way.
         """
         kept = {(child["kind"], child["metadata"]["name"]) for child in wanted}
+        deployments = (child for child in wanted if child["kind"] == DEPLOYMENTS.kind)
+        template = next(deployments)["spec"]["template"]
         # The kubelet brings nothing new into the files of a pod that drains.
         pods = [
             pod
@@ -295,11 +358,12 @@ class Reconciler:
             wanted = tuple(child for child in wanted if child["kind"] != CONFIG_MAPS.kind)
             done, problems = await _outcomes(self._ensure(model, child) for child in first)
             if problems:
-                pods = []
+                pods, plan = [], msgspec.structs.replace(plan, rehearse=False)
         more, others = await _outcomes(
             [
                 *(self._assign(pod, typed, plan, memory.confirmations) for pod in pods),
                 *(self._ensure(model, child) for child in wanted),
+                self._rehearse(model, typed, plan, template),
                 *(
                     self._remove(model, child)
                     for child in self._cache.children(model.key)
@@ -365,6 +429,7 @@ class Reconciler:
     ) -> None:
         pods = self._cache.pods(model.key)
         await self._hangs.look(model.key, pods)
+        await self._rehearsals.look(model.key)
         if any(
             askable(pod) and not pod.terminating and pod.uid not in self._cache.reports
             for pod in pods
@@ -384,6 +449,7 @@ class Reconciler:
             finalizers=", ".join(model.finalizers) if model.terminating else "",
         )
         await self._write(model, after, memory)
+        self._metrics.rollouts.show(model.key, after.model.rollout)
         self._tell(model.key, problems, memory)
 
     def _observe(
@@ -473,6 +539,7 @@ class Reconciler:
         self._cache.put(MODELS, answer)
         became = decode(answer.get("status") or {})
         memory.taken = None if became == after else (after, became)
+        self._metrics.rollouts.changed(before.model.rollout, after.model.rollout, _now())
         for change in events.changes(before, after):
             logger.info("%s: %s", change.reason, change.note, extra=about(model.key))
             await self._recorder.record(model, change)
