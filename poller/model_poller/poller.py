@@ -146,7 +146,8 @@ class Poller:
         for _ in range(_ROUNDS):
             seen = self._observe()
             target, scrape = planner.goal(seen, self._policy), self._inbox.read().scrape
-            self._drain = drain.after(self._drain, seen, target, scrape)
+            golden = self._golden.tend(seen) if self._golden else None
+            self._drain = drain.after(self._drain, seen, target, scrape, golden)
             planned = drain.hold(self._drain, seen, planner.plan(seen, self._policy))
             changed = [self._carry_out(action) for action in planned]
             if not any(changed):
@@ -158,7 +159,6 @@ class Poller:
         self._published |= planner.is_complete_at_start(seen, self._policy)
         self._hurry(planner.change_is_under_way(seen, self._policy))
         self._ask_for_versions(seen)
-        golden = self._golden.tend(seen) if self._golden else None
         self._count(seen, golden)
         self._tell(seen, golden or {})
 
@@ -315,7 +315,7 @@ class Poller:
         asked = live.asked(seen.assignment.rollout, seen.answering, checked)
         self._window = live.after(self._window, asked, self._inbox.read().scrape, seen.now)
         out = self._drain
-        leaving = out.target if out and not out.is_through(seen.now) else None
+        leaving = out.target if out and not out.is_on and not out.is_through(seen.now) else None
         if asked or leaving is not None:
             seconds = live.LOOK_SECONDS if leaving is None else drain.LOOK_SECONDS
             self._want_figures((asked, leaving), seconds)
