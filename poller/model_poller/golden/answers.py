@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from model_poller.checks.wire import fields
 from model_poller.golden import tensors
-from model_poller.golden.tensors import FLOAT, MAX_SINGLE_VALUES, STRING, Tensor, UnsupportedError
+from model_poller.golden.tensors import (
+    FLOAT,
+    MAX_SINGLE_VALUES,
+    MAX_VALUES,
+    STRING,
+    Tensor,
+    UnsupportedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,13 +46,15 @@ class Kind:
 def _predicted(data: bytes) -> Answer:
     """Of a PredictResponse."""
     outputs: Answer = {}
+    left = MAX_VALUES
     for entry in _messages(data, range(len(data)), 1):
         name, tensor = "", Tensor(0, (), [])
         for number, value in fields(data, entry.start, entry.stop):
             if number == 1 and isinstance(value, range):
                 name = data[value.start : value.stop].decode(errors="replace")
             elif number == 2 and isinstance(value, range):
-                tensor = tensors.read(data, value)
+                tensor = tensors.read(data, value, left)
+                left -= max(len(tensor.values), 1)
         outputs[name] = tensor
     return outputs
 

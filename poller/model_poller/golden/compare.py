@@ -61,10 +61,10 @@ def compare(answer: Answer, recorded: Answer, task: GoldenTask) -> Outcome:
         difference = _kind(name, answer[name], wanted)
         if difference is None:
             difference = _values(name, answer[name], wanted, task)
-            count, places = _moved(name, answer[name], wanted, task)
+            count, elsewhere, first = _moved(name, answer[name], wanted, task)
             rows += count
-            moved_rows += len(places)
-            moved = moved or next(iter(places), "")
+            moved_rows += elsewhere
+            moved = moved or first
         if difference is not None:
             differences.append(difference)
     return Outcome(
@@ -181,27 +181,31 @@ def _shown(tensor: Tensor, index: int) -> str:
     return f"{value:.6g}" if tensor.is_numeric else str(value)
 
 
-def _moved(name: str, tensor: Tensor, wanted: Tensor, task: GoldenTask) -> tuple[int, list[str]]:
-    """How many rows of scores there are, and those whose highest one stands elsewhere."""
+def _moved(name: str, tensor: Tensor, wanted: Tensor, task: GoldenTask) -> tuple[int, int, str]:
+    """How many rows of scores there are, of how many the highest stands elsewhere, and the first."""
     width = wanted.shape[-1] if wanted.shape else 0
-    if not wanted.is_float or width < 2 or not wanted.values:
-        return 0, []
-    count = len(wanted.values) // width
+    scores, others = wanted.values, tensor.values
+    if not wanted.is_float or width < 2 or isinstance(scores, list) or isinstance(others, list):
+        return 0, 0, ""
+    count = len(scores) // width
     if _same(tensor, wanted):
-        return count, []
-    moved = []
+        return count, 0, ""
+    moved, first = 0, ""
     for row in range(count):
         part = slice(row * width, (row + 1) * width)
-        before = list(wanted.values[part])
-        highest = max(before)
-        was = before.index(highest)
-        after = list(tensor.values[part])
-        now = after.index(max(after))
+        before, after = scores[part], others[part]
+        highest, score = max(before), max(after)
+        if math.isnan(highest) or math.isnan(score):
+            # It differs as a number where it has to.
+            continue
+        was, now = before.index(highest), after.index(score)
         if now == was or _is_noise(before[now], highest, task):
             continue
-        where = _row(name, row, wanted.shape[:-1])
-        moved.append(f"{where} has it at {now}, and {was} was recorded")
-    return count, moved
+        moved += 1
+        if not first:
+            where = _row(name, row, wanted.shape[:-1])
+            first = f"{where} has it at {now}, and {was} was recorded"
+    return count, moved, first
 
 
 def _is_noise(score: float, highest: float, task: GoldenTask) -> bool:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 MAX_VALUES: Final = 4 << 20
-"""Of one tensor."""
+"""Of all outputs of one answer: a few bytes may stand for as many as a shape says."""
 MAX_SINGLE_VALUES: Final = 1 << 20
 """Of one whose values have to be read one by one."""
 
@@ -89,8 +89,8 @@ class Tensor:
         return self.dtype in FLOATS or self.dtype in COMPLEX
 
 
-def read(data: bytes, place: range) -> Tensor:
-    """Read a TensorProto.
+def read(data: bytes, place: range, most: int = MAX_VALUES) -> Tensor:
+    """Read a TensorProto of no more values than ``most``.
 
     Raises:
         UnsupportedError: it has a type that can't be compared, or too many values.
@@ -110,8 +110,8 @@ def read(data: bytes, place: range) -> Tensor:
         else:
             found.setdefault(number, []).append(value)
     count = math.prod(shape)
-    if count > MAX_VALUES:
-        raise UnsupportedError(f"a tensor of {count} values, more than {MAX_VALUES}")
+    if count > most:
+        raise UnsupportedError(f"an answer of more than {MAX_VALUES} values")
     if dtype == STRING:
         return Tensor(dtype, shape, _filled_strings(data, found.get(_STRINGS, []), count))
     if dtype not in _CODES:

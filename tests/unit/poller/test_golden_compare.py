@@ -332,3 +332,12 @@ def test_an_answer_agrees_with_itself(values: list[float], task: GoldenTask) -> 
     outcome = compare({"y": floats(values)}, {"y": floats(list(values))}, task)
     assert outcome.difference is None
     assert outcome.agreement in (None, 1.0)
+
+
+@pytest.mark.parametrize("places", [(0,), (1,), (0, 1), (0, 1, 2)])
+def test_what_is_no_number_is_nobodys_highest_score(places: tuple[int, ...]) -> None:
+    recorded = floats([NAN if i in places else float(i) for i in range(3)])
+    other = floats([NAN if i in places else float(i) + 1e-5 for i in range(3)])
+    assert compare({"y": other}, {"y": recorded}, LOOSE).difference is None
+    assert compare({"y": other}, {"y": recorded}, LOOSE).agreement == 1.0
+    assert compare({"y": floats([1.0, 2.0, 3.0])}, {"y": recorded}, LOOSE).difference

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from development_model_server.protos import (
     ClassificationRequest,
@@ -179,3 +181,25 @@ def test_several_inferences_are_told_apart_by_their_signatures() -> None:
         "c/scores": (FLOAT, (1, 1), [0.5]),
         "r/value": (FLOAT, (1,), [3.0]),
     }
+
+
+def test_the_values_of_all_outputs_are_counted_whatever_few_bytes_they_take() -> None:
+    response = PredictResponse()
+    for name in "abcde":
+        tensor = response.outputs[name]
+        tensor.dtype = FLOAT
+        tensor.tensor_shape.dim.add().size = 1 << 20
+    assert len(response.SerializeToString()) < 200
+    with pytest.raises(UnsupportedError, match="more than 4194304 values"):
+        answers(PREDICT, response)
+    del response.outputs["e"]
+    assert len(answers(PREDICT, response)) == 4
+
+
+@given(kind=st.sampled_from(sorted(KINDS)), data=st.binary(max_size=80))
+def test_any_bytes_are_an_answer_or_refused(kind: int, data: bytes) -> None:
+    try:
+        answer = KINDS[kind].read(data)
+    except ValueError:
+        return
+    assert all(isinstance(name, str) for name in answer)

@@ -130,7 +130,7 @@ def test_values_may_stand_one_by_one_as_older_programs_write_them() -> None:
         (proto("DT_RESOURCE", ()), "a tensor of resource"),
         (proto("DT_VARIANT", (2,)), "a tensor of variant"),
         (proto("DT_FLOAT8_E5M2", (2,)), "a tensor of float8_e5m2"),
-        (proto("DT_FLOAT", (1 << 40, 1 << 40)), "more than 4194304"),
+        (proto("DT_FLOAT", (1 << 40, 1 << 40)), "more than 4194304 values"),
         (proto("DT_STRING", (2 << 20,)), "more than 1048576"),
         (proto("DT_INVALID", ()), "a tensor of invalid"),
     ],
