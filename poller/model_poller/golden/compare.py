@@ -182,7 +182,7 @@ def _shown(tensor: Tensor, index: int) -> str:
 
 
 def _moved(name: str, tensor: Tensor, wanted: Tensor, task: GoldenTask) -> tuple[int, int, str]:
-    """How many rows of scores there are, of how many the highest stands elsewhere, and the first."""
+    """How many rows of scores there are, in how many the highest one moved, and the first."""
     width = wanted.shape[-1] if wanted.shape else 0
     scores, others = wanted.values, tensor.values
     if not wanted.is_float or width < 2 or isinstance(scores, list) or isinstance(others, list):
