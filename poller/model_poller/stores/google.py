@@ -31,6 +31,8 @@ _LIMIT_SECONDS: Final = 90.0
 """For a token: its process asks with time limits of its own, and tries again."""
 _RENEW_SECONDS: Final = 225.0
 """Before it expires; a machine hands out no other token before 4 minutes are left."""
+_PAUSE_SECONDS: Final = 30.0
+"""Between two questions to who hands out the same one again: each takes a process."""
 _PROGRAM: Final = (sys.executable, "-W", "ignore", "-m", "model_poller.stores.google_token")
 
 _log = logging.getLogger(__name__)
@@ -89,7 +91,7 @@ class GoogleIdentity:
         self._scope = scope
         self._program = program
         self._lock = threading.Lock()
-        self._tokens = Renewed(self._find, _RENEW_SECONDS)
+        self._tokens = Renewed(self._find, _RENEW_SECONDS, _PAUSE_SECONDS)
         self._seen = self._key()
         self._last: Token | None = None
 

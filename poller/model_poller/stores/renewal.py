@@ -31,8 +31,14 @@ T = TypeVar("T", bound=Expiring)
 class Renewed(Generic[T]):
     """Keeps what ``find`` hands out; threads that need it meanwhile wait for one question."""
 
-    def __init__(self, find: Callable[[], T], early: float = _RENEW_SECONDS) -> None:
-        """``early`` is how many seconds before it expires something else is asked for."""
+    def __init__(
+        self, find: Callable[[], T], early: float = _RENEW_SECONDS, pause: float = 0.0
+    ) -> None:
+        """``early`` is how many seconds before it expires something else is asked for.
+
+        What is handed out so late already is used for ``pause`` seconds before that.
+        """
+        self._pause = pause
         self._find = find
         self._early = early
         self._lock = threading.Lock()
@@ -59,8 +65,7 @@ class Renewed(Generic[T]):
                 self._next = now + _PAUSE_SECONDS
                 return kept
             if self.kept.expires - now <= self._early:
-                # So short, or the same again.
-                self._next = now + _PAUSE_SECONDS
+                self._next = now + self._pause
             return self.kept
 
     def forget(self) -> None:
