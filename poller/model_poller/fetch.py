@@ -15,6 +15,7 @@ import threading
 import time
 import zlib
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
@@ -32,9 +33,10 @@ from model_poller.errors import (
 )
 from model_poller.metrics import METRICS
 from model_poller.retry import RetryPolicy, Tries
+from model_poller.stores import TellsInReading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from typing import Self
 
@@ -289,6 +291,7 @@ class Download:
         tail_first: bool = False,
     ) -> None:
         self._source = source
+        self._teller = source if isinstance(source, TellsInReading) else None
         self._stopped = stopped
         self._progress = progress
         self._journal = journal
@@ -401,7 +404,8 @@ class Download:
                     if not self._parts:
                         return
                     part = self._parts.popleft()
-                self._describe(part.target)
+                if not self._tells_in_reading(part):
+                    self._describe(part.target)
                 if part.again or not self._recall(part, buffer):
                     self._fetch_patiently(part, buffer)
                 if not part.again:
@@ -411,6 +415,16 @@ class Download:
                 self._failure = self._failure or error
                 self._halted = True
                 self._changed.notify_all()
+
+    def _tells_in_reading(self, part: _Part) -> bool:
+        """Whether the first answer with bytes tells what else had to be asked for before."""
+        stored, known = part.target.stored, self._journal
+        return (
+            self._teller is not None
+            and 0 < stored.size == part.length
+            and not part.again
+            and not (known and known.recall(part.target.path, 0, part.length))
+        )
 
     def _describe(self, target: _Target) -> None:
         """Learn before the first byte what checksum the bytes are to have."""
@@ -460,6 +474,7 @@ class Download:
                 if part.done - before >= _GAIN_BYTES:
                     tries.progress()
                 self._fail(error, tries)
+            self._describe(part.target)
 
     def _fail(self, error: PollerError, tries: Tries) -> None:
         """Wait for the next try.
@@ -486,9 +501,8 @@ class Download:
         try:
             if not part.length:
                 return
-            with self._source.open_range(
-                stored, part.start + part.done, part.length - part.done
-            ) as body:
+            with self._open(part) as body:
+                stored = part.target.stored
                 if self._compare(part, body):
                     return
                 while part.done < part.length:
@@ -522,6 +536,19 @@ class Download:
             self._compare_again(part)
         elif self._journal:
             self._journal.note(part.target.path, part.start, part.length, part.crc32c)
+
+    @contextmanager
+    def _open(self, part: _Part) -> Iterator[ByteRange]:
+        """What is missing of a part."""
+        target = part.target
+        if not target.is_described and self._teller:
+            with self._teller.open_whole(target.stored) as whole:
+                target.describe(whole.described)
+                yield whole
+            return
+        start, length = part.start + part.done, part.length - part.done
+        with self._source.open_range(target.stored, start, length) as body:
+            yield body
 
     def _compare(self, part: _Part, body: ByteRange) -> bool:
         """Take in which object an answer is about; whether that says all about a part read again.

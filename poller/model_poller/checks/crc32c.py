@@ -53,7 +53,8 @@ def _shift(byte_count: int, crc: Crc) -> int:
 
 def combine(first: int, second: int, second_length: int, crc: Crc = CRC32C) -> int:
     """The checksum of two pieces joined, from that of each and the second one's bytes."""
-    return _multiply(_shift(second_length, crc), first, crc) ^ second
+    # Most objects are of one piece.
+    return _multiply(_shift(second_length, crc), first, crc) ^ second if first else second
 
 
 def masked(checksum: int) -> int:

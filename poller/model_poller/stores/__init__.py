@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -85,6 +85,26 @@ class ByteRange(Protocol):
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill a part of ``buffer``, at least one byte; 0 at the end."""
+
+
+class WholeObject(ByteRange, Protocol):
+    """All bytes of an object, and what the answer tells of it."""
+
+    @property
+    def described(self) -> StoredObject:
+        """As `Source.describe`."""
+
+
+@runtime_checkable
+class TellsInReading(Protocol):
+    """A source whose `Source.describe` costs a call, which reading a whole object saves."""
+
+    def open_whole(self, stored: StoredObject) -> AbstractContextManager[WholeObject]:
+        """Begin to read all of an object.
+
+        Raises:
+            As `Source.describe` and `Source.open_range`.
+        """
 
 
 class Source(Protocol):

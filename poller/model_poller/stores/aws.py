@@ -85,6 +85,7 @@ class AwsIdentity:
             or "us-east-1"
         )
         self._found = Renewed(self._find)
+        self._provided: tuple[Keys, AwsCredentialsProvider] | None = None
 
     @property
     def principal(self) -> str:
@@ -128,9 +129,7 @@ class AwsIdentity:
             if self._everywhere
             else AwsSigningAlgorithm.V4,
             signature_type=AwsSignatureType.HTTP_REQUEST_HEADERS,
-            credentials_provider=AwsCredentialsProvider.new_static(
-                keys.access_key_id, keys.secret, keys.token
-            ),
+            credentials_provider=self._provider(keys),
             region="*" if self._everywhere else self.region,
             service=service,
             # S3 alone takes paths as they are.
@@ -145,6 +144,15 @@ class AwsIdentity:
         )
         aws_sign_request(request, config).result(_SIGN_SECONDS)
         return {name: value for name, value in request.headers if name.lower() != "host"}
+
+    def _provider(self, keys: Keys) -> AwsCredentialsProvider:
+        kept = self._provided
+        if kept is None or kept[0] != keys:
+            provider = AwsCredentialsProvider.new_static(
+                keys.access_key_id, keys.secret, keys.token
+            )
+            kept = self._provided = keys, provider
+        return kept[1]
 
     def keys(self) -> Keys:
         """What to sign with now.

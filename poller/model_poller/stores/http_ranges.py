@@ -44,21 +44,30 @@ class RefusedError(Exception):
         self.elsewhere = elsewhere
 
 
-class _Range:
+class HttpRange:
+    """See `ByteRange`."""
+
     def __init__(
         self,
         response: Response,
+        headers: Mapping[str, str],
         length: int,
         validators: Mapping[str, str],
         *,
         is_listed: bool,
     ) -> None:
         self._response = response
+        self._headers = headers
         self.left = length
         self.validators = validators
         self.is_listed = is_listed
 
+    def header(self, name: str) -> str:
+        """The value of a header of the answer; empty without one."""
+        return self._headers.get(name.lower(), "")
+
     def readinto(self, buffer: memoryview) -> int:
+        """See `ByteRange.readinto`."""
         try:
             wanted = buffer[: min(len(buffer), self.left)]
             count = self._response.receive(wanted, TIMEOUT_SECONDS)
@@ -81,7 +90,7 @@ class HttpRanges:
     @contextmanager
     def get(
         self, target: str, headers: Mapping[str, str], start: int, length: int
-    ) -> Iterator[_Range]:
+    ) -> Iterator[HttpRange]:
         """GET ``length`` bytes from ``start``.
 
         Conditions among the headers are compared with the answer, too: there are servers that take
@@ -92,38 +101,52 @@ class HttpRanges:
                 have answered that.
             UnreachableError: it did not answer, or the connection broke.
         """
-        connection, response = self._ask(
-            target,
-            {
-                # The stored bytes, never a server's unpacked rendering of them.
-                "Accept-Encoding": "gzip",
-                "Range": f"bytes={start}-{start + length - 1}",
-                **headers,
-            },
-        )
+        asked = {"Range": f"bytes={start}-{start + length - 1}", **headers}
+        with self._get(target, asked, start, length) as body:
+            yield body
+
+    @contextmanager
+    def get_whole(
+        self, target: str, headers: Mapping[str, str], length: int
+    ) -> Iterator[HttpRange]:
+        """GET all of an object of so many bytes; see `get`.
+
+        There are stores that tell a checksum beside the bytes only if no range is asked for.
+        """
+        with self._get(target, headers, 0, length) as body:
+            yield body
+
+    @contextmanager
+    def _get(
+        self, target: str, headers: Mapping[str, str], start: int, length: int
+    ) -> Iterator[HttpRange]:
+        # The stored bytes, never a server's unpacked rendering of them.
+        connection, response = self._ask(target, {"Accept-Encoding": "gzip", **headers})
         try:
+            # Each question to the response would look at all of them.
+            answered = {name.lower(): value for name, value in response.getheaders()}
             if response.status != 206 and not (
                 response.status == 200 and start == 0 and response.length == length
             ):
                 raise RefusedError(
                     response.status,
                     _read_some(response),
-                    _seconds(response.getheader("Retry-After")),
-                    response.getheader("Location") or "",
+                    _seconds(answered.get("retry-after")),
+                    answered.get("location", ""),
                 )
-            told = _CONTENT_RANGE.match(response.getheader("Content-Range") or "")
+            told = _CONTENT_RANGE.match(answered.get("content-range", ""))
             if told and (int(told[1]), int(told[2])) != (start, start + length - 1):
                 raise UnreachableError(
                     f"{self._connections.host} answers with {told[0].rpartition('/')[0]} where"
                     f" {length} bytes from {start} were asked for"
                 )
-            validators = _validators(response)
+            validators = _validators(answered)
             if told and told[3]:
                 validators["size"] = told[3]
             elif response.status == 200:
                 validators["size"] = str(length)
             is_listed = _obeys(validators, headers)
-            body = _Range(response, length, validators, is_listed=is_listed)
+            body = HttpRange(response, answered, length, validators, is_listed=is_listed)
             yield body
         except BaseException:
             connection.close()
@@ -155,8 +178,8 @@ class HttpRanges:
         self._connections.close()
 
 
-def _validators(response: http.client.HTTPResponse) -> dict[str, str]:
-    told = {name: response.getheader(name) or "" for name in _VALIDATORS}
+def _validators(headers: Mapping[str, str]) -> dict[str, str]:
+    told = {name: headers.get(name.lower(), "") for name in _VALIDATORS}
     return {name: bare(value) for name, value in told.items() if value}
 
 

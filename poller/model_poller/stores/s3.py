@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_plus, urlencode, urlsplit
 
@@ -27,10 +27,11 @@ from model_poller.stores.uri import ACCESS_POINT
 from model_poller.stores.xml_answers import content, parse_xml, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from model_poller.stores import ByteRange
+    from model_poller.stores import ByteRange, WholeObject
     from model_poller.stores.credentials import Credentials
+    from model_poller.stores.http_ranges import HttpRange
     from model_poller.stores.uri import Location
 
 _NO_KEYS = frozenset(
@@ -138,26 +139,21 @@ class S3Source(OnePlace, Bucket):
         answer = self._ask("HEAD", stored.root.key(stored.path), headers=headers)
         if answer.status != 200:
             raise self._refused(answer, "s3:GetObject", stored.url)
-        tag, size = bare(answer.header("ETag")), answer.header("Content-Length")
-        if tag not in ("", stored.generation) or size not in ("", str(stored.size)):
-            raise ObjectChangedError(stored.url)
-        # Of a multipart upload it can be a checksum of checksums, and then is said not to be whole.
-        whole = (
-            answer.header("x-amz-checksum-type") == "FULL_OBJECT" or "-" not in stored.generation
-        )
-        # https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html: what an ETag is.
-        plain = answer.header("x-amz-server-side-encryption") in ("", "AES256")
-        customer = answer.header("x-amz-server-side-encryption-customer-algorithm")
-        is_md5 = plain and not customer and _MD5.fullmatch(stored.generation)
-        return replace(
-            stored,
-            crc32c=_number(answer, "crc32c") if whole else None,
-            crc64nvme=_number(answer, "crc64nvme") if whole else None,
-            crc32=_number(answer, "crc32") if whole else None,
-            md5=bytes.fromhex(stored.generation) if is_md5 else None,
-            md5_is_presumed=bool(is_md5),
-            is_gzipped="gzip" in answer.header("Content-Encoding"),
-        )
+        return _described(stored, answer.header)
+
+    @contextmanager
+    def open_whole(self, stored: StoredObject) -> Iterator[WholeObject]:
+        """See `TellsInReading.open_whole`."""
+        METRICS.source_requests.labels("get").inc()
+        target = self.target(stored.root.key(stored.path))
+        asked = {"If-Match": f'"{stored.generation}"', "x-amz-checksum-mode": "ENABLED"}
+        try:
+            with self._ranges.get_whole(
+                target, self.signed("GET", target, asked), stored.size
+            ) as body:
+                yield _Whole(body, _described(stored, body.header))
+        except RefusedError as refusal:
+            raise self._refused(as_answer(refusal), "s3:GetObject", stored.url) from refusal
 
     @contextmanager
     def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
@@ -253,8 +249,49 @@ def _access_point_domain(point: re.Match[str]) -> str:
     return f"s3-accesspoint.{point['region']}.{domain(point['region'])}"
 
 
-def _number(answer: Answer, kind: str) -> int | None:
-    told = answer.header(f"x-amz-checksum-{kind}")
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """See `WholeObject`."""
+
+    body: HttpRange
+    described: StoredObject
+
+    @property
+    def validators(self) -> Mapping[str, str]:
+        return self.body.validators
+
+    @property
+    def is_listed(self) -> bool:
+        return self.body.is_listed
+
+    def readinto(self, buffer: memoryview) -> int:
+        return self.body.readinto(buffer)
+
+
+def _described(stored: StoredObject, header: Callable[[str], str]) -> StoredObject:
+    """An object with what the headers of an answer tell of it."""
+    tag, size = bare(header("ETag")), header("Content-Length")
+    if tag not in ("", stored.generation) or size not in ("", str(stored.size)):
+        raise ObjectChangedError(stored.url)
+    # Of a multipart upload it can be a checksum of checksums, and then is said not to be whole.
+    whole = header("x-amz-checksum-type") == "FULL_OBJECT" or "-" not in stored.generation
+    # https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html: what an ETag is.
+    plain = header("x-amz-server-side-encryption") in ("", "AES256")
+    customer = header("x-amz-server-side-encryption-customer-algorithm")
+    is_md5 = plain and not customer and _MD5.fullmatch(stored.generation)
+    return replace(
+        stored,
+        crc32c=_number(header, "crc32c") if whole else None,
+        crc64nvme=_number(header, "crc64nvme") if whole else None,
+        crc32=_number(header, "crc32") if whole else None,
+        md5=bytes.fromhex(stored.generation) if is_md5 else None,
+        md5_is_presumed=bool(is_md5),
+        is_gzipped="gzip" in header("Content-Encoding"),
+    )
+
+
+def _number(header: Callable[[str], str], kind: str) -> int | None:
+    told = header(f"x-amz-checksum-{kind}")
     try:
         return int.from_bytes(base64.b64decode(told), "big") if told else None
     except binascii.Error:

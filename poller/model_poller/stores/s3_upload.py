@@ -89,8 +89,10 @@ class S3Uploads(S3Source):
                 whole = combine(whole, checksum, len(part))
                 query = f"?partNumber={number}&{upload}"
                 answer = self._patiently(calls, "PUT", name, query, _checksum(checksum), part)
+                # Some makers' servers want to be told each part's checksum once more.
                 listed += (
-                    f"<Part><ETag>{self._require(answer, name).header('ETag')}</ETag>"
+                    f"<Part><ChecksumCRC32C>{_encoded(checksum)}</ChecksumCRC32C>"
+                    f"<ETag>{self._require(answer, name).header('ETag')}</ETag>"
                     f"<PartNumber>{number}</PartNumber></Part>"
                 )
                 progress(len(part))
@@ -163,5 +165,11 @@ class S3Uploads(S3Source):
 
 
 def _checksum(crc32c: int) -> dict[str, str]:
-    encoded = base64.b64encode(crc32c.to_bytes(4, "big")).decode()
-    return {"x-amz-sdk-checksum-algorithm": "CRC32C", "x-amz-checksum-crc32c": encoded}
+    return {
+        "x-amz-sdk-checksum-algorithm": "CRC32C",
+        "x-amz-checksum-crc32c": _encoded(crc32c),
+    }
+
+
+def _encoded(crc32c: int) -> str:
+    return base64.b64encode(crc32c.to_bytes(4, "big")).decode()
