@@ -94,7 +94,7 @@ bench-operator: $(STAMP) programs ## Measure the operator with up to 5,000 resou
 	$(BIN)/python -m bench operator
 
 .PHONY: bench-poller
-bench-poller: $(STAMP) ## Measure fetching beside gcloud, kserve-storage and curl; draw the plot
+bench-poller: $(STAMP) ## Measure fetching beside gcloud, kserve-storage, curl and s5cmd; draw the plot
 	$(BIN)/python -m bench poller
 
 # -- Dependencies ---------------------------------------------------------------------------

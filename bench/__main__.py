@@ -39,7 +39,14 @@ def main() -> int:
     )
     fetch.add_argument("--rounds", type=int, default=5)
     fetch.add_argument("--idle", type=float, default=90, help="seconds of an idle poller")
-    fetch.set_defaults(run=lambda given: poller.run(given.rounds, given.idle))
+    fetch.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        choices=[case.key for case in poller.CASES],
+        help="of all cases these, and keep nothing",
+    )
+    fetch.set_defaults(run=lambda given: poller.run(given.rounds, given.idle, given.only))
     rest = commands.add_parser(
         "poller-rest", help="measure a poller that has nothing to do, and what its imports cost"
     )

@@ -8,6 +8,7 @@ numbers are printed: all seconds, and how many of them the sync to the disk took
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from model_poller import versions
 from model_poller.bring import Bringer, Demands
 from model_poller.metrics import METRICS
+from model_poller.stores.credentials import Credentials
 from model_poller.stores.opening import SourceSettings, open_source
 from model_poller.stores.uri import parse_uri
 from model_poller.volume.store import Store
@@ -23,7 +25,13 @@ from model_poller.volume.store import Store
 
 def main(endpoint: str, uri: str, folder: str, marker: str) -> None:
     """Bring version 1 and print the seconds, and those of the sync."""
-    chosen = SourceSettings(locations=(parse_uri(uri),), endpoint=endpoint, anonymous=True)
+    chosen = SourceSettings(
+        locations=(parse_uri(uri),),
+        endpoint=endpoint,
+        anonymous="AWS_ACCESS_KEY_ID" not in os.environ,
+        path_style=True,
+        credentials=Credentials(os.environ),
+    )
     source = open_source(chosen)
     store = Store(Path(folder, "model"), Path(folder))
     store.prepare()

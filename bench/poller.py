@@ -28,9 +28,11 @@ from typing import TYPE_CHECKING
 import zstandard
 
 from bench import kserve, measured, poller_idle, poller_plot, record
+from bench.poller_s3 import KEYS, S3Server
 from demo.console import say, table
 from demo.errors import OutcomeError
 from demo.storage import Storage
+from devcluster import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,10 +48,13 @@ ONCE = "poller --once"
 GCLOUD = "gcloud storage cp"
 KSERVE = "kserve-storage"
 CURL = "curl"
+S5CMD = "s5cmd cp"
 
 _GOALS = {
     "large": {GCLOUD: 2.0, KSERVE: 5.0, CURL: 1.3},
     "small": {GCLOUD: 2.0},
+    "s3-large": {S5CMD: 1.0},
+    "s3-small": {S5CMD: 1.0},
 }
 """How many times as long as the running poller the others have to take."""
 _GOAL_MEMORY_MB = 80.0
@@ -59,7 +64,7 @@ _GOAL_IDLE_CPU_PERCENT = 0.3
 
 @dataclass(frozen=True)
 class Case:
-    """A version to fetch, stored at ``gs://models/KEY/``."""
+    """A version to fetch, stored at ``gs://models/KEY/``, or ``s3://`` where the key says so."""
 
     key: str
     title: str
@@ -67,6 +72,11 @@ class Case:
     """Sizes in bytes by name below the version's folder."""
     suffix: str = ""
     """Of the archive that holds them; empty: they are stored as they are."""
+
+    @property
+    def is_s3(self) -> bool:
+        """Whether an S3 server has it."""
+        return self.key.startswith("s3-")
 
 
 _LARGE = {f"assets/weights-{i}": size * _MB for i, size in enumerate((400, 400, 200, 7))}
@@ -77,35 +87,49 @@ CASES = (
     Case("small", "2,000 files of 4 kB", _SMALL),
     Case("zip", "220 MB in a .zip", _PACKED, ".zip"),
     Case("zst", "220 MB in a .tar.zst", _PACKED, ".tar.zst"),
+    Case("s3-large", "S3: 1 GB: 400, 400, 200 and 7 MB, and 2 tiny files", _LARGE),
+    Case("s3-small", "S3: 2,000 files of 4 kB", _SMALL),
 )
 
 
-def run(rounds: int, idle_seconds: float) -> None:
-    """Measure, print, and keep the figures and their plot.
+@dataclass(frozen=True)
+class _Servers:
+    storage: Storage
+    s3: S3Server
+
+
+def run(rounds: int, idle_seconds: float, only: Sequence[str] = ()) -> None:
+    """Measure, print, and keep the figures and their plot; those of ``only`` some cases aren't.
 
     Raises:
         OutcomeError: a program failed or fetched something else than what is stored.
-        ClusterError: the storage server does not run.
+        ClusterError: a storage server does not run.
     """
     figures: dict[str, object] = {"rounds": rounds}
     missed: list[str] = []
+    cases = [case for case in CASES if not only or case.key in only]
     with ExitStack() as stack:
         stored = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        storage = stack.enter_context(Storage(stored))
+        (stored / "gs").mkdir()
+        servers = _Servers(
+            stack.enter_context(Storage(stored / "gs")),
+            stack.enter_context(S3Server(stored / "s3")),
+        )
         say("uploading what is to be fetched")
-        for case in CASES:
-            _upload(case, storage, scratch)
-        for case in CASES:
-            taken = _measure(case, rounds, storage, scratch)
+        for case in cases:
+            _upload(case, servers, scratch)
+        for case in cases:
+            taken = _measure(case, rounds, servers, scratch)
             figures[case.key] = report(case, taken, missed)
-    # On servers of its own: the uploads above are messages that a poller would have to read first.
-    idle = figures["idle"] = poller_idle.run(idle_seconds)
-    missed += _idle_missed(idle)
-    figures["imports"] = poller_idle.imports()
-    path = record.write("poller", figures)
-    say(f"written to {path.relative_to(_TREE)}")
-    say(f"drawn in {poller_plot.draw(figures).relative_to(_TREE)}")
+    if not only:
+        # On servers of its own: the uploads above are messages that a poller would have to read.
+        idle = figures["idle"] = poller_idle.run(idle_seconds)
+        missed += _idle_missed(idle)
+        figures["imports"] = poller_idle.imports()
+        path = record.write("poller", figures)
+        say(f"written to {path.relative_to(_TREE)}")
+        say(f"drawn in {poller_plot.draw(figures).relative_to(_TREE)}")
     for line in missed:
         say(f"missed: {line}")
     if missed:
@@ -124,7 +148,7 @@ def _idle_missed(idle: Mapping[str, float]) -> Iterator[str]:
         yield f"idle: {lists:.0f} lists in {idle['seconds']:.0f} s, not one in each poll interval"
 
 
-def _upload(case: Case, storage: Storage, scratch: Path) -> None:
+def _upload(case: Case, servers: _Servers, scratch: Path) -> None:
     source = random.Random(case.key)  # noqa: S311 - filling
     with tempfile.TemporaryDirectory(dir=scratch) as made:
         model = Path(made, "model")
@@ -139,13 +163,17 @@ def _upload(case: Case, storage: Storage, scratch: Path) -> None:
         (model / "saved_model.pb").write_bytes(_GRAPH)
         (model / _MARKER).touch()
         files = sorted(path for path in model.rglob("*") if path.is_file())
+        if case.is_s3:
+            servers.s3.upload(f"{case.key}/1", model)
+            return
+        bucket = servers.storage.bucket
         if case.suffix:
             bundle = Path(made, f"1{case.suffix}")
             _pack(model, files, bundle)
-            storage.bucket.upload(f"{case.key}/{bundle.name}", bundle.read_bytes())
+            bucket.upload(f"{case.key}/{bundle.name}", bundle.read_bytes())
             return
         for file in files:
-            storage.bucket.upload(f"{case.key}/1/{file.relative_to(model)}", file.read_bytes())
+            bucket.upload(f"{case.key}/1/{file.relative_to(model)}", file.read_bytes())
 
 
 def _pack(model: Path, files: Sequence[Path], bundle: Path) -> None:
@@ -165,9 +193,9 @@ def _pack(model: Path, files: Sequence[Path], bundle: Path) -> None:
 
 
 def _measure(
-    case: Case, rounds: int, storage: Storage, scratch: Path
+    case: Case, rounds: int, servers: _Servers, scratch: Path
 ) -> dict[str, list[measured.Taken]]:
-    contenders = _contenders(case, storage)
+    contenders = _contenders(case, servers)
     taken: dict[str, list[measured.Taken]] = {name: [] for name in contenders}
     say(f"{case.title}: {', '.join(contenders)}; {rounds} rounds")
     wanted = sum(case.files.values()) + len(_GRAPH)
@@ -193,25 +221,34 @@ def _use_memory(scratch: Path, count: int) -> None:
                 file.write(piece)
 
 
-def _contenders(case: Case, storage: Storage) -> dict[str, Callable[[Path], measured.Taken]]:
-    own = {"PYTHONPATH": f"{_TREE}:{_TREE / 'poller'}"}
-    uri = f"gs://models/{case.key}"
+def _contenders(case: Case, servers: _Servers) -> dict[str, Callable[[Path], measured.Taken]]:
+    storage, s3 = servers.storage, servers.s3
+    own = {"PYTHONPATH": f"{_TREE}:{_TREE / 'poller'}", **(KEYS if case.is_s3 else {})}
+    uri = f"{'s3' if case.is_s3 else 'gs'}://models/{case.key}"
+    endpoint = s3.url if case.is_s3 else storage.url
 
     def bring(target: Path) -> measured.Taken:
-        argv = [sys.executable, "-m", "bench.bring", storage.url, uri, str(target), _MARKER]
+        argv = [sys.executable, "-m", "bench.bring", endpoint, uri, str(target), _MARKER]
         whole = measured.run(argv, own)
         seconds, synced = map(float, whole.output.split())
         return replace(whole, seconds=seconds - synced, synced_seconds=synced)
 
     def once(target: Path) -> measured.Taken:
         argv = [
-            *(sys.executable, "-m", "model_poller", "--once", "--http-port=0", "--anonymous"),
-            *(f"--endpoint={storage.url}", f"--storage-uri={uri}", f"--complete-marker={_MARKER}"),
+            *(sys.executable, "-m", "model_poller", "--once", "--http-port=0"),
+            *(f"--endpoint={endpoint}", f"--storage-uri={uri}", f"--complete-marker={_MARKER}"),
             *("--model-name=model", f"--models-dir={target}"),
+            *(() if case.is_s3 else ("--anonymous",)),
         ]
         return measured.run(argv, own)
 
     found: dict[str, Callable[[Path], measured.Taken]] = {BRING: bring, ONCE: once}
+    if case.is_s3:
+        program = str(build.ensure(["s5cmd"])["s5cmd"])
+        found[S5CMD] = lambda target: measured.run(
+            [program, f"--endpoint-url={endpoint}", "cp", f"{uri}/1/*", f"{target}/"], KEYS
+        )
+        return found
     if case.suffix:
         url = f"{storage.url}/models/{case.key}/1{case.suffix}"
         fetch = f"curl --silent --show-error --fail {shlex.quote(url)}"

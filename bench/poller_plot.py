@@ -17,6 +17,8 @@ _TITLES = {
     "small": "2,000 files of 4 kB",
     "zip": "220 MB in a .zip",
     "zst": "220 MB in a .tar.zst",
+    "s3-large": "S3: 1 GB, a few large files",
+    "s3-small": "S3: 2,000 files of 4 kB",
 }
 _OWN, _OTHER = "#1a73e8", "#bdc1c6"
 
@@ -25,8 +27,8 @@ def draw(figures: Mapping[str, Any]) -> Path:
     """Draw every program's fastest round of each case; returns the picture's path."""
     # Text stays text, and the same figures give the same file.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "poller"})
-    figure = Figure(figsize=(9, 5.2), layout="constrained")
-    axes = figure.subplots(2, 2).flat
+    figure = Figure(figsize=(9, 7.2), layout="constrained")
+    axes = figure.subplots(3, 2).flat
     for axis, (key, title) in zip(axes, _TITLES.items(), strict=True):
         names = list(figures[key])
         seconds = [figures[key][name]["fastest_seconds"] for name in names]

@@ -145,6 +145,13 @@ _ALL = (
         required="github.com/fsouza/fake-gcs-server",
     ),
     Tool("pubsub-server", "bucket", "./pubsub-server"),
+    Tool("s5cmd", "s3", "github.com/peak/s5cmd/v2", required="github.com/peak/s5cmd/v2"),
+    Tool(
+        "versitygw",
+        "s3",
+        "github.com/versity/versitygw/cmd/versitygw",
+        required="github.com/versity/versitygw",
+    ),
     Tool(
         "helm",
         "helm",
@@ -185,8 +192,12 @@ API_TOOLS = ("etcd", "kubectl", "kube-apiserver")
 BUCKET_TOOLS = ("fake-gcs-server", "pubsub-server")
 #: What tests check the chart, the alert rules, the policies and the status with.
 CHECK_TOOLS = ("helm", "promtool", "kube-router", "kstatus", "glua")
+#: What the poller is measured beside.
+BENCH_TOOLS = ("s5cmd", "versitygw")
 #: What a node needs.
-NODE_TOOLS = tuple(name for name in TOOLS if name not in {*BUCKET_TOOLS, *CHECK_TOOLS})
+NODE_TOOLS = tuple(
+    name for name in TOOLS if name not in {*BUCKET_TOOLS, *CHECK_TOOLS, *BENCH_TOOLS}
+)
 
 
 def find(name: str) -> Tool:
