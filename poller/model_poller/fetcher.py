@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from model_poller.versions import StoredVersion
 
 _PROGRESS_SECONDS = 10.0
+SILENT_SECONDS = 1800.0
+"""So long a fetch may give no sign of life: it does in every loop, but not while the disk takes in
+what it wrote."""
 
 _log = logging.getLogger(__name__)
 
@@ -26,12 +29,35 @@ def _start_thread(work: Callable[[], None]) -> None:
     threads.spawn("fetch", work)
 
 
+class Stop(threading.Event):
+    """Tells a fetch to end. Whenever the fetch asks it gives a sign of life."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = time.monotonic()
+
+    def is_set(self) -> bool:
+        """Whether to end."""
+        self.asked = time.monotonic()
+        return super().is_set()
+
+    @property
+    def is_told(self) -> bool:
+        """The same, for others than the fetch."""
+        return super().is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait to be told so."""
+        self.asked = time.monotonic()
+        return super().wait(timeout)
+
+
 @dataclass(slots=True)
 class Job:
     """A fetch that runs."""
 
     stored: StoredVersion
-    stopped: threading.Event = field(default_factory=threading.Event)
+    stopped: Stop = field(default_factory=Stop)
     bytes_done: int = 0
     begin: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -67,6 +93,8 @@ class Job:
 class Fetcher:
     """Runs one fetch at a time, on a thread of its own. Its methods are the main loop's."""
 
+    name = "fetch"
+
     def __init__(
         self,
         bringer: Bringer,
@@ -89,9 +117,14 @@ class Fetcher:
         except RuntimeError as error:
             self._ended.put((stored, error))
 
+    def is_silent(self) -> bool:
+        """Whether a fetch runs that has given no sign of life for too long; for any thread."""
+        job = self.job
+        return job is not None and time.monotonic() - job.stopped.asked > SILENT_SECONDS
+
     def stop(self) -> None:
         """Give up the fetch that runs, if any; it ends when it comes to that."""
-        if self.job and not self.job.stopped.is_set():
+        if self.job and not self.job.stopped.is_told:
             _log.info("giving up fetching version %d", self.job.stored.version)
             self.job.stopped.set()
 

@@ -20,6 +20,7 @@ from model_poller.metrics import METRICS
 from model_poller.process.threads import Worker
 from model_poller.retry import Deadline, RetryPolicy
 from model_poller.status import SourceReason, SourceState, SourceStatus, VersionReason
+from model_poller.stores import Remarks
 from model_poller.strangers import Strangers
 from model_poller.versions import Interest, discover
 
@@ -151,6 +152,8 @@ class Looker:
         else:
             reason = SourceReason.NO_VERSION_FOUND
             message = "no folder is known yet; the first notification of an upload tells it"
+        if isinstance(self._source, Remarks) and (remark := self._source.remark):
+            message += f"; {remark}"
         self._report(
             SourceStatus(uri=uri, state=SourceState.READY, reason=reason, message=message), found
         )

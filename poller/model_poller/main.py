@@ -106,7 +106,7 @@ def run(chosen: Settings) -> ExitCode:
     )
     parts: list[_Part] = [poller, looker, watch, figures, memory.Thrift()]
     health = Health(
-        silent=lambda: threads.silent(part.worker for part in parts),
+        silent=lambda: threads.silent([*(part.worker for part in parts), poller.fetching]),
         started=poller.has_published,
         ready=poller.is_ready,
         draining=poller.is_draining,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from model_poller.bring import Bringer
     from model_poller.golden.watch import Check
     from model_poller.planner import Observed, Policy
+    from model_poller.process.threads import Alive
     from model_poller.status import GoldenStatus
     from model_poller.versions import Interest, StoredVersion
 
@@ -114,6 +115,11 @@ class Poller:
     def is_ready(self) -> bool:
         """Whether the model server answers requests with some version."""
         return self.board.read().active_version is not None
+
+    @property
+    def fetching(self) -> Alive:
+        """The fetch beside the loop, if any."""
+        return self._fetcher
 
     def is_draining(self) -> bool:
         """Whether the pod keeps itself out of its Services."""

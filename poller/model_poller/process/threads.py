@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from model_poller.retry import RetryPolicy
 
@@ -110,7 +110,18 @@ class Worker:
             _log.exception("what %s failed with could not be told", self.name)
 
 
-def silent(workers: Iterable[Worker]) -> list[str]:
+class Alive(Protocol):
+    """What gives signs of life."""
+
+    @property
+    def name(self) -> str:
+        """For users."""
+
+    def is_silent(self) -> bool:
+        """Whether one is overdue."""
+
+
+def silent(workers: Iterable[Alive]) -> list[str]:
     """The names of the workers whose heartbeat is overdue."""
     return [worker.name for worker in workers if worker.is_silent()]
 

@@ -96,6 +96,15 @@ class WholeObject(ByteRange, Protocol):
 
 
 @runtime_checkable
+class Remarks(Protocol):
+    """A source that has more to tell than what it lists."""
+
+    @property
+    def remark(self) -> str:
+        """One line for users about the last look; empty where there is nothing to say."""
+
+
+@runtime_checkable
 class TellsInReading(Protocol):
     """A source whose `Source.describe` costs a call, which reading a whole object saves."""
 

@@ -173,7 +173,10 @@ class HttpSource(OnePlace):
         return read_links(answer.body.decode(errors="replace"), url)
 
     def _listed(self, shown: Shown, path: str, size: int) -> StoredObject:
-        return StoredObject(self._location, path, size, shown.generation)
+        # A list doesn't tell whether ranges are given; the first question for one does.
+        return StoredObject(
+            self._location, path, size, shown.generation, in_ranges=self._site.gives_ranges
+        )
 
     def _asked(self, path: str) -> StoredObject:
         answer, _ = self._site.ask("HEAD", self._location.child(path))

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MAX_HEARD: Final = 100
 """Folders that wait to be looked into, and that are remembered to have been refused."""
 
+_SHOWN: Final = 3
+_SHOWN_CHARACTERS: Final = 200
+
 _log = logging.getLogger(__name__)
 
 
@@ -54,7 +57,7 @@ class LearntSource(GcsSource):
         self._remember = remember
         self._heard: dict[Location, str] = {}
         self._heard_lock = threading.Lock()
-        self._refused: set[Location] = set()
+        self._refused: dict[Location, None] = {}
         self._is_lost = False
 
     def hear(self, place: Location, name: str) -> bool:
@@ -65,6 +68,20 @@ class LearntSource(GcsSource):
             if len(self._heard) < MAX_HEARD:
                 self._heard[place] = name
         return True
+
+    @property
+    def remark(self) -> str:
+        """See `Remarks.remark`: which folders are told of and not looked into."""
+        # A copy: it is asked for on other threads, too.
+        refused = list(self._refused)
+        if not refused:
+            return ""
+        shown = ", ".join(place.uri[:_SHOWN_CHARACTERS] for place in refused[:_SHOWN])
+        more = f" and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
+        return (
+            f"{shown}{more} {'holds another model' if len(refused) == 1 else 'hold other models'}:"
+            " give a poller of its own --storage-uri"
+        )
 
     def survey(self) -> Iterator[StoredObject | Entry]:
         """See `Source.survey`."""
@@ -119,7 +136,7 @@ class LearntSource(GcsSource):
 
     def _refuse(self, place: Location, own: Location) -> None:
         if len(self._refused) < MAX_HEARD:
-            self._refused.add(place)
+            self._refused[place] = None
         _log.warning(
             "%s is not looked into: the versions of %s are in %s, so it holds another model; give a"
             " poller of its own --storage-uri=%s",

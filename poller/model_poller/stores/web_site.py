@@ -45,6 +45,8 @@ class Site:
         self._lock = threading.Lock()
         self._calls: dict[str, HttpCalls] = {}
         self._ranges: dict[str, HttpRanges] = {}
+        self.gives_ranges = True
+        """Until a server answers with a whole file where a part of it was asked for."""
 
     def close(self) -> None:
         """Close all connections."""
@@ -97,6 +99,12 @@ class Site:
                     yield body
                     return
             except RefusedError as refusal:
+                if refusal.status == 200:
+                    self.gives_ranges = False
+                    raise UnreachableError(
+                        f"{asked} can only be read as a whole, as its server gives no ranges; it is"
+                        " fetched so after the next look"
+                    ) from refusal
                 if refusal.status not in _REDIRECTS or not refusal.elsewhere:
                     answer = as_answer(refusal)
                     raise self._refused(answer, asked, ObjectChangedError) from refusal

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from model_poller.errors import BucketNotFoundError
+from model_poller.look import Looker
 from model_poller.stores.credentials import Credentials
 from model_poller.stores.learnt import LearntSource
 from model_poller.stores.uri import Location
@@ -19,6 +20,8 @@ from tests.unit.poller.world import World
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from model_poller.status import SourceStatus
 
 A, B = Location("models", "a/resnet"), Location("models", "a/bert")
 
@@ -175,3 +178,25 @@ def test_a_bucket_that_is_gone_is_left_for_the_next_also_after_a_restart(
     upload(bucket, source, below("a/resnet/1", model()))
     assert look(source) == {"1"}
     assert start().locations == (A,)
+
+
+def test_the_status_tells_which_folders_are_refused(
+    bucket: GcsServer, start: Callable[..., LearntSource]
+) -> None:
+    source = start()
+    told: list[SourceStatus] = []
+    looker = Looker(source, 30, lambda status, _: told.append(status))
+    upload(bucket, source, below("a/resnet/1", model()))
+    looker.look()
+    assert "another model" not in told[-1].message
+    upload(bucket, source, below("a/bert/1", model()))
+    looker.look()
+    assert told[-1].message.endswith(
+        "; gs://models/a/bert holds another model: give a poller of its own --storage-uri"
+    )
+    for number in range(200):
+        upload(bucket, source, below(f"a/m{number:0190}/1", model()))
+        if number % 50 == 49:
+            looker.look()
+    assert "and 97 more hold other models" in told[-1].message
+    assert len(told[-1].message) < 1000

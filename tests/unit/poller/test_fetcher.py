@@ -1,0 +1,76 @@
+"""The one fetch beside the loop gives signs of life, or is known to give none."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from model_poller import fetcher
+from model_poller.fetcher import Fetcher
+from model_poller.process import threads
+from model_poller.versions import StoredVersion
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from model_poller.bring import Bringer
+
+STORED = StoredVersion(version=1, fingerprint="f", objects=(), is_archive=False)
+
+
+class Bringing:
+    """Brings a version as a test says."""
+
+    def __init__(self, work: Callable[[threading.Event], object]) -> None:
+        self._work = work
+
+    def bring(self, _: StoredVersion, *, stopped: threading.Event, progress: Any) -> None:
+        self._work(stopped)
+
+
+def started(work: Callable[[threading.Event], object]) -> Fetcher:
+    made = Fetcher(cast("Bringer", Bringing(work)), lambda: None)
+    made.start(STORED)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetcher, "SILENT_SECONDS", 0.5)
+
+
+def test_a_fetch_that_hangs_is_silent_also_while_the_loop_gives_it_up() -> None:
+    goes_on = threading.Event()
+    made = started(lambda _: goes_on.wait(30))
+    try:
+        assert threads.silent([made]) == []
+
+        def is_silent() -> bool:
+            # As the loop does in each round.
+            made.stop()
+            return threads.silent([made]) == ["fetch"]
+
+        eventually(is_silent, what="silence", within=10, every=0.02)
+    finally:
+        goes_on.set()
+    eventually(lambda: list(made.ended()), what="an end", within=10, every=0.01)
+    assert threads.silent([made]) == []
+
+
+@pytest.mark.parametrize("ask", [lambda stop: stop.is_set(), lambda stop: stop.wait(0.001)])
+def test_a_fetch_that_asks_whether_to_end_is_alive(ask: Callable[[threading.Event], bool]) -> None:
+    def work(stop: threading.Event) -> None:
+        while not ask(stop):
+            time.sleep(0.001)
+
+    made = started(work)
+    end = time.monotonic() + 1.2
+    while time.monotonic() < end:
+        assert threads.silent([made]) == []
+        time.sleep(0.02)
+    made.stop()
+    eventually(lambda: list(made.ended()), what="an end", within=10, every=0.01)

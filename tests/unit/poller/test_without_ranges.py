@@ -1,0 +1,52 @@
+"""A web server that gives no ranges, behind a list that doesn't say so."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from model_poller import fetch
+from model_poller.errors import UnreachableError
+from model_poller.retry import RetryPolicy
+from model_poller.stores.credentials import Credentials
+from model_poller.stores.http import HttpSource
+from model_poller.stores.uri import parse_uri
+from tests.unit.poller.answering import Answering, Reply, Request
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONTENT = b"0123456789" * 10
+
+
+def answer(request: Request) -> Reply:
+    if request.target == "/models/index.json":
+        listed = [{"name": "1/weights", "size": len(CONTENT), "etag": '"a"'}]
+        return Reply(200, json.dumps(listed), {"Content-Type": "application/json"})
+    return Reply(200, CONTENT, {"ETag": '"a"'})
+
+
+def download(source: HttpSource, folder: Path) -> None:
+    fetch.download(
+        source,
+        {folder / stored.path: stored for stored in source.list()},
+        stopped=threading.Event(),
+        progress=lambda _: None,
+    )
+
+
+def test_its_files_are_fetched_as_a_whole_from_the_second_look_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "PART_BYTES", 16)
+    monkeypatch.setattr(fetch, "RETRIES", RetryPolicy(2, 0.01, 0.01))
+    with Answering(answer) as server:
+        source = HttpSource(parse_uri(f"{server.url}/models/index.json"), credentials=Credentials())
+        with pytest.raises(UnreachableError, match="gives no ranges; it is fetched so after"):
+            download(source, tmp_path)
+        download(source, tmp_path)
+        source.close()
+    assert (tmp_path / "1/weights").read_bytes() == CONTENT
