@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from model_poller import drain
 from model_poller.actions import Publish, Retire
@@ -228,3 +230,40 @@ def test_both_are_counted_at_once(pod: World) -> None:
     pod.poller.on_assignment(Assignment(2, (2,), rollout=task))
     pod.step()
     assert pod.wanted == ((Asked("k", 1), 2), drain.LOOK_SECONDS)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_whatever_is_told_and_whatever_fails_no_pod_stays_out(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Nobody has to come and say that it may return: not the operator, not this process."""
+    world = World(tmp_path_factory.mktemp("world"), TOLD)
+    for version in (1, 2, 3):
+        world.source.put(f"{version}.zip", zipped(below(str(version), model(b"%d" % version))))
+    tell(world, 1)
+    world.settle(turns=4)
+    some = st.sets(st.integers(1, 3), max_size=2)
+    for _ in range(data.draw(st.integers(1, 12), label="events")):
+        match data.draw(st.sampled_from(["tell", "turn", "wait", "bad", "slow", "kill", "dies"])):
+            case "tell":
+                tell(world, data.draw(st.integers(1, 3), label="target"))
+            case "turn":
+                world.turn()
+            case "wait":
+                world.settle(turns=data.draw(st.integers(1, 20), label="turns"))
+            case "bad":
+                world.server.bad = data.draw(some, label="bad")
+            case "slow":
+                world.server.slow = data.draw(some, label="slow")
+            case "kill":
+                world.start()
+            case "dies":
+                world.server.restart()
+        if world.status().draining:
+            assert world.status().active_version is not None
+    # The operator is gone; what hangs, hangs.
+    world.settle(turns=4, seconds=LIMIT_SECONDS / 2)
+    world.settle(turns=4, seconds=LIMIT_SECONDS / 2)
+    assert not world.status().draining
+    assert world.base()
