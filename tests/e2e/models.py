@@ -109,6 +109,7 @@ class Served:
         pollInterval: str = "30s",  # noqa: N803  the field's own name
         subscription: str | None = "",
         storageUri: str | None = None,  # noqa: N803
+        **spec: Any,
     ) -> None:
         """``kubectl apply`` the resource; an empty subscription means the test's own."""
         source: dict[str, Any] = {
@@ -134,6 +135,7 @@ class Served:
                     "server": {"image": DEVELOPMENT_SERVER, "imagePullPolicy": "IfNotPresent"},
                     "replicas": replicas,
                     "ingress": {"className": "traefik", "host": self.host},
+                    **spec,
                 },
             }
         )
