@@ -102,6 +102,8 @@ class _Memory(msgspec.Struct):
     and what it made of it: writing it again would change nothing."""
     status_refused: bool = False
     """Whether the last status was, which an Event has told."""
+    soaking: rollout.Soaking | None = None
+    """Since when a step of its rollout is reached."""
     ready: str = "Unknown"
     told: str = ""
 
@@ -244,10 +246,12 @@ class Reconciler:
             has_one_template=seen.has_one_template,
             rehearsal=self._rehearsal(model, typed, record.rollout),
             rehearser=self._rehearser(typed, record.rollout),
+            soaking=memory.soaking,
             actions=model.actions,
             now=_now(),
         )
         plan = rollout.plan(typed, record, goal, stay, situation)
+        memory.soaking = plan.soaking
         if plan.record.wanted != record.wanted:
             logger.info(
                 "version %s is wanted instead of %s",

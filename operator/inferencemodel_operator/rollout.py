@@ -54,6 +54,17 @@ RESTARTS: Final = 2
 """So many ends of the model server on a replica that has the version speak against the version."""
 
 
+class Soaking(msgspec.Struct, frozen=True):
+    """Since when a step without a pause of its own is reached.
+
+    It is kept by the process alone: to lose it costs `SOAK_SECONDS`, to remember it a write.
+    """
+
+    version: int
+    step: int
+    since: datetime.datetime
+
+
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """What the plan looks at."""
 
@@ -63,6 +74,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """How many there are to be."""
     has_one_template: bool = True
     """Whether the Deployment has replaced all pods by those of its present template."""
+    soaking: Soaking | None = None
+    """What the plan before this one gave by that name."""
     actions: Mapping[str, str] = {}
     """The annotations of the InferenceModel by which somebody acts, see `names`."""
     rehearsal: Finding | None = None
@@ -100,6 +113,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     read: tuple[str, ...] = ()
     """The annotations that are to be taken away."""
     dropped: tuple[Dropped, ...] = ()
+    soaking: Soaking | None = None
+    """For the next pass."""
     after: float | None = None
     """Seconds until something changes by time alone; None when nothing does."""
     status: RolloutStatus | None = None
@@ -198,6 +213,7 @@ class _Pass:
         self.run_of = before.rollout
         self.replicas = [r for r in seen.replicas if not r.draining and not r.other_source]
         self.wakes: list[float] = []
+        self.soaking: Soaking | None = None
         self.read: list[str] = []
         self.dropped: list[Dropped] = []
         self.waits = ""
@@ -543,12 +559,12 @@ class _Pass:
         if not self._is_promoted(current):
             self._judge_serving(members)
         is_settled = len(on) >= wanted > 0 and (not current.is_last_step or self._all_on(version))
-        self._settle(is_settled=is_settled)
+        settled = self._settle(is_settled=is_settled)
         current = self.run_of or current
-        if current.settled is None:
+        if settled is None:
             self._await_step(current, len(on), wanted)
             return
-        if self._may_leave(current, on):
+        if self._may_leave(current, on, settled):
             self._leave(current)
 
     def _refill(self, current: RolloutRecord, members: Sequence[Replica], wanted: int) -> None:
@@ -635,14 +651,26 @@ class _Pass:
         version = replica.version(current.version)
         return version is not None and version.state in _GIVEN
 
-    def _settle(self, *, is_settled: bool) -> None:
+    def _settle(self, *, is_settled: bool) -> datetime.datetime | None:
+        """Since when the step is reached; None while it isn't."""
         current = self.run_of
         if current is None or (current.hold and not self._is_promoted(current)):
-            return
-        if is_settled and current.settled is None:
+            return current.settled if current else None
+        if not is_settled:
+            if current.settled is not None:
+                self.run_of = replace(current, settled=None)
+            return None
+        if current.settled is not None:
+            return current.settled
+        step = current.steps[current.step - 1]
+        if step.pause > 0 or step.until_promoted or self._is_measured(current):
             self.run_of = replace(current, settled=self.now)
-        elif not is_settled and current.settled is not None:
-            self.run_of = replace(current, settled=None)
+            return self.now
+        known = self.seen.soaking
+        if known is None or (known.version, known.step) != (current.version, current.step):
+            known = Soaking(current.version, current.step, self.now)
+        self.soaking = known
+        return known.since
 
     def _await_step(self, current: RolloutRecord, on: int, wanted: int) -> None:
         """A step that isn't reached yet.
@@ -682,14 +710,15 @@ class _Pass:
             self.wakes.append(left)
         return left <= 0
 
-    def _may_leave(self, current: RolloutRecord, on: Sequence[Replica]) -> bool:
+    def _may_leave(
+        self, current: RolloutRecord, on: Sequence[Replica], settled: datetime.datetime
+    ) -> bool:
         """Whether a step that is reached is over.
 
         Raises:
             _FailureError: live figures say that the version is worse.
         """
         step = current.steps[current.step - 1]
-        settled = current.settled or self.now
         is_promoted = self._is_promoted(current)
         if current.hold and not is_promoted:
             self.waits = current.hold
@@ -1023,6 +1052,7 @@ class _Pass:
         told: frozenset[str] | None = frozenset(),
     ) -> Plan:
         run = record.rollout
+        record = replace(record, rollout=self._worth_writing(run))
         carried = self._carried(run)
         task = other = None
         if run is not None and not run.phase.is_ended and run.phase is not Phase.ROLLING_BACK:
@@ -1042,9 +1072,19 @@ class _Pass:
             rehearse=run is not None and run.phase is Phase.REHEARSING and bool(record.candidate),
             read=tuple(self.read),
             dropped=tuple(self.dropped),
+            soaking=self.soaking,
             after=min(self.wakes, default=None),
             status=None if run is None else self._status(run),
         )
+
+    def _worth_writing(self, run: RolloutRecord | None) -> RolloutRecord | None:
+        """The rollout as it is to be remembered: that there was nothing to check by is found again
+        by the next pass, and goes along with the next change."""
+        before = self.before.rollout
+        if run is None or before is None or replace(run, checks=before.checks) != before:
+            return run
+        new = (check for check in run.checks if check not in before.checks)
+        return before if all(check.result is CheckResult.SKIPPED for check in new) else run
 
     def _carried(self, run: RolloutRecord | None) -> VersionsRecord | None:
         if run is None or run.carried is None or run.phase.is_ended:

@@ -111,13 +111,7 @@ class Descriptions:
         """What is known of these versions; others are forgotten, and what lacks is read."""
         wanted = {key(record) for record in records}
         now = self._clock()
-        while not self._ended.empty():
-            which, description = self._ended.get()
-            self._reading.remove(which)
-            if description is not None:
-                self._known[which] = description
-            if description is None or description.is_passing:
-                self._not_before[which] = now + RETRY_SECONDS
+        self._take_in(now)
         self._known = {k: v for k, v in self._known.items() if k in wanted}
         self._not_before = {k: v for k, v in self._not_before.items() if k in wanted}
         missing = [
@@ -133,7 +127,17 @@ class Descriptions:
             except RuntimeError as error:
                 _log.warning("versions can't be read now: %s", error)
                 self._reading = []
+            self._take_in(now)
         return self._known
+
+    def _take_in(self, now: float) -> None:
+        while not self._ended.empty():
+            which, description = self._ended.get()
+            self._reading.remove(which)
+            if description is not None:
+                self._known[which] = description
+            if description is None or description.is_passing:
+                self._not_before[which] = now + RETRY_SECONDS
 
     def _read(self, keys: Iterable[Key]) -> None:
         for which in keys:
@@ -142,6 +146,8 @@ class Descriptions:
                 description = self._describe(which[0])
             except Exception:  # noqa: BLE001 - the loop has to hear of its end
                 _log.exception("version %d can't be read", which[0])
+                message = f"version {which[0]} can't be read; see the poller's log"
+                description = Description(0, Interface(message=message))
             finally:
                 self._ended.put((which, description))
                 self._wake()

@@ -53,7 +53,6 @@ MAX_INTERFACE_BYTES = 512 << 10
 """Of the interfaces of all versions. One has up to 64 KiB, and two are compared with each other."""
 
 _TOO_MANY = Interface(message="it is not told: those of other versions take all the room")
-_NOTHING: Mapping[Key, Description] = MappingProxyType({})
 _NO_CHECKS: Mapping[int, GoldenStatus] = MappingProxyType({})
 _SET_ASIDE = Verdict(
     VersionReason.LOAD_TIMEOUT,
@@ -71,12 +70,15 @@ def build(
     bytes_done: int,
     seconds_left: int | None,
     total_bytes: int,
-    descriptions: Mapping[Key, Description] = _NOTHING,
+    descriptions: Mapping[Key, Description] | None = None,
     golden: Mapping[int, GoldenStatus] = _NO_CHECKS,
     live: LiveStatus | None = None,
     draining: bool = False,
 ) -> PollerStatus:
-    """The whole answer of ``GET /status``, but for its revision."""
+    """The whole answer of ``GET /status``, but for its revision.
+
+    ``descriptions`` are those of versions on the disk; None: nobody reads them.
+    """
     disk = seen.disk
     assignment = seen.assignment
     target = goal(seen, policy) if policy.follow_newest else assignment.target
@@ -89,7 +91,7 @@ def build(
     if target is not None:
         here.add(target)
     elsewhere = sorted((seen.found or {}).keys() - here, reverse=True)[:MAX_VERSIONS]
-    told = _told(seen, descriptions)
+    told = None if descriptions is None else _told(seen, descriptions)
     source = msgspec.structs.replace(source, message=_brief(source.message))
     return PollerStatus(
         revision="",
@@ -103,7 +105,7 @@ def build(
         ),
         versions=tuple(
             msgspec.structs.replace(
-                _version(seen, policy, version, bytes_done, seconds_left, told.get(version)),
+                _version(seen, policy, version, bytes_done, seconds_left, told),
                 golden=_checked(golden.get(version)),
             )
             for version in sorted(here.union(elsewhere), reverse=True)
@@ -157,7 +159,7 @@ def _version(
     version: int,
     bytes_done: int,
     seconds_left: int | None,
-    description: Description | None,
+    told: Mapping[int, Description] | None,
 ) -> VersionStatus:
     stored = (seen.found or {}).get(version)
     record = seen.disk.published.get(version) or seen.disk.retained.get(version)
@@ -179,6 +181,10 @@ def _version(
             f"the objects of version {version} changed after it was fetched; what was fetched"
             " stays. Upload changes under a new number.",
         )
+    description = (told or {}).get(version)
+    if state is VersionState.FETCHED and told is not None and description is None:
+        # Whoever judges a version by its interface would take it for one without.
+        state, seconds_left = VersionState.FETCHING, None
     retry = last_failure(seen, stored) if stored else None
     total = min(stored.size, MAX_BYTES) if stored else 0
     done = total if record else bytes_done if state is VersionState.FETCHING else 0

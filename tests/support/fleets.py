@@ -202,6 +202,7 @@ class Fleet:
                 replicas=seen.pods,
                 wanted=self.replicas,
                 has_one_template=self.has_one_template,
+                soaking=self.plan.soaking,
                 actions=self.actions,
                 rehearsal=self.rehearsal,
                 now=self.now,

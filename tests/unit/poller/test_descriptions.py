@@ -190,6 +190,32 @@ def test_weights_are_those_of_the_newest_export_into_a_folder(tmp_path: Path) ->
     assert weight_bytes(tmp_path) == 16
 
 
+def test_a_version_is_fetched_once_it_was_read() -> None:
+    """Else its interface would seem to be none for a moment, and pass for a fitting one."""
+    what = seen(disk=Disk(records(1, proven=True), records(2), {}), found=None)
+    for known, state in (({}, VersionState.FETCHING), (None, VersionState.FETCHED)):
+        two, one = reported(what, TOLD, descriptions=known).versions
+        assert (two.state, one.state) == (state, VersionState.AVAILABLE)
+    (record,) = records(2).values()
+    two, _ = reported(what, TOLD, descriptions={key(record): large(1)}).versions
+    assert (two.state, two.weight_bytes) == (VersionState.FETCHED, 1)
+
+
+def test_a_version_that_ends_the_reader_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Readings(tmp_path)
+
+    def broken(_: Path) -> Description:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(descriptions, "describe", broken)
+    here.look(Record(1, "f"))
+    here.read()
+    told = here.look(Record(1, "f"))[1]
+    assert told.interface.message == "version 1 can't be read; see the poller's log"
+
+
 def large(count: int) -> Description:
     names = {f"{'n' * 200}{i}": TensorSpec(dtype="float32") for i in range(count)}
     interface = Interface(signatures={"s": SignatureSpec(inputs=names)})

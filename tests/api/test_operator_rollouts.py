@@ -1,0 +1,189 @@
+"""How a version gets from replica to replica, on a real API server; pods are stubs.
+
+What is decided in each case is tested in tests/unit/operator/test_rollout.py. Here it is whether
+the operator writes it, in which order, and reads what somebody asks for.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from model_poller.status import VersionState
+from tests.api.models import Model, World, world
+from tests.support.kubectl import Object, condition
+from tests.support.pods import told
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from devcluster.client import Api
+    from model_poller.status import PollerStatus
+    from tests.support.pods import SimulatedPod
+
+pytestmark = pytest.mark.api
+
+AVAILABLE = VersionState.AVAILABLE
+FETCHED = VersionState.FETCHED
+RETIRED = VersionState.RETIRED
+
+ONE_THEN_ALL: dict[str, Any] = {}
+WAITING: dict[str, Any] = {"steps": [{"replicas": 1, "pause": {}}]}
+
+
+@pytest.fixture(scope="module")
+def here(api_server: Api) -> Iterator[World]:
+    with world(api_server) as made:
+        yield made
+
+
+def serves(number: int) -> PollerStatus:
+    """A pod that has both versions on its disk, and answers with the one that it is told."""
+    return told(
+        {other: AVAILABLE if other == number else RETIRED for other in (1, 2)}, target=number
+    )
+
+
+@contextmanager
+def serving(here: World, rollout: dict[str, Any], *, replicas: int = 3) -> Iterator[Model]:
+    """A resource whose pods serve version 1."""
+    with here.model(replicas=replicas, rollout=rollout) as model:
+        for _ in range(replicas):
+            pod = model.add_pod()
+            pod.poller.tell(told({1: AVAILABLE}, target=1))
+        model.until(lambda o: o["status"]["model"]["activeVersion"] == 1, what="version 1")
+        model.roll_out()
+        yield model
+
+
+def upload(model: Model, *, does: bool = True) -> None:
+    """Version 2 is on the disk of each pod, which serves version 1, and what it is told next."""
+    for poller in model.pollers():
+        if does:
+            poller.serve = serves
+        poller.tell(told({1: AVAILABLE, 2: FETCHED}, target=1))
+
+
+def have(model: Model, number: int) -> list[SimulatedPod]:
+    """The pods that are told a version."""
+    return [pod for pod in model.pods if pod.target == str(number)]
+
+
+def phase(model: Model, wanted: str) -> Object:
+    return model.until(
+        lambda o: o["status"]["model"]["rollout"]["phase"] == wanted,
+        what=f"the rollout of {model.name} to be {wanted}",
+    )
+
+
+def act(model: Model, action: str, value: str) -> None:
+    model.kubectl(
+        *("annotate", "inferencemodel", model.name, "--overwrite"),
+        f"inferencemodel.dev/{action}={value}",
+    )
+
+
+def until_read(model: Model, action: str) -> None:
+    model.until(
+        lambda o: f"inferencemodel.dev/{action}" not in o["metadata"].get("annotations", {}),
+        what=f"the annotation {action} to be read",
+    )
+
+
+def record(model: Model) -> dict[str, str]:
+    data: dict[str, str] = model.child("configmap", "-versions")["data"]
+    return data
+
+
+def test_one_pod_has_it_first_and_then_all(here: World) -> None:
+    with serving(here, ONE_THEN_ALL) as model:
+        first = model.pollers()
+        upload(model, does=False)
+        eventually(lambda: len(have(model, 2)) == 1, what="one pod told of version 2")
+        here.operator.until_quiet()
+        assert len(have(model, 2)) == 1
+        assert (record(model)["target"], record(model)["candidate"]) == ("1", "2")
+        status = model.get()["status"]["model"]
+        assert (status["targetVersion"], status["activeVersion"]) == (2, 1)
+        for pod in have(model, 2):
+            pod.poller.serve = serves
+            pod.poller.tell(serves(2))
+        eventually(lambda: len(have(model, 2)) == 3, what="all pods told of version 2")
+        for poller in first:
+            poller.tell(serves(2))
+        found = phase(model, "Completed")
+        assert found["status"]["model"]["activeVersion"] == 2
+        assert record(model)["target"] == "2"
+        assert "candidate" not in record(model)
+
+
+def test_it_waits_for_a_promotion_that_is_taken_away(here: World) -> None:
+    with serving(here, WAITING) as model:
+        upload(model)
+        found = phase(model, "Paused")
+        assert condition(found, "RolloutPaused")["status"] == "True"
+        assert condition(found, "Ready")["status"] == "True"
+        assert len(have(model, 2)) == 1
+        act(model, "promote", "2")
+        until_read(model, "promote")
+        phase(model, "Completed")
+        assert len(have(model, 2)) == 3
+
+
+def test_an_abort_sends_all_back_and_a_retry_tries_again(here: World) -> None:
+    with serving(here, WAITING) as model:
+        upload(model)
+        phase(model, "Paused")
+        act(model, "abort", "2")
+        until_read(model, "abort")
+        found = phase(model, "RolledBack")
+        assert len(have(model, 1)) == 3
+        assert condition(found, "ModelLoaded")["reason"] == "Aborted"
+        quarantined = json.loads(record(model)["quarantined.json"])
+        assert [entry["reason"] for entry in quarantined] == ["Aborted"]
+        act(model, "retry", "2")
+        until_read(model, "retry")
+        phase(model, "Paused")
+        assert len(have(model, 2)) == 1
+
+
+def test_an_action_that_means_nothing_is_dropped_with_an_event(here: World) -> None:
+    with serving(here, WAITING) as model:
+        act(model, "promote", "7")
+        until_read(model, "promote")
+
+        def notes() -> list[str]:
+            events = model.kubectl(
+                *("get", "events", "-o", "json"),
+                f"--field-selector=involvedObject.name={model.name},reason=ActionDropped",
+            )
+            return [event["message"] for event in json.loads(events)["items"]]
+
+        eventually(lambda: [n for n in notes() if "version 7" in n], what="an Event that says so")
+
+
+def test_a_restart_in_the_middle_goes_on_with_the_same_pod(here: World) -> None:
+    with serving(here, WAITING) as model:
+        upload(model)
+        phase(model, "Paused")
+        before = [pod.name for pod in have(model, 2)]
+        here.operator.restart()
+        here.operator.until_quiet()
+        assert [pod.name for pod in have(model, 2)] == before
+        phase(model, "Paused")
+
+
+def test_a_step_that_only_waits_writes_nothing(here: World) -> None:
+    with serving(here, WAITING) as model:
+        upload(model)
+        phase(model, "Paused")
+        here.operator.until_quiet()
+        before = model.get()["metadata"]["resourceVersion"]
+        for poller in model.pollers():
+            poller.tell(serves(poller.target or 1))
+        here.operator.until_quiet()
+        assert model.get()["metadata"]["resourceVersion"] == before
