@@ -15,7 +15,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from inferencemodel_operator.rollout_metrics import RolloutMetrics
+from inferencemodel_operator.rollouts.metrics import RolloutMetrics
 
 if TYPE_CHECKING:
     from aiohttp import ClientRequest, ClientResponse

@@ -18,7 +18,6 @@ from inferencemodel_operator import (
     names,
     ownership,
     rehearsal,
-    rollout,
     store,
     versions,
 )
@@ -53,7 +52,9 @@ from inferencemodel_operator.pace import REPAIR_SECONDS, Bucket, Pace
 from inferencemodel_operator.patience import Patience
 from inferencemodel_operator.record import Phase, RolloutRecord, VersionsRecord
 from inferencemodel_operator.rehearsal_pods import RehearsalPods
-from inferencemodel_operator.rollout_checks import Finding
+from inferencemodel_operator.rollouts import plan as rollouts
+from inferencemodel_operator.rollouts.checks import Finding
+from inferencemodel_operator.rollouts.situation import Plan, Situation, Soaking
 from inferencemodel_operator.status import Status, decode
 from model_poller.status import encode_task
 
@@ -102,7 +103,7 @@ class _Memory(msgspec.Struct):
     and what it made of it: writing it again would change nothing."""
     status_refused: bool = False
     """Whether the last status was, which an Event has told."""
-    soaking: rollout.Soaking | None = None
+    soaking: Soaking | None = None
     """Since when a step of its rollout is reached."""
     ready: str = "Unknown"
     told: str = ""
@@ -168,7 +169,7 @@ class Reconciler:
             return
         record, problems = self._remembered(model, model.model)
         active = model.is_followed and not problems
-        plan = rollout.Plan(record=record, status=self._live(model).model.rollout)
+        plan = Plan(record=record, status=self._live(model).model.rollout)
         if active:
             plan = self._decide(model, model.model, record, memory)
         wanted = children(model.model, plan.record, self._settings)
@@ -222,7 +223,7 @@ class Reconciler:
 
     def _decide(
         self, model: Model, typed: InferenceModel, record: VersionsRecord, memory: _Memory
-    ) -> rollout.Plan:
+    ) -> Plan:
         pods = [pod for pod in self._cache.pods(model.key) if identity.has_source(pod, typed)]
         memory.crashes.keep(pods)
         contributions = []
@@ -240,7 +241,7 @@ class Reconciler:
         stay = goal
         if record.target not in (None, goal.target):
             stay = versions.staying(wanted, record.target, goal, contributions)
-        situation = rollout.Situation(
+        situation = Situation(
             replicas=seen.pods,
             wanted=seen.wanted,
             has_one_template=seen.has_one_template,
@@ -250,7 +251,7 @@ class Reconciler:
             actions=model.actions,
             now=_now(),
         )
-        plan = rollout.plan(typed, record, goal, stay, situation)
+        plan = rollouts.plan(typed, record, goal, stay, situation)
         memory.soaking = plan.soaking
         if plan.record.wanted != record.wanted:
             logger.info(
@@ -291,7 +292,7 @@ class Reconciler:
         return Replica(name=pod.name, uid=pod.uid, ready=False, report=pod.report)
 
     async def _rehearse(
-        self, model: Model, typed: InferenceModel, plan: rollout.Plan, template: Manifest
+        self, model: Model, typed: InferenceModel, plan: Plan, template: Manifest
     ) -> str | None:
         """Bring about the pod that rehearses the candidate, where there is to be one."""
         run, wanted = plan.record.rollout, None
@@ -310,7 +311,7 @@ class Reconciler:
             )
         return ", ".join(await self._rehearsals.arrange(model, typed, wanted)) or None
 
-    async def _take_away(self, model: Model, plan: rollout.Plan) -> None:
+    async def _take_away(self, model: Model, plan: Plan) -> None:
         """Take away the annotations that have been read, and say which of them meant nothing."""
         if not plan.read:
             return
@@ -334,7 +335,7 @@ class Reconciler:
         model: Model,
         typed: InferenceModel,
         before: VersionsRecord,
-        plan: rollout.Plan,
+        plan: Plan,
         wanted: tuple[Manifest, ...],
         memory: _Memory,
     ) -> tuple[list[str], list[OperatorError]]:
@@ -381,7 +382,7 @@ class Reconciler:
         self,
         pod: Pod,
         typed: InferenceModel,
-        plan: rollout.Plan,
+        plan: Plan,
         confirmations: ConfirmationWatch,
     ) -> None:
         wanted = assignment.assignment(
@@ -426,7 +427,7 @@ class Reconciler:
         self,
         model: Model,
         typed: InferenceModel,
-        plan: rollout.Plan,
+        plan: Plan,
         problems: list[OperatorError],
         hold: Hold | None,
         memory: _Memory,

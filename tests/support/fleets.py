@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from inferencemodel_operator import rollout, spec, versions
+from inferencemodel_operator import spec, versions
 from inferencemodel_operator.observe.troubles import CRASHES
 from inferencemodel_operator.observed import Observed, Replica
 from inferencemodel_operator.record import ActiveVersion, VersionsRecord
+from inferencemodel_operator.rollouts.plan import plan
+from inferencemodel_operator.rollouts.situation import Plan, Situation
 from model_poller import status
 from model_poller.status import (
     AssignmentStatus,
@@ -37,7 +39,7 @@ from model_poller.status import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from inferencemodel_operator.rollout_checks import Finding
+    from inferencemodel_operator.rollouts.checks import Finding
 
 URI = "gs://models/m"
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -100,7 +102,7 @@ class Fleet:
         """Of the memory."""
         self.tellings: list[tuple[str, int | None]] = []
         """Who was newly told which target."""
-        self.plan = rollout.Plan(record=self.record)
+        self.plan = Plan(record=self.record)
         self.model_fields: dict[str, Any] = {}
         if stable is not None:
             self.upload(stable)
@@ -173,7 +175,7 @@ class Fleet:
         """Of the rollout."""
         return self.plan.status.phase if self.plan.status else ""
 
-    def operate(self) -> rollout.Plan:
+    def operate(self) -> Plan:
         """One pass of the operator, up to what it writes."""
         model = self.model
         seen = Observed(
@@ -193,12 +195,12 @@ class Fleet:
         stay = goal
         if self.record.target not in (None, goal.target):
             stay = versions.staying(model.spec.model, self.record.target, goal, reports)
-        return rollout.plan(
+        return plan(
             model,
             self.record,
             goal,
             stay,
-            rollout.Situation(
+            Situation(
                 replicas=seen.pods,
                 wanted=self.replicas,
                 has_one_template=self.has_one_template,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from inferencemodel_operator import names
 from inferencemodel_operator.conditions import Reason
 from inferencemodel_operator.record import PlannedStep
-from inferencemodel_operator.rollout import count
-from inferencemodel_operator.rollout_checks import Finding
+from inferencemodel_operator.rollouts.checks import Finding
+from inferencemodel_operator.rollouts.steps import count
 from model_poller.status import CheckResult, Interface, SignatureSpec, TensorSpec
 from tests.support.fleets import Fleet
 

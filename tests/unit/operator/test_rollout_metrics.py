@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from inferencemodel_operator.metrics import Metrics
-from inferencemodel_operator.rollout_metrics import OUTCOMES, PHASES, rollout_changes
+from inferencemodel_operator.rollouts.metrics import OUTCOMES, PHASES, rollout_changes
 from inferencemodel_operator.status import RolloutCheck, RolloutStatus
 
 BEGAN = datetime.datetime(2026, 11, 28, 12, 0, tzinfo=datetime.UTC)

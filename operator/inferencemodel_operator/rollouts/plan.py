@@ -11,39 +11,38 @@ Nothing moves on while it isn't known how those stand that have the version alre
 from __future__ import annotations
 
 import datetime
-import math
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 from msgspec.structs import replace
 
-from inferencemodel_operator import bounds, names, rollout_checks
+from inferencemodel_operator import bounds, names
 from inferencemodel_operator.conditions import Reason
 from inferencemodel_operator.observe.troubles import Trouble
-from inferencemodel_operator.observed import Unversioned
 from inferencemodel_operator.record import (
     TEMPLATE,
     TOLD,
     ActiveVersion,
     CheckRecord,
     Phase,
-    PlannedStep,
     QuarantinedVersion,
     RolloutRecord,
     ToldPod,
     VersionsRecord,
 )
-from inferencemodel_operator.rollout_checks import Finding
+from inferencemodel_operator.rollouts import checks as rollout_checks
+from inferencemodel_operator.rollouts.actions import act, asked
+from inferencemodel_operator.rollouts.checks import Finding
+from inferencemodel_operator.rollouts.fleet import Fleet, is_given, is_stuck
+from inferencemodel_operator.rollouts.situation import Dropped, Plan, Situation, Soaking
+from inferencemodel_operator.rollouts.steps import choice, count, steps_of
 from inferencemodel_operator.status import RolloutCheck, RolloutStatus
-from inferencemodel_operator.versions import ON_DISK
 from model_poller.status import CheckResult, GoldenTask, RolloutTask, VersionState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Sequence
 
     from inferencemodel_operator.observed import Replica
     from inferencemodel_operator.spec import InferenceModel, Rollout
-    from model_poller.status import VersionStatus
 
 SOAK_SECONDS: Final = 1.0
 """How long a version has to answer on the replicas of a step before the next step: one that ends
@@ -52,86 +51,6 @@ LIVE_SECONDS: Final = 30.0
 """How long live figures are gathered where a step has no pause of its own."""
 RESTARTS: Final = 2
 """So many ends of the model server on a replica that has the version speak against the version."""
-
-
-class Soaking(msgspec.Struct, frozen=True):
-    """Since when a step without a pause of its own is reached.
-
-    It is kept by the process alone: to lose it costs `SOAK_SECONDS`, to remember it a write.
-    """
-
-    version: int
-    step: int
-    since: datetime.datetime
-
-
-class Situation(msgspec.Struct, frozen=True, kw_only=True):
-    """What the plan looks at."""
-
-    replicas: tuple[Replica, ...]
-    """Those with the spec's source; also those that drain."""
-    wanted: int
-    """How many there are to be."""
-    has_one_template: bool = True
-    """Whether the Deployment has replaced all pods by those of its present template."""
-    soaking: Soaking | None = None
-    """What the plan before this one gave by that name."""
-    actions: Mapping[str, str] = {}
-    """The annotations of the InferenceModel by which somebody acts, see `names`."""
-    rehearsal: Finding | None = None
-    """How the rehearsal of the candidate ended; None as long as it runs."""
-    rehearser: Replica | None = None
-    """The pod that rehearses it."""
-    now: datetime.datetime
-
-
-class Dropped(msgspec.Struct, frozen=True):
-    """An action that meant nothing."""
-
-    annotation: str
-    why: str
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is told what, and what is remembered of it."""
-
-    record: VersionsRecord
-    """The next memory. A pod that is in none of the groups below is told what it says."""
-    candidate: VersionsRecord | None = None
-    """What the pods of ``told`` are told."""
-    told: frozenset[str] | None = frozenset()
-    """Uids; None for all."""
-    carried: VersionsRecord | None = None
-    """What the pods of ``carrying`` are told that are not in ``told``."""
-    carrying: frozenset[str] = frozenset()
-    task: RolloutTask | None = None
-    """What is asked of the pods of ``told``."""
-    other_task: RolloutTask | None = None
-    """What is asked of all others."""
-    rehearse: bool = False
-    """Whether there is to be a rehearsal pod for the candidate."""
-    read: tuple[str, ...] = ()
-    """The annotations that are to be taken away."""
-    dropped: tuple[Dropped, ...] = ()
-    soaking: Soaking | None = None
-    """For the next pass."""
-    after: float | None = None
-    """Seconds until something changes by time alone; None when nothing does."""
-    status: RolloutStatus | None = None
-
-    def is_told(self, uid: str) -> bool:
-        """Whether a pod is among those that are told of the candidate."""
-        return self.candidate is not None and (self.told is None or uid in self.told)
-
-    def assigned(self, uid: str) -> VersionsRecord:
-        """What a pod is told."""
-        if self.candidate is not None and self.is_told(uid):
-            return self.candidate
-        return self.carried if self.carried is not None and uid in self.carrying else self.record
-
-    def task_of(self, uid: str) -> RolloutTask | None:
-        """What is asked of a pod beside that."""
-        return self.task if self.is_told(uid) else self.other_task
 
 
 def plan(
@@ -151,31 +70,6 @@ def plan(
         seen: what is observed.
     """
     return _Pass(model, before, goal, stay, seen).run()
-
-
-def steps_of(rollout: Rollout) -> tuple[PlannedStep, ...]:
-    """The steps of the spec, with the one that it implies at the end."""
-    asked = tuple(
-        PlannedStep(
-            str(step.replicas),
-            float(step.pause.duration or 0) if step.pause else 0.0,
-            until_promoted=step.pause is not None and step.pause.duration is None,
-        )
-        for step in rollout.steps
-    )
-    return asked if asked and asked[-1].replicas == "100%" else (*asked, PlannedStep("100%"))
-
-
-def count(step: PlannedStep, wanted: int, *, last: bool) -> int:
-    """How many replicas have the version in a step.
-
-    All in the last one; before it, one is left with the version before where there are two.
-    """
-    if last:
-        return wanted
-    text = step.replicas
-    part = math.ceil(wanted * int(text[:-1]) / 100) if text.endswith("%") else int(text)
-    return max(0, min(part, max(wanted - 1, 1), wanted))
 
 
 class _FailureError(Exception):
@@ -211,7 +105,8 @@ class _Pass:
         self.seen = seen
         self.now = seen.now
         self.run_of = before.rollout
-        self.replicas = [r for r in seen.replicas if not r.draining and not r.other_source]
+        self.fleet = Fleet(seen.replicas)
+        self.replicas = self.fleet.replicas
         self.wakes: list[float] = []
         self.soaking: Soaking | None = None
         self.read: list[str] = []
@@ -231,7 +126,10 @@ class _Pass:
         retried = self._retried(ongoing)
         if retried is not None:
             return retried
-        ongoing = self._act(ongoing)
+        ongoing, read, self.dropped = act(self.seen.actions, ongoing, self.read)
+        self.read += read
+        if ongoing is not None:
+            self.run_of = ongoing
         target, goal = self.before.target, self.goal.target
         if ongoing is not None and ongoing.phase is Phase.BAKING and target == ongoing.version:
             if goal == target:
@@ -245,7 +143,7 @@ class _Pass:
             return self._settle_for(ongoing, instead=goal)
         current = ongoing if ongoing and self._is_about(ongoing, goal) else None
         if current is None:
-            if self._is_unserved(target, goal):
+            if self._is_unserved(target):
                 return self._settle_for(ongoing)
             current = self._begin(ongoing, target, goal)
         self.run_of = current
@@ -275,9 +173,8 @@ class _Pass:
     def _is_spoilt(self, version: int) -> bool:
         """Whether all that is stored of a version has failed."""
         bad = {e.stored for e in self.goal.quarantined if e.version == version}
-        known = (replica.version(version) for replica in self.replicas)
-        here = {v.tried for v in known if v is not None and v.tried}
-        return bool(bad) and (self._fingerprints(version) or here) <= bad
+        here = self.fleet.fingerprints(version) or self.fleet.tried(version)
+        return bool(bad) and here <= bad
 
     def _roll_back(self, ongoing: RolloutRecord, reason: str, message: str) -> None:
         self.run_of = replace(
@@ -324,9 +221,7 @@ class _Pass:
         quarantined = tuple(sorted(first.values(), key=lambda e: (-e.version, e.fingerprint)))
         if self.before.target == ongoing.version and stable is not None:
             # From a bake: the version before is still on the disks.
-            record = replace(
-                self.goal, target=stable, served=(stable,), active=self._active(stable)
-            )
+            record = replace(self.goal, target=stable, served=(stable,), active=self._known(stable))
         else:
             record = self.stay
         self._look_back()
@@ -334,15 +229,14 @@ class _Pass:
             replace(record, quarantined=quarantined, candidate=None, rollout=self.run_of)
         )
 
-    def _active(self, stable: int) -> ActiveVersion | None:
-        known = (replica.version(stable) for replica in self.replicas)
-        tried = {version.tried for version in known if version is not None}
+    def _known(self, stable: int) -> ActiveVersion | None:
+        tried = self.fleet.tried(stable)
         return ActiveVersion(stable, min(tried)) if tried else None
 
     def _entries(self, ongoing: RolloutRecord, failure: _FailureError) -> list[QuarantinedVersion]:
-        known = (replica.version(ongoing.version) for replica in self.replicas)
-        here = {version.tried for version in known if version is not None}
-        fingerprints = {ongoing.fingerprint, *self._fingerprints(ongoing.version), *here} - {""}
+        version = ongoing.version
+        here = self.fleet.tried(version) | self.fleet.fingerprints(version)
+        fingerprints = {ongoing.fingerprint, *here} - {""}
         templates = {r.template for r in self.replicas} if failure.of_template else {""}
         return [
             QuarantinedVersion(
@@ -367,24 +261,19 @@ class _Pass:
     def _is_about(self, ongoing: RolloutRecord, goal: int) -> bool:
         if ongoing.phase is Phase.ROLLING_BACK or ongoing.version != goal:
             return False
-        stored = self._fingerprints(goal)
+        stored = self.fleet.fingerprints(goal)
         return not stored or not ongoing.fingerprint or ongoing.fingerprint in stored
 
-    def _is_unserved(self, target: int, goal: int) -> bool:
+    def _is_unserved(self, target: int) -> bool:
         """Whether no client would lose anything: the stable version serves nowhere, and won't."""
-        if not self.replicas or any(replica.answer == target for replica in self.replicas):
-            return False
-        troubled = any(replica.trouble in _CRASHES for replica in self.replicas)
-        if any(r.answer is Unversioned.UNKNOWN and r.report is None for r in self.replicas):
-            return troubled
-        is_bad = any(entry.version == target for entry in self.goal.quarantined)
-        known = [version for r in self.replicas if (version := r.version(target)) is not None]
-        is_there = any(version.state in ON_DISK or version.in_source for version in known)
-        never = self.before.active is None and goal != target
-        return is_bad or never or troubled or not is_there
+        found = self.fleet.is_unserved(target)
+        if found is None:
+            is_bad = any(entry.version == target for entry in self.goal.quarantined)
+            return is_bad or self.before.active is None
+        return found
 
     def _begin(self, ongoing: RolloutRecord | None, target: int, goal: int) -> RolloutRecord:
-        stored = self._fingerprints(goal)
+        stored = self.fleet.fingerprints(goal)
         begun = RolloutRecord(
             version=goal,
             fingerprint=min(stored, default=""),
@@ -412,14 +301,11 @@ class _Pass:
                 self._quarantine(entry)
             return begun
         # Who has the version that this one takes the place of keeps it until it gets this one.
-        had = self.replicas if self._tells_all(ongoing) else self._among(ongoing.told)
+        had = self.replicas if self._tells_all(ongoing) else self.fleet.among(ongoing.told)
         carrying = tuple(replica.uid for replica in had)[:TOLD]
         if not carrying and ongoing.carried is not None:
             return replace(begun, carried=ongoing.carried, carrying=ongoing.carrying)
         return replace(begun, carried=ongoing.version, carrying=carrying) if carrying else begun
-
-    def _among(self, uids: frozenset[str]) -> list[Replica]:
-        return [replica for replica in self.replicas if replica.uid in uids]
 
     def _quarantine(self, entry: QuarantinedVersion) -> None:
         known = {(e.version, e.fingerprint) for e in self.goal.quarantined}
@@ -474,7 +360,7 @@ class _Pass:
         if self._needs_nothing(current):
             self._enter(Phase.PROGRESSING, 1)
             return
-        found = next(iter(self._holders(current)), None)
+        found = next(iter(self.fleet.holders(current)), None)
         if found is None:
             self.words = f"version {version} is being fetched and checked"
             return
@@ -491,7 +377,7 @@ class _Pass:
         pinned = self.model.spec.model.version is not None
         mode = checks.signature or ("Report" if pinned else "Enforce")
         if mode != "Ignore":
-            finding = rollout_checks.signature(self._stable(current), found)
+            finding = rollout_checks.signature(self.fleet.stable(current), found)
             self._note(rollout_checks.SIGNATURE, finding)
             is_meant = self.run_of is not None and self.run_of.approved
             if finding.result is CheckResult.FAILED and mode == "Enforce" and not is_meant:
@@ -558,7 +444,9 @@ class _Pass:
         on = [r for r in members if r.ready and r.answer == version]
         if not self._is_promoted(current):
             self._judge_serving(members)
-        is_settled = len(on) >= wanted > 0 and (not current.is_last_step or self._all_on(version))
+        is_settled = len(on) >= wanted > 0 and (
+            not current.is_last_step or self.fleet.all_on(version)
+        )
         settled = self._settle(is_settled=is_settled)
         current = self.run_of or current
         if settled is None:
@@ -579,38 +467,10 @@ class _Pass:
         if may_choose and self.seen.has_one_template and len(chosen) < min(wanted, TOLD):
             room = wanted - len(chosen)
             if self._drains():
-                room = int(self._is_steady(members, current.version))
-            chosen += self._choice(current, present, room)
+                room = int(self.fleet.is_steady(members, current.version))
+            chosen += choice(self.fleet, current, present, room)
         if tuple(chosen) != current.pods:
             self.run_of = replace(current, pods=tuple(chosen))
-
-    def _choice(self, current: RolloutRecord, told: Collection[str], room: int) -> list[ToldPod]:
-        nodes = [r.node for r in self.replicas if r.uid in told]
-        whole = {r.uid for r in self.replicas if self._has(r, current)}
-        free = [r for r in self.replicas if r.uid and r.uid not in told and r.report is not None]
-        if not current.is_last_step:
-            # One that can't fetch the version, or doesn't serve, tells nothing soon.
-            free = [r for r in free if r.uid in whole and (r.ready or not self._anybody_ready())]
-        chosen: list[ToldPod] = []
-        while free and len(chosen) < room:
-            best = min(
-                free,
-                key=lambda r: (
-                    r.report is None or r.report.target != current.version,
-                    r.uid not in current.carrying,
-                    r.uid not in whole,
-                    not r.current,
-                    nodes.count(r.node),
-                    r.name,
-                ),
-            )
-            free.remove(best)
-            nodes.append(best.node)
-            chosen.append(ToldPod(best.uid, best.restarts))
-        return chosen
-
-    def _anybody_ready(self) -> bool:
-        return any(replica.ready for replica in self.replicas)
 
     def _judge_serving(self, members: Sequence[Replica]) -> None:
         """What speaks against the version on those that have it.
@@ -624,7 +484,7 @@ class _Pass:
         before = {pod.uid: pod.restarts for pod in current.pods}
         for replica in members:
             ends = replica.restarts - before.get(replica.uid, replica.restarts)
-            if ends >= RESTARTS and self._serves_alone(replica, current):
+            if ends >= RESTARTS and is_given(replica, current.version):
                 raise _FailureError(
                     Reason.CRASHED_SERVING,
                     f"the model server of {replica.name} ended {ends} times since it was given "
@@ -645,11 +505,6 @@ class _Pass:
             if finding.result is CheckResult.FAILED:
                 self._note(rollout_checks.LIVE, finding)
                 raise _FailureError(finding.reason, finding.message)
-
-    def _serves_alone(self, replica: Replica, current: RolloutRecord) -> bool:
-        """Whether it is the version's turn on a replica: what it published is this one."""
-        version = replica.version(current.version)
-        return version is not None and version.state in _GIVEN
 
     def _settle(self, *, is_settled: bool) -> datetime.datetime | None:
         """Since when the step is reached; None while it isn't."""
@@ -689,7 +544,7 @@ class _Pass:
         if self._is_frozen() or current.hold:
             return
         # One that isn't there, or still fetches, says nothing about the version.
-        stuck = [r.name for r in self._members(current) if self._is_stuck(r, version)]
+        stuck = [r.name for r in self._members(current) if is_stuck(r, version)]
         if stuck and self._is_overdue(current) and not self._is_promoted(current):
             raise _FailureError(
                 Reason.DEADLINE_EXCEEDED,
@@ -697,11 +552,6 @@ class _Pass:
                 f"spec.rollout.deadline of {self.spec.deadline} s; look at the model server's log, "
                 "or allow more",
             )
-
-    def _is_stuck(self, replica: Replica, version: int) -> bool:
-        """Whether the model server has the version, and doesn't answer with it."""
-        known = replica.version(version)
-        return known is not None and known.state in _GIVEN and replica.answer != version
 
     def _is_overdue(self, current: RolloutRecord) -> bool:
         started = current.step_started or current.started
@@ -865,24 +715,12 @@ class _Pass:
 
     def _members(self, current: RolloutRecord) -> list[Replica]:
         """The replicas that have been told of the version."""
-        return self.replicas if self._tells_all(current) else self._among(current.told)
+        return self.replicas if self._tells_all(current) else self.fleet.among(current.told)
 
     def _tells_all(self, current: RolloutRecord) -> bool:
         """Whether all replicas are told of the version, those that come later as well."""
         progressing = current.phase is Phase.PROGRESSING
         return progressing and current.is_last_step and not self._drains()
-
-    def _all_on(self, version: int) -> bool:
-        return all(r.ready and r.answer == version for r in self.replicas)
-
-    def _is_steady(self, members: Sequence[Replica], version: int) -> bool:
-        """Whether another one may leave its Services: all that have the version serve with it."""
-        others = [r for r in self.replicas if r.ready]
-        settled = all(
-            r.ready and r.answer == version and not (r.report and r.report.draining)
-            for r in members
-        )
-        return settled and len(others) > 1
 
     def _drains(self) -> bool:
         return self.spec.drain and len(self.replicas) > 1
@@ -908,49 +746,17 @@ class _Pass:
         step = current.steps[max(current.step - 1, 0)]
         return asked == "Enforce" or step.pause > 0 or step.until_promoted
 
-    def _holders(self, current: RolloutRecord) -> list[VersionStatus]:
-        """What is told of the version by those that have all of it."""
-        return [
-            version
-            for replica in self.replicas
-            if self._has(replica, current)
-            and (version := replica.version(current.version)) is not None
-        ]
-
-    def _has(self, replica: Replica, current: RolloutRecord) -> bool:
-        version = replica.version(current.version)
-        return (
-            version is not None
-            and version.state in ON_DISK
-            and current.fingerprint in ("", version.tried)
-        )
-
-    def _stable(self, current: RolloutRecord) -> VersionStatus | None:
-        if current.from_version is None:
-            return None
-        known = (replica.version(current.from_version) for replica in self.replicas)
-        told = [version for version in known if version is not None]
-        return next((v for v in told if v.interface is not None), None)
-
-    def _fingerprints(self, version: int) -> set[str]:
-        """Of the objects that are stored under a number, as far as replicas agree."""
-        known = (replica.version(version) for replica in self.replicas)
-        return {v.fingerprint for v in known if v is not None and v.in_source and v.fingerprint}
-
     # What somebody does
 
-    def _asked(self, annotation: str) -> int | None:
-        return bounds.number(self.seen.actions.get(annotation, ""))
-
     def _is_aborted(self, ongoing: RolloutRecord) -> bool:
-        if self._asked(names.ABORT_ANNOTATION) != ongoing.version:
+        if asked(self.seen.actions, names.ABORT_ANNOTATION) != ongoing.version:
             return False
         self.read.append(names.ABORT_ANNOTATION)
         return ongoing.phase is not Phase.ROLLING_BACK
 
     def _retried(self, ongoing: RolloutRecord | None) -> Plan | None:
         """Try a version again that failed: what is remembered against it is forgotten."""
-        version = self._asked(names.RETRY_ANNOTATION)
+        version = asked(self.seen.actions, names.RETRY_ANNOTATION)
         against = [e for e in self.goal.quarantined if e.version == version]
         if version is None or not against:
             return None
@@ -972,39 +778,6 @@ class _Pass:
             kept, quarantined=left, candidate=self.before.candidate, rollout=self.run_of
         )
         return self._result(record)
-
-    def _act(self, ongoing: RolloutRecord | None) -> RolloutRecord | None:
-        """Read what somebody has asked for: of the rollout that runs it is done."""
-        run = ongoing
-        for annotation in names.ACTION_ANNOTATIONS:
-            text = self.seen.actions.get(annotation)
-            if text is None or annotation in self.read:
-                continue
-            self.read.append(annotation)
-            is_live = run is not None and run.phase is not Phase.ROLLING_BACK
-            if run is None or not is_live or bounds.number(text) != run.version:
-                self.dropped.append(Dropped(annotation, self._why_dropped(annotation, text)))
-                continue
-            match annotation:
-                case names.APPROVE_ANNOTATION:
-                    run = replace(run, approved=True)
-                case names.PROMOTE_ANNOTATION if not run.promotion_read:
-                    run = replace(run, promoted=True, promotion_read=True)
-                case names.PROMOTE_FULL_ANNOTATION:
-                    run = replace(run, full=True)
-        if run is not None:
-            if names.PROMOTE_ANNOTATION not in self.seen.actions:
-                run = replace(run, promotion_read=False)
-            self.run_of = run
-        return run
-
-    def _why_dropped(self, annotation: str, text: str) -> str:
-        value = bounds.text(text, 50)
-        if bounds.number(text) is None:
-            return f"{annotation}: {value!r} is no version number"
-        if annotation == names.RETRY_ANNOTATION:
-            return f"{annotation}: version {value} is not quarantined"
-        return f"{annotation}: no rollout of version {value} is in progress"
 
     # What is told of it
 

@@ -1,0 +1,106 @@
+"""The replicas that a rollout is about, and what is asked of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from inferencemodel_operator.observe.troubles import Trouble
+from inferencemodel_operator.observed import Unversioned
+from inferencemodel_operator.versions import ON_DISK
+from model_poller.status import VersionState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from inferencemodel_operator.observed import Replica
+    from inferencemodel_operator.record import RolloutRecord
+    from model_poller.status import VersionStatus
+
+_CRASHES: Final = (Trouble.SERVER_CRASHED, Trouble.POLLER_CRASHED)
+_GIVEN: Final = (VersionState.PUBLISHED, VersionState.AVAILABLE)
+
+
+class Fleet:
+    """Those with the spec's source that don't go away."""
+
+    def __init__(self, replicas: Iterable[Replica]) -> None:
+        self.replicas = [r for r in replicas if not r.draining and not r.other_source]
+
+    def among(self, uids: frozenset[str]) -> list[Replica]:
+        """Those of these uids."""
+        return [replica for replica in self.replicas if replica.uid in uids]
+
+    def all_on(self, version: int) -> bool:
+        """Whether all answer with it."""
+        return all(r.ready and r.answer == version for r in self.replicas)
+
+    def is_steady(self, members: Sequence[Replica], version: int) -> bool:
+        """Whether another one may leave its Services: all that have the version serve with it."""
+        others = [r for r in self.replicas if r.ready]
+        settled = all(
+            r.ready and r.answer == version and not (r.report and r.report.draining)
+            for r in members
+        )
+        return settled and len(others) > 1
+
+    def holders(self, current: RolloutRecord) -> list[VersionStatus]:
+        """What is told of the version by those that have all of it."""
+        return [
+            version
+            for replica in self.replicas
+            if self.has(replica, current)
+            and (version := replica.version(current.version)) is not None
+        ]
+
+    def has(self, replica: Replica, current: RolloutRecord) -> bool:
+        """Whether a replica has all of the version, with the objects that it is about."""
+        version = replica.version(current.version)
+        return (
+            version is not None
+            and version.state in ON_DISK
+            and current.fingerprint in ("", version.tried)
+        )
+
+    def stable(self, current: RolloutRecord) -> VersionStatus | None:
+        """What is told of the version before, with its interface; None where nobody tells it."""
+        if current.from_version is None:
+            return None
+        known = (replica.version(current.from_version) for replica in self.replicas)
+        told = [version for version in known if version is not None]
+        return next((v for v in told if v.interface is not None), None)
+
+    def fingerprints(self, version: int) -> set[str]:
+        """Of the objects that are stored under a number, as far as replicas agree."""
+        known = (replica.version(version) for replica in self.replicas)
+        return {v.fingerprint for v in known if v is not None and v.in_source and v.fingerprint}
+
+    def tried(self, version: int) -> set[str]:
+        """Fingerprints of what model servers get to load under a number."""
+        known = (replica.version(version) for replica in self.replicas)
+        return {v.tried for v in known if v is not None and v.tried}
+
+    def is_unserved(self, target: int) -> bool | None:
+        """Whether a version serves nowhere and, as it stands, won't.
+
+        None where it serves nowhere, and nothing is known to stand in its way.
+        """
+        if not self.replicas or any(replica.answer == target for replica in self.replicas):
+            return False
+        if any(replica.trouble in _CRASHES for replica in self.replicas):
+            return True
+        if any(r.answer is Unversioned.UNKNOWN and r.report is None for r in self.replicas):
+            return False
+        known = [version for r in self.replicas if (version := r.version(target)) is not None]
+        is_there = any(version.state in ON_DISK or version.in_source for version in known)
+        return None if is_there else True
+
+
+def is_given(replica: Replica, version: int) -> bool:
+    """Whether a model server has the version to load, or has loaded it."""
+    known = replica.version(version)
+    return known is not None and known.state in _GIVEN
+
+
+def is_stuck(replica: Replica, version: int) -> bool:
+    """Whether a model server has the version, and doesn't answer with it."""
+    return is_given(replica, version) and replica.answer != version
