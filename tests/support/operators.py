@@ -132,17 +132,19 @@ class Operator:
                 counts[name] = counts.get(name, 0) + int(float(count))
         return counts
 
-    def until_quiet(self) -> None:
-        """Wait until it has nothing to do, twice in a row."""
+    def until_quiet(self, *, until_later: bool = False) -> None:
+        """Wait until it has nothing to do, twice in a row.
+
+        Args:
+            until_later: whether it may have something to do at some later time, as a deadline.
+        """
+        gauges = ("depth", "working") if until_later else ("depth", "waiting", "working")
         calm = 0
 
         def quiet() -> bool:
             nonlocal calm
             metrics = self.get("/metrics")
-            idle = all(
-                f"inferencemodel_operator_queue_{gauge} 0.0" in metrics
-                for gauge in ("depth", "waiting", "working")
-            )
+            idle = all(f"inferencemodel_operator_queue_{gauge} 0.0" in metrics for gauge in gauges)
             calm = calm + 1 if idle else 0
             return calm >= 2
 

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 class StubPoller:
     """Answers ``GET /status`` with long polls."""
 
-    def __init__(self) -> None:
-        self.port = 0
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.host, self.port = host, port
         self._changed = threading.Condition()
         self._number = 0
         self._status = PollerStatus(revision="", model="m", source=SourceStatus(uri="gs://b/m"))
@@ -79,7 +79,7 @@ class StubPoller:
             def handle_error(self, request: object, client_address: object) -> None:
                 """A client that went away is no error."""
 
-        self._server = Server(("127.0.0.1", self.port), Handler)
+        self._server = Server((self.host, self.port), Handler)
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 

@@ -14,6 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from inferencemodel_operator.names import (
+    ABORT_ANNOTATION,
+    DESIRED_HASH_ANNOTATION,
+    REHEARSAL_LABEL,
+)
 from model_poller.status import SourceReason, SourceState, SourceStatus, VersionState
 from tests.api.models import Model
 from tests.support import crd
@@ -312,6 +317,31 @@ class Everything:
         pod = self.model.add_pod()
         pod.poller.tell(told({1: VersionState.AVAILABLE}))
 
+    def rehearse(self) -> None:
+        """Find a new version that is to be rehearsed."""
+        self.model.patch(rollout={"steps": None, "rehearsal": {"enabled": True}})
+        self.model.roll_out()
+        states = {1: VersionState.AVAILABLE, 2: VersionState.FETCHED}
+        self.model.pods[-1].poller.tell(told(states))
+
+    def until_rehearsed(self, pods: int) -> None:
+        """Wait until it has so many pods that rehearse a version."""
+        listing = ("get", "pods", "-o", "name", f"--selector={REHEARSAL_LABEL}={self.model.name}")
+        eventually(
+            lambda: len(self.kubectl(*listing).split()) == pods, what=f"{pods} rehearsal pods"
+        )
+
+    def abort(self) -> None:
+        """Take the version back by hand."""
+        self.kubectl("annotate", f"inferencemodel/{self.model.name}", f"{ABORT_ANNOTATION}=2")
+
+    def until_heard(self) -> None:
+        """Wait until that is taken away."""
+        self.model.until(
+            lambda o: ABORT_ANNOTATION not in o["metadata"].get("annotations", {}),
+            what="the annotation to be taken away",
+        )
+
     def lose_the_bucket(self) -> None:
         """Let the pod be refused by its bucket, and then not any more: each time an Event."""
         self.model.pods[-1].poller.tell(told({1: VersionState.AVAILABLE}, source=REFUSED))
@@ -328,6 +358,21 @@ class Everything:
     def ask_for_less(self, stage: Stage) -> None:
         """Ask for none of a stage's optional children any more."""
         self.model.patch(**dict.fromkeys(stage.spec))
+
+    def spoil(self) -> None:
+        """Have every child lack something, so that it is applied anew."""
+        for child in self.children():
+            if not child.startswith("pod/"):
+                self.kubectl("annotate", child, f"{DESIRED_HASH_ANNOTATION}-")
+
+    def until_mended(self) -> None:
+        """Wait until nothing lacks in any child."""
+        annotation = DESIRED_HASH_ANNOTATION.replace(".", "\\.")
+        hashed = f"jsonpath={{.metadata.annotations.{annotation}}}"
+        eventually(
+            lambda: all(self.kubectl("get", child, "-o", hashed) for child in self.children()),
+            what="every child to be whole again",
+        )
 
     def estrange(self, stage: Stage) -> None:
         """Make all children somebody else's, and ask for them anew."""
@@ -373,6 +418,13 @@ def go_through_everything(installed: Installed) -> set[tuple[str, str]]:
                 )
                 everything.lose_the_bucket()
                 everything.lose_the_bucket()
+                everything.rehearse()
+                everything.until_rehearsed(1)
+                everything.abort()
+                everything.until_rehearsed(0)
+                everything.until_heard()
+                everything.spoil()
+                everything.until_mended()
                 everything.ask_for_less(stage)
                 everything.until_has(0)
                 everything.model.apply(**stage.spec)
@@ -396,10 +448,9 @@ def test_each_right_is_used_and_no_other_is_missing(everywhere: Installed) -> No
     used = go_through_everything(everywhere)
     lease = everywhere.kubectl.in_namespace(SYSTEM).get("role", f"{NAME}-leader-election")
     rights = granted([*everywhere.rules(), *lease["rules"]])
-    # Server-side apply of something new asks for create too, in the same request; admission asks
-    # for the right to set finalizers.
-    unseen = {(v, r) for v, r in rights if v == "create" and r in CHILDREN}
-    unseen |= {("update", "inferencemodels/finalizers"), *ROLLOUTS}
+    # An apply of something new asks for create too, in the same request; admission asks for the
+    # right to set finalizers.
+    unseen = {("create", "configmaps"), ("update", "inferencemodels/finalizers")}
     assert rights - unseen == used
 
 
@@ -424,23 +475,35 @@ def test_without_the_right_to_see_a_kind_the_operator_is_not_ready(
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("verb", ["create", "patch"])
-def test_without_a_right_what_needs_it_is_refused_for_each_kind(
-    everywhere: Installed, verb: str, stage: Stage
+def test_without_the_right_to_create_a_kind_there_is_none_of_it(
+    everywhere: Installed, stage: Stage
 ) -> None:
-    resources = {r for v, r in granted(everywhere.rules()) - ROLLOUTS if v == verb}
-    if verb == "patch":
-        # Without a status nothing happens that an Event would count, and without a Deployment
-        # there is no pod to be told anything.
-        resources -= {"events", "pods"}
+    resources = {r for v, r in granted(everywhere.rules()) - ROLLOUTS if v == "create"}
     with everywhere.operator() as operator, Everything(everywhere) as everything:
-        with everywhere.without(verb, resources):
+        with everywhere.without("create", resources):
             everything.model.apply(**stage.spec)
             until_refused(operator, resources - (CHILDREN - stage.children))
         # With the right again, what was refused is done.
         operator.restart()
         everything.serve(stage)
         everything.until_served(stage)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_without_the_right_to_change_a_kind_it_stays_as_it_is(
+    everywhere: Installed, stage: Stage
+) -> None:
+    # Without a status nothing happens that an Event would count; pods have tests of their own.
+    resources = {r for v, r in granted(everywhere.rules()) - ROLLOUTS if v == "patch"}
+    resources -= {"events", "pods"}
+    with everywhere.operator() as operator, Everything(everywhere) as everything:
+        everything.serve(stage)
+        everything.until_served(stage)
+        with everywhere.without("patch", resources):
+            everything.spoil()
+            until_refused(operator, resources - (CHILDREN - stage.children))
+        operator.restart()
+        everything.until_mended()
 
 
 def test_without_the_right_to_change_pods_none_is_told_another_version(
@@ -453,6 +516,51 @@ def test_without_the_right_to_change_pods_none_is_told_another_version(
             states = {1: VersionState.AVAILABLE, 2: VersionState.FETCHED}
             everything.model.pods[-1].poller.tell(told(states))
             until_refused(operator, {"pods"})
+
+
+@contextmanager
+def rehearsing(installed: Installed) -> Iterator[tuple[Operator, Everything]]:
+    """A version that is about to be rehearsed."""
+    with installed.operator() as operator, Everything(installed) as everything:
+        everything.serve(STAGES[0])
+        everything.until_served(STAGES[0])
+        yield operator, everything
+
+
+def test_without_the_right_to_make_pods_nothing_is_rehearsed(
+    everywhere: Installed,
+) -> None:
+    with rehearsing(everywhere) as (operator, everything), everywhere.without("create", {"pods"}):
+        everything.rehearse()
+        until_refused(operator, {"pods"})
+        everything.until_rehearsed(0)
+
+
+def test_without_the_right_to_delete_pods_one_that_has_rehearsed_stays(
+    everywhere: Installed,
+) -> None:
+    with rehearsing(everywhere) as (operator, everything):
+        everything.rehearse()
+        everything.until_rehearsed(1)
+        with everywhere.without("delete", {"pods"}):
+            everything.abort()
+            until_refused(operator, {"pods"})
+            everything.until_rehearsed(1)
+        everything.until_rehearsed(0)
+
+
+def test_without_the_right_to_change_inferencemodels_what_is_asked_for_once_stays(
+    everywhere: Installed,
+) -> None:
+    with rehearsing(everywhere) as (operator, everything):
+        everything.rehearse()
+        everything.until_rehearsed(1)
+        with everywhere.without("patch", {"inferencemodels"}):
+            everything.abort()
+            # It is obeyed all the same.
+            everything.until_rehearsed(0)
+            until_refused(operator, {"inferencemodels"})
+        everything.until_heard()
 
 
 def test_without_the_right_to_change_events_nobody_counts_them(everywhere: Installed) -> None:
