@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.api
 
-AVAILABLE, FETCHING, QUARANTINED = (
+Object = dict[str, Any]
+
+AVAILABLE, FETCHED, FETCHING, QUARANTINED = (
     VersionState.AVAILABLE,
+    VersionState.FETCHED,
     VersionState.FETCHING,
     VersionState.QUARANTINED,
 )
@@ -46,10 +49,13 @@ def here(api_server: Api) -> Iterator[World]:
 class Pipeline:
     """A CI machine whose model_publish prints the number that it is told, once it may."""
 
-    def __init__(self, model: Model, directory: Path) -> None:
+    def __init__(self, model: Model, directory: Path, loads: set[int]) -> None:
         self.model = model
         self.directory = directory
-        self.timeout = "60s"
+        self.loads = loads
+        self.stored: set[int] = set()
+        self.timeout = "120s"
+        self.gate = ""
         self.resource = directory / "resource.yaml"
         self.write_resource()
         kubectl = model.kubectl
@@ -57,7 +63,14 @@ class Pipeline:
             "kubectl",
             # What somebody else does in the moment before the script's own patch.
             f"""\
-            case " $* " in *" --type=json "*)
+            case " $* " in
+            *" port-forward "*)
+              echo "$@" > {directory}/forwarded
+              echo "Forwarding from 127.0.0.1:41001 -> 8500"
+              echo "Forwarding from [::1]:41001 -> 8500"
+              echo "Forwarding from 127.0.0.1:41002 -> 8501"
+              exec sleep 600 ;;
+            *" --type=json "*)
               number=$(($(cat {directory}/patches-$VERSION 2>/dev/null || echo 0) + 1))
               echo $number > {directory}/patches-$VERSION
               if [ -f {directory}/before-patch-$number ]; then
@@ -84,20 +97,55 @@ class Pipeline:
         self.kubeconfig = directory / "kubeconfig"
         self.kubeconfig.write_text(json.dumps(config))
 
-    def write_resource(self, **model: object) -> None:
-        manifest = self.model.manifest(model={"storageUri": "gs://models/m", **model})
-        self.resource.write_text(json.dumps(manifest))
+    def write_resource(self, rollout: Object | None = None, **model: object) -> None:
+        spec: Object = {"model": {"storageUri": "gs://models/m", **model}}
+        if rollout is not None:
+            spec |= {"rollout": rollout, "replicas": len(self.model.pods)}
+        self.resource.write_text(json.dumps(self.model.manifest(**spec)))
+
+    def gates_by(self, command: str) -> None:
+        """Have the pipeline's own test decide at the first step, and tell what it was given."""
+        given = self.directory / "given"
+        self.gate = (
+            f'echo "$MODEL_URL $MODEL_GRPC $MODEL_VERSION" > {given}; '
+            f"kubectl get inferencemodel {self.model.name} "
+            f"-o 'jsonpath={{.status.model.rollout.phase}}' >> {given}; {command}"
+        )
+        rollout = {"steps": [{"replicas": 1, "pause": {}}]}
+        # A rollout keeps to the steps of the moment when the version appeared.
+        self.model.patch(rollout=rollout)
+        self.model.until_reported()
+        self.write_resource(rollout)
+
+    def given(self) -> list[str]:
+        """What the pipeline's test got to know, and the phase of the rollout at that time."""
+        return (self.directory / "given").read_text().split()
 
     def pins_before_patch(self, number: int, version: int) -> None:
         """Have somebody else pin a version just before the script's so-manyth patch."""
         patch = json.dumps({"spec": {"model": {"version": version}}})
         (self.directory / f"before-patch-{number}").write_text(patch)
 
+    def serve(self, target: int) -> PollerStatus:
+        """What a pod reports that is told a version: all that is stored it has on its disk."""
+        states = {SERVED: FETCHED}
+        states |= {one: FETCHED if one in self.loads else FETCHING for one in self.stored}
+        answers = target if target in self.loads else SERVED
+        return told({**states, answers: AVAILABLE}, target=target)
+
+    def store(self, *versions: int) -> None:
+        """Have versions in the bucket, which the pods' pollers find and fetch."""
+        self.stored.update(versions)
+        for poller in self.model.pollers():
+            poller.tell(self.serve(poller.target or SERVED))
+
     def start(self, version: int) -> subprocess.Popen[str]:
+        self.store(version)
         return subprocess.Popen(
             [EXAMPLES / "ci" / "deploy.sh", "export", self.resource],
             env={
                 **os.environ,
+                "GATE": self.gate,
                 "KUBECONFIG": str(self.kubeconfig),
                 "PATH": f"{self.directory}:{os.environ['PATH']}",
                 "PYTHONPATH": f"{ROOT / 'plugin'}:{ROOT / 'poller'}",
@@ -128,27 +176,25 @@ class Pipeline:
 
 
 def ended(script: subprocess.Popen[str], *, code: int) -> str:
-    printed, _ = script.communicate(timeout=120)
+    printed, _ = script.communicate(timeout=280)
     assert script.returncode == code, printed
     return printed
 
 
 @contextmanager
-def pipeline(here: World, directory: Path, *, loads: set[int]) -> Iterator[Pipeline]:
-    """A resource on version 4 whose one pod loads some versions and has no end with the others."""
+def pipeline(
+    here: World, directory: Path, *, loads: set[int], replicas: int = 1
+) -> Iterator[Pipeline]:
+    """A resource on version 4 whose pods load some versions and have no end with the others."""
 
-    def serve(version: int) -> PollerStatus:
-        if version in loads | {SERVED}:
-            return told({version: AVAILABLE}, target=version)
-        return told({SERVED: AVAILABLE, version: FETCHING}, target=version)
-
-    with here.model(model={"storageUri": "gs://models/m"}) as model:
-        pod = model.add_pod()
-        pod.poller.serve = serve
-        pod.poller.tell(told({SERVED: AVAILABLE}, target=SERVED))
+    with here.model(model={"storageUri": "gs://models/m"}, replicas=replicas) as model:
+        ci = Pipeline(model, directory, loads)
+        for pod in [model.add_pod() for _ in range(replicas)]:
+            pod.poller.serve = ci.serve
+            pod.poller.tell(ci.serve(SERVED))
         until_active(model, SERVED)
         model.roll_out()
-        yield Pipeline(model, directory)
+        yield ci
 
 
 def until_active(model: Model, version: int) -> None:
@@ -268,3 +314,48 @@ def test_a_resource_that_pins_a_version_itself_is_refused(here: World, tmp_path:
         ci.write_resource(version=3)
         assert "remove spec.model.version" in ci.run(5, code=FAILED)
         assert pin(ci) is None
+
+
+def test_a_version_that_passes_the_gate_on_the_first_replica_goes_on_to_all(
+    here: World, tmp_path: Path
+) -> None:
+    with pipeline(here, tmp_path, loads={5}, replicas=2) as ci:
+        ci.gates_by("true")
+
+        assert "version 5 answers on 2/2 replicas" in ci.run(5, code=0)
+
+        url, grpc, version, phase = ci.given()
+        assert url == f"http://127.0.0.1:41002/v1/models/{ci.model.name}"
+        assert (grpc, version, phase) == ("127.0.0.1:41001", "5", "Paused")
+
+
+def test_a_version_that_the_gate_refuses_is_aborted_and_goes_no_further(
+    here: World, tmp_path: Path
+) -> None:
+    with pipeline(here, tmp_path, loads={5}, replicas=2) as ci:
+        ci.gates_by("exit 7")
+
+        printed = ci.run(5, code=FAILED)
+
+        assert "the gate refused version 5" in printed
+        assert "going back to version 4" in printed
+        assert pin(ci) == SERVED
+        until_active(ci.model, SERVED)
+        (taken_back,) = ci.model.get()["status"]["model"]["quarantined"]
+        assert (taken_back["version"], taken_back["reason"]) == (5, "Aborted")
+
+
+def test_a_version_that_does_not_get_to_its_first_step_never_meets_the_gate(
+    here: World, tmp_path: Path
+) -> None:
+    with pipeline(here, tmp_path, loads=set(), replicas=2) as ci:
+        ci.gates_by("true")
+        ci.publish()
+        script = ci.start(5)
+        until_pinned(ci, 5)
+        fail(ci, 5)
+
+        assert "version 5 is quarantined" in ended(script, code=FAILED)
+
+        assert not (tmp_path / "given").exists()
+        assert pin(ci) == SERVED

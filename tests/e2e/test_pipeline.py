@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,6 +26,19 @@ if TYPE_CHECKING:
     from tests.e2e.models import Served
 
 pytestmark = pytest.mark.e2e
+
+
+GATE = """\
+import json, os, sys, urllib.request
+
+body = json.dumps({"instances": [1.0]}).encode()
+request = urllib.request.Request(os.environ["MODEL_URL"] + ":predict", data=body)
+for _ in range(100):
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        found = json.load(answer)["predictions"][0]
+print("version", os.environ["MODEL_VERSION"], "answers", found)
+sys.exit(found != float(sys.argv[1]))
+"""
 
 
 class Pipeline:
@@ -55,6 +68,18 @@ class Pipeline:
             "TIMEOUT": "3m",
         }
         self.run("kubectl", "config", "set-context", "--current", "--namespace", served.namespace)
+
+    def gate(self, *, answer: float) -> None:
+        """Have the pipeline's own test ask the first replica of two for one prediction."""
+        program = self.resource.with_name("gate.py")
+        program.write_text(GATE)
+        self.environment["GATE"] = f"{sys.executable} {program} {answer}"
+        resource = self._resource()
+        resource["spec"] |= {
+            "replicas": 2,
+            "rollout": {"steps": [{"replicas": 1, "pause": {}}]},
+        }
+        self.resource.write_text(json.dumps(resource))
 
     def deploy(self, export: Path, *, code: int) -> str:
         """Run the script; what it printed."""
@@ -86,7 +111,7 @@ class Pipeline:
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + (done.stderr if code else "")
 
-    def _resource(self) -> dict[str, object]:
+    def _resource(self) -> dict[str, Any]:
         served = self.served
         pubsub = {"subscription": served.subscription, "endpoint": PUBSUB_ENDPOINT_IN_CLUSTER}
         return {
@@ -131,3 +156,23 @@ def test_the_script_deploys_a_model_and_goes_back_from_a_broken_one(
 
     assert "version 3 answers on 1/1 replicas" in pipeline.deploy(better, code=0)
     assert pipeline.predict(1.0) == 3.5
+
+
+def test_the_gate_asks_the_first_replica_before_the_others_get_the_version(
+    served: Served, tmp_path: Path
+) -> None:
+    pipeline = Pipeline(served, tmp_path)
+    good, better = served.exports[2], served.exports[3]
+    pipeline.gate(answer=2.5)
+    pipeline.deploy(good, code=0)
+
+    printed = pipeline.deploy(better, code=1)
+    assert "version 2 answers 3.5" in printed
+    assert "the gate refused version 2" in printed
+    served.until_active(1, replicas=2)
+    rollout = served.get()["status"]["model"]["rollout"]
+    assert (rollout["version"], rollout["phase"], rollout["step"]) == (2, "RolledBack", 1)
+
+    pipeline.gate(answer=3.5)
+    pipeline.deploy(better, code=0)
+    served.until_active(3, replicas=2)
