@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from inferencemodel_operator import bounds, identity, names
-from inferencemodel_operator.observe.troubles import CRASHES, Trouble
+from inferencemodel_operator.observe.troubles import Trouble
 from model_poller.status import CheckResult, PollerStatus, VersionReason, VersionState
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from inferencemodel_operator.observe.reports import Report
     from model_poller.status import VersionStatus
 
+RESTARTS: Final = 2
+"""So many ends of the model server speak against the version: in a pod that was made for it there
+is nothing else to blame, and nobody to whom an end does harm."""
 PATIENCE: Final = datetime.timedelta(seconds=60)
 """How long what keeps the pod from coming up may take to heal by itself."""
 WORDS: Final = bounds.MESSAGE // 2
@@ -59,7 +62,7 @@ class RehearsalPod(msgspec.Struct, frozen=True, kw_only=True):
         """Whether its model server ended again and again while it had the version."""
         status = self.status
         tried = status is not None and (status.proven or status.state in _LOADING)
-        return tried and self.restarts >= CRASHES
+        return tried and self.restarts >= RESTARTS
 
     @property
     def status(self) -> VersionStatus | None:

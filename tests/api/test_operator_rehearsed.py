@@ -161,11 +161,11 @@ def test_one_that_fails_there_is_taken_back_and_no_replica_ever_hears_of_it(here
 def test_what_brings_its_server_down_again_and_again_is_taken_back(here: World) -> None:
     with rehearsing(here) as (model, pod):
         pod.run().tell(PUBLISHED)
-        pod.run(restarts=2)
+        pod.run(restarts=1)
         model.until(
             lambda o: o["status"]["model"]["rollout"]["phase"] == "Rehearsing", what="patience"
         )
-        pod.run(restarts=3)
+        pod.run(restarts=2)
         model.until(
             lambda o: o["status"]["model"]["rollout"]["phase"] == "RolledBack", what="the end"
         )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 GRACE_SECONDS: Final = 2
 """Nobody has a connection that would have to be waited for."""
 
+_SUBSCRIPTIONS: Final = ("--pubsub-subscription=", "--pubsub-endpoint=", "--sqs-queue-url=")
 _ASSIGNED: Final = (*names.ASSIGNMENT_ANNOTATIONS, names.ROLLOUT_ANNOTATION)
 
 
@@ -106,7 +107,9 @@ def _told(container: Manifest, texts: Mapping[str, str]) -> Manifest:
     """A container that starts with this instead of what new replicas start with.
 
     Its files say the same, and count for more; but should it not get to read them, it must not
-    take the stable version for the one that it is to load.
+    take the stable version for the one that it is to load. And it takes no messages from the
+    subscription: each goes to one poller alone, and it is the replicas that have to hear of what
+    is uploaded meanwhile.
     """
     if container["name"] != names.POLLER_CONTAINER:
         return container
@@ -116,4 +119,5 @@ def _told(container: Manifest, texts: Mapping[str, str]) -> Manifest:
         else variable
         for variable in container.get("env", ())
     ]
-    return {**container, "env": environment}
+    arguments = [text for text in container["args"] if not text.startswith(_SUBSCRIPTIONS)]
+    return {**container, "env": environment, "args": arguments}

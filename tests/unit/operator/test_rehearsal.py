@@ -14,9 +14,9 @@ from inferencemodel_operator.children import children
 from inferencemodel_operator.children import rehearsal as child
 from inferencemodel_operator.cluster import DEPLOYMENTS, MODELS, PODS
 from inferencemodel_operator.observe import objects
-from inferencemodel_operator.observe.troubles import CRASHES, Trouble
+from inferencemodel_operator.observe.troubles import Trouble
 from inferencemodel_operator.record import VersionsRecord
-from inferencemodel_operator.rehearsal import PATIENCE, RehearsalPod, Verdict, verdict
+from inferencemodel_operator.rehearsal import PATIENCE, RESTARTS, RehearsalPod, Verdict, verdict
 from inferencemodel_operator.settings import Settings
 from inferencemodel_operator.spec import InferenceModel, Rehearsal, decode
 from inferencemodel_operator.values import Duration
@@ -146,6 +146,29 @@ def test_it_starts_with_its_version_and_never_with_that_of_the_replicas() -> Non
     assert (texts.target, texts.served, texts.quarantined) == ("15", "15", "13@f13")
     others = {v["name"] for v in template()["spec"]["initContainers"][0]["env"]}
     assert environment.keys() == others
+
+
+@pytest.mark.parametrize(
+    ("uri", "notifications"),
+    [
+        (
+            "gs://models/imagenet",
+            {"pubsub": {"subscription": "projects/p/subscriptions/s", "endpoint": "localhost:1"}},
+        ),
+        ("s3://models/imagenet", {"sqs": {"queueUrl": "https://sqs.example.com/1/q"}}),
+    ],
+)
+def test_it_takes_no_message_from_the_replicas(uri: str, notifications: dict[str, Any]) -> None:
+    given: dict[str, Any] = {
+        "model": {"storageUri": uri},
+        "source": {"notifications": notifications},
+    }
+    (replica,) = template(**given)["spec"]["initContainers"]
+    (poller,) = built(**given)["spec"]["initContainers"]
+    left_out = [argument for argument in replica["args"] if argument not in poller["args"]]
+    assert left_out == [a for a in replica["args"] if a.startswith(("--pubsub-", "--sqs-"))]
+    assert left_out
+    assert set(poller["args"]) < set(replica["args"])
 
 
 def test_the_inferencemodel_owns_it() -> None:
@@ -393,18 +416,18 @@ def test_what_the_operator_itself_has_quarantined_is_no_failure_of_the_rehearsal
 def test_what_brings_the_model_server_down_again_and_again_has_failed(state: VersionState) -> None:
     crashing = replace(
         with_report(state),
-        restarts=CRASHES,
+        restarts=RESTARTS,
         trouble=Trouble.SERVER_CRASHED,
         message="container model-server was killed for using more memory than its limit",
     )
     found = judged(crashing)
     assert found.result is CheckResult.FAILED
     assert "more memory than its limit" in found.message
-    assert judged(replace(crashing, restarts=CRASHES - 1)).result is not CheckResult.FAILED
+    assert judged(replace(crashing, restarts=RESTARTS - 1)).result is not CheckResult.FAILED
 
 
 def test_a_model_server_that_ends_before_it_has_the_version_says_nothing_of_it() -> None:
-    early = replace(with_report(VersionState.FETCHING), restarts=CRASHES)
+    early = replace(with_report(VersionState.FETCHING), restarts=RESTARTS)
     assert judged(early).result is None
 
 
