@@ -341,3 +341,27 @@ async def test_a_replica_that_does_not_lead_reads_and_writes_nothing(
         with pytest.raises(NotLeadingError):
             await standby.delete(SERVICES, "ns", "s", uid="u")
     assert [method for method, *_ in server.seen] == ["GET"]
+
+
+async def test_events_that_are_many_or_long_are_asked_for_by_reason_and_fewer_at_a_time(
+    server: Server, api: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "LARGEST_PAGE", 1000)
+    server.answers = [
+        (200, {"metadata": {}, "items": [{"note": "x" * 2000}]}),
+        (200, {"metadata": {"continue": "t"}, "items": [{"note": "theirs"}]}),
+        (200, {"metadata": {}, "items": [{"note": "why"}]}),
+        (200, {"metadata": {}, "items": []}),
+    ]
+    found = await api.events_about("vision", "u", ("FailedMount", "Pulled"))
+    assert [event["note"] for event in found] == ["theirs", "why"]
+    assert [(query["fieldSelector"], query["limit"]) for _, _, query, _ in server.seen] == [
+        ("regarding.uid=u", "100"),
+        ("regarding.uid=u", "25"),
+        ("regarding.uid=u,reason=FailedMount", "100"),
+        ("regarding.uid=u,reason=Pulled", "100"),
+    ]
+    server.seen.clear()
+    server.answers = [(200, {"metadata": {}, "items": [{"note": "all"}]})]
+    assert len(await api.events_about("vision", "u", ("FailedMount",))) == 1
+    assert len(server.seen) == 1
