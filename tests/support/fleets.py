@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from inferencemodel_operator.rollouts.checks import Finding
 
 URI = "gs://models/m"
+LOAD_THREADS = 2
+"""Of a model server, as the operator starts it."""
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -80,6 +82,8 @@ class Pod:
     draining: bool = False
     crashed: bool = False
     retries: set[str] = field(default_factory=set)
+    hung: set[int] = field(default_factory=set)
+    """Loads that don't end, each with a thread of the model server's."""
 
 
 class Fleet:
@@ -272,7 +276,9 @@ class Fleet:
                 pod.answers = None
                 pod.restarts += 1
                 pod.crashed = pod.restarts >= CRASHES
-            case "hangs":
+            case "hangs" if len(pod.hung) < LOAD_THREADS:
+                pod.hung.add(target)
+            case _ if len(pod.hung) >= LOAD_THREADS:
                 pass
             case "crashes-serving" if pod.answers == target:
                 pod.answers = None
@@ -307,9 +313,10 @@ class Fleet:
                 for number in sorted({*disk, *self.bucket}, reverse=True)
             ),
             server_reachable=pod.answers is not None,
-            served=()
-            if pod.answers is None
-            else (ServedVersion(version=pod.answers, state="AVAILABLE"),),
+            served=(
+                *(ServedVersion(version=number, state="LOADING") for number in sorted(pod.hung)),
+                *(ServedVersion(version=n, state="AVAILABLE") for n in (pod.answers,) if n),
+            ),
             live=self._live(pod),
         )
 

@@ -102,5 +102,16 @@ def is_given(replica: Replica, version: int) -> bool:
 
 
 def is_stuck(replica: Replica, version: int) -> bool:
-    """Whether a model server has the version, and doesn't answer with it."""
-    return is_given(replica, version) and replica.answer != version
+    """Whether a model server has the version, doesn't answer with it, and can't blame another."""
+    given = is_given(replica, version) and replica.answer != version
+    return given and not loads_others(replica, version)
+
+
+def loads_others(replica: Replica, version: int) -> bool:
+    """Whether a model server is busy with loads that nobody wants, and so doesn't load a version.
+
+    A load can't be called off. One that hangs keeps its thread for as long as the server runs.
+    """
+    served = replica.report.served if replica.report is not None else ()
+    loading = {entry.version for entry in served if entry.state == "LOADING"}
+    return bool(loading) and version not in loading and replica.answer != version

@@ -32,7 +32,7 @@ from inferencemodel_operator.record import (
 from inferencemodel_operator.rollouts import checks as rollout_checks
 from inferencemodel_operator.rollouts.actions import act, asked
 from inferencemodel_operator.rollouts.checks import Finding
-from inferencemodel_operator.rollouts.fleet import Fleet, is_given, is_stuck
+from inferencemodel_operator.rollouts.fleet import Fleet, is_given, is_stuck, loads_others
 from inferencemodel_operator.rollouts.situation import Dropped, Plan, Situation, Soaking
 from inferencemodel_operator.rollouts.steps import choice, count, steps_of
 from inferencemodel_operator.status import RolloutCheck, RolloutStatus
@@ -544,13 +544,22 @@ class _Pass:
         if self._is_frozen() or current.hold:
             return
         # One that isn't there, or still fetches, says nothing about the version.
-        stuck = [r.name for r in self._members(current) if is_stuck(r, version)]
-        if stuck and self._is_overdue(current) and not self._is_promoted(current):
+        if not self._is_overdue(current) or self._is_promoted(current):
+            return
+        members = self._members(current)
+        stuck = [r.name for r in members if is_stuck(r, version)]
+        if stuck:
             raise _FailureError(
                 Reason.DEADLINE_EXCEEDED,
                 f"version {version} doesn't answer on {bounds.text(', '.join(stuck), 200)} by "
                 f"spec.rollout.deadline of {self.spec.deadline} s; look at the model server's log, "
                 "or allow more",
+            )
+        busy = [r.name for r in members if loads_others(r, version)]
+        if busy:
+            self.words += (
+                f"; the model server of {bounds.text(', '.join(busy), 200)} still loads versions "
+                "that nobody wants any more, and has no thread for this one: delete the pod"
             )
 
     def _is_overdue(self, current: RolloutRecord) -> bool:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from inferencemodel_operator.record import PlannedStep, ToldPod
+from inferencemodel_operator.rollouts.fleet import loads_others
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -66,6 +67,7 @@ def choice(fleet: Fleet, current: RolloutRecord, told: Collection[str], room: in
             key=lambda r: (
                 r.report is None or r.report.target != current.version,
                 r.uid not in current.carrying,
+                loads_others(r, current.version),
                 r.uid not in whole,
                 not r.current,
                 nodes.count(r.node),

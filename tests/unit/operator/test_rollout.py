@@ -112,6 +112,34 @@ def test_one_that_hangs_is_taken_back_at_its_deadline() -> None:
     assert len(ever_told(fleet, 2)) == 1
 
 
+def test_a_server_that_never_ends_loading_others_speaks_against_no_further_version() -> None:
+    fleet = Fleet(replicas=1, rollout={"deadline": "60s"})
+    for version in (2, 3):
+        fleet.upload(version, "hangs")
+        fleet.run(8, seconds=10)
+        assert reason(fleet, version) == Reason.DEADLINE_EXCEEDED
+
+    fleet.upload(4)
+    fleet.run(8, seconds=10)
+
+    assert fleet.phase == "Progressing"
+    assert "p1 still loads versions that nobody wants any more" in message(fleet)
+    fleet.kill("p1")
+    fleet.run(8)
+    assert (fleet.phase, fleet.on(4)) == ("Completed", ["p2"])
+
+
+def test_a_server_that_still_loads_another_version_is_chosen_last() -> None:
+    fleet = Fleet(rollout={"deadline": "60s", "steps": [{"replicas": 1, "pause": {}}]})
+    fleet.upload(2, "hangs")
+    fleet.run(8, seconds=10)
+
+    fleet.upload(3)
+    fleet.run(4)
+
+    assert fleet.told(3) == ["p2"]
+
+
 def test_all_at_once_where_that_is_asked_for() -> None:
     fleet = Fleet(rollout={"steps": []})
     fleet.upload(2)
