@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import prometheus_client
 
+from inferencemodel_operator.record import Phase
+from inferencemodel_operator.rollouts import checks
 from model_poller.status import CheckResult
 
 if TYPE_CHECKING:
@@ -21,13 +23,11 @@ if TYPE_CHECKING:
     from inferencemodel_operator.observe.objects import Key
     from inferencemodel_operator.status import RolloutStatus
 
-PHASES: Final = ("Checking", "Rehearsing", "Progressing", "Paused", "Baking", "RollingBack")
-OUTCOMES: Final = ("Completed", "RolledBack", "Superseded")
-"""The phases in which a rollout stays, once it has ended."""
-CHECKS: Final = ("memory", "signature", "rehearsal", "golden", "live")
-_DONE: Final = ("Baking", "Completed")
+PHASES: Final = tuple(phase.value for phase in Phase if not phase.is_ended)
+OUTCOMES: Final = tuple(phase.value for phase in Phase if phase.is_ended)
+CHECKS: Final = (checks.MEMORY, checks.SIGNATURE, checks.REHEARSAL, checks.GOLDEN, checks.LIVE)
+_DONE: Final = (Phase.BAKING, Phase.COMPLETED)
 """The phases behind the last step."""
-_SUPERSEDED: Final = "Superseded"
 _SECONDS: Final = (1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
 
 
@@ -58,15 +58,15 @@ def rollout_changes(
     outcomes = []
     if before is not None and not same and not _is_ended(before):
         # Its end was never written: the next version's rollout took its place at once.
-        outcomes.append(_SUPERSEDED)
+        outcomes.append(Phase.SUPERSEDED.value)
     if _is_ended(after) and not (same and before is not None and _is_ended(before)):
         outcomes.append(after.phase)
     known = {(check.name, check.result) for check in before.checks} if before and same else set()
-    checks = [(check.name, check.result) for check in after.checks]
+    judged = [(check.name, check.result) for check in after.checks]
     return RolloutChanges(
         outcomes=tuple(outcomes),
         steps=_steps(before, after, now) if before is not None and same else (),
-        checks=tuple(check for check in checks if check not in known),
+        checks=tuple(check for check in judged if check not in known),
     )
 
 
