@@ -135,8 +135,7 @@ class HttpCalls:
             self._connections.keep(connection)
         else:
             connection.close()
-        told = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status, told, content)
+        return Answer(response.status, response.fields, content)
 
     def close(self) -> None:
         """Close the kept connections."""

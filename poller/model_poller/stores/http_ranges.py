@@ -123,8 +123,7 @@ class HttpRanges:
         # The stored bytes, never a server's unpacked rendering of them.
         connection, response = self._ask(target, {"Accept-Encoding": "gzip", **headers})
         try:
-            # Each question to the response would look at all of them.
-            answered = {name.lower(): value for name, value in response.getheaders()}
+            answered = response.fields
             if response.status != 206 and not (
                 response.status == 200 and start == 0 and response.length == length
             ):

@@ -175,10 +175,12 @@ def test_a_version_waits_for_its_warm_up_requests(tmp_path: Path, store: Store, 
     damaged.write_bytes(GOOD[:-1])
     demands = Demands(warmup=WarmupRequests(damaged, SourceSettings()))
     files = signed(model())
+    # Once: gzip writes the time into an archive.
+    stored = FORMS[form](files)
     with pytest.raises(WarmupUnavailableError):
-        bring(FORMS[form](files), store, demands)
+        bring(stored, store, demands)
     damaged.write_bytes(GOOD)
-    assert bring(FORMS[form](files), store, demands) == {**files, str(PLACE): GOOD}
+    assert bring(stored, store, demands) == {**files, str(PLACE): GOOD}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""What comes before an answer's body, as any server may write it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from model_poller.errors import UnreachableError
+from model_poller.stores.http_calls import Answer, HttpCalls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def answering(*answers: bytes) -> Iterator[str]:
+    """A server that gives each connection the next answer, whatever is asked, and closes it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        for answer in answers:
+            taken, _ = listener.accept()
+            with taken:
+                taken.recv(65536)
+                taken.sendall(answer)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        thread.join(10)
+        listener.close()
+
+
+def ask(answer: bytes, method: str = "GET") -> Answer:
+    with answering(answer) as url:
+        calls = HttpCalls(url)
+        try:
+            return calls.send(method, "/", {})
+        finally:
+            calls.close()
+
+
+@pytest.mark.parametrize(
+    ("head", "name", "value"),
+    [
+        (b'HTTP/1.1 200 OK\r\nETag: "a"\r\nContent-Length: 4\r\n\r\n', "ETag", '"a"'),
+        (b"HTTP/1.1 200 OK\r\netag:a\r\ncontent-length:4\r\n\r\n", "ETag", "a"),
+        (b"HTTP/1.0 200 OK\nETag:\ta \nContent-Length: 4\n\n", "ETag", "a"),
+        (b"HTTP/1.1 200\r\nX: a\r\n b\r\n\tc\r\nContent-Length: 4\r\n\r\n", "X", "a b c"),
+        (b"HTTP/1.1 200 OK\r\nX: \xe9\r\n\r\n", "X", "\xe9"),
+        (b"HTTP/1.1 200 OK\r\nX: a\r\nX: b\r\nContent-Length: 4\r\n\r\n", "X", "a"),
+        (b"HTTP/1.1 100 Continue\r\nX: b\r\n\r\nHTTP/1.1 200 OK\r\nX: a\r\n\r\n", "X", "a"),
+    ],
+)
+def test_headers_are_read_however_they_are_written(head: bytes, name: str, value: str) -> None:
+    answer = ask(head + b"body")
+    assert (answer.status, answer.header(name), answer.body) == (200, value, b"body")
+
+
+def test_pieces_are_put_together() -> None:
+    answer = ask(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nbo\r\n2\r\ndy\r\n0\r\n\r\n"
+    )
+    assert answer.body == b"body"
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_some_answers_have_no_body(status: int) -> None:
+    assert ask(b"HTTP/1.1 %d No\r\nContent-Length: 4\r\n\r\n" % status).body == b""
+    assert ask(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", "HEAD").body == b""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/2.0 200 OK\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 200 OK\r\nno header\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 200 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbody",
+    ],
+)
+def test_what_is_no_answer_is_told(answer: bytes) -> None:
+    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1 (does not answer|broke off)"):
+        ask(answer)
+
+
+def test_a_connection_is_used_again_only_where_its_server_keeps_it() -> None:
+    kept = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"
+    for closes in (b"HTTP/1.1 200 OK\r\nConnection: close\r\n", b"HTTP/1.0 200 OK\r\n"):
+        with answering(closes + b"Content-Length: 4\r\n\r\nbody", kept) as url:
+            calls = HttpCalls(url)
+            assert calls.send("GET", "/", {}).body == b"body"
+            assert calls._connections.kept() is None
+            assert calls.send("GET", "/", {}).body == b"body"
+            kept_connection = calls._connections.kept()
+            assert kept_connection is not None
+            calls._connections.keep(kept_connection)
+            calls.close()
