@@ -237,6 +237,7 @@ def _summary(model: InferenceModel) -> dict[str, object]:
         "reason": ready.reason if ready else None,
         "replicas": model.status.replica_summary or None,
         "transitionStatus": of.transition_status or None,
+        "rollout": of.rollout.phase if of.rollout else None,
         "versions": {str(v.version): v.replicas for v in of.versions if v.replicas},
         "url": model.status.url or None,
     }

@@ -50,7 +50,9 @@ _BAR: Final = 20
 
 def models(found: Sequence[InferenceModel], now: datetime, *, namespaces: bool) -> Table:
     """One line an InferenceModel: its versions, each with the replicas that answer with it."""
-    shown = table("NAME", "VERSION", "TARGET", "READY", "REPLICAS", "STATUS", "ANSWERING", "AGE")
+    shown = table(
+        *("NAME", "VERSION", "TARGET", "READY", "REPLICAS", "STATUS", "ROLLOUT", "ANSWERING", "AGE")
+    )
     if namespaces:
         shown = table("NAMESPACE", *(column.header for column in shown.columns))
     for model in found:
@@ -65,9 +67,21 @@ def models(found: Sequence[InferenceModel], now: datetime, *, namespaces: bool) 
             styled(ready.status if ready else NONE),
             model.status.replica_summary or NONE,
             styled(of.transition_status or NONE),
+            _rollout(model),
             answering(model),
             age(model.metadata.creation_timestamp, now),
         )
+    return shown
+
+
+def _rollout(model: InferenceModel) -> Text:
+    """The phase of the rollout that runs, or how the last one ended: ``Paused 1/3``."""
+    found = model.status.model.rollout
+    if found is None:
+        return Text(NONE)
+    shown = styled(found.phase)
+    if model.running is not None and found.step:
+        shown.append(f" {found.step}/{found.steps}")
     return shown
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from kubectl_inferencemodel import display
 from kubectl_inferencemodel.explanation import Explanation, Finding
 from kubectl_inferencemodel.predictions import Label
-from tests.unit.plugin.views import arriving, model
+from tests.unit.plugin.views import arriving, model, rollout
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,9 +35,20 @@ def test_the_list_tells_which_version_answers_on_how_many_replicas() -> None:
         display.models([model(**arriving(3, "Available", 1))], NOW, namespaces=False)
     )
     assert header == [
-        *("NAME", "VERSION", "TARGET", "READY", "REPLICAS", "STATUS", "ANSWERING", "AGE"),
+        *("NAME", "VERSION", "TARGET", "READY", "REPLICAS", "STATUS", "ROLLOUT"),
+        *("ANSWERING", "AGE"),
     ]
-    assert row == ["imagenet", "2", "3", "True", "3/3", "InProgress", "v3 x1, v2 x2", "2d"]
+    assert row == ["imagenet", "2", "3", "True", "3/3", "InProgress", "-", "v3 x1, v2 x2", "2d"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "step", "shown"),
+    [("Paused", 1, "Paused 1/2"), ("Checking", 0, "Checking"), ("RolledBack", 1, "RolledBack")],
+)
+def test_the_list_tells_which_rollouts_wait(phase: str, step: int, shown: str) -> None:
+    rolling = model(**arriving(3, "Available", 1), rollout=rollout(phase, step=step))
+    _, row = cells(display.models([rolling], NOW, namespaces=False))
+    assert row[6] == shown
 
 
 def test_the_list_of_all_namespaces_names_them() -> None:
@@ -50,7 +61,7 @@ def test_what_the_operator_has_not_told_is_a_dash() -> None:
         status={"conditions": [], "replicaSummary": "", "model": {}},
     )
     _, row = cells(display.models([new], NOW, namespaces=False))
-    assert row == ["imagenet", "-", "-", "-", "-", "-", "-", "2d"]
+    assert row == ["imagenet", *["-"] * 7, "2d"]
 
 
 def test_versions_show_their_roles_their_failures_and_the_last_changes() -> None:
