@@ -32,7 +32,7 @@ _TREE = Path(__file__).parent.parent
 _POLL_SECONDS = 30
 _START_SECONDS = 60
 _ROUNDS = 3
-_SETTLED_SECONDS = 45
+_SETTLED_SECONDS = 60
 """After its start and its fetch a poller has given back what it needed only for them."""
 _FETCHED_BYTES = 100_000_000
 _IMPORTS = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from model_poller.process.threads import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 LOOK_SECONDS: Final = 20.0
 GROWN_BYTES: Final = 2 << 20
@@ -37,6 +37,7 @@ class Thrift:
 
     def __init__(self) -> None:
         self._kept = 0
+        self._seen: frozenset[tuple[int, int]] = frozenset()
         self.worker = Worker("thrift", self._turn)
 
     def start(self) -> None:
@@ -49,9 +50,18 @@ class Thrift:
 
     def _turn(self) -> None:
         self.worker.pause(LOOK_SECONDS)
-        if resident() > self._kept + GROWN_BYTES:
-            give_back()
-            self._kept = resident()
+        self.look()
+
+    def look(self) -> None:
+        """Give back what two looks show alike, if the memory has grown."""
+        if resident() <= self._kept + GROWN_BYTES:
+            self._seen = frozenset()
+            return
+        # A library that is loaded at this moment is shown as a file where its data will be.
+        seen, self._seen = self._seen, frozenset(unwritten(_SMAPS.read_text()))
+        if seen:
+            give_back(seen & self._seen)
+            self._kept, self._seen = resident(), frozenset()
 
 
 def resident() -> int:
@@ -59,15 +69,16 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
-def give_back() -> None:
-    """Return to the system what is free of the heap, and pages of programs that lie on the disk.
+def give_back(shown: Iterable[tuple[int, int]]) -> None:
+    """Return to the system what is free of the heap, and pages that show programs' files.
 
-    Of a program's file the system shows 64 KiB around each byte that is used, and more while it is
-    linked. What is shown is counted as ours, whether it is used or not; what is, is shown again.
+    ``shown`` are their addresses and lengths. Of a program's file the system shows 64 KiB around
+    each byte that is used, and more while it is linked. What is shown is counted as ours, whether
+    it is used or not; what is, is shown again.
     """
     libc = _libc()
     libc.malloc_trim(0)
-    for start, length in unwritten(_SMAPS.read_text()):
+    for start, length in shown:
         libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _ADVICE)
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 from model_poller.process import memory
+
+if TYPE_CHECKING:
+    import pytest
 
 SMAPS = """\
 55d0c0000000-55d0c0400000 r--p 00000000 fe:00 101    /usr/bin/python3
@@ -43,14 +47,17 @@ import grpc, ssl
 from model_poller.process import memory
 memory.use_one_arena()
 before = memory.resident()
-memory.give_back()
+thrift = memory.Thrift()
+thrift.look()
+between = memory.resident()
+thrift.look()
 after = memory.resident()
 ssl.create_default_context()
 channel = grpc.insecure_channel("127.0.0.1:9")
 try:
     channel.unary_unary("/x/y")(b"", timeout=5)
 except grpc.RpcError as error:
-    print(error.code().name, before - after > 2 << 20)
+    print(error.code().name, before - between < 1 << 20, before - after > 2 << 20)
 """
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -59,4 +66,21 @@ except grpc.RpcError as error:
         check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
-    assert done.stdout.split() == ["UNAVAILABLE", "True"]
+    assert done.stdout.split() == ["UNAVAILABLE", "True", "True"]
+
+
+def test_what_one_look_alone_shows_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that is being loaded: its data is written over what is shown of its file."""
+    loading = {(0x1000, 0x5000), (0x9000, 0x1000)}
+    looks = iter([loading, {(0x1000, 0x1000), (0x9000, 0x1000)}])
+    given: list[set[tuple[int, int]]] = []
+    monkeypatch.setattr(memory, "unwritten", lambda _: next(looks))
+    monkeypatch.setattr(memory, "give_back", lambda shown: given.append(set(shown)))
+    thrift = memory.Thrift()
+    thrift.look()
+    assert given == []
+    thrift.look()
+    assert given == [{(0x9000, 0x1000)}]
+    # Nothing has grown since.
+    thrift.look()
+    assert len(given) == 1
