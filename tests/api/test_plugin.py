@@ -168,7 +168,7 @@ def test_list_shows_every_resource_and_who_answers_with_what(plugin: Plugin) -> 
     assert header.split()[:3] == ["NAME", "VERSION", "TARGET"]
     shown = {row.split()[0]: row.split()[1:-1] for row in rows}
     assert shown["listed"] == ["1", "2", "True", "3/3", "InProgress", "-", "v1", "x3"]
-    assert shown["new"] == ["-"] * 6
+    assert shown["new"] == ["-"] * 7
 
 
 def test_list_of_all_namespaces_names_each(plugin: Plugin) -> None:
