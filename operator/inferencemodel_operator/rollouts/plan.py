@@ -512,7 +512,9 @@ class _Pass:
         if current is None or (current.hold and not self._is_promoted(current)):
             return current.settled if current else None
         if not is_settled:
-            if current.settled is not None:
+            # After a restart, what replicas answer with isn't known for a moment.
+            known = all(replica.report is not None for replica in self._members(current))
+            if current.settled is not None and known:
                 self.run_of = replace(current, settled=None)
             return None
         if current.settled is not None:

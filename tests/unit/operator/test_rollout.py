@@ -216,6 +216,20 @@ def test_a_pause_is_counted_from_when_the_step_is_reached() -> None:
     assert fleet.phase == "Completed"
 
 
+def test_a_restart_of_the_operator_begins_no_pause_anew() -> None:
+    fleet = Fleet(rollout={"steps": [{"replicas": 1, "pause": {"duration": "10m"}}]})
+    fleet.upload(2)
+    fleet.run(10)
+    writes, until = fleet.writes, message(fleet)
+    for pod in fleet.pods.values():
+        pod.silent = True
+    fleet.run(3, seconds=10)
+    for pod in fleet.pods.values():
+        pod.silent = False
+    fleet.run(3, seconds=10)
+    assert (fleet.writes, message(fleet)) == (writes, until)
+
+
 def test_the_steps_are_those_of_the_start() -> None:
     fleet = Fleet(**PAUSED)
     fleet.upload(2)
