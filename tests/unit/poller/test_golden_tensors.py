@@ -71,6 +71,8 @@ def typed(dtype: str, values: np.ndarray) -> dict[str, Any]:
 @pytest.mark.parametrize("dtype", list(NUMPY))
 @settings(max_examples=25)
 @given(data=st.data())
+# Signalling NaNs are among the values.
+@np.errstate(invalid="ignore")
 def test_values_are_read_from_both_forms(dtype: str, data: st.DataObject) -> None:
     kind = np.dtype(NUMPY[dtype])
     shape = tuple(data.draw(st.lists(st.integers(0, 4), max_size=3)))
