@@ -513,8 +513,8 @@ class _Pass:
             return current.settled if current else None
         if not is_settled:
             # After a restart, what replicas answer with isn't known for a moment.
-            known = all(replica.report is not None for replica in self._members(current))
-            if current.settled is not None and known:
+            heard = all(replica.report is not None for replica in self._members(current))
+            if current.settled is not None and heard:
                 self.run_of = replace(current, settled=None)
             return None
         if current.settled is not None:
