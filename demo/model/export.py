@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
@@ -21,9 +23,20 @@ _MEAN, _SCALE = 127.0, 128.0
 # A centre crop leaves this many of (image_size + 32) pixels' worth of border out.
 _CROP_PADDING = 32
 
+_PAGE_BYTES = 4096
+_RANDOM_BYTES = 64
+
 
 def save(
-    network: Network, variant: Variant, labels: Sequence[str], photo: bytes, directory: Path
+    network: Network,
+    variant: Variant,
+    labels: Sequence[str],
+    photo: bytes,
+    directory: Path,
+    *,
+    image_input: str = "image_bytes",
+    ballast_bytes: int = 0,
+    right: Network | None = None,
 ) -> None:
     """Write the SavedModel of one version into ``directory``.
 
@@ -36,9 +49,22 @@ def save(
       to nothing, for clients that only want to see whether the model answers.
 
     ``photo`` becomes the warm-up request, so that a version is not AVAILABLE before it has
-    answered once.
+    answered once. The answer is recorded with it, which makes it a golden request: a server that
+    answers anything else has another model.
+
+    Args:
+        network: the weights.
+        variant: their form.
+        labels: the names of the classes.
+        photo: a JPEG.
+        directory: where to.
+        image_input: the name of the input of ``serving_default``.
+        ballast_bytes: of a variable that is good for nothing but its size.
+        right: the weights whose answer is recorded; by default ``network``.
     """
-    module = _module(network, variant, labels)
+    module = _module(network, variant, labels, image_input)
+    if ballast_bytes:
+        module.ballast = tf.Variable(_ballast(ballast_bytes), trainable=False, name="ballast")
     tf.saved_model.save(
         module,
         str(directory),
@@ -48,7 +74,10 @@ def save(
             "labels": module.labels,
         },
     )
-    _write_warmup(photo, directory / "assets.extra" / "tf_serving_warmup_requests")
+    judge = module if right is None else _module(right, variant, labels, image_input)
+    answer = judge.predict(**{image_input: tf.constant([photo])})
+    path = directory / "assets.extra" / "tf_serving_warmup_requests"
+    _write_golden_request(photo, image_input, answer, path)
 
 
 def jpeg(image: bytes) -> bytes:
@@ -58,7 +87,7 @@ def jpeg(image: bytes) -> bytes:
     return encoded
 
 
-def _module(network: Network, variant: Variant, labels: Sequence[str]) -> Any:
+def _module(network: Network, variant: Variant, labels: Sequence[str], image_input: str) -> Any:
     module = tf.Module()
     module.parameters = []
 
@@ -115,14 +144,29 @@ def _module(network: Network, variant: Variant, labels: Sequence[str]) -> Any:
     def look_up(class_ids: Any) -> dict[str, Any]:
         return {"classes": tf.gather(names, class_ids)}
 
-    module.predict = _function(answer, "image_bytes", tf.string)
+    module.predict = _function(answer, image_input, tf.string)
     module.classify = _function(answer_examples, "inputs", tf.string)
     module.labels = _function(look_up, "class_ids", tf.int64)
     return module
 
 
 def _function(body: Any, argument: str, dtype: Any) -> Any:
-    return tf.function(body, input_signature=[tf.TensorSpec([None], dtype, name=argument)])
+    def named(*tensors: Any, **by_name: Any) -> Any:
+        (tensor,) = (*tensors, *by_name.values())
+        return body(tensor)
+
+    parameter = inspect.Parameter(argument, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    named.__signature__ = inspect.Signature([parameter])  # type: ignore[attr-defined]
+    return tf.function(named, input_signature=[tf.TensorSpec([None], dtype, name=argument)])
+
+
+def _ballast(size: int) -> Any:
+    """So many bytes that can be packed, but not to nothing: a page has some that are random."""
+    pages = np.zeros((size // _PAGE_BYTES, _PAGE_BYTES), np.uint8)
+    pages[:, :_RANDOM_BYTES] = np.random.default_rng(0).integers(
+        256, size=(len(pages), _RANDOM_BYTES), dtype=np.uint8
+    )
+    return pages.reshape(-1).view(np.float32)
 
 
 def _picture(image: Any, side: int) -> Any:
@@ -138,12 +182,15 @@ def _picture(image: Any, side: int) -> Any:
     return (tf.clip_by_value(pixels, 0.0, 255.0) - _MEAN) / _SCALE
 
 
-def _write_warmup(photo: bytes, path: Path) -> None:
+def _write_golden_request(photo: bytes, image_input: str, answer: Any, path: Path) -> None:
     request = predict_pb2.PredictRequest()
     request.model_spec.signature_name = "serving_default"
-    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([photo]))
+    request.inputs[image_input].CopyFrom(tf.make_tensor_proto([photo]))
+    response = predict_pb2.PredictResponse()
+    for name, value in answer.items():
+        response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
     log = prediction_log_pb2.PredictionLog(
-        predict_log=prediction_log_pb2.PredictLog(request=request)
+        predict_log=prediction_log_pb2.PredictLog(request=request, response=response)
     )
     path.parent.mkdir()
     with tf.io.TFRecordWriter(str(path)) as writer:
