@@ -241,11 +241,13 @@ class Reconciler:
         stay = goal
         if record.target not in (None, goal.target):
             stay = versions.staying(wanted, record.target, goal, contributions)
+        finding, words = self._rehearsal(model, typed, record.rollout)
         situation = Situation(
             replicas=seen.pods,
             wanted=seen.wanted,
             has_one_template=seen.has_one_template,
-            rehearsal=self._rehearsal(model, typed, record.rollout),
+            rehearsal=finding,
+            rehearsing=words,
             rehearser=self._rehearser(typed, record.rollout),
             soaking=memory.soaking,
             actions=model.actions,
@@ -264,10 +266,10 @@ class Reconciler:
 
     def _rehearsal(
         self, model: Model, typed: InferenceModel, run: RolloutRecord | None
-    ) -> Finding | None:
-        """What the rehearsal says of the candidate; None while it goes on."""
+    ) -> tuple[Finding | None, str]:
+        """What the rehearsal says of the candidate; None while it goes on, and how far it is."""
         if run is None or run.phase is not Phase.REHEARSING:
-            return None
+            return None, ""
         now = _now()
         found = rehearsal.verdict(
             typed.spec.rollout.rehearsal,
@@ -281,8 +283,8 @@ class Reconciler:
         if found.again is not None:
             self._queue.add_after(model.key, (found.again - now).total_seconds())
         if found.result is None:
-            return None
-        return Finding(found.result, found.message, Reason.REHEARSAL_FAILED)
+            return None, found.message
+        return Finding(found.result, found.message, Reason.REHEARSAL_FAILED), ""
 
     def _rehearser(self, typed: InferenceModel, run: RolloutRecord | None) -> Replica | None:
         """The pod that rehearses the candidate, as far as its golden requests go."""

@@ -205,6 +205,23 @@ def test_while_it_only_waits_nothing_is_written(here: World) -> None:
         assert here.writes() == before
 
 
+def test_the_status_says_how_far_it_is_and_what_keeps_it_waiting(here: World) -> None:
+    with rehearsing(here) as (model, pod):
+        condition = {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": "0/3 nodes are available: 3 Insufficient memory.",
+        }
+        pod.set_status(conditions=[condition])
+        for words in ("3 Insufficient memory", "loads it"):
+            model.until(
+                lambda o, words=words: words in o["status"]["model"]["rollout"]["message"],  # type: ignore[misc]
+                what=words,
+            )
+            pod.run().tell(PUBLISHED)
+
+
 def test_an_abort_ends_it(here: World) -> None:
     with rehearsing(here) as (model, pod):
         pod.run().tell(PUBLISHED)

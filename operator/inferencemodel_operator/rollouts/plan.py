@@ -412,6 +412,8 @@ class _Pass:
             return
         if finding is None:
             self.words = f"version {current.version} is loaded by a pod that gets no requests"
+            if self.seen.rehearsing:
+                self.words += f": {self.seen.rehearsing}"
             return
         self._note(rollout_checks.REHEARSAL, finding)
         if finding.result is CheckResult.FAILED:

@@ -40,6 +40,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """The annotations of the InferenceModel by which somebody acts, see `names`."""
     rehearsal: Finding | None = None
     """How the rehearsal of the candidate ended; None as long as it runs."""
+    rehearsing: str = ""
+    """How far it is until then, or what keeps it waiting."""
     rehearser: Replica | None = None
     """The pod that rehearses it."""
     now: datetime.datetime
