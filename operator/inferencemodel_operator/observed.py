@@ -157,10 +157,15 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
         return self.record.wanted is not None and self.reached == self.record.wanted
 
     @property
-    def has_one_template(self) -> bool:
-        """Whether no pod is left of a pod template before the present one."""
+    def is_replacing(self) -> bool:
+        """Whether pods of an earlier template give way to those of the present one.
+
+        Not where one of these doesn't come up: what is served goes on with the earlier ones.
+        """
         deployment = self.deployment
-        return deployment is not None and deployment.replicas <= deployment.updated_replicas
+        if deployment is None:
+            return True
+        return deployment.replicas > deployment.updated_replicas and self.troubled is None
 
     @property
     def rolled_out(self) -> bool:

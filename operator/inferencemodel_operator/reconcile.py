@@ -245,7 +245,7 @@ class Reconciler:
         situation = Situation(
             replicas=seen.pods,
             wanted=seen.wanted,
-            has_one_template=seen.has_one_template,
+            is_replacing=seen.is_replacing,
             rehearsal=finding,
             rehearsing=words,
             rehearser=self._rehearser(typed, record.rollout),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from inferencemodel_operator import spec, versions
-from inferencemodel_operator.observe.troubles import CRASHES
+from inferencemodel_operator.observe.troubles import CRASHES, Trouble
 from inferencemodel_operator.observed import Observed, Replica
 from inferencemodel_operator.record import ActiveVersion, VersionsRecord
 from inferencemodel_operator.rollouts.plan import plan
@@ -81,6 +81,8 @@ class Pod:
     """Whether it can't be asked."""
     draining: bool = False
     crashed: bool = False
+    broken: bool = False
+    """Whether its model server ends whatever it is given."""
     retries: set[str] = field(default_factory=set)
     hung: set[int] = field(default_factory=set)
     """Loads that don't end, each with a thread of the model server's."""
@@ -98,7 +100,7 @@ class Fleet:
         self.record = VersionsRecord()
         self.actions: dict[str, str] = {}
         self.rehearsal: Finding | None = None
-        self.has_one_template = True
+        self.is_replacing = False
         self.requests = 0
         """That each replica gets between two steps."""
         self.made = 0
@@ -207,7 +209,7 @@ class Fleet:
             Situation(
                 replicas=seen.pods,
                 wanted=self.replicas,
-                has_one_template=self.has_one_template,
+                is_replacing=self.is_replacing,
                 soaking=self.plan.soaking,
                 actions=self.actions,
                 rehearsal=self.rehearsal,
@@ -251,6 +253,9 @@ class Fleet:
             self.step(seconds=seconds)
 
     def _work(self, pod: Pod) -> None:
+        if pod.broken:
+            pod.restarts += 1
+            return
         if pod.task and pod.task.retry and pod.task.retry not in pod.retries:
             pod.retries.add(pod.task.retry)
             number, _, rest = pod.task.retry.partition("@")
@@ -296,7 +301,8 @@ class Fleet:
             report=None if pod.silent else self._report(pod),
             draining=pod.draining,
             restarts=pod.restarts,
-            template="t",
+            template="u" if pod.broken else "t",
+            trouble=Trouble.SERVER_CRASHED if pod.broken else None,
         )
 
     def _report(self, pod: Pod) -> PollerStatus:

@@ -31,8 +31,8 @@ class Fleet:
         return [replica for replica in self.replicas if replica.uid in uids]
 
     def all_on(self, version: int) -> bool:
-        """Whether all answer with it."""
-        return all(r.ready and r.answer == version for r in self.replicas)
+        """Whether all that answer with any version answer with this one."""
+        return all(r.answer == version for r in self.replicas if isinstance(r.answer, int))
 
     def is_steady(self, members: Sequence[Replica], version: int) -> bool:
         """Whether another one may leave its Services: all that have the version serve with it."""

@@ -466,7 +466,7 @@ class _Pass:
         present = {replica.uid for replica in members}
         chosen = [pod for pod in current.pods if pod.uid in present]
         may_choose = not (self._is_frozen() or current.hold or self._tells_all(current))
-        if may_choose and self.seen.has_one_template and len(chosen) < min(wanted, TOLD):
+        if may_choose and not self.seen.is_replacing and len(chosen) < min(wanted, TOLD):
             room = wanted - len(chosen)
             if self._drains():
                 room = int(self.fleet.is_steady(members, current.version))
@@ -541,7 +541,7 @@ class _Pass:
         if wanted == 0:
             self.words = "no replica is wanted, so the rollout waits for some"
             return
-        if not self.seen.has_one_template:
+        if self.seen.is_replacing:
             self.words = "the rollout waits until the Deployment has replaced its pods"
             return
         self.words = f"version {version} answers on {on} of {wanted} replicas of this step"

@@ -32,8 +32,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """Those with the spec's source; also those that drain."""
     wanted: int
     """How many there are to be."""
-    has_one_template: bool = True
-    """Whether the Deployment has replaced all pods by those of its present template."""
+    is_replacing: bool = False
+    """Whether the Deployment is replacing pods by those of its present template."""
     soaking: Soaking | None = None
     """What the plan before this one gave by that name."""
     actions: Mapping[str, str] = {}

@@ -759,14 +759,25 @@ def test_with_one_replica_a_bad_version_goes_back() -> None:
 
 def test_a_pod_template_that_changes_halts_it() -> None:
     fleet = Fleet(**PAUSED)
-    fleet.has_one_template = False
+    fleet.is_replacing = True
     fleet.upload(2)
     fleet.run(10)
     assert not fleet.told(2)
     assert "Deployment" in message(fleet)
-    fleet.has_one_template = True
+    fleet.is_replacing = False
     fleet.run(10)
     assert len(fleet.on(2)) == 1
+
+
+def test_a_pod_template_that_does_not_start_holds_up_no_good_version() -> None:
+    fleet = Fleet(replicas=2, rollout={"deadline": "60s"})
+    fleet.scale(3)
+    fleet.pods["p3"].broken = True
+    fleet.replicas = 2
+    fleet.upload(2)
+    fleet.run(40, seconds=5)
+    assert (fleet.phase, fleet.on(2)) == ("Completed", ["p1", "p2"])
+    assert not fleet.record.quarantined
 
 
 def test_scaled_to_zero_it_waits_for_replicas() -> None:
