@@ -26,23 +26,22 @@ DEAF_SECONDS = 10.0
 default. Longer, and it waits for the end of what it serves."""
 
 
-def leaves_early(seen: Observed, target: int, wanted: Collection[int]) -> int | None:
-    """The version that leaves the base path although the target, which lies there, answers not yet.
+def leave_early(seen: Observed, target: int, wanted: Collection[int]) -> set[int]:
+    """The versions that leave the base path although the target, which lies there, answers not yet.
 
-    That is what answers now, alone. Either it has the higher number, so that it would go on
-    answering beside a target that has served on this volume; or the server takes in no target as
-    long as it lies there.
+    That is what answers now. Either it does so alone and has the higher number, so that it would go
+    on answering beside a target that has served on this volume; or the server takes in no target as
+    long as what it serves lies there.
     """
     record = seen.disk.published.get(target)
     others = seen.disk.published.keys() - {target}
     answering = {s.version for s in seen.served or () if s.state == "AVAILABLE"}
-    if record is None or len(answering) != 1 or not answering <= others:
-        return None
-    (version,) = answering
+    if record is None or target in answering:
+        return set()
     # Of several that are loaded, another one than the target could be the first to answer.
-    is_alone = others == answering and set(wanted) == {target}
-    is_rollback = is_alone and version > target and record.proven
-    return version if is_rollback or _is_deaf(seen, target) else None
+    is_alone = others == answering and len(others) == 1 and set(wanted) == {target}
+    is_rollback = is_alone and max(others) > target and record.proven
+    return others & answering if is_rollback or _is_deaf(seen, target) else set()
 
 
 def _is_deaf(seen: Observed, target: int) -> bool:

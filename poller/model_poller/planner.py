@@ -403,11 +403,11 @@ def _publications(seen: Observed, policy: Policy) -> Iterator[Action]:
         # One that never served has nothing to lose, and may be what brings the server down at
         # every start: told to serve another one, it leaves before that one answers.
         silent = seen.served is None and not policy.follow_newest
-        early = None if policy.follow_newest else handover.leaves_early(seen, target, wanted)
+        early = set() if policy.follow_newest else handover.leave_early(seen, target, wanted)
         others = [
             v
             for v in others
-            if (silent and not _has_served(seen, v)) or is_set_aside(seen, policy, v) or v == early
+            if (silent and not _has_served(seen, v)) or is_set_aside(seen, policy, v) or v in early
         ]
     for version in others:
         yield Retire(version)

@@ -240,8 +240,8 @@ class FakeServer:
     """A model server with the policy ``all``: loads what lies in its base path.
 
     `poll` is one of its looks; versions in ``bad`` end with an error. What left the base path goes
-    once another one is loaded that lies there, or none does; what came back before it went is
-    waited for, and nothing else is taken in meanwhile.
+    once another one is loaded that lies there, or none does; until then the highest of it stays.
+    What came back before it went is waited for, and nothing else is taken in meanwhile.
     """
 
     def __init__(self, base: Path) -> None:
@@ -277,9 +277,11 @@ class FakeServer:
             self._aspired = set(there)
             for number in there.keys() - self._managed:
                 self._load(number, there[number])
-        unwanted = self._available() - self._aspired
-        if not self._aspired or self._available() & self._aspired:
-            self.states.update(dict.fromkeys(unwanted, ("END", "")))
+        unwanted = sorted(self._available() - self._aspired)
+        if self._aspired and not self._available() & self._aspired:
+            # One of them stays until another one is loaded; the lowest go first.
+            unwanted = unwanted[:-1]
+        self.states.update(dict.fromkeys(unwanted, ("END", "")))
         self.gaps += bool(before and not self._available())
 
     def _load(self, number: int, entry: Path) -> None:

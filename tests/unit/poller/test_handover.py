@@ -94,6 +94,9 @@ class TestWhatAnswersLeavesEarly:
             stale = {2: replace(waiting, end_is_stale=True, since=99.0)}
             heard = {**what, "served": (word, served(1)), "publications": stale}
             assert plan(going_back(**heard), TOLD) == []
+        # One that it had still to load, when it was told something else, has come to an end.
+        beside = {**what, "served": (served(3), served(1))}
+        assert plan(going_back(**beside), TOLD) == [Retire(1)]
         soon = {**what, "publications": {2: replace(waiting, loading=DEAF_SECONDS)}}
         assert plan(going_back(**soon), TOLD) == []
 
