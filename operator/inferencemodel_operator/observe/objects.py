@@ -243,7 +243,7 @@ def model(obj: Mapping[str, Any]) -> Model:
     except InvalidModelError as error:
         problem = error
     return Model(
-        key=(meta.namespace, meta.name),
+        key=_key(meta.namespace, meta.name),
         uid=meta.uid,
         resource_version=version(meta.resource_version),
         generation=meta.generation,
@@ -289,20 +289,20 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
     if drift.are_too_many(others):
         content, others = _digest(content), ()
     return Child(
-        key=(meta.namespace, name) if name else None,
+        key=_key(meta.namespace, name) if name else None,
         kind=kind,
-        namespace=meta.namespace,
+        namespace=sys.intern(meta.namespace),
         name=meta.name,
         uid=meta.uid,
         resource_version=version(meta.resource_version),
         generation=meta.generation,
         terminating=meta.deletion_timestamp is not None,
-        owner_uid=owner.uid if owner else None,
+        owner_uid=sys.intern(owner.uid) if owner else None,
         content=content,
         foreign=others,
         origin=_origin(meta) if owner is None else None,
         deployment=deployment if expected else None,
-        created=meta.creation_timestamp,
+        created=sys.intern(meta.creation_timestamp),
         is_unapplied=expected and _is_unapplied(meta),
     )
 
@@ -310,6 +310,11 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
 def foreign(obj: Mapping[str, Any]) -> tuple[Foreign, ...]:
     """Which fields others have set of an object, however many they are."""
     return drift.foreign(msgspec.convert(obj["metadata"], wire.Meta).managed_fields)
+
+
+def _key(namespace: str, name: str) -> Key:
+    """The key of an InferenceModel, of whose texts each is kept once for all its objects."""
+    return sys.intern(namespace), sys.intern(name)
 
 
 def _is_unapplied(meta: wire.Meta) -> bool:
@@ -360,8 +365,8 @@ def replica_set(obj: Mapping[str, Any]) -> ReplicaSet | None:
     if name is None:
         return None
     return ReplicaSet(
-        key=(meta.namespace, name),
-        namespace=meta.namespace,
+        key=_key(meta.namespace, name),
+        namespace=sys.intern(meta.namespace),
         name=meta.name,
         uid=meta.uid,
         resource_version=version(meta.resource_version),
@@ -395,8 +400,8 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
     hanging = not ready and troubles.is_hanging(seen)
     trouble, message = (None, "") if ready else troubles.trouble(seen)
     return Pod(
-        key=(meta.namespace, name),
-        namespace=meta.namespace,
+        key=_key(meta.namespace, name),
+        namespace=sys.intern(meta.namespace),
         name=meta.name,
         uid=meta.uid,
         resource_version=version(meta.resource_version),
@@ -413,10 +418,10 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
             if name in _ASSIGNED
         },
         attempt=_counter(meta.annotations.get(names.ASSIGNMENT_ATTEMPT_ANNOTATION, "")),
-        template=meta.labels.get("pod-template-hash", ""),
+        template=sys.intern(meta.labels.get("pod-template-hash", "")),
         owner_uid=meta.controller(names.KIND if rehearses else REPLICA_SETS.kind),
-        storage_uri=uri,
-        store=server,
+        storage_uri=None if uri is None else sys.intern(uri),
+        store=sys.intern(server),
         trouble=trouble,
         message=bounds.text(message),
         is_hanging=hanging,

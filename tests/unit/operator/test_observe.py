@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections import Counter, defaultdict
@@ -142,6 +143,18 @@ def test_content_takes_a_fraction_of_its_text_and_is_equal_where_that_is() -> No
     assert one.content == same.content
     assert one.content_object()["spec"] == spec
     assert len(one.content) * 4 < len(repr(spec))
+
+
+def test_what_all_objects_of_a_resource_say_is_kept_once() -> None:
+    def read(name: str) -> objects.Child:
+        return objects.child("Service", json.loads(json.dumps(owned(name, 1))))
+
+    one, other = read("m"), read("m-headless")
+    assert one.key is not None
+    assert other.key is not None
+    assert one.key[0] is other.key[0] is one.namespace is other.namespace
+    assert one.key[1] is other.key[1]
+    assert one.owner_uid is other.owner_uid
 
 
 def test_a_deployments_spec_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
