@@ -494,6 +494,9 @@ class _Pass:
                     of_template=True,
                     certain=True,
                 )
+        if current.hold:
+            # What was found is told already; figures that go on changing are not written for that.
+            return
         checks = self.spec.checks
         if checks.golden.mode != "Ignore":
             key = self._key(current)
@@ -596,16 +599,16 @@ class _Pass:
             raise _FailureError(
                 Reason.DEADLINE_EXCEEDED, f"{self.words}, without an end by spec.rollout.deadline"
             )
+        measured = self._is_measured(current)
         if is_promoted:
+            if measured:
+                self._note_live(self._live(current))
             return True
         soak = SOAK_SECONDS if len(on) < self.seen.wanted else 0.0
         pause = max(step.pause, soak)
-        measured = self._is_measured(current)
         if measured and not step.until_promoted and self.spec.checks.live.mode == "Enforce":
             pause = max(pause, LIVE_SECONDS)
         if not self._is_over(settled, pause):
-            return False
-        if measured and not self._live_allows(current):
             return False
         if step.until_promoted:
             self.waits = (
@@ -613,7 +616,7 @@ class _Pass:
                 f"version {current.version}; promote or abort it"
             )
             return False
-        return True
+        return not measured or self._live_allows(current)
 
     def _is_over(self, since: datetime.datetime, seconds: float) -> bool:
         end = since + datetime.timedelta(seconds=seconds)
@@ -637,8 +640,9 @@ class _Pass:
                 self.words = f"live figures are gathered: {asked.min_requests} requests are needed"
                 return False
             self._note_live(finding)
-            if asked.on_inconclusive == "Hold":
-                self.waits = f"live figures tell nothing: {finding.message}; promote or abort it"
+            if asked.on_inconclusive == "Hold" and self.run_of is not None:
+                hold = f"live figures tell nothing: {finding.message}; promote or abort it"
+                self.run_of = replace(self.run_of, hold=bounds.text(hold))
                 return False
             return True
         self._note_live(finding)
@@ -864,13 +868,16 @@ class _Pass:
         )
 
     def _worth_writing(self, run: RolloutRecord | None) -> RolloutRecord | None:
-        """The rollout as it is to be remembered: that there was nothing to check by is found again
-        by the next pass, and goes along with the next change."""
+        """The rollout as it is to be remembered.
+
+        That there was nothing to check by, or that nothing can be told, is found again by the next
+        pass, and goes along with the next change.
+        """
         before = self.before.rollout
         if run is None or before is None or replace(run, checks=before.checks) != before:
             return run
         new = (check for check in run.checks if check not in before.checks)
-        return before if all(check.result is CheckResult.SKIPPED for check in new) else run
+        return before if all(check.result in _FOUND_AGAIN for check in new) else run
 
     def _carried(self, run: RolloutRecord | None) -> VersionsRecord | None:
         if run is None or run.carried is None or run.phase.is_ended:
@@ -920,3 +927,5 @@ def golden_task(rollout: Rollout) -> GoldenTask:
 
 _CRASHES: Final = (Trouble.SERVER_CRASHED, Trouble.POLLER_CRASHED)
 _GIVEN: Final = (VersionState.PUBLISHED, VersionState.AVAILABLE)
+
+_FOUND_AGAIN: Final = (CheckResult.SKIPPED, CheckResult.INCONCLUSIVE)

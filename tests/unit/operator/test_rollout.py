@@ -547,6 +547,32 @@ def test_several_versions_have_no_live_figures_of_their_own() -> None:
     assert fleet.phase == "Completed"
 
 
+@pytest.mark.parametrize("mode", ["Report", "Enforce"])
+@pytest.mark.parametrize("requests", [10, 400])
+@pytest.mark.parametrize("fields", [{}, {"errors": 50}])
+@pytest.mark.parametrize("failure", ["Rollback", "Pause"])
+@pytest.mark.parametrize("pause", [{}, {"duration": "60s"}])
+def test_figures_that_go_on_changing_are_not_written_while_it_waits(
+    mode: str, requests: int, fields: dict[str, Any], failure: str, pause: dict[str, str]
+) -> None:
+    fleet = Fleet(
+        rollout={
+            "steps": [{"replicas": 1, "pause": pause}],
+            "checks": {"live": {"mode": mode}},
+            "onFailure": failure,
+            "deadline": "120s",
+        }
+    )
+    fleet.requests = requests
+    fleet.upload(2, **fields)
+    fleet.run(40, seconds=10)
+    writes, told = fleet.writes, message(fleet)
+    for _ in range(10):
+        fleet.requests += 1
+        fleet.step(seconds=10)
+    assert (fleet.writes, message(fleet)) == (writes, told)
+
+
 # Rehearsal
 
 
