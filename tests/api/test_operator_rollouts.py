@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from model_poller.status import VersionState
-from tests.api.models import Model, World, world
+from tests.api.models import AT_ONCE, Model, World, world
 from tests.support.kubectl import Object, condition
+from tests.support.operators import WRITES
 from tests.support.pods import told
 from tests.support.waiting import eventually
 
@@ -187,3 +188,22 @@ def test_a_step_that_only_waits_writes_nothing(here: World) -> None:
             poller.tell(serves(poller.target or 1))
         here.operator.until_quiet()
         assert model.get()["metadata"]["resourceVersion"] == before
+
+
+def writes_of_a_change(here: World, rollout: dict[str, Any]) -> int:
+    """How often the operator writes anything while version 2 takes the place of version 1."""
+    with serving(here, rollout) as model:
+        here.operator.until_quiet()
+        before = sum(here.operator.requests(*WRITES).values())
+        upload(model)
+        model.until(lambda o: o["status"]["model"]["activeVersion"] == 2, what="version 2")
+        eventually(lambda: "candidate" not in record(model), what="the end of the rollout")
+        here.operator.until_quiet()
+        return sum(here.operator.requests(*WRITES).values()) - before
+
+
+def test_steps_cost_few_writes_more_than_all_at_once(here: World) -> None:
+    at_once = writes_of_a_change(here, AT_ONCE)
+    in_steps = writes_of_a_change(here, ONE_THEN_ALL)
+    print(f"{at_once} writes at once, {in_steps} in steps")
+    assert in_steps <= at_once + 5
