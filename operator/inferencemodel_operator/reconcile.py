@@ -54,7 +54,7 @@ from inferencemodel_operator.record import Phase, RolloutRecord, VersionsRecord
 from inferencemodel_operator.rehearsal_pods import RehearsalPods
 from inferencemodel_operator.rollouts import plan as rollouts
 from inferencemodel_operator.rollouts.checks import Finding
-from inferencemodel_operator.rollouts.situation import Plan, Situation, Soaking
+from inferencemodel_operator.rollouts.situation import Plan, Situation, Soaking, Trying
 from inferencemodel_operator.status import Status, decode
 from model_poller.status import encode_task
 
@@ -105,6 +105,8 @@ class _Memory(msgspec.Struct):
     """Whether the last status was, which an Event has told."""
     soaking: Soaking | None = None
     """Since when a step of its rollout is reached."""
+    trying: Trying | None = None
+    """Since when replicas have its version without answering with it."""
     ready: str = "Unknown"
     told: str = ""
 
@@ -250,11 +252,12 @@ class Reconciler:
             rehearsing=words,
             rehearser=self._rehearser(typed, record.rollout),
             soaking=memory.soaking,
+            trying=memory.trying,
             actions=model.actions,
             now=_now(),
         )
         plan = rollouts.plan(typed, record, goal, stay, situation)
-        memory.soaking = plan.soaking
+        memory.soaking, memory.trying = plan.soaking, plan.trying
         if plan.record.wanted != record.wanted:
             logger.info(
                 "version %s is wanted instead of %s",

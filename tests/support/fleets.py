@@ -211,6 +211,7 @@ class Fleet:
                 wanted=self.replicas,
                 is_replacing=self.is_replacing,
                 soaking=self.plan.soaking,
+                trying=self.plan.trying,
                 actions=self.actions,
                 rehearsal=self.rehearsal,
                 now=self.now,

@@ -33,7 +33,7 @@ from inferencemodel_operator.rollouts import checks as rollout_checks
 from inferencemodel_operator.rollouts.actions import act, asked
 from inferencemodel_operator.rollouts.checks import Finding
 from inferencemodel_operator.rollouts.fleet import Fleet, is_given, is_stuck, loads_others
-from inferencemodel_operator.rollouts.situation import Dropped, Plan, Situation, Soaking
+from inferencemodel_operator.rollouts.situation import Dropped, Plan, Situation, Soaking, Trying
 from inferencemodel_operator.rollouts.steps import choice, count, steps_of
 from inferencemodel_operator.status import RolloutCheck, RolloutStatus
 from model_poller.status import CheckResult, GoldenTask, RolloutTask, VersionState
@@ -109,6 +109,7 @@ class _Pass:
         self.replicas = self.fleet.replicas
         self.wakes: list[float] = []
         self.soaking: Soaking | None = None
+        self.trying: Trying | None = None
         self.read: list[str] = []
         self.dropped: list[Dropped] = []
         self.waits = ""
@@ -443,6 +444,7 @@ class _Pass:
         wanted = self._wanted(current)
         members = self._members(current)
         self._refill(current, members, wanted)
+        self._watch(current, members)
         on = [r for r in members if r.ready and r.answer == version]
         if not self._is_promoted(current):
             self._judge_serving(members)
@@ -473,6 +475,19 @@ class _Pass:
             chosen += choice(self.fleet, current, present, room)
         if tuple(chosen) != current.pods:
             self.run_of = replace(current, pods=tuple(chosen))
+
+    def _watch(self, current: RolloutRecord, members: Sequence[Replica]) -> None:
+        """Note since when replicas have the version without answering with it: a step can be much
+        older, by a slow fetch, a pause, or a time without replicas."""
+        known = self.seen.trying
+        before = known.since if known is not None and known.begun == current.started else {}
+        since = {
+            r.uid: min(before.get(r.uid, self.now), self.now)
+            for r in members
+            # Who can't be asked for a moment gains no time by it.
+            if is_stuck(r, current.version) or (r.report is None and r.uid in before)
+        }
+        self.trying = Trying(current.started, since) if since else None
 
     def _judge_serving(self, members: Sequence[Replica]) -> None:
         """What speaks against the version on those that have it.
@@ -550,11 +565,13 @@ class _Pass:
         self.words = f"version {version} answers on {on} of {wanted} replicas of this step"
         if self._is_frozen() or current.hold:
             return
-        # One that isn't there, or still fetches, says nothing about the version.
-        if not self._is_overdue(current) or self._is_promoted(current):
+        if self._is_promoted(current):
             return
+        # One that isn't there, or still fetches, says nothing about the version.
         members = self._members(current)
-        stuck = [r.name for r in members if is_stuck(r, version)]
+        since = self.trying.since if self.trying is not None else {}
+        trying = [r for r in members if is_stuck(r, version)]
+        stuck = [r.name for r in trying if self._is_overdue(since.get(r.uid, self.now))]
         if stuck:
             raise _FailureError(
                 Reason.DEADLINE_EXCEEDED,
@@ -563,14 +580,13 @@ class _Pass:
                 "or allow more",
             )
         busy = [r.name for r in members if loads_others(r, version)]
-        if busy:
+        if busy and self._is_overdue(current.step_started or current.started):
             self.words += (
                 f"; the model server of {bounds.text(', '.join(busy), 200)} still loads versions "
                 "that nobody wants any more, and has no thread for this one: delete the pod"
             )
 
-    def _is_overdue(self, current: RolloutRecord) -> bool:
-        started = current.step_started or current.started
+    def _is_overdue(self, started: datetime.datetime) -> bool:
         left = (started - self.now).total_seconds() + self.spec.deadline
         if left > 0:
             self.wakes.append(left)
@@ -594,7 +610,7 @@ class _Pass:
         golden = self.spec.checks.golden.mode
         if golden != "Ignore" and current.check(rollout_checks.GOLDEN) is None:
             self.words = f"the golden requests of version {current.version} are being sent"
-            if not self._is_overdue(current):
+            if not self._is_overdue(settled):
                 return False
             raise _FailureError(
                 Reason.DEADLINE_EXCEEDED, f"{self.words}, without an end by spec.rollout.deadline"
@@ -863,6 +879,7 @@ class _Pass:
             read=tuple(self.read),
             dropped=tuple(self.dropped),
             soaking=self.soaking,
+            trying=self.trying,
             after=min(self.wakes, default=None),
             status=None if run is None else self._status(run),
         )

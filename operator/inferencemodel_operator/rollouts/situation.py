@@ -25,6 +25,18 @@ class Soaking(msgspec.Struct, frozen=True):
     since: datetime.datetime
 
 
+class Trying(msgspec.Struct, frozen=True):
+    """Since when replicas have had the version without answering with it.
+
+    It is kept by the process alone: to lose it gives them their time once more.
+    """
+
+    begun: datetime.datetime
+    """Of the rollout."""
+    since: Mapping[str, datetime.datetime]
+    """By uid."""
+
+
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """What the plan looks at."""
 
@@ -36,6 +48,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the Deployment is replacing pods by those of its present template."""
     soaking: Soaking | None = None
     """What the plan before this one gave by that name."""
+    trying: Trying | None = None
+    """Likewise."""
     actions: Mapping[str, str] = {}
     """The annotations of the InferenceModel by which somebody acts, see `names`."""
     rehearsal: Finding | None = None
@@ -77,6 +91,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     dropped: tuple[Dropped, ...] = ()
     soaking: Soaking | None = None
     """For the next pass."""
+    trying: Trying | None = None
+    """Likewise."""
     after: float | None = None
     """Seconds until something changes by time alone; None when nothing does."""
     status: RolloutStatus | None = None

@@ -112,11 +112,47 @@ def test_one_that_hangs_is_taken_back_at_its_deadline() -> None:
     assert len(ever_told(fleet, 2)) == 1
 
 
+def test_the_deadline_begins_when_a_replica_is_given_the_version() -> None:
+    fleet = Fleet()
+    fleet.upload(2, "hangs")
+    while not fleet.told(2):
+        fleet.step()
+    fleet.scale(0)
+    fleet.run(2, seconds=3600)
+    fleet.scale(3)
+    fleet.run(5)
+    assert len(fleet.told(2)) == 1
+    fleet.bucket[2].load = "good"
+    fleet.run(20)
+    assert (fleet.phase, len(fleet.on(2))) == ("Completed", 3)
+
+
+def test_a_moment_without_an_answer_late_in_a_pause_is_no_end_of_its_time() -> None:
+    fleet = Fleet(rollout={"steps": [{"replicas": 1, "pause": {"duration": "2h"}}]})
+    fleet.upload(2)
+    fleet.run(6)
+    fleet.wait(3600)
+    fleet.pods[fleet.on(2)[0]].answers = None
+    fleet.run(2)
+    assert (fleet.phase, len(fleet.on(2))) == ("Progressing", 1)
+
+
+def test_who_cannot_be_asked_for_a_moment_has_no_more_time() -> None:
+    fleet = Fleet(rollout={"deadline": "60s"})
+    fleet.upload(2, "hangs")
+    fleet.run(4)
+    for _ in range(4):
+        fleet.pods["p1"].silent = not fleet.pods["p1"].silent
+        fleet.run(1, seconds=20)
+    fleet.run(2)
+    assert reason(fleet, 2) == Reason.DEADLINE_EXCEEDED
+
+
 def test_a_server_that_never_ends_loading_others_speaks_against_no_further_version() -> None:
     fleet = Fleet(replicas=1, rollout={"deadline": "60s"})
     for version in (2, 3):
         fleet.upload(version, "hangs")
-        fleet.run(8, seconds=10)
+        fleet.run(9, seconds=10)
         assert reason(fleet, version) == Reason.DEADLINE_EXCEEDED
 
     fleet.upload(4)
@@ -132,7 +168,7 @@ def test_a_server_that_never_ends_loading_others_speaks_against_no_further_versi
 def test_a_server_that_still_loads_another_version_is_chosen_last() -> None:
     fleet = Fleet(rollout={"deadline": "60s", "steps": [{"replicas": 1, "pause": {}}]})
     fleet.upload(2, "hangs")
-    fleet.run(8, seconds=10)
+    fleet.run(9, seconds=10)
 
     fleet.upload(3)
     fleet.run(4)
