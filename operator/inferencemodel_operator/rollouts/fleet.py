@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from inferencemodel_operator.observe.troubles import Trouble
@@ -79,12 +80,24 @@ class Fleet:
         known = (replica.version(version) for replica in self.replicas)
         return {v.tried for v in known if v is not None and v.tried}
 
+    def answers(self) -> list[int]:
+        """The versions that clients get, those of the most replicas first."""
+        found = Counter(r.answer for r in self.replicas if r.ready and isinstance(r.answer, int))
+        return [version for version, _ in sorted(found.items(), key=lambda one: (-one[1], one[0]))]
+
+    def have_proven(self, version: int) -> bool:
+        """Whether a version has served on every replica, as far as they can be asked."""
+        known = [r.version(version) for r in self.replicas if r.report is not None]
+        return all(one is not None and one.proven for one in known)
+
     def is_unserved(self, target: int) -> bool | None:
         """Whether a version serves nowhere and, as it stands, won't.
 
         None where it serves nowhere, and nothing is known to stand in its way.
         """
         if not self.replicas or any(replica.answer == target for replica in self.replicas):
+            return False
+        if any(r.ready and r.answer is Unversioned.UNKNOWN for r in self.replicas):
             return False
         if any(replica.trouble in _CRASHES for replica in self.replicas):
             return True

@@ -36,6 +36,7 @@ from inferencemodel_operator.rollouts.fleet import Fleet, is_given, is_stuck, lo
 from inferencemodel_operator.rollouts.situation import Dropped, Plan, Situation, Soaking, Trying
 from inferencemodel_operator.rollouts.steps import choice, count, steps_of
 from inferencemodel_operator.status import RolloutCheck, RolloutStatus
+from inferencemodel_operator.versions import PodVersions, staying
 from model_poller.status import CheckResult, GoldenTask, RolloutTask, VersionState
 
 if TYPE_CHECKING:
@@ -138,15 +139,16 @@ class _Pass:
             if goal is not None and goal > ongoing.version:
                 self._end(Phase.COMPLETED, f"version {goal} came while it was watched")
                 ongoing = None
-        if target is None or goal is None or goal <= target or self._is_known_pin(goal):
+        if goal is None or (target is not None and goal <= target) or self._is_known_pin(goal):
             return self._settle_for(ongoing)
         if self._is_spoilt(goal):
             return self._settle_for(ongoing, instead=goal)
         current = ongoing if ongoing and self._is_about(ongoing, goal) else None
-        if current is None:
-            if self._is_unserved(target):
+        if current is None or target is None:
+            stable = self._stable(target, goal)
+            if stable is None:
                 return self._settle_for(ongoing)
-            current = self._begin(ongoing, target, goal)
+            current = self._begin(ongoing, stable, goal)
         self.run_of = current
         return self._go_on(current)
 
@@ -164,9 +166,13 @@ class _Pass:
             if bad is not None:
                 self._roll_back(ongoing, bad.reason, bad.message)
             else:
-                self._end(Phase.SUPERSEDED, f"version {self.goal.target} is wanted instead")
+                wanted = "no version" if self.goal.target is None else f"version {self.goal.target}"
+                self._end(Phase.SUPERSEDED, f"{wanted} is wanted instead")
         self._look_back()
         record = self.goal if instead is None else self.stay
+        if self.goal.target is None and self.run_of and self.run_of.phase is Phase.ROLLING_BACK:
+            # Who has the version has to hear what to go back to.
+            record = self.stay
         # One that is pinned is wanted all the same.
         pinned = instead if instead == self.model.spec.model.version else None
         return self._result(replace(record, candidate=pinned, rollout=self.run_of))
@@ -257,13 +263,31 @@ class _Pass:
         tried = self.run_of
         if tried is not None and tried.version == goal and tried.phase is not Phase.COMPLETED:
             return False
-        return self.model.spec.model.version == goal and goal in self.before.proven
+        # One whose rollout didn't end may have served on a single replica.
+        is_known = goal in self.before.proven and self.fleet.have_proven(goal)
+        return self.model.spec.model.version == goal and is_known
 
     def _is_about(self, ongoing: RolloutRecord, goal: int) -> bool:
         if ongoing.phase is Phase.ROLLING_BACK or ongoing.version != goal:
             return False
         stored = self.fleet.fingerprints(goal)
         return not stored or not ongoing.fingerprint or ongoing.fingerprint in stored
+
+    def _stable(self, target: int | None, goal: int) -> int | None:
+        """The version that clients go on with meanwhile; None where they would lose nothing.
+
+        It is the target so far. But where that serves nowhere (a pin to a version that isn't there,
+        say) or is none (by a ``minVersion`` above all that is there), replicas may serve another.
+        """
+        if target is not None and not self._is_unserved(target):
+            return target
+        bad = {entry.version for entry in self.goal.quarantined}
+        found = [version for version in self.fleet.answers() if version < goal]
+        stable = next((version for version in found if version not in bad), None)
+        if stable is not None:
+            pods = [PodVersions(report=replica.report) for replica in self.replicas]
+            self.stay = staying(self.model.spec.model, stable, self.goal, pods)
+        return stable
 
     def _is_unserved(self, target: int) -> bool:
         """Whether no client would lose anything: the stable version serves nowhere, and won't."""

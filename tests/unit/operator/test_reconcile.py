@@ -245,8 +245,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 async def test_the_pods_are_told_first_and_all_at_once(world: World) -> None:
-    world.pod("a", told({1: A, 2: F}, target=1))
-    world.pod("b", told({1: A}, target=1))
+    world.pod("a", told({2: F}, target=None))
+    world.pod("b", told({}, target=None))
 
     sent = await world.pass_()
 

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from inferencemodel_operator import names
 from inferencemodel_operator.conditions import Reason
-from inferencemodel_operator.record import PlannedStep
+from inferencemodel_operator.observe.troubles import Trouble
+from inferencemodel_operator.observed import Replica
+from inferencemodel_operator.record import PlannedStep, VersionsRecord
 from inferencemodel_operator.rollouts.checks import Finding
+from inferencemodel_operator.rollouts.fleet import Fleet as Replicas
 from inferencemodel_operator.rollouts.steps import count
 from model_poller.status import CheckResult, Interface, SignatureSpec, TensorSpec
 from tests.support.fleets import Fleet
@@ -874,6 +877,51 @@ def test_a_pin_to_a_version_that_has_served_goes_to_all_at_once() -> None:
     fleet.model_fields = {"version": 2}
     fleet.run(2)
     assert fleet.on(2) == ["p1", "p2", "p3"]
+
+
+def test_a_pin_to_a_version_that_one_replica_has_tried_goes_step_by_step() -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.upload(2)
+    fleet.run(6)
+    assert len(fleet.on(2)) == 1
+    fleet.upload(3)
+    fleet.run(6)
+    fleet.model_fields = {"version": 2}
+    fleet.run(10)
+    assert (fleet.phase, len(fleet.told(2))) == ("Paused", 1)
+
+
+@pytest.mark.parametrize("wanted", [{"version": 1}, {"minVersion": 3}])
+def test_what_replicas_serve_is_protected_where_nothing_that_is_wanted_is_there(
+    wanted: dict[str, int],
+) -> None:
+    fleet = Fleet(stable=2)
+    fleet.model_fields = wanted
+    fleet.run(3)
+    assert len(fleet.on(2)) == 3
+    fleet.model_fields.pop("version", None)
+    fleet.upload(3, "crashes-serving")
+    fleet.run(20)
+    assert len(ever_told(fleet, 3)) == 1
+    assert (fleet.phase, len(fleet.on(2))) == ("RolledBack", 3)
+
+
+def test_what_replicas_serve_is_protected_where_the_memory_is_lost() -> None:
+    fleet = Fleet()
+    fleet.record = VersionsRecord()
+    fleet.upload(2, "crashes-serving")
+    fleet.run(20)
+    assert len(ever_told(fleet, 2)) == 1
+    assert (fleet.phase, len(fleet.on(1))) == ("RolledBack", 3)
+
+
+def test_one_that_crashes_says_nothing_of_those_that_cannot_be_asked() -> None:
+    replicas = [
+        Replica(name="a", ready=False, report=None, trouble=Trouble.SERVER_CRASHED),
+        Replica(name="b", ready=True, report=None),
+    ]
+    assert Replicas(replicas).is_unserved(1) is False
+    assert Replicas(replicas[:1]).is_unserved(1) is True
 
 
 def test_a_pin_upwards_goes_step_by_step() -> None:
