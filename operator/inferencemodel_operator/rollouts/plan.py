@@ -48,6 +48,10 @@ if TYPE_CHECKING:
 SOAK_SECONDS: Final = 1.0
 """How long a version has to answer on the replicas of a step before the next step: one that ends
 its server at the first requests is not given to more of them."""
+ENDED_SOAK_SECONDS: Final = 60.0
+"""The same where the model server of one of them has ended once since it was given the version. It
+answers soon after its container was started again, and gets requests only some seconds later, when
+its endpoints are back. A second end speaks against the version."""
 LIVE_SECONDS: Final = 30.0
 """How long live figures are gathered where a step has no pause of its own."""
 RESTARTS: Final = 2
@@ -522,9 +526,8 @@ class _Pass:
         current = self.run_of
         if current is None:
             return
-        before = {pod.uid: pod.restarts for pod in current.pods}
         for replica in members:
-            ends = replica.restarts - before.get(replica.uid, replica.restarts)
+            ends = self._ends(replica, current)
             if ends >= RESTARTS and is_given(replica, current.version):
                 raise _FailureError(
                     Reason.CRASHED_SERVING,
@@ -616,6 +619,11 @@ class _Pass:
             self.wakes.append(left)
         return left <= 0
 
+    def _ends(self, replica: Replica, current: RolloutRecord) -> int:
+        """How often the model server of a replica has ended since it was told of the version."""
+        before = {pod.uid: pod.restarts for pod in current.pods}
+        return replica.restarts - before.get(replica.uid, replica.restarts)
+
     def _may_leave(
         self, current: RolloutRecord, on: Sequence[Replica], settled: datetime.datetime
     ) -> bool:
@@ -645,6 +653,8 @@ class _Pass:
                 self._note_live(self._live(current))
             return True
         soak = SOAK_SECONDS if len(on) < self.seen.wanted else 0.0
+        if soak and any(self._ends(replica, current) for replica in on):
+            soak = ENDED_SOAK_SECONDS
         pause = max(step.pause, soak)
         if measured and not step.until_promoted and self.spec.checks.live.mode == "Enforce":
             pause = max(pause, LIVE_SECONDS)

@@ -179,6 +179,31 @@ def test_a_server_that_still_loads_another_version_is_chosen_last() -> None:
     assert fleet.told(3) == ["p2"]
 
 
+def test_one_that_answers_again_after_its_server_ended_is_given_to_no_other_soon() -> None:
+    """It comes back before it gets requests again, and it is those that end it."""
+    fleet = Fleet()
+    fleet.upload(2)
+    while not fleet.on(2):
+        fleet.step()
+    (uid,) = fleet.on(2)
+    fleet.pods[uid].restarts += 1
+
+    fleet.run(20, seconds=2)
+    assert fleet.on(2) == [uid]
+    fleet.pods[uid].restarts += 1
+    fleet.run(4)
+    assert reason(fleet, 2) == Reason.CRASHED_SERVING
+    assert fleet.on(1) == ["p1", "p2", "p3"]
+
+    fleet.upload(3)
+    while not fleet.on(3):
+        fleet.step()
+    (uid,) = fleet.on(3)
+    fleet.pods[uid].restarts += 1
+    fleet.run(40, seconds=2)
+    assert fleet.phase == "Completed", "one end alone is nobody's fault"
+
+
 def test_all_at_once_where_that_is_asked_for() -> None:
     fleet = Fleet(rollout={"steps": []})
     fleet.upload(2)
