@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime  # noqa: TC003 (msgspec reads it)
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -49,6 +49,11 @@ SERVED: Final = 10
 _Name = Annotated[str, msgspec.Meta(max_length=bounds.NAME)]
 _Reason = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{1,64}\Z")]
 _Message = Annotated[str, msgspec.Meta(max_length=bounds.MESSAGE)]
+_Time = Annotated[datetime, msgspec.Meta(tz=True)]
+_LONGEST: Final = 1e9
+"""Seconds."""
+_YEARS: Final = range(1970, 9000)
+"""What can be reckoned with."""
 _Tried = Annotated[str, msgspec.Meta(max_length=2 * bounds.NAME)]
 
 
@@ -117,7 +122,7 @@ class PlannedStep(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
     """One step, as the spec had it when the rollout began."""
 
     replicas: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}%?\Z")]
-    pause: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    pause: Annotated[float, msgspec.Meta(ge=0, le=_LONGEST)] = 0.0
     """Seconds that are waited once so many replicas answer with the version."""
     until_promoted: bool = False
 
@@ -136,7 +141,7 @@ class CheckRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     name: _Name
     result: CheckResult
     message: _Message = ""
-    time: datetime
+    time: _Time
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -166,11 +171,11 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """The version of a rollout that this one took the place of."""
     carrying: Annotated[tuple[_Name, ...], msgspec.Meta(max_length=TOLD)] = ()
     """The uids of pods that go on with that one until it is their turn."""
-    started: datetime
-    step_started: datetime | None = None
-    settled: datetime | None = None
+    started: _Time
+    step_started: _Time | None = None
+    settled: _Time | None = None
     """Since when as many replicas as the step wants answer with the version."""
-    ended: datetime | None = None
+    ended: _Time | None = None
     hold: _Message = ""
     """Why it waits for somebody; empty while it doesn't."""
     promoted: bool = False
@@ -199,6 +204,19 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     def told(self) -> frozenset[str]:
         """The uids of ``pods``."""
         return frozenset(pod.uid for pod in self.pods)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it can be gone on with."""
+        times = (self.started, self.step_started, self.settled, self.ended)
+        has_step = self.phase not in (Phase.PROGRESSING, Phase.BAKING) or self.step >= 1
+        return (
+            all(time is None or time.year in _YEARS for time in times)
+            and self.phase is not Phase.PAUSED
+            and 0 <= self.step <= len(self.steps)
+            and (has_step or self.phase.is_ended)
+            and (self.phase.is_ended or bool(self.steps))
+        )
 
     @property
     def is_last_step(self) -> bool:
@@ -274,10 +292,13 @@ class VersionsRecord(msgspec.Struct, frozen=True, kw_only=True):
         served = [part for part in data.get(SERVED_KEY, "").split(",", SERVED) if part]
         if len(served) > SERVED:
             raise InvalidRecordError(name, SERVED_KEY, f"it names more than {SERVED} versions")
+        rollout = _decode(data, ROLLOUT_KEY, RolloutRecord | None, name, empty="null")
+        if rollout is not None and not rollout.is_sound:
+            raise InvalidRecordError(name, ROLLOUT_KEY, "it is no state of a rollout")
         return cls(
             target=None if target is None else _number(target, name, TARGET_KEY),
             candidate=None if candidate is None else _number(candidate, name, CANDIDATE_KEY),
-            rollout=_decode(data, ROLLOUT_KEY, RolloutRecord | None, name, empty="null"),
+            rollout=rollout,
             served=tuple(_number(part, name, SERVED_KEY) for part in served),
             quarantined=_decode(data, QUARANTINED_JSON_KEY, _Quarantined, name),
             active=_active(data.get(ACTIVE_KEY), name),

@@ -40,7 +40,11 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def memory(
-    model: spec.InferenceModelSpec, version: int, beside: Iterable[int], known: Sequence[Replica]
+    model: spec.InferenceModelSpec,
+    version: int,
+    beside: Iterable[int],
+    known: Sequence[Replica],
+    fingerprint: str = "",
 ) -> Finding:
     """Whether the weights of a version, and of those in memory while it loads, can fit.
 
@@ -52,6 +56,7 @@ def memory(
         version: the one to be loaded.
         beside: those that are served meanwhile.
         known: the replicas that report.
+        fingerprint: of the objects to be loaded; some may still have others under the number.
     """
     resources = model.server.resources
     limit = resources.limits.get("memory")
@@ -59,7 +64,8 @@ def memory(
         return Finding(CheckResult.SKIPPED, "the model server has no memory limit")
     if any(not _is_plain(name) for name in {**resources.limits, **resources.requests}):
         return Finding(CheckResult.SKIPPED, "weights may be in an accelerator's memory")
-    weights = {number: _weight(number, known) for number in {version, *beside}}
+    weights = {number: _weight(number, known) for number in beside}
+    weights[version] = _weight(version, known, fingerprint)
     if not weights[version]:
         return Finding(CheckResult.SKIPPED, "no pod tells the size of its weights")
     total = sum(weights.values())
@@ -82,9 +88,10 @@ def _is_plain(resource: str) -> bool:
     return resource in ("cpu", "memory", "ephemeral-storage") or resource.startswith("hugepages-")
 
 
-def _weight(number: int, known: Iterable[Replica]) -> int:
-    versions = (replica.version(number) for replica in known)
-    return max((version.weight_bytes for version in versions if version), default=0)
+def _weight(number: int, known: Iterable[Replica], fingerprint: str = "") -> int:
+    told = (version for replica in known if (version := replica.version(number)) is not None)
+    here = (version for version in told if fingerprint in ("", version.tried))
+    return max((version.weight_bytes for version in here), default=0)
 
 
 def _size(count: int) -> str:

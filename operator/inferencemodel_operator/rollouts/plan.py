@@ -109,7 +109,7 @@ class _Pass:
         self.stay = stay
         self.seen = seen
         self.now = seen.now
-        self.run_of = before.rollout
+        self.run_of = _not_ahead(before.rollout, seen.now)
         self.fleet = Fleet(seen.replicas)
         self.replicas = self.fleet.replicas
         self.wakes: list[float] = []
@@ -247,6 +247,10 @@ class _Pass:
     def _entries(self, ongoing: RolloutRecord, failure: _FailureError) -> list[QuarantinedVersion]:
         version = ongoing.version
         here = self.fleet.tried(version) | self.fleet.fingerprints(version)
+        if ongoing.fingerprint and failure.reason is not Reason.ABORTED:
+            # Others that have come under the number meanwhile are another attempt.
+            given = (r for r in self.replicas if is_given(r, version))
+            here = {known.tried for r in given if (known := r.version(version)) is not None}
         fingerprints = {ongoing.fingerprint, *here} - {""}
         templates = {r.template for r in self.replicas} if failure.of_template else {""}
         return [
@@ -303,9 +307,10 @@ class _Pass:
 
     def _begin(self, ongoing: RolloutRecord | None, target: int, goal: int) -> RolloutRecord:
         stored = self.fleet.fingerprints(goal)
+        bad = {entry.stored for entry in self.goal.quarantined if entry.version == goal}
         begun = RolloutRecord(
             version=goal,
-            fingerprint=min(stored, default=""),
+            fingerprint=min(stored - bad or stored, default=""),
             from_version=target,
             steps=steps_of(self.spec),
             started=self.now,
@@ -398,7 +403,7 @@ class _Pass:
         checks = self.spec.checks
         if checks.memory != "Ignore":
             finding = rollout_checks.memory(
-                self.model.spec, version, self.stay.served, self.replicas
+                self.model.spec, version, self.stay.served, self.replicas, current.fingerprint
             )
             self._note(rollout_checks.MEMORY, finding)
             if finding.result is CheckResult.FAILED and checks.memory == "Enforce":
@@ -474,8 +479,7 @@ class _Pass:
         self._refill(current, members, wanted)
         self._watch(current, members)
         on = [r for r in members if r.ready and r.answer == version]
-        if not self._is_promoted(current):
-            self._judge_serving(members)
+        self._judge_serving(members)
         is_settled = len(on) >= wanted > 0 and (
             not current.is_last_step or self.fleet.all_on(version)
         )
@@ -499,7 +503,13 @@ class _Pass:
         if may_choose and not self.seen.is_replacing and len(chosen) < min(wanted, TOLD):
             room = wanted - len(chosen)
             if self._drains():
-                room = int(self.fleet.is_steady(members, current.version))
+                # Who was told while no drain was asked for isn't sent back.
+                had = sum(
+                    r.report is not None and r.report.target == current.version
+                    for r in self.replicas
+                    if r.uid not in present
+                )
+                room = min(room, had or self.fleet.is_steady(members, current.version))
             chosen += choice(self.fleet, current, present, room)
         if tuple(chosen) != current.pods:
             self.run_of = replace(current, pods=tuple(chosen))
@@ -539,6 +549,9 @@ class _Pass:
         if current.hold:
             # What was found is told already; figures that go on changing are not written for that.
             return
+        if self._is_promoted(current):
+            # Somebody has judged for themselves.
+            return
         checks = self.spec.checks
         if checks.golden.mode != "Ignore":
             key = self._key(current)
@@ -571,7 +584,11 @@ class _Pass:
             self.run_of = replace(current, settled=self.now)
             return self.now
         known = self.seen.soaking
-        if known is None or (known.version, known.step) != (current.version, current.step):
+        is_same = known is not None and (known.version, known.step) == (
+            current.version,
+            current.step,
+        )
+        if known is None or not is_same or known.since > self.now:
             known = Soaking(current.version, current.step, self.now)
         self.soaking = known
         return known.since
@@ -758,8 +775,7 @@ class _Pass:
         """All replicas have it; what would have stopped it before still does."""
         self.run_of = current
         try:
-            if not self._is_promoted(current):
-                self._judge_serving(self.replicas)
+            self._judge_serving(self.replicas)
         except _FailureError as failure:
             if failure.certain or self.spec.on_failure == "Rollback":
                 return self._take_back(self.run_of, failure)
@@ -769,7 +785,7 @@ class _Pass:
             self.waits = current.hold
         else:
             began = current.step_started or self.now
-            is_over = self._is_promoted(current) or self._is_over(began, self.spec.bake)
+            is_over = current.promoted or self._is_over(began, self.spec.bake)
             if is_over and not self._is_frozen():
                 self._enter(Phase.COMPLETED, current.step)
         return self._result(replace(self.goal, candidate=None, rollout=self.run_of))
@@ -829,17 +845,21 @@ class _Pass:
             return None
         self.read.append(names.RETRY_ANNOTATION)
         left = tuple(e for e in self.goal.quarantined if e.version != version)
-        if ongoing is None or ongoing.phase is Phase.ROLLING_BACK:
-            # The next pass begins with it.
-            self.wakes.append(0.0)
-            self.run_of = RolloutRecord(
-                version=version,
-                phase=Phase.SUPERSEDED,
-                started=self.now,
-                ended=self.now,
-                retry=f"{version}@{against[0].stored}#{int(self.now.timestamp())}",
-                message="it is tried again",
-            )
+        if ongoing is not None and ongoing.phase is not Phase.ROLLING_BACK:
+            # What runs goes on.
+            self.goal = replace(self.goal, quarantined=left)
+            self.stay = replace(self.stay, quarantined=left)
+            return None
+        # The next pass begins with it.
+        self.wakes.append(0.0)
+        self.run_of = RolloutRecord(
+            version=version,
+            phase=Phase.SUPERSEDED,
+            started=self.now,
+            ended=self.now,
+            retry=f"{version}@{against[0].stored}#{int(self.now.timestamp())}",
+            message="it is tried again",
+        )
         kept = self.goal if self.before.target is None else self.stay
         record = replace(
             kept, quarantined=left, candidate=self.before.candidate, rollout=self.run_of
@@ -964,6 +984,18 @@ class _Pass:
                 for check in run.checks
             ),
         )
+
+
+def _not_ahead(run: RolloutRecord | None, now: datetime.datetime) -> RolloutRecord | None:
+    """A rollout without moments that are still to come, by a clock that was put back: it would wait
+    for them."""
+    if run is None or max(run.step_started or now, run.settled or now) <= now:
+        return run
+    return replace(
+        run,
+        step_started=min(run.step_started, now) if run.step_started else None,
+        settled=min(run.settled, now) if run.settled else None,
+    )
 
 
 def golden_task(rollout: Rollout) -> GoldenTask:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,16 @@ def test_the_data_does_not_depend_on_the_order_of_quarantining() -> None:
     assert one == VersionsRecord(quarantined=(other, BROKEN)).to_data()
 
 
+def rollout(**fields: Any) -> str:
+    steps = [{"replicas": "1"}, {"replicas": "100%"}]
+    return json.dumps({"version": 2, "started": "2026-01-01T00:00:00Z", "steps": steps, **fields})
+
+
+def test_a_rollout_that_runs_is_read() -> None:
+    text = rollout(phase="Progressing", step=2, settled="2026-01-01T00:00:01Z")
+    assert VersionsRecord.from_config_map({"rollout.json": text}).rollout is not None
+
+
 def test_a_field_of_a_later_release_is_ignored() -> None:
     text = '[{"version": 16, "fingerprint": "a1b2", "reason": "LoadFailed", "since": "now"}]'
     record = VersionsRecord.from_config_map({"quarantined.json": text})
@@ -106,6 +117,15 @@ def test_a_field_of_a_later_release_is_ignored() -> None:
         {"templates.json": json.dumps([[f"t{n}", [1]] for n in range(11)])},
         {"served": ",".join(map(str, range(11)))},
         {"active": "1@" + "f" * 300},
+        {"rollout.json": rollout(phase="Progressing", steps=[])},
+        {"rollout.json": rollout(phase="Checking", steps=[])},
+        {"rollout.json": rollout(phase="Progressing", step=0)},
+        {"rollout.json": rollout(phase="Baking", step=3)},
+        {"rollout.json": rollout(phase="Progressing", step=-1)},
+        {"rollout.json": rollout(phase="Paused", step=1)},
+        {"rollout.json": rollout(started="2026-01-01T00:00:00")},
+        {"rollout.json": rollout(started="9999-12-31T23:59:59Z")},
+        {"rollout.json": rollout(steps=[{"replicas": "1", "pause": 1e300}])},
     ],
 )
 def test_what_somebody_else_wrote_is_refused_with_the_way_out(data: dict[str, str]) -> None:

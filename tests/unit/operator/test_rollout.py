@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,11 +14,20 @@ from inferencemodel_operator.conditions import Reason
 from inferencemodel_operator.observe.troubles import Trouble
 from inferencemodel_operator.observed import Replica
 from inferencemodel_operator.record import PlannedStep, VersionsRecord
-from inferencemodel_operator.rollouts.checks import Finding
+from inferencemodel_operator.rollouts.checks import Finding, memory
 from inferencemodel_operator.rollouts.fleet import Fleet as Replicas
 from inferencemodel_operator.rollouts.steps import count
-from model_poller.status import CheckResult, Interface, SignatureSpec, TensorSpec
-from tests.support.fleets import Fleet
+from model_poller.status import (
+    CheckResult,
+    Interface,
+    PollerStatus,
+    SignatureSpec,
+    SourceStatus,
+    TensorSpec,
+    VersionState,
+    VersionStatus,
+)
+from tests.support.fleets import Fleet, Pod
 
 ABORT, RETRY, APPROVE, PROMOTE, PROMOTE_FULL = names.ACTION_ANNOTATIONS
 PAUSED: dict[str, Any] = {"rollout": {"steps": [{"replicas": 1, "pause": {}}]}}
@@ -947,6 +957,105 @@ def test_one_that_crashes_says_nothing_of_those_that_cannot_be_asked() -> None:
     ]
     assert Replicas(replicas).is_unserved(1) is False
     assert Replicas(replicas[:1]).is_unserved(1) is True
+
+
+def test_to_retry_another_version_sends_nobody_back() -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.upload(2, "crashes-serving")
+    fleet.run(20)
+    assert fleet.phase == "RolledBack"
+    fleet.upload(3)
+    fleet.run(10)
+    told = fleet.told(3)
+    fleet.tellings.clear()
+    fleet.actions[RETRY] = "2"
+    fleet.run(5)
+    assert (fleet.phase, fleet.told(3), fleet.tellings) == ("Paused", told, [])
+    assert not fleet.record.quarantined
+
+
+def test_a_full_promotion_is_watched_all_the_same() -> None:
+    fleet = Fleet(**with_bake("60s"))
+    fleet.upload(2)
+    fleet.run(10)
+    fleet.actions[PROMOTE_FULL] = "2"
+    fleet.run(10)
+    assert (fleet.phase, len(fleet.on(2))) == ("Baking", 3)
+    fleet.bucket[2].load = "crashes-serving"
+    fleet.run(10)
+    assert (fleet.phase, reason(fleet, 2)) == ("RolledBack", Reason.CRASHED_SERVING)
+
+
+def with_bake(bake: str) -> dict[str, Any]:
+    return {"rollout": {**PAUSED["rollout"], "bake": bake}}
+
+
+def test_a_drain_that_is_asked_for_late_sends_nobody_back() -> None:
+    fleet = Fleet(replicas=4)
+    fleet.upload(2)
+    while len(fleet.told(2)) < 4:
+        fleet.plan = fleet.operate()
+        fleet.remember()
+        fleet.tell(fleet.pods)
+        if len(fleet.told(2)) < 4:
+            fleet.work()
+        fleet.wait(0.5)
+    fleet.fields = {"rollout": {"drain": True}}
+    fleet.step()
+    assert len(fleet.told(2)) == 4
+
+
+def test_a_clock_that_is_put_back_holds_up_nothing() -> None:
+    fleet = Fleet(rollout={"steps": [{"replicas": 1, "pause": {"duration": "5s"}}]})
+    fleet.upload(2)
+    fleet.run(6)
+    assert fleet.phase == "Progressing"
+    fleet.wait(-3600)
+    fleet.run(20)
+    assert fleet.phase == "Completed"
+
+
+class Early(Fleet):
+    """One replica has seen already that the version's objects are others by now."""
+
+    def _report(self, pod: Pod) -> PollerStatus:
+        report = super()._report(pod)
+        seen = tuple(
+            msgspec.structs.replace(v, fingerprint="repaired", state=VersionState.DISCOVERED)
+            if v.version == 2 and pod.uid == "p3"
+            else v
+            for v in report.versions
+        )
+        return msgspec.structs.replace(report, versions=seen)
+
+
+def test_what_came_under_the_number_of_one_that_failed_is_another_attempt() -> None:
+    fleet = Early()
+    fleet.upload(2, "crashes-serving")
+    fleet.run(10)
+    assert {entry.stored for entry in fleet.record.quarantined} == {"f2"}
+    assert fleet.record.rollout is not None
+    assert (fleet.record.candidate, fleet.record.rollout.fingerprint) == (2, "repaired")
+    assert len(ever_told(fleet, 2)) == 1
+
+
+def test_the_weights_are_those_of_the_objects_that_are_rolled_out() -> None:
+    fleet = Fleet(server={"resources": {"limits": {"memory": "1Gi"}}})
+    replicas = [
+        weighing("a", fingerprint="old", weight=2**31),
+        weighing("b", fingerprint="new", weight=2**20),
+    ]
+    found = memory(fleet.model.spec, 2, (1,), replicas, "new")
+    assert found.result is CheckResult.PASSED
+    assert memory(fleet.model.spec, 2, (1,), replicas, "old").result is CheckResult.FAILED
+
+
+def weighing(name: str, *, fingerprint: str, weight: int) -> Replica:
+    version = VersionStatus(
+        version=2, state=VersionState.FETCHED, fingerprint=fingerprint, weight_bytes=weight
+    )
+    report = PollerStatus(revision="", model="m", source=SourceStatus(uri="u"), versions=(version,))
+    return Replica(name=name, ready=True, report=report)
 
 
 def test_a_pin_upwards_goes_step_by_step() -> None:
