@@ -28,6 +28,10 @@ GOLDEN: Final = "golden"
 LIVE: Final = "live"
 
 
+_LONGEST: Final = 1e15
+"""Seconds."""
+
+
 class Finding(msgspec.Struct, frozen=True):
     """How a check ended."""
 
@@ -159,7 +163,8 @@ class _Sum(msgspec.Struct):
     def add(self, live: LiveStatus) -> None:
         self.requests += live.requests
         self.errors += live.errors
-        self.seconds += live.ok_seconds
+        # Sums of what a pod says stay numbers that can be written.
+        self.seconds += min(max(live.ok_seconds, 0.0), _LONGEST)
 
     @property
     def error_part(self) -> float:

@@ -36,11 +36,11 @@ from inferencemodel_operator.rollouts.fleet import Fleet, is_given, is_stuck, lo
 from inferencemodel_operator.rollouts.situation import Dropped, Plan, Situation, Soaking, Trying
 from inferencemodel_operator.rollouts.steps import choice, count, steps_of
 from inferencemodel_operator.status import RolloutCheck, RolloutStatus
-from inferencemodel_operator.versions import PodVersions, staying
+from inferencemodel_operator.versions import MOST, PodVersions, staying
 from model_poller.status import CheckResult, GoldenTask, RolloutTask, VersionState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from inferencemodel_operator.observed import Replica
     from inferencemodel_operator.spec import InferenceModel, Rollout
@@ -227,9 +227,7 @@ class _Pass:
         """The version is quarantined, and all are told the stable one."""
         stable = ongoing.from_version
         self._roll_back(ongoing, failure.reason.value, failure.message)
-        entries = [*self.goal.quarantined, *self._entries(ongoing, failure)]
-        first = {(entry.version, entry.fingerprint): entry for entry in reversed(entries)}
-        quarantined = tuple(sorted(first.values(), key=lambda e: (-e.version, e.fingerprint)))
+        quarantined = _with(self.goal.quarantined, self._entries(ongoing, failure))
         if self.before.target == ongoing.version and stable is not None:
             # From a bake: the version before is still on the disks.
             record = replace(self.goal, target=stable, served=(stable,), active=self._known(stable))
@@ -344,7 +342,7 @@ class _Pass:
     def _quarantine(self, entry: QuarantinedVersion) -> None:
         known = {(e.version, e.fingerprint) for e in self.goal.quarantined}
         if (entry.version, entry.fingerprint) not in known:
-            entries = (*self.goal.quarantined, entry)
+            entries = _with(self.goal.quarantined, [entry])
             self.goal = replace(self.goal, quarantined=entries)
             self.stay = replace(self.stay, quarantined=entries)
 
@@ -850,7 +848,9 @@ class _Pass:
             self.goal = replace(self.goal, quarantined=left)
             self.stay = replace(self.stay, quarantined=left)
             return None
-        # The next pass begins with it.
+        # The next pass begins with it, unless a newer one is there.
+        target = self.goal.target
+        newer = target if target is not None and target > version else None
         self.wakes.append(0.0)
         self.run_of = RolloutRecord(
             version=version,
@@ -858,7 +858,9 @@ class _Pass:
             started=self.now,
             ended=self.now,
             retry=f"{version}@{against[0].stored}#{int(self.now.timestamp())}",
-            message="it is tried again",
+            message="it is tried again"
+            if newer is None
+            else f"nothing is held against it any more; version {newer} goes on",
         )
         kept = self.goal if self.before.target is None else self.stay
         record = replace(
@@ -919,6 +921,10 @@ class _Pass:
             baking = run.phase is Phase.BAKING
             task = self._task(run, told=True)
             other = task if baking else self._task(run, told=False)
+        elif run is not None and run.phase is Phase.SUPERSEDED and run.retry:
+            # Where it is not above the target, it has no rollout of its own to be told of in.
+            has_none = record.target is not None and record.target >= run.version
+            task = other = self._task(run, told=False) if has_none else None
         if candidate is not None:
             candidate = replace(candidate, quarantined=record.quarantined)
         return Plan(
@@ -984,6 +990,16 @@ class _Pass:
                 for check in run.checks
             ),
         )
+
+
+def _with(
+    known: Iterable[QuarantinedVersion], new: Collection[QuarantinedVersion]
+) -> tuple[QuarantinedVersion, ...]:
+    """What is quarantined, with something new, which is not what is forgotten of too many."""
+    before = {(entry.version, entry.fingerprint): entry for entry in known}
+    added = [before.pop((entry.version, entry.fingerprint), entry) for entry in new][:MOST]
+    entries = [*added, *[*before.values()][: MOST - len(added)]]
+    return tuple(sorted(entries, key=lambda e: (-e.version, e.fingerprint)))
 
 
 def _not_ahead(run: RolloutRecord | None, now: datetime.datetime) -> RolloutRecord | None:

@@ -13,10 +13,11 @@ from inferencemodel_operator import names
 from inferencemodel_operator.conditions import Reason
 from inferencemodel_operator.observe.troubles import Trouble
 from inferencemodel_operator.observed import Replica
-from inferencemodel_operator.record import PlannedStep, VersionsRecord
+from inferencemodel_operator.record import PlannedStep, QuarantinedVersion, VersionsRecord
 from inferencemodel_operator.rollouts.checks import Finding, memory
 from inferencemodel_operator.rollouts.fleet import Fleet as Replicas
 from inferencemodel_operator.rollouts.steps import count
+from inferencemodel_operator.versions import MOST
 from model_poller.status import (
     CheckResult,
     Interface,
@@ -1013,6 +1014,50 @@ def test_a_clock_that_is_put_back_holds_up_nothing() -> None:
     fleet.wait(-3600)
     fleet.run(20)
     assert fleet.phase == "Completed"
+
+
+def test_no_number_that_a_pod_tells_makes_the_memory_unreadable() -> None:
+    fleet = Fleet(
+        rollout={"steps": [{"replicas": 1}], "bake": "60s", "checks": {"live": {"mode": "Enforce"}}}
+    )
+    fleet.requests = 400
+    fleet.bucket[1].latency = 4e305
+    fleet.upload(2)
+    fleet.run(80)
+    assert fleet.phase == "Baking"
+    assert fleet.record.rollout is not None
+    assert fleet.record.rollout.before is not None
+
+
+def test_one_more_than_can_be_remembered_is_remembered_all_the_same() -> None:
+    fleet = Fleet()
+    for version in range(3, 3 + MOST):
+        fleet.upload(version)
+    entries = [
+        QuarantinedVersion(version=v, fingerprint=f"f{v}", reason="Aborted")
+        for v in range(3, 3 + MOST)
+    ]
+    fleet.record = msgspec.structs.replace(fleet.record, quarantined=tuple(entries))
+    fleet.upload(2, "crashes-serving")
+    fleet.run(20)
+    assert reason(fleet, 2) == Reason.CRASHED_SERVING
+    assert len(fleet.record.quarantined) == MOST
+
+
+def test_an_old_version_is_tried_again_where_it_is_pinned() -> None:
+    fleet = Fleet()
+    fleet.upload(2, "fails")
+    fleet.run(10)
+    fleet.upload(3)
+    fleet.run(10)
+    fleet.bucket[2].load = "good"
+    fleet.actions[RETRY] = "2"
+    fleet.run(5)
+    assert len(fleet.on(3)) == 3
+    assert "version 3 goes on" in message(fleet)
+    fleet.model_fields = {"version": 2}
+    fleet.run(5)
+    assert len(fleet.on(2)) == 3
 
 
 class Early(Fleet):
