@@ -88,6 +88,8 @@ cluster-down: ## Stop the embedded Kubernetes, leaving nothing behind
 bench: $(STAMP) ## Measure version change and traffic; print ratios
 	$(BIN)/python -m bench version-change
 	$(BIN)/python -m bench traffic
+	$(BIN)/python -m bench changes
+	$(BIN)/python -m bench changes --drain --rounds=15
 
 .PHONY: bench-operator
 bench-operator: $(STAMP) programs ## Measure the operator with up to 5,000 resources; draw the plots

@@ -1,11 +1,11 @@
-"""``python -m bench version-change | traffic | operator | poller | poller-rest``."""
+"""``python -m bench version-change | traffic | changes | operator | poller | poller-rest``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from bench import operator_figures, poller, poller_idle, traffic, version_change
+from bench import changes, operator_figures, poller, poller_idle, traffic, version_change
 from demo.errors import DemoError
 from demo.setup import Options
 
@@ -25,6 +25,13 @@ def main() -> int:
     steady.add_argument("--rounds", type=int, default=3)
     steady.add_argument("--rate", type=float, default=20, help="requests/s of each load")
     steady.set_defaults(run=lambda given: traffic.run(given.rounds, given.rate))
+    pinned = commands.add_parser(
+        "changes", help="time going back to the version before, and requests during changes"
+    )
+    pinned.add_argument("--rounds", type=int, default=50)
+    pinned.add_argument("--rate", type=float, default=20, help="requests/s of each load")
+    pinned.add_argument("--drain", action="store_true", help="with spec.rollout.drain")
+    pinned.set_defaults(run=lambda given: changes.run(given.rounds, given.rate, drain=given.drain))
     operator = commands.add_parser(
         "operator", help="measure the operator with many resources, and how it grows"
     )

@@ -25,12 +25,20 @@ class Arrival:
         model: the model's name.
         version: the awaited one.
         limit: seconds after which to give up.
+        alone: whether no other one may be AVAILABLE there any more.
     """
 
     def __init__(
-        self, addresses: Sequence[str], model: str, version: int, *, limit: float = 90.0
+        self,
+        addresses: Sequence[str],
+        model: str,
+        version: int,
+        *,
+        limit: float = 90.0,
+        alone: bool = False,
     ) -> None:
         self._version = version
+        self._alone = alone
         self._deadline = time.monotonic() + limit
         self._seen: dict[str, float] = {}
         self._threads = [
@@ -65,7 +73,8 @@ class Arrival:
         server = ModelServer(address, model)
         while time.monotonic() < self._deadline:
             served = server.status() or ()
-            if any(s.version == self._version and s.state == "AVAILABLE" for s in served):
+            answering = {s.version for s in served if s.state == "AVAILABLE"}
+            if self._version in answering and not (self._alone and len(answering) > 1):
                 self._seen[address] = time.monotonic()
                 return
             time.sleep(EVERY)
