@@ -442,6 +442,13 @@ class _Pass:
             )
             self._enter(Phase.PROGRESSING, 1)
             return
+        if not self.spec.rehearsal.enabled and not self._is_frozen():
+            self._note(
+                rollout_checks.REHEARSAL,
+                Finding(CheckResult.SKIPPED, "spec.rollout.rehearsal is not enabled any more"),
+            )
+            self._enter(Phase.PROGRESSING, 1)
+            return
         if finding is None:
             self.words = f"version {current.version} is loaded by a pod that gets no requests"
             if self.seen.rehearsing:

@@ -1060,6 +1060,17 @@ def test_an_old_version_is_tried_again_where_it_is_pinned() -> None:
     assert len(fleet.on(2)) == 3
 
 
+def test_a_rehearsal_that_is_asked_for_no_more_is_not_waited_for() -> None:
+    fleet = Fleet(rollout={"rehearsal": {"enabled": True}})
+    fleet.upload(2)
+    fleet.run(5)
+    assert fleet.phase == "Rehearsing"
+    fleet.fields = {}
+    fleet.run(10)
+    assert (fleet.phase, len(fleet.on(2))) == ("Completed", 3)
+    assert checks(fleet)["rehearsal"] == "Skipped"
+
+
 class Early(Fleet):
     """One replica has seen already that the version's objects are others by now."""
 
