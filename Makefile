@@ -64,8 +64,8 @@ e2e: $(STAMP) programs ## Run the tests on a whole cluster
 	$(BIN)/pytest tests/e2e --ignore=tests/e2e/poller
 
 .PHONY: chaos
-chaos: $(STAMP) programs ## Change the target a hundred times on a busy machine
-	CHANGES=100 $(BIN)/pytest tests/e2e/test_assignments.py -rP
+chaos: $(STAMP) programs ## Change the target a hundred times on a busy machine; try every bad version
+	CHANGES=100 LONG=1 $(BIN)/pytest tests/e2e/test_assignments.py tests/e2e/test_rollouts.py -rP
 
 .PHONY: schema
 schema: $(STAMP) ## Write the schema of a poller's /status into docs/

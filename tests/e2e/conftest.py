@@ -54,9 +54,10 @@ def installed(cluster: Api, project_images: None) -> Kubectl:
 
 
 @contextmanager
-def _served(
+def serving(
     request: pytest.FixtureRequest, cluster: Api, kubectl: Kubectl, exports: dict[int, Path]
 ) -> Iterator[Served]:
+    """A resource that is not applied yet, and its bucket folder, empty."""
     name = f"model-{next(_numbers)}"
     # The bucket and the subscriptions of an earlier run may still be there.
     namespace = f"e2e-{_RUN}-{name}"
@@ -101,7 +102,7 @@ def served(
     request: pytest.FixtureRequest, cluster: Api, installed: Kubectl, exports: dict[int, Path]
 ) -> Iterator[Served]:
     """A resource that is not applied yet, and its bucket folder, empty."""
-    with _served(request, cluster, installed, exports) as served:
+    with serving(request, cluster, installed, exports) as served:
         yield served
 
 
@@ -110,7 +111,7 @@ def served_once(
     request: pytest.FixtureRequest, cluster: Api, installed: Kubectl, exports: dict[int, Path]
 ) -> Iterator[Served]:
     """A resource that serves a good version and goes through all tests of a module."""
-    with _served(request, cluster, installed, exports) as served:
+    with serving(request, cluster, installed, exports) as served:
         served.upload(1, offset=2)
         served.apply(replicas=1)
         served.until_active(1, replicas=1)
