@@ -674,7 +674,7 @@ class _Pass:
             if measured:
                 self._note_live(self._live(current))
             return True
-        soak = SOAK_SECONDS if len(on) < self.seen.wanted else 0.0
+        soak = 0.0 if current.is_last_step else SOAK_SECONDS
         if soak and any(self._ends(replica, current) for replica in on):
             soak = ENDED_SOAK_SECONDS
         pause = max(step.pause, soak)

@@ -215,6 +215,14 @@ def test_one_that_answers_again_after_its_server_ended_is_given_to_no_other_soon
     assert fleet.phase == "Completed", "one end alone is nobody's fault"
 
 
+def test_the_only_replica_takes_back_what_ends_its_server_by_requests() -> None:
+    fleet = Fleet(replicas=1)
+    fleet.upload(2, "crashes-serving")
+    fleet.run(20)
+    assert reason(fleet, 2) == Reason.CRASHED_SERVING
+    assert fleet.on(1) == ["p1"]
+
+
 def test_all_at_once_where_that_is_asked_for() -> None:
     fleet = Fleet(rollout={"steps": []})
     fleet.upload(2)
