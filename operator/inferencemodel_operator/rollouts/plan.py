@@ -504,7 +504,8 @@ class _Pass:
         """
         present = {replica.uid for replica in members}
         chosen = [pod for pod in current.pods if pod.uid in present]
-        may_choose = not (self._is_frozen() or current.hold or self._tells_all(current))
+        is_held = current.hold and not self._is_promoted(current)
+        may_choose = not (self._is_frozen() or is_held or self._tells_all(current))
         if may_choose and not self.seen.is_replacing and len(chosen) < min(wanted, TOLD):
             room = wanted - len(chosen)
             if self._drains():

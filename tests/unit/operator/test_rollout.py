@@ -1079,6 +1079,19 @@ def test_a_rehearsal_that_is_asked_for_no_more_is_not_waited_for() -> None:
     assert checks(fleet)["rehearsal"] == "Skipped"
 
 
+def test_one_that_is_promoted_goes_on_without_the_replica_that_had_it() -> None:
+    fleet = Fleet(rollout={"onFailure": "Pause"})
+    fleet.upload(2, golden=CheckResult.FAILED)
+    fleet.run(8)
+    assert fleet.phase == "Paused"
+    fleet.kill(*fleet.on(2))
+    fleet.run(4)
+    assert not fleet.told(2)
+    fleet.actions[PROMOTE] = "2"
+    fleet.run(4)
+    assert fleet.told(2)
+
+
 class Early(Fleet):
     """One replica has seen already that the version's objects are others by now."""
 
