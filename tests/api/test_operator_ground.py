@@ -186,8 +186,8 @@ def test_a_right_to_watch_that_comes_late_is_waited_for(account: Account, resour
     ("resource", "verb", "words"),
     [
         ("inferencemodels/status", "patch", "the right to apply status of InferenceModel"),
-        ("deployments", "patch", "the right to apply Deployment"),
-        ("services", "create", "the right to apply Service"),
+        ("deployments", "patch", "the right to rewrite Deployment"),
+        ("services", "create", "the right to create Service"),
         ("events", "create", "the right to create Event"),
         ("leases", "update", "taking part in the election"),
     ],

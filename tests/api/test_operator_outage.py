@@ -183,12 +183,16 @@ def test_an_api_server_that_throttles_is_obeyed_and_all_is_done_afterwards(
 
 
 def _pauses(audit_log: Path, namespace: str) -> Iterator[float]:
-    """The seconds from each answer 429 to the next request for the same."""
+    """The seconds from each answer 429 to the next request for the same.
+
+    Without creates: their address is that of a kind, not of an object.
+    """
     refused: dict[str, datetime] = {}
     for entry in map(json.loads, audit_log.read_text().splitlines()):
         if (
             entry.get("userAgent") != USER_AGENT
             or entry.get("objectRef", {}).get("namespace") != namespace
+            or entry["verb"] == "create"
         ):
             continue
         uri = entry["requestURI"]

@@ -87,6 +87,9 @@ def rolling(here: World) -> Iterator[Commands]:
 def test_a_promotion_takes_the_version_to_all_replicas(here: World) -> None:
     with rolling(here) as commands:
         assert commands.told() == [1, 1, 2]
+        commands.model.until(
+            lambda o: o["status"]["model"]["rollout"]["phase"] == "Paused", what="its pause"
+        )
         waiting = commands.json("wait", "--version=2", "--timeout=100ms", code=3)
         assert "promote or abort it" in waiting["message"]
         assert "version 2: step" in commands("promote", "--version=2")
