@@ -53,7 +53,8 @@ class Behaviour:
 
     load: str = "good"
     """good, fails, crashes (the server, at load), hangs, or crashes-serving."""
-    golden: CheckResult = CheckResult.SKIPPED
+    golden: CheckResult | None = CheckResult.SKIPPED
+    """None while it is not told yet."""
     weight: int = 0
     interface: Interface | None = None
     fingerprint: str = ""
@@ -346,7 +347,8 @@ class Fleet:
         golden = None
         if pod.task and pod.task.golden and pod.answers == number == pod.task.version:
             result = behaviour.golden if behaviour else CheckResult.SKIPPED
-            golden = GoldenStatus(task=pod.task.key, result=result, message="record 1 differs")
+            if result is not None:
+                golden = GoldenStatus(task=pod.task.key, result=result, message="record 1 differs")
         known = VersionStatus(
             version=number,
             state=VersionState.DISCOVERED,

@@ -585,8 +585,7 @@ class _Pass:
             return None
         if current.settled is not None:
             return current.settled
-        step = current.steps[current.step - 1]
-        if step.pause > 0 or step.until_promoted or self._is_measured(current):
+        if self._is_waiting_step(current):
             self.run_of = replace(current, settled=self.now)
             return self.now
         known = self.seen.soaking
@@ -955,14 +954,21 @@ class _Pass:
     def _worth_writing(self, run: RolloutRecord | None) -> RolloutRecord | None:
         """The rollout as it is to be remembered.
 
-        That there was nothing to check by, or that nothing can be told, is found again by the next
-        pass, and goes along with the next change.
+        That there was nothing to check by goes along with the next change where that comes within
+        seconds: it is found again by then.
         """
         before = self.before.rollout
         if run is None or before is None or replace(run, checks=before.checks) != before:
             return run
+        if run.phase is not Phase.PROGRESSING or self._is_waiting_step(run):
+            return run
         new = (check for check in run.checks if check not in before.checks)
-        return before if all(check.result in _FOUND_AGAIN for check in new) else run
+        return before if all(check.result is CheckResult.SKIPPED for check in new) else run
+
+    def _is_waiting_step(self, run: RolloutRecord) -> bool:
+        """Whether a step is longer than its replicas take."""
+        step = run.steps[run.step - 1]
+        return step.pause > 0 or step.until_promoted or self._is_measured(run) or self.spec.paused
 
     def _carried(self, run: RolloutRecord | None) -> VersionsRecord | None:
         if run is None or run.carried is None or run.phase.is_ended:
@@ -1034,5 +1040,3 @@ def golden_task(rollout: Rollout) -> GoldenTask:
 
 _CRASHES: Final = (Trouble.SERVER_CRASHED, Trouble.POLLER_CRASHED)
 _GIVEN: Final = (VersionState.PUBLISHED, VersionState.AVAILABLE)
-
-_FOUND_AGAIN: Final = (CheckResult.SKIPPED, CheckResult.INCONCLUSIVE)

@@ -564,6 +564,23 @@ def test_right_golden_answers_are_told() -> None:
     assert (fleet.phase, checks(fleet)["golden"]) == ("Completed", "Passed")
 
 
+@pytest.mark.parametrize("result", list(CheckResult))
+@pytest.mark.parametrize("pause", [{}, {"duration": "1h"}])
+def test_what_is_found_late_is_told_once_while_the_step_waits(
+    result: CheckResult, pause: dict[str, str]
+) -> None:
+    fleet = Fleet(rollout={"steps": [{"replicas": 1, "pause": pause}], "onFailure": "Pause"})
+    fleet.upload(2, golden=None)
+    fleet.run(10)
+    assert "golden" not in checks(fleet)
+    fleet.bucket[2].golden = result
+    fleet.run(3)
+    status, writes = fleet.plan.status, fleet.writes
+    assert checks(fleet)["golden"] == result
+    fleet.run(5, seconds=10)
+    assert (fleet.plan.status, fleet.writes) == (status, writes)
+
+
 def test_a_failed_check_can_wait_for_somebody_instead() -> None:
     fleet = Fleet(rollout={"onFailure": "Pause"})
     fleet.upload(2, golden=CheckResult.FAILED)
