@@ -128,7 +128,9 @@ class Fleet:
             pod["metadata"]["name"]
             for pod in self.served.pods()
             if "deletionTimestamp" not in pod["metadata"]
-            and pod["metadata"]["annotations"][TARGET_VERSION_ANNOTATION] == str(version)
+            # One that was made just now is told of no version yet.
+            and pod["metadata"].get("annotations", {}).get(TARGET_VERSION_ANNOTATION)
+            == str(version)
         ]
 
     def reason(self, status: Object, version: int) -> str:
@@ -237,7 +239,8 @@ ANSWERS = (3.5, 3.5, 3.0)
 TRIED_BY_ONE = {
     "crashes at load": Trial("crash", "CrashedServing", spares=False),
     "killed by memory at load": Trial("memory", "CrashedServing", spares=False),
-    "crashes at its first request": Trial("fatal", "CrashedServing", spares=False),
+    # The kubelet waits longer before each start of a container, those for other versions included.
+    "crashes at its first request": Trial("fatal", "CrashedServing", within=90, spares=False),
     "hangs at load": Trial("hang", "DeadlineExceeded", SOON, within=DEADLINE + 10),
     "loads longer than the deadline": Trial("late", "DeadlineExceeded", SOON, within=DEADLINE + 10),
     "one golden answer wrong": Trial("good", "GoldenMismatch", golden=ANSWERS, within=15),
