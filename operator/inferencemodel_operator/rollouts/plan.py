@@ -54,6 +54,10 @@ answers soon after its container was started again, and gets requests only some 
 its endpoints are back. A second end speaks against the version."""
 LIVE_SECONDS: Final = 30.0
 """How long live figures are gathered where a step has no pause of its own."""
+SEEN_SECONDS: Final = 1.0
+"""How long a rollout that was taken back is shown as such before another one takes its place."""
+BACK_SECONDS: Final = 10.0
+"""How long its end is waited for."""
 RESTARTS: Final = 2
 """So many ends of the model server on a replica that has the version speak against the version."""
 
@@ -148,6 +152,8 @@ class _Pass:
         if self._is_spoilt(goal):
             return self._settle_for(ongoing, instead=goal)
         current = ongoing if ongoing and self._is_about(ongoing, goal) else None
+        if current is None and target is not None and self._goes_back(ongoing, goal):
+            return self._result(replace(self.stay, candidate=None, rollout=self.run_of))
         if current is None or target is None:
             stable = self._stable(target, goal)
             if stable is None:
@@ -181,6 +187,27 @@ class _Pass:
         pinned = instead if instead == self.model.spec.model.version else None
         return self._result(replace(record, candidate=pinned, rollout=self.run_of))
 
+    def _goes_back(self, ongoing: RolloutRecord | None, goal: int) -> bool:
+        """Whether a rollout that was taken back comes to its end before that of another version.
+
+        So whoever waits for that end sees it. But not for long: what hinders it may be what the
+        other version mends.
+        """
+        if ongoing is not None and ongoing.phase is not Phase.ROLLING_BACK:
+            bad = next((q for q in self.goal.quarantined if q.version == ongoing.version), None)
+            if bad is None or ongoing.version == goal:
+                return False
+            self._roll_back(ongoing, bad.reason, bad.message)
+        self._look_back()
+        run = self.run_of
+        if run is None or run.version == goal:
+            return False
+        if run.phase is Phase.ROLLED_BACK:
+            return not self._is_over(run.ended or self.now, SEEN_SECONDS)
+        if run.phase is Phase.ROLLING_BACK:
+            return not self._is_over(run.step_started or self.now, BACK_SECONDS)
+        return False
+
     def _is_spoilt(self, version: int) -> bool:
         """Whether all that is stored of a version has failed."""
         bad = {e.stored for e in self.goal.quarantined if e.version == version}
@@ -198,6 +225,7 @@ class _Pass:
             carried=None,
             carrying=(),
             settled=None,
+            step_started=self.now,
         )
 
     def _look_back(self) -> None:

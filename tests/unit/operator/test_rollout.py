@@ -823,8 +823,44 @@ def test_a_newer_version_begins_with_the_same_stable_one() -> None:
     assert fleet.record.rollout.from_version == 1
     assert not fleet.record.quarantined
     fleet.actions[ABORT] = "3"
-    fleet.run(2)
+    fleet.run(8)
     # Version 2 is not bad: it is next.
+    assert fleet.record.wanted == 2
+
+
+@pytest.mark.parametrize("load", ["good", "fails"])
+def test_one_that_is_taken_back_is_seen_so_before_an_older_one_has_its_turn(load: str) -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.upload(2)
+    fleet.run(10)
+    fleet.upload(3, load)
+    fleet.run(2)
+    assert fleet.record.wanted == 3
+    if load == "good":
+        fleet.run(5)
+        fleet.actions[ABORT] = "3"
+    seen = []
+    for _ in range(20):
+        fleet.step()
+        assert fleet.plan.status is not None
+        seen.append((fleet.plan.status.version, fleet.phase))
+    assert (3, "RolledBack") in seen
+    assert seen[-1] == (2, "Paused")
+
+
+def test_an_older_one_does_not_wait_for_ever_for_one_that_does_not_go_back() -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.upload(2)
+    fleet.run(10)
+    fleet.upload(3)
+    fleet.run(10)
+    (uid,) = fleet.on(3)
+    fleet.actions[ABORT] = "3"
+    fleet.pods[uid].disk = {entry for entry in fleet.pods[uid].disk if entry[0] == 3}
+    del fleet.bucket[1]
+    for _ in range(40):
+        fleet.step()
+        fleet.pods[uid].answers = 3
     assert fleet.record.wanted == 2
 
 
