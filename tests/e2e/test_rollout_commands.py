@@ -75,6 +75,11 @@ def test_golden_records_of_one_version_stop_another_and_let_an_equal_one_pass(
     commands.publish(2, f"--golden={golden}", offset=3)
     taken_back = commands.json("wait", "--version=2", "--timeout=2m", code=4)
     assert "3.5" in taken_back["message"], "what it answers instead of 2.5"
+    commands.served.until(
+        lambda o: o["status"]["model"]["rollout"]["phase"] == "RolledBack",
+        what="all replicas back on version 1",
+        within=60,
+    )
     assert commands.served.predict(1.0) == 2.5
     compared = commands.json("diff", "1", "2", code=4)
     assert (compared["breaksClients"], compared["goldenFailed"]) == (False, True)

@@ -47,6 +47,7 @@ class Exposure:
     def __init__(self, kubectl: Kubectl, name: str) -> None:
         self._pods: list[Seen] = []
         self._statuses: list[tuple[float, Object]] = []
+        self._readers: list[threading.Thread] = []
         self._watches = (
             self._watch(
                 kubectl, _POD, self._pod, "pods", f"--selector=inferencemodel.dev/name={name}"
@@ -64,13 +65,16 @@ class Exposure:
             text=True,
             env={**os.environ, "KUBECONFIG": str(kubectl.kubeconfig)},
         )
-        threading.Thread(target=self._read, args=(watch, take), daemon=True).start()
+        reader = threading.Thread(target=self._read, args=(watch, take), daemon=True)
+        reader.start()
+        self._readers.append(reader)
         return watch
 
     def _read(self, watch: subprocess.Popen[str], take: Callable[[str], None]) -> None:
         assert watch.stdout is not None
-        for line in watch.stdout:
-            take(line.rstrip("\n"))
+        with watch.stdout as printed:
+            for line in printed:
+                take(line.rstrip("\n"))
 
     def _pod(self, line: str) -> None:
         name, told, restarts = line.split(" ")
@@ -92,6 +96,8 @@ class Exposure:
         for watch in self._watches:
             watch.kill()
             watch.wait()
+        for reader in self._readers:
+            reader.join(timeout=10)
 
     def alive(self) -> bool:
         """Whether nothing is missed."""
