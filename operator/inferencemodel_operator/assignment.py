@@ -39,8 +39,8 @@ def assignment(
         annotations: those that it has. A task that costs nothing once it is done stays there:
             to take it away would be one more write for each pod.
     """
-    data = record.to_data()
-    texts = {annotation: data.get(key, "") for annotation, key in KEYS.items()}
+    data = record.assigned()
+    texts = {annotation: data[key] for annotation, key in KEYS.items()}
     former = decode_task(annotations.get(names.ROLLOUT_ANNOTATION, ""))
     if task is not None:
         texts[names.ROLLOUT_ANNOTATION] = encode_task(task)

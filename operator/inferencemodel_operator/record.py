@@ -307,15 +307,21 @@ class VersionsRecord(msgspec.Struct, frozen=True, kw_only=True):
             store=data.get(STORE_KEY, ""),
         )
 
+    def assigned(self) -> dict[str, str]:
+        """The part of the ConfigMap's ``data`` that pods are told as well."""
+        return {
+            TARGET_KEY: "" if self.target is None else str(self.target),
+            SERVED_KEY: ",".join(map(str, self.served)),
+            QUARANTINED_KEY: _compact(_newest_first(self.quarantined)),
+        }
+
     def to_data(self) -> dict[str, str]:
         """The ``data`` of the ConfigMap."""
-        ordered = sorted(self.quarantined, key=lambda entry: entry.version, reverse=True)
+        ordered = _newest_first(self.quarantined)
         texts = {
-            TARGET_KEY: "" if self.target is None else str(self.target),
+            **self.assigned(),
             CANDIDATE_KEY: "" if self.candidate is None else str(self.candidate),
             ROLLOUT_KEY: "" if self.rollout is None else _encode(self.rollout),
-            SERVED_KEY: ",".join(map(str, self.served)),
-            QUARANTINED_KEY: _compact(ordered),
             ACTIVE_KEY: "" if self.active is None else str(self.active),
             TEMPLATES_KEY: _encode(self.templates) if self.templates else "",
             SOURCE_KEY: self.source,
@@ -353,6 +359,10 @@ def _decode(data: Mapping[str, str], key: str, kind: Any, name: str, *, empty: s
 
 def _encode(value: object) -> str:
     return msgspec.json.encode(value).decode()
+
+
+def _newest_first(entries: Iterable[QuarantinedVersion]) -> list[QuarantinedVersion]:
+    return sorted(entries, key=lambda entry: entry.version, reverse=True)
 
 
 def _compact(entries: Iterable[QuarantinedVersion]) -> str:

@@ -21,7 +21,7 @@ from inferencemodel_operator.errors import (
     PermanentError,
     TransientError,
 )
-from inferencemodel_operator.observe.troubles import Trouble
+from inferencemodel_operator.observe.troubles import CRASHED
 from inferencemodel_operator.observed import Unversioned
 from inferencemodel_operator.record import Phase
 from inferencemodel_operator.waves import Hold
@@ -428,16 +428,13 @@ def blocked(stalled: Verdict) -> Verdict:
     return Verdict("False", Reason.BLOCKED, f"see Stalled: {stalled.reason}")
 
 
-_CRASHES: Final = (Trouble.SERVER_CRASHED, Trouble.POLLER_CRASHED)
-
-
 def stalled(model: InferenceModel, seen: Observed) -> Verdict:
     """Whether somebody has to change something before it can go on."""
     for problem in seen.problems:
         if isinstance(problem, PermanentError):
             return Verdict("True", _stall_reason(problem), str(problem))
     crashed = seen.troubled
-    if crashed is not None and crashed.trouble in _CRASHES and not _template_serves(seen):
+    if crashed is not None and crashed.trouble in CRASHED and not _template_serves(seen):
         return Verdict(
             "True",
             reason_of(crashed.trouble),

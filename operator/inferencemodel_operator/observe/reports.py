@@ -73,6 +73,7 @@ def _bounded(report: PollerStatus) -> PollerStatus:
             return 2
         return int(version.state in _ON_THE_POD)
 
+    chosen = _chosen(report.versions, rank)
     lasting = replace(
         report,
         revision="",
@@ -83,36 +84,39 @@ def _bounded(report: PollerStatus) -> PollerStatus:
                 bytes_done=0,
                 seconds_left=None,
                 failures=min(version.failures, 2),
-                interface=_short(version.interface),
+                interface=None,
             )
-            for version in _chosen(report.versions, rank)
+            for version in chosen
         ),
         served=tuple(_chosen(report.served, lambda served: int(served.state != END))),
         live=report.live and replace(report.live, window_seconds=0.0),
     )
     clean = _clean(lasting)
-    return replace(clean, versions=tuple(map(_sharing, clean.versions)))
+    versions = (
+        replace(version, interface=_shared(told.interface))
+        for version, told in zip(clean.versions, chosen, strict=True)
+    )
+    return replace(clean, versions=tuple(versions))
 
 
-def _sharing(version: VersionStatus) -> VersionStatus:
-    """The same, with an interface that is kept once for all pods that tell it."""
-    if version.interface is None:
-        return version
-    return replace(version, interface=_interface(msgspec.json.encode(version.interface)))
+def _shared(interface: Interface | None) -> Interface | None:
+    """The same within bounds, kept once for all pods that tell it.
+
+    In place of one that is longer than any poller tells, why it isn't there.
+    """
+    if interface is None:
+        return None
+    encoded = msgspec.json.encode(interface)
+    if len(encoded) <= LARGEST_INTERFACE:
+        return _interface(encoded)
+    if interface.signatures:
+        return Interface(message=f"it has more than {LARGEST_INTERFACE} bytes")
+    return _clean(interface)
 
 
 @functools.lru_cache(maxsize=512)
 def _interface(encoded: bytes) -> Interface:
-    return msgspec.json.decode(encoded, type=Interface)
-
-
-def _short(interface: Interface | None) -> Interface | None:
-    """The same, or in place of one that is longer than any poller tells, why it isn't there."""
-    if interface is None or not interface.signatures:
-        return interface
-    if len(msgspec.json.encode(interface)) <= LARGEST_INTERFACE:
-        return interface
-    return Interface(message=f"it has more than {LARGEST_INTERFACE} bytes")
+    return _clean(msgspec.json.decode(encoded, type=Interface))
 
 
 V = TypeVar("V", "VersionStatus", "ServedVersion")

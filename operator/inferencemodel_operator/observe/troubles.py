@@ -27,6 +27,8 @@ class Trouble(StrEnum):
     EVICTED = "Evicted"
 
 
+CRASHED: Final = (Trouble.SERVER_CRASHED, Trouble.POLLER_CRASHED)
+"""Troubles of a container that ends again and again."""
 CRASHES: Final = 3
 """Restarts of a container that never got well after which it counts as crashing."""
 BRIEF_SECONDS: Final = 60.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from inferencemodel_operator.observe.troubles import Trouble
+from inferencemodel_operator.observe.troubles import CRASHED
 from inferencemodel_operator.observed import Unversioned
 from inferencemodel_operator.versions import ON_DISK
 from model_poller.status import VersionState
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from inferencemodel_operator.record import RolloutRecord
     from model_poller.status import VersionStatus
 
-_CRASHES: Final = (Trouble.SERVER_CRASHED, Trouble.POLLER_CRASHED)
 _GIVEN: Final = (VersionState.PUBLISHED, VersionState.AVAILABLE)
 
 
@@ -44,41 +43,35 @@ class Fleet:
         )
         return settled and len(others) > 1
 
+    def told(self, version: int) -> list[VersionStatus]:
+        """What is told of a version by those that tell of it."""
+        known = (replica.version(version) for replica in self.replicas)
+        return [status for status in known if status is not None]
+
     def holders(self, current: RolloutRecord) -> list[VersionStatus]:
         """What is told of the version by those that have all of it."""
-        return [
-            version
-            for replica in self.replicas
-            if self.has(replica, current)
-            and (version := replica.version(current.version)) is not None
-        ]
+        return [status for status in self.told(current.version) if _is_whole(status, current)]
 
     def has(self, replica: Replica, current: RolloutRecord) -> bool:
         """Whether a replica has all of the version, with the objects that it is about."""
-        version = replica.version(current.version)
-        return (
-            version is not None
-            and version.state in ON_DISK
-            and current.fingerprint in ("", version.tried)
-        )
+        status = replica.version(current.version)
+        return status is not None and _is_whole(status, current)
 
     def stable(self, current: RolloutRecord) -> VersionStatus | None:
         """What is told of the version before, with its interface; None where nobody tells it."""
         if current.from_version is None:
             return None
-        known = (replica.version(current.from_version) for replica in self.replicas)
-        told = [version for version in known if version is not None]
-        return next((v for v in told if v.interface is not None), None)
+        told = self.told(current.from_version)
+        return next((status for status in told if status.interface is not None), None)
 
     def fingerprints(self, version: int) -> set[str]:
         """Of the objects that are stored under a number, as far as replicas agree."""
-        known = (replica.version(version) for replica in self.replicas)
-        return {v.fingerprint for v in known if v is not None and v.in_source and v.fingerprint}
+        told = self.told(version)
+        return {v.fingerprint for v in told if v.in_source and v.fingerprint}
 
     def tried(self, version: int) -> set[str]:
         """Fingerprints of what model servers get to load under a number."""
-        known = (replica.version(version) for replica in self.replicas)
-        return {v.tried for v in known if v is not None and v.tried}
+        return {status.tried for status in self.told(version) if status.tried}
 
     def answers(self) -> list[int]:
         """The versions that clients get, those of the most replicas first."""
@@ -99,13 +92,16 @@ class Fleet:
             return False
         if any(r.ready and r.answer is Unversioned.UNKNOWN for r in self.replicas):
             return False
-        if any(replica.trouble in _CRASHES for replica in self.replicas):
+        if any(replica.trouble in CRASHED for replica in self.replicas):
             return True
         if any(r.answer is Unversioned.UNKNOWN and r.report is None for r in self.replicas):
             return False
-        known = [version for r in self.replicas if (version := r.version(target)) is not None]
-        is_there = any(version.state in ON_DISK or version.in_source for version in known)
+        is_there = any(v.state in ON_DISK or v.in_source for v in self.told(target))
         return None if is_there else True
+
+
+def _is_whole(status: VersionStatus, current: RolloutRecord) -> bool:
+    return status.state in ON_DISK and current.fingerprint in ("", status.tried)
 
 
 def is_given(replica: Replica, version: int) -> bool:

@@ -17,7 +17,6 @@ from msgspec.structs import replace
 
 from inferencemodel_operator import bounds, names
 from inferencemodel_operator.conditions import Reason
-from inferencemodel_operator.observe.troubles import Trouble
 from inferencemodel_operator.record import (
     TEMPLATE,
     TOLD,
@@ -37,7 +36,7 @@ from inferencemodel_operator.rollouts.situation import Dropped, Plan, Situation,
 from inferencemodel_operator.rollouts.steps import choice, count, steps_of
 from inferencemodel_operator.status import RolloutCheck, RolloutStatus
 from inferencemodel_operator.versions import MOST, PodVersions, staying
-from model_poller.status import CheckResult, GoldenTask, RolloutTask, VersionState
+from model_poller.status import CheckResult, GoldenTask, RolloutTask
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -491,17 +490,10 @@ class _Pass:
                 "make room for one more pod, or promote the version without it"
             )
             return
-        golden = self.spec.checks.golden.mode
-        if golden != "Ignore" and self.seen.rehearser is not None:
-            answers = rollout_checks.golden(
-                current.version, self._key(current), [self.seen.rehearser]
-            )
-            if answers is None:
-                self.words = f"the golden requests of version {current.version} are being sent"
-                return
-            self._note(rollout_checks.GOLDEN, answers)
-            if answers.result is CheckResult.FAILED and golden == "Enforce":
-                raise _FailureError(answers.reason, answers.message)
+        rehearser = self.seen.rehearser
+        if rehearser is not None and not self._judge_golden(current, [rehearser]):
+            self.words = f"the golden requests of version {current.version} are being sent"
+            return
         if not self._is_frozen():
             self._enter(Phase.PROGRESSING, 1)
 
@@ -586,19 +578,30 @@ class _Pass:
         if self._is_promoted(current):
             # Somebody has judged for themselves.
             return
+        self._judge_golden(current, members)
         checks = self.spec.checks
-        if checks.golden.mode != "Ignore":
-            key = self._key(current)
-            finding = rollout_checks.golden(current.version, key, members)
-            if finding is not None:
-                self._note(rollout_checks.GOLDEN, finding)
-                if finding.result is CheckResult.FAILED and checks.golden.mode == "Enforce":
-                    raise _FailureError(finding.reason, finding.message)
         if checks.live.mode == "Enforce" and self._is_measured(current):
             finding = self._live(current)
             if finding.result is CheckResult.FAILED:
                 self._note(rollout_checks.LIVE, finding)
                 raise _FailureError(finding.reason, finding.message)
+
+    def _judge_golden(self, current: RolloutRecord, on: Sequence[Replica]) -> bool:
+        """Whether it is known how golden requests went on these, or nobody asks for any.
+
+        Raises:
+            _FailureError: the answers are wrong.
+        """
+        mode = self.spec.checks.golden.mode
+        if mode == "Ignore":
+            return True
+        finding = rollout_checks.golden(current.version, self._key(current), on)
+        if finding is None:
+            return False
+        self._note(rollout_checks.GOLDEN, finding)
+        if finding.result is CheckResult.FAILED and mode == "Enforce":
+            raise _FailureError(finding.reason, finding.message)
+        return True
 
     def _settle(self, *, is_settled: bool) -> datetime.datetime | None:
         """Since when the step is reached; None while it isn't."""
@@ -1064,7 +1067,3 @@ def golden_task(rollout: Rollout) -> GoldenTask:
         relative=golden.relative,
         min_agreement=rollout_checks.percent(golden.min_agreement),
     )
-
-
-_CRASHES: Final = (Trouble.SERVER_CRASHED, Trouble.POLLER_CRASHED)
-_GIVEN: Final = (VersionState.PUBLISHED, VersionState.AVAILABLE)
