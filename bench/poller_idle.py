@@ -44,7 +44,8 @@ _IMPORTS = (
     ("TensorFlow Serving's messages", "model_poller.model_server._tfs"),
     ("the poller itself", "model_poller.main, model_poller.stores.gcs"),
     ("its Pub/Sub client", "model_poller.notifications.pubsub"),
-    ("s3: awscrt", "model_poller.stores.s3"),
+    ("s3", "model_poller.stores.s3"),
+    ("s3: awscrt", "awscrt.checksums, awscrt.auth"),
     ("az", "model_poller.stores.az"),
     ("tar.zst: zstandard", "zstandard"),
     (

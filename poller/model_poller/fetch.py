@@ -124,7 +124,7 @@ class _Target:
         if stored.crc32c is not None:
             return
         if stored.crc64nvme is not None:
-            # Told by S3 alone, whose module has loaded this library for its signatures.
+            # Told by S3 alone: no other poller pays the memory for this library.
             from awscrt.checksums import crc64nvme
 
             self.other_crc = _OtherCrc(CRC64NVME, stored.crc64nvme, crc64nvme)

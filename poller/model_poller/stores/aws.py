@@ -4,7 +4,7 @@ One chain of credentials for S3 and SQS: keys, a web identity token (IRSA), a co
 (EKS Pod Identity, ECS), an instance's identity. The chain in AWS' own library (awscrt) reads the
 environment of the process alone, so that a mounted Secret could not feed it, hides why STS refused,
 and costs threads; obstore can sign for S3 alone and tells no checksum. So the four exchanges of
-tokens, one request each, are made here, and awscrt (5 MB, 11 µs a request) makes the signatures.
+tokens, one request each, are made here.
 
 Sources: https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html,
 https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
@@ -14,25 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
-from awscrt.auth import (
-    AwsCredentialsProvider,
-    AwsSignatureType,
-    AwsSignedBodyHeaderType,
-    AwsSigningAlgorithm,
-    AwsSigningConfig,
-    aws_sign_request,
-)
-from awscrt.http import HttpHeaders, HttpRequest
-
 from model_poller.errors import AccessDeniedError, UnreachableError
+from model_poller.stores.aws_signature import Keys, Signer, sign_everywhere
 from model_poller.stores.http_calls import Answer, HttpCalls
 from model_poller.stores.renewal import Renewed
 from model_poller.stores.xml_answers import parse_xml, text
@@ -45,20 +34,6 @@ if TYPE_CHECKING:
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 _METADATA_TIMEOUT_SECONDS = 2.0
 """Machines without one swallow what is sent to its address."""
-_SIGN_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """What signs requests for a while."""
-
-    access_key_id: str
-    secret: str = field(repr=False)
-    token: str | None = field(repr=False)
-    principal: str
-    """Whose they are, for messages."""
-    expires: float = math.inf
-    """Unix time."""
 
 
 class AwsIdentity:
@@ -85,7 +60,7 @@ class AwsIdentity:
             or "us-east-1"
         )
         self._found = Renewed(self._find)
-        self._provided: tuple[Keys, AwsCredentialsProvider] | None = None
+        self._signer: tuple[tuple[Keys, str, str], Signer] | None = None
 
     @property
     def principal(self) -> str:
@@ -120,39 +95,13 @@ class AwsIdentity:
         keys = self.keys()
         parts = urlsplit(url)
         target = f"{parts.path}?{parts.query}" if parts.query else parts.path
-        request = HttpRequest(
-            method, target, HttpHeaders([("host", parts.netloc), *headers.items()])
-        )
-        s3 = service == "s3"
-        config = AwsSigningConfig(
-            algorithm=AwsSigningAlgorithm.V4_ASYMMETRIC
-            if self._everywhere
-            else AwsSigningAlgorithm.V4,
-            signature_type=AwsSignatureType.HTTP_REQUEST_HEADERS,
-            credentials_provider=self._provider(keys),
-            region="*" if self._everywhere else self.region,
-            service=service,
-            # S3 alone takes paths as they are.
-            use_double_uri_encode=not s3,
-            should_normalize_uri_path=not s3,
-            signed_body_value=payload
-            if isinstance(payload, str)
-            else hashlib.sha256(payload).hexdigest(),
-            signed_body_header_type=AwsSignedBodyHeaderType.X_AMZ_CONTENT_SHA_256
-            if s3
-            else AwsSignedBodyHeaderType.NONE,
-        )
-        aws_sign_request(request, config).result(_SIGN_SECONDS)
-        return {name: value for name, value in request.headers if name.lower() != "host"}
-
-    def _provider(self, keys: Keys) -> AwsCredentialsProvider:
-        kept = self._provided
-        if kept is None or kept[0] != keys:
-            provider = AwsCredentialsProvider.new_static(
-                keys.access_key_id, keys.secret, keys.token
-            )
-            kept = self._provided = keys, provider
-        return kept[1]
+        told = payload if isinstance(payload, str) else hashlib.sha256(payload).hexdigest()
+        if self._everywhere:
+            return sign_everywhere(keys, service, method, parts.netloc, target, headers, told)
+        wanted, kept = (keys, self.region, service), self._signer
+        if kept is None or kept[0] != wanted:
+            kept = self._signer = wanted, Signer(*wanted)
+        return kept[1].signed(method, parts.netloc, target, headers, told)
 
     def keys(self) -> Keys:
         """What to sign with now.
