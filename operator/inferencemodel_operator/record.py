@@ -167,6 +167,8 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Counted from 1; 0 before the first."""
     pods: Annotated[tuple[ToldPod, ...], msgspec.Meta(max_length=TOLD)] = ()
     """Those that were told of the version; in the last step all are."""
+    ends: Count = 0
+    """Of their model servers since then, when this step began."""
     carried: Count | None = None
     """The version of a rollout that this one took the place of."""
     carrying: Annotated[tuple[_Name, ...], msgspec.Meta(max_length=TOLD)] = ()

@@ -102,6 +102,8 @@ class Fleet:
         self.actions: dict[str, str] = {}
         self.rehearsal: Finding | None = None
         self.is_replacing = False
+        self.slow = False
+        """Whether what is in the bucket is still on its way."""
         self.requests = 0
         """That each replica gets between two steps."""
         self.made = 0
@@ -265,7 +267,9 @@ class Fleet:
         withheld = {(e.version, e.stored) for e in pod.assigned.quarantined} | pod.quarantined
         for version, behaviour in self.bucket.items():
             here = {number for number, _ in pod.disk}
-            if version not in here and (version, behaviour.fingerprint) not in withheld:
+            if self.slow or version in here:
+                continue
+            if (version, behaviour.fingerprint) not in withheld:
                 pod.disk.add((version, behaviour.fingerprint))
         pod.disk -= {entry for entry in pod.disk if entry in withheld and entry[0] != pod.answers}
         target = pod.assigned.target

@@ -22,7 +22,7 @@ from inferencemodel_operator.rollouts.checking import check, rehearse
 from inferencemodel_operator.rollouts.ending import goes_back, is_spoilt, settle_for, take_back
 from inferencemodel_operator.rollouts.judging import judge_serving
 from inferencemodel_operator.rollouts.progress import progress
-from inferencemodel_operator.rollouts.state import FailureError, State
+from inferencemodel_operator.rollouts.state import FailureError, State, held
 from inferencemodel_operator.rollouts.steps import steps_of
 from inferencemodel_operator.rollouts.telling import result
 from inferencemodel_operator.versions import PodVersions, staying
@@ -96,7 +96,7 @@ def _go_on(state: State, ongoing: RolloutRecord) -> Plan:
         waits = state.spec.on_failure == "Pause" and current.step > 0
         if failure.certain or not waits:
             return take_back(state, current, failure)
-        state.run_of = replace(current, hold=failure.message)
+        state.run_of = held(current, failure)
     current = state.run_of or ongoing
     if current.hold and not state.is_promoted(current):
         state.waits = current.hold
@@ -137,16 +137,28 @@ def _bake(state: State, current: RolloutRecord) -> Plan:
     except FailureError as failure:
         if failure.certain or state.spec.on_failure == "Rollback":
             return take_back(state, state.run_of, failure)
-        state.run_of = replace(state.run_of, hold=failure.message)
+        state.run_of = held(state.run_of, failure)
     current = state.run_of
     if current.hold and not state.is_promoted(current):
         state.waits = current.hold
-    else:
-        began = current.step_started or state.now
-        is_over = current.promoted or state.is_over(began, state.spec.bake)
-        if is_over and not state.is_frozen():
-            state.enter(Phase.COMPLETED, current.step)
+    elif (current.promoted or _is_watched(state, current)) and not state.is_frozen():
+        state.enter(Phase.COMPLETED, current.step)
     return result(state, replace(state.goal, candidate=None, rollout=state.run_of))
+
+
+def _is_watched(state: State, current: RolloutRecord) -> bool:
+    """Whether the version has been watched for as long as it is to be: on replicas, not on none."""
+    if state.seen.wanted == 0:
+        state.words = "no replica is wanted, so the bake begins anew with the next ones"
+        if current.step_started is not None:
+            state.run_of = replace(current, step_started=None)
+        return False
+    if all(replica.answer != current.version for replica in state.replicas):
+        state.words = f"the bake goes on once a replica answers with version {current.version}"
+        return False
+    if current.step_started is None:
+        current = state.run_of = replace(current, step_started=state.now)
+    return state.is_over(current.step_started or state.now, state.spec.bake)
 
 
 def _is_aborted(state: State, ongoing: RolloutRecord) -> bool:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from inferencemodel_operator import bounds
 from inferencemodel_operator.conditions import Reason
-from inferencemodel_operator.record import TOLD, Phase
+from inferencemodel_operator.record import TOLD, Phase, ToldPod
 from inferencemodel_operator.rollouts import checks as rollout_checks
 from inferencemodel_operator.rollouts.fleet import is_stuck, loads_others
 from inferencemodel_operator.rollouts.judging import judge_serving, live, live_allows, note_live
@@ -51,7 +51,7 @@ def progress(state: State, current: RolloutRecord) -> None:
     if settled is None:
         _await_step(state, current, len(on), wanted)
         return
-    if _may_leave(state, current, on, settled):
+    if _may_leave(state, current, len(on), settled):
         _leave(state, current)
 
 
@@ -76,6 +76,12 @@ def _refill(state: State, current: RolloutRecord, members: Sequence[Replica], wa
             )
             room = min(room, had or state.fleet.is_steady(members, current.version))
         chosen += choice(state.fleet, current, present, room)
+    if state.tells_all(current):
+        # Nobody is chosen, but how often their servers had ended by now has to be known. What ends
+        # that of one which doesn't serve isn't the version.
+        noted = {pod.uid for pod in chosen}
+        serving = (r for r in members if r.uid not in noted and r.ready)
+        chosen = [*chosen, *(ToldPod(r.uid, r.restarts) for r in serving)][:TOLD]
     if tuple(chosen) != current.pods:
         state.run_of = replace(current, pods=tuple(chosen))
 
@@ -137,8 +143,6 @@ def _await_step(state: State, current: RolloutRecord, on: int, wanted: int) -> N
     state.words = f"version {version} answers on {on} of {wanted} replicas of this step"
     if state.is_frozen() or current.hold:
         return
-    if state.is_promoted(current):
-        return
     # One that isn't there, or still fetches, says nothing about the version.
     members = state.members(current)
     since = state.trying.since if state.trying is not None else {}
@@ -159,9 +163,7 @@ def _await_step(state: State, current: RolloutRecord, on: int, wanted: int) -> N
         )
 
 
-def _may_leave(
-    state: State, current: RolloutRecord, on: Sequence[Replica], settled: datetime.datetime
-) -> bool:
+def _may_leave(state: State, current: RolloutRecord, on: int, settled: datetime.datetime) -> bool:
     """Whether a step that is reached is over.
 
     Raises:
@@ -174,7 +176,8 @@ def _may_leave(
         return False
     if state.is_frozen():
         return False
-    golden = state.spec.checks.golden.mode
+    # Who promotes it waits for none of its answers, and judge_serving doesn't look at them then.
+    golden = "Ignore" if is_promoted else state.spec.checks.golden.mode
     if golden != "Ignore" and current.check(rollout_checks.GOLDEN) is None:
         state.words = f"the golden requests of version {current.version} are being sent"
         if not state.is_overdue(settled):
@@ -187,8 +190,9 @@ def _may_leave(
         if measured:
             note_live(state, live(state, current))
         return True
-    soak = 0.0 if current.is_last_step else SOAK_SECONDS
-    if soak and any(state.ends(replica, current) for replica in on):
+    # In the last of several steps, it has answered on others before.
+    soak = SOAK_SECONDS if current.step == 1 or not current.is_last_step else 0.0
+    if state.all_ends(current) > current.ends:
         soak = ENDED_SOAK_SECONDS
     pause = max(step.pause, soak)
     if measured and not step.until_promoted and state.spec.checks.live.mode == "Enforce":
@@ -197,7 +201,7 @@ def _may_leave(
         return False
     if step.until_promoted:
         state.waits = (
-            f"step {current.step} of {len(current.steps)}: {len(on)} replicas answer with "
+            f"step {current.step} of {len(current.steps)}: {on} replicas answer with "
             f"version {current.version}; promote or abort it"
         )
         return False

@@ -104,6 +104,7 @@ class State:
             promoted=False,
             hold="",
             pods=pods,
+            ends=0 if phase is Phase.COMPLETED else self.all_ends(current),
             ended=self.now if phase is Phase.COMPLETED else None,
             message=self._completion() if phase is Phase.COMPLETED else "",
         )
@@ -135,6 +136,7 @@ class State:
             message=bounds.text(message),
             hold="",
             pods=(),
+            ends=0,
             carried=None,
             carrying=(),
             settled=None,
@@ -161,6 +163,7 @@ class State:
                 pods=(),
                 carried=None,
                 carrying=(),
+                ends=0,
                 hold="",
             )
 
@@ -213,6 +216,10 @@ class State:
         before = {pod.uid: pod.restarts for pod in current.pods}
         return replica.restarts - before.get(replica.uid, replica.restarts)
 
+    def all_ends(self, current: RolloutRecord) -> int:
+        """The same of all of them."""
+        return sum(max(self.ends(replica, current), 0) for replica in self.members(current))
+
     def is_frozen(self) -> bool:
         """Whether rollouts are to stand still, which the status says then."""
         if self.spec.paused:
@@ -246,6 +253,12 @@ class State:
         begun = int(current.started.timestamp())
         step = current.step if self.is_measured(current) else 0
         return f"{current.version}-{begun}.{step}"
+
+
+def held(run: RolloutRecord, failure: FailureError) -> RolloutRecord:
+    """A rollout that stays where it is until somebody has judged what was found: whoever promoted
+    it before didn't know of that."""
+    return replace(run, hold=failure.message, promoted=False, full=False)
 
 
 def with_entries(

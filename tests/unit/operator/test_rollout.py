@@ -230,6 +230,37 @@ def test_all_at_once_where_that_is_asked_for() -> None:
     assert fleet.on(2) == ["p1", "p2", "p3"]
 
 
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_all_at_once_it_is_taken_back_all_the_same_when_it_ends_its_servers(replicas: int) -> None:
+    fleet = Fleet(replicas, rollout={"steps": []})
+    fleet.upload(2, "crashes-serving")
+    fleet.run(10)
+    assert (fleet.phase, reason(fleet, 2)) == ("RolledBack", Reason.CRASHED_SERVING)
+    assert len(fleet.on(1)) == replicas
+
+
+def test_in_the_last_step_it_is_watched_a_minute_where_a_server_has_ended_in_it() -> None:
+    fleet = Fleet()
+    fleet.upload(2)
+    while len(fleet.told(2)) < 3:
+        fleet.step()
+    fleet.pods["p3"].restarts += 1
+    fleet.run(20, seconds=2)
+    assert fleet.phase == "Progressing"
+    fleet.pods["p3"].restarts += 1
+    fleet.run(4)
+    assert (fleet.phase, reason(fleet, 2)) == ("RolledBack", Reason.CRASHED_SERVING)
+
+
+def test_what_ends_a_server_that_serves_nothing_is_not_the_version() -> None:
+    fleet = Fleet(rollout={"steps": []})
+    fleet.pods["p3"].broken, fleet.pods["p3"].answers = True, None
+    fleet.upload(2)
+    fleet.run(20, seconds=10)
+    assert not fleet.record.quarantined
+    assert fleet.on(2) == ["p1", "p2"]
+
+
 def test_a_first_version_goes_to_all() -> None:
     fleet = Fleet(stable=None)
     fleet.upload(1)
@@ -392,6 +423,7 @@ def test_what_is_not_about_the_rollout_is_dropped(action: str, text: str) -> Non
 
 PHASES: dict[str, dict[str, Any]] = {
     "Checking": {"steps": []},
+    "Paused in Checking": {"steps": []},
     "Rehearsing": {"rehearsal": {"enabled": True}},
     "Progressing": {"steps": [{"replicas": 2, "pause": {"duration": "1h"}}]},
     "Paused": {"steps": [{"replicas": 1, "pause": {}}]},
@@ -401,13 +433,14 @@ PHASES: dict[str, dict[str, Any]] = {
 
 def in_phase(phase: str) -> Fleet:
     fleet = Fleet(rollout=PHASES[phase])
-    if phase == "Checking":
+    if phase == "Paused in Checking":
         fleet.bucket[1].interface = interface(x="float32")
         fleet.upload(2, interface=interface(image="float32"))
     else:
         fleet.upload(2)
+    fleet.slow = phase == "Checking"
     fleet.run(12)
-    assert fleet.phase == ("Paused" if phase == "Checking" else phase)
+    assert fleet.phase == phase.partition(" ")[0]
     return fleet
 
 
@@ -431,6 +464,7 @@ def test_a_version_that_was_aborted_is_tried_again_once_somebody_says_so(phase: 
     fleet = in_phase(phase)
     fleet.actions[ABORT] = "2"
     fleet.run(5)
+    fleet.slow = False
     fleet.fields = {"rollout": {"steps": [], "checks": {"signature": "Ignore"}}}
     fleet.actions[RETRY] = "2"
     fleet.run(10)
@@ -1046,6 +1080,76 @@ def test_a_full_promotion_is_watched_all_the_same() -> None:
     fleet.bucket[2].load = "crashes-serving"
     fleet.run(10)
     assert (fleet.phase, reason(fleet, 2)) == ("RolledBack", Reason.CRASHED_SERVING)
+
+
+@pytest.mark.parametrize("action", [PROMOTE, PROMOTE_FULL])
+def test_one_that_is_promoted_has_no_more_time_to_load(action: str) -> None:
+    fleet = Fleet(rollout={"deadline": "60s"})
+    fleet.upload(2, "hangs")
+    fleet.run(6)
+    fleet.actions[action] = "2"
+    fleet.run(6, seconds=20)
+    assert (fleet.phase, reason(fleet, 2)) == ("RolledBack", Reason.DEADLINE_EXCEEDED)
+    assert len(ever_told(fleet, 2)) == 1
+
+
+@pytest.mark.parametrize("action", [PROMOTE, PROMOTE_FULL])
+def test_what_is_found_after_a_promotion_waits_for_another_one(action: str) -> None:
+    fleet = Fleet(rollout={"deadline": "60s", "onFailure": "Pause", "bake": "60s"})
+    fleet.upload(2, "hangs")
+    fleet.run(6)
+    fleet.actions[action] = "2"
+    fleet.run(6, seconds=20)
+    assert fleet.phase == "Paused"
+    assert "by spec.rollout.deadline" in message(fleet)
+    fleet.bucket[2].load = "good"
+    fleet.actions[action] = "2"
+    fleet.run(8)
+    assert (fleet.phase, len(fleet.on(2))) == ("Baking", 3)
+
+
+def test_golden_requests_that_never_end_are_promoted_over() -> None:
+    fleet = Fleet(rollout={"deadline": "60s", "onFailure": "Pause"})
+    fleet.upload(2, golden=None)
+    fleet.run(10, seconds=20)
+    assert fleet.phase == "Paused"
+    assert "golden requests" in message(fleet)
+    fleet.actions[PROMOTE_FULL] = "2"
+    fleet.run(8)
+    assert fleet.phase == "Completed"
+
+
+@pytest.mark.parametrize("action", [PROMOTE, PROMOTE_FULL])
+def test_who_promotes_a_version_waits_for_no_golden_requests(action: str) -> None:
+    fleet = Fleet()
+    fleet.upload(2, golden=None)
+    while not fleet.on(2):
+        fleet.step()
+    fleet.actions[action] = "2"
+    fleet.step()
+    fleet.bucket[2].golden = CheckResult.PASSED
+    fleet.run(10)
+    assert fleet.phase == "Completed"
+
+
+def test_a_bake_without_replicas_begins_anew_with_the_next_ones() -> None:
+    fleet = Fleet(rollout={"bake": "60s"})
+    fleet.upload(2)
+    fleet.run(10)
+    assert fleet.phase == "Baking"
+    fleet.scale(0)
+    fleet.run(10, seconds=60)
+    writes = fleet.writes
+    fleet.run(10, seconds=60)
+    assert (fleet.phase, fleet.writes) == ("Baking", writes)
+    fleet.scale(2)
+    fleet.run(10)
+    fleet.bucket[2].load = "crashes-serving"
+    fleet.run(1, seconds=50)
+    assert fleet.phase == "Baking"
+    fleet.bucket[2].load = "good"
+    fleet.run(10, seconds=10)
+    assert fleet.phase == "Completed"
 
 
 def with_bake(bake: str) -> dict[str, Any]:
