@@ -48,7 +48,7 @@ class Reason(StrEnum):
     NOT_LISTED_YET = "NotListedYet"
     NO_VERSION_FOUND = "NoVersionFound"
     BUCKET_NOT_FOUND = "BucketNotFound"
-    ACCESS_DENIED = "AccessDenied"
+    ACCESS_DENIED = "AccessDenied"  # of a version, too
     UNREACHABLE = "Unreachable"
     INVALID_SOURCE = "InvalidSource"
     NO_REPORT = "NoReport"

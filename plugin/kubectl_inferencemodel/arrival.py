@@ -152,7 +152,9 @@ def _hopeless(model: InferenceModel, version: int) -> Arrival | None:
         return Arrival(Outcome.HOPELESS, f"version {version} is below spec.model.minVersion")
     if wanted.version is None and (of.target_version or 0) > version:
         return Arrival(
-            Outcome.HOPELESS, f"version {of.target_version} is newer, so it is served instead"
+            Outcome.HOPELESS,
+            f"version {of.target_version} is newer, so it is served instead; to go back, pin"
+            f" version {version} by spec.model.version",
         )
     if model.spec.suspend:
         return Arrival(Outcome.HOPELESS, "it is suspended (spec.suspend)")

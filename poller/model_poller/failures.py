@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from model_poller.errors import (
+    AccessDeniedError,
     BrokenVersionError,
     CorruptDownloadError,
     IncompleteVersionError,
@@ -97,4 +98,6 @@ def _reason(stored: StoredVersion, failure: Exception) -> tuple[VersionReason, i
             return VersionReason.INSUFFICIENT_DISK, None
         case WarmupUnavailableError():
             return VersionReason.WARMUP_UNAVAILABLE, None
+        case AccessDeniedError():
+            return VersionReason.ACCESS_DENIED, None
     return VersionReason.FETCH_FAILED, None

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 SETTLE_SECONDS = 1.0
 """A folder's listing has to stay the same for so long."""
+_UNREAD = frozenset({VersionReason.FETCH_FAILED, VersionReason.ACCESS_DENIED})
 GROWING_SETTLE_SECONDS = 5.0
 """The same where files are seen while they are written: times have whole seconds there, and a
 network file system's clients keep what they saw for some of them."""
@@ -126,8 +127,7 @@ class Looker:
             _log.exception("listing %s failed", self._source.uri)
             return self._failed(UnreachableError(f"listing {self._source.uri} failed: {error!r}"))
         unread = any(
-            stored.incomplete and stored.incomplete.reason is VersionReason.FETCH_FAILED
-            for stored in found.values()
+            stored.incomplete and stored.incomplete.reason in _UNREAD for stored in found.values()
         )
         if self._failures and not (unread and self._failures >= _PATIENCE):
             _log.info("%s is readable again", self._source.uri)

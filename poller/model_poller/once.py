@@ -37,13 +37,16 @@ class ExitCode(IntEnum):
     NO_VERSION = 3
     """There was no version to publish by the timeout."""
     REFUSED = 4
-    """The store refuses access, or there is no such bucket."""
+    """The store refuses access to all versions or to all that could be had, or there is no such
+    bucket."""
     UNREACHABLE = 5
     """The store did not answer by the timeout."""
     TIMEOUT = 6
     """The version was still on its way at the timeout."""
     BROKEN = 7
     """No version can be served as it is stored."""
+    NO_ROOM = 8
+    """The volume has no room for any version."""
 
 
 def outcome(status: PollerStatus, wanted: int | None, *, settling: bool = False) -> ExitCode | None:
@@ -68,9 +71,26 @@ def outcome(status: PollerStatus, wanted: int | None, *, settling: bool = False)
     if not best:
         return ExitCode.BROKEN
     good = [v for v in best if not _gives_way(v, settling=settling)]
-    if good and max(good, key=lambda v: v.version).state in _HERE:
-        return ExitCode.PUBLISHED
+    if good:
+        is_here = max(good, key=lambda v: v.version).state in _HERE
+        return ExitCode.PUBLISHED if is_here else None
+    if all(_is_refused(v) for v in best):
+        return ExitCode.REFUSED
+    # What is retained may be on its way out.
+    if not settling and all(_is_refused(v) or _is_too_large(v) for v in best):
+        return ExitCode.NO_ROOM
     return None
+
+
+def _is_refused(version: VersionStatus) -> bool:
+    # One that was only looked at is told so before any fetch.
+    is_denied = version.reason is VersionReason.ACCESS_DENIED
+    return is_denied and (version.state is VersionState.INCOMPLETE or version.failures > 1)
+
+
+def _is_too_large(version: VersionStatus) -> bool:
+    is_waiting = version.state is VersionState.DISCOVERED
+    return is_waiting and version.reason is VersionReason.INSUFFICIENT_DISK
 
 
 def _gives_way(version: VersionStatus, *, settling: bool) -> bool:

@@ -54,9 +54,9 @@ Exit codes:
   0  told to end; with --once: the version is in the base path
   2  the command line, the environment or the volume asks for what can't be
  and with --once
-  3  no version to publish by the timeout    5  the store did not answer by the timeout
+  3  no version to publish by the timeout      5  the store did not answer by the timeout
   4  the store refuses, or has no such bucket  6  the version was still on its way then
-  7  no version can be served as it is stored
+  7  no version can be served as it is stored  8  the volume has no room for any
 """
 
 

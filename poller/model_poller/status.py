@@ -100,6 +100,8 @@ class VersionReason(StrEnum):
     ARCHIVE_TOO_LARGE = "ArchiveTooLarge"
     INSUFFICIENT_DISK = "InsufficientDisk"
     FETCH_FAILED = "FetchFailed"
+    ACCESS_DENIED = "AccessDenied"
+    """The store refuses its objects to the poller."""
     LOAD_FAILED = "LoadFailed"
     LOAD_TIMEOUT = "LoadTimeout"
     WARMUP_UNAVAILABLE = "WarmupUnavailable"

@@ -175,7 +175,9 @@ def discover(
                 raise
             group.close()
             refusal = refusal or error
-            verdict = Verdict(VersionReason.FETCH_FAILED, str(error))
+            is_refused = isinstance(error, AccessDeniedError)
+            reason = VersionReason.ACCESS_DENIED if is_refused else VersionReason.FETCH_FAILED
+            verdict = Verdict(reason, str(error))
         if group.count > MAX_FILES:
             verdict = Verdict(
                 VersionReason.TOO_MANY_FILES,

@@ -9,8 +9,8 @@ poller that dies is started again by this small parent, and the container stays.
 from __future__ import annotations
 
 import logging
+import math
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -20,15 +20,14 @@ from typing import TYPE_CHECKING, Final
 
 from model_poller.errors import EXIT_USAGE
 from model_poller.process import logs
+from model_poller.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _log = logging.getLogger(__name__)
 
-FIRST_PAUSE: Final = 0.1
-"""Seconds before the first restart; doubled for each further one."""
-LONGEST_PAUSE: Final = 30.0
+RETRIES: Final = RetryPolicy(math.inf, first_seconds=0.1, longest_seconds=30.0)
 SETTLED: Final = 60.0
 """Seconds after which an end is no longer counted to the ones before."""
 
@@ -64,19 +63,19 @@ def run(command: Sequence[str]) -> int:
     """
     # Blocked signals wait for sigwait; the program inherits this, and waits for them likewise.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING | {signal.SIGCHLD})
-    pause = FIRST_PAUSE
+    ends = 0
     while True:
         started = time.monotonic()
         told, code = _run_once(command)
         if told or code in (0, EXIT_USAGE):
             return max(code, 0)
         if time.monotonic() - started > SETTLED:
-            pause = FIRST_PAUSE
-        wait = pause * random.uniform(0.5, 1.5)  # noqa: S311  jitter, not a secret
+            ends = 0
+        ends += 1
+        wait = RETRIES.pause(ends)
         _log.error("the poller ended with %d; starting it again in %.1f s", code, wait)
         if signal.sigtimedwait(_ENDING, wait) is not None:
             return 0
-        pause = min(pause * 2, LONGEST_PAUSE)
 
 
 def _run_once(command: Sequence[str]) -> tuple[bool, int]:

@@ -61,7 +61,7 @@ def test_it_says_what_is_missing_while_it_waits(seen: InferenceModel, words: str
         ),
         ({"spec": {"model": {"version": 2}}}, "version 2 is pinned"),
         ({"spec": {"model": {"minVersion": 4}}}, "below spec.model.minVersion"),
-        (arriving(5, "Fetching"), "version 5 is newer"),
+        (arriving(5, "Fetching"), "version 5 is newer, so it is served instead; to go back, pin"),
         ({"spec": {"suspend": True}}, "suspended"),
         (
             {"conditions": {"Stalled": ("True", "NameConflict", "Service imagenet is another's")}},

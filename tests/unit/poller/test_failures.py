@@ -76,7 +76,7 @@ def test_one_that_lacks_a_file_waits_for_other_objects_and_is_not_told_to_every_
     ("failure", "reason"),
     [
         (UnreachableError("503"), VersionReason.FETCH_FAILED),
-        (AccessDeniedError("403"), VersionReason.FETCH_FAILED),
+        (AccessDeniedError("403"), VersionReason.ACCESS_DENIED),
         (ObjectChangedError("gs://b/m/1.zip"), VersionReason.FETCH_FAILED),
         (ZeroDivisionError("what nobody expected"), VersionReason.FETCH_FAILED),
         (OSError(5, "Input/output error"), VersionReason.FETCH_FAILED),

@@ -23,6 +23,8 @@ from model_poller.status import (
     VersionState,
     VersionStatus,
 )
+from model_poller.volume.store import RESERVE_BYTES
+from tests.unit.poller.answering import Answering, Reply, Request
 from tests.unit.poller.doubles import graph, model, zipped
 
 if TYPE_CHECKING:
@@ -83,6 +85,31 @@ S = VersionState
             None,
             ExitCode.PUBLISHED,
         ),
+        (status(v2=failing(S.DISCOVERED, 1, VersionReason.ACCESS_DENIED)), None, None),
+        (status(v2=failing(S.DISCOVERED, 2, VersionReason.ACCESS_DENIED)), 2, ExitCode.REFUSED),
+        (
+            status(v2=failing(S.FETCHING, 2, VersionReason.ACCESS_DENIED), v1=S.QUARANTINED),
+            None,
+            ExitCode.REFUSED,
+        ),
+        (
+            status(v2=failing(S.DISCOVERED, 2, VersionReason.ACCESS_DENIED), v1=S.DISCOVERED),
+            None,
+            None,
+        ),
+        (
+            status(v2=failing(S.INCOMPLETE, 0, VersionReason.ACCESS_DENIED)),
+            None,
+            ExitCode.REFUSED,
+        ),
+        (
+            status(
+                v2=failing(S.DISCOVERED, 2, VersionReason.ACCESS_DENIED),
+                v1=failing(S.DISCOVERED, 0, VersionReason.INSUFFICIENT_DISK),
+            ),
+            None,
+            ExitCode.NO_ROOM,
+        ),
         # It was deleted from the bucket, and is served.
         (
             status(v2=VersionStatus(version=0, state=S.PUBLISHED), v1=S.DISCOVERED),
@@ -108,6 +135,8 @@ def test_the_second_look_into_a_folder_is_waited_for() -> None:
     both = status(v2=unstable, v1=S.PUBLISHED)
     assert outcome(both, None, settling=True) is None
     assert outcome(both, None) is ExitCode.PUBLISHED
+    large = status(v2=failing(S.DISCOVERED, 0, VersionReason.INSUFFICIENT_DISK))
+    assert outcome(large, None, settling=True) is None
     half = status(v2=failing(S.INCOMPLETE, 0, VersionReason.MISSING_VARIABLES), v1=S.PUBLISHED)
     assert outcome(half, None, settling=True) is ExitCode.PUBLISHED
 
@@ -244,6 +273,40 @@ def test_a_broken_version_is_no_success(tmp_path: Path) -> None:
     ended = run(f"--storage-uri=file://{tmp_path}/bucket", SAVE_DIR=str(base))
     assert ended.returncode == ExitCode.BROKEN
     assert "MissingSavedModel" in ended.stderr
+
+
+def test_a_version_that_is_forbidden_is_no_success(tmp_path: Path) -> None:
+    listed = (
+        "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>m/1.zip</Key>"
+        "<ETag>&quot;e&quot;</ETag><Size>100</Size></Contents></ListBucketResult>"
+    )
+
+    def answer(request: Request) -> Reply:
+        is_listing = "list-type=2" in request.target
+        return (
+            Reply(body=listed)
+            if is_listing
+            else Reply(403, "<Error><Code>AccessDenied</Code></Error>")
+        )
+
+    with Answering(answer) as store:
+        ended = run(
+            *("--storage-uri=s3://models/m", f"--endpoint={store.url}", "--path-style"),
+            SAVE_DIR=str(tmp_path / "models" / "imagenet"),
+            AWS_ACCESS_KEY_ID="AKIA1",
+            AWS_SECRET_ACCESS_KEY="s",
+        )
+    assert ended.returncode == ExitCode.REFUSED, ended.stderr
+    assert "the access key AKIA1 lacks s3:GetObject on s3://models/m/1.zip" in ended.stderr
+
+
+def test_a_version_that_is_larger_than_the_volume_is_no_success(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    _an_absurd_size(tmp_path / "bucket")
+    base = tmp_path / "models" / "imagenet"
+    ended = run(f"--storage-uri=file://{tmp_path}/bucket", SAVE_DIR=str(base))
+    assert ended.returncode == ExitCode.NO_ROOM, ended.stderr
+    assert f"{2 * (1 << 43) + RESERVE_BYTES} bytes are needed" in ended.stderr
 
 
 def test_an_empty_source_is_waited_for_until_the_timeout(tmp_path: Path) -> None:
