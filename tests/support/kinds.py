@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from devcluster import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from devcluster.client import Api
 
@@ -70,7 +70,17 @@ def installed(api: Api) -> Iterator[None]:
     try:
         yield
     finally:
-        api.kubectl("delete", "crd", *_NAMES)
+        remove(api.kubectl, *_NAMES)
+
+
+def remove(kubectl: Callable[..., str], *crds: str) -> None:
+    """Take CRDs away, with all objects of theirs."""
+    for name in crds:
+        # The API server opens a kind's storage with the first request for it. Where that is the
+        # deletion's own, it fails with "storage is (re)initializing", and is tried again minutes
+        # later.
+        kubectl("get", name, "--all-namespaces")
+    kubectl("delete", "crd", *crds)
 
 
 _ROUTES = ("httproutes", "grpcroutes")
