@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from inferencemodel_operator import bounds, identity, names
+from inferencemodel_operator import bounds, durations, identity, names
 from inferencemodel_operator.observe.troubles import Trouble
 from model_poller.status import CheckResult, PollerStatus, VersionReason, VersionState
 
@@ -181,7 +181,7 @@ def _obstacle(
 def _late(
     rehearsal: spec.Rehearsal, pod: RehearsalPod | None, fingerprint: str, obstacle: str
 ) -> Verdict:
-    limit = f"spec.rollout.rehearsal.deadline ({rehearsal.deadline} s) is over"
+    limit = f"spec.rollout.rehearsal.deadline ({durations.text(rehearsal.deadline)}) is over"
     stage = obstacle or _stage(pod, fingerprint)
     status = pod.status if pod is not None else None
     if status is not None and status.tried == fingerprint and status.state in _LOADING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from inferencemodel_operator import durations
 from kubectl_inferencemodel import actions, output
 from kubectl_inferencemodel.actions import Action
 from kubectl_inferencemodel.arguments import (
@@ -300,6 +301,8 @@ def finish(
     elif arrival.outcome is Outcome.ARRIVED:
         output.write(output.line(arrival.message) + "\n")
     else:
-        start = f"not within {timeout:g} s" if arrival.outcome is Outcome.WAITING else "no"
+        start = (
+            f"not within {durations.text(timeout)}" if arrival.outcome is Outcome.WAITING else "no"
+        )
         output.tell(f"{start}: {arrival.message} (kubectl inferencemodel why {told['name']})")
     raise typer.Exit(arrival.outcome)

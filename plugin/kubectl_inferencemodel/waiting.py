@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Console
 from rich.text import Text
 
+from inferencemodel_operator import durations
 from kubectl_inferencemodel import output
 from kubectl_inferencemodel.arrival import Arrival, Goal, Outcome, look
 from kubectl_inferencemodel.errors import NotFoundError, UnavailableError
@@ -91,7 +92,9 @@ def until(look: Callable[[], Arrival], timeout: float) -> Arrival:
             left = deadline - time.monotonic()
             if arrival.outcome is not Outcome.WAITING or left <= 0:
                 return arrival
-            spinner.update(Text(f"{output.line(arrival.message)} ({left:.0f} s left)"))
+            spinner.update(
+                Text(f"{output.line(arrival.message)} ({durations.text(round(left))} left)")
+            )
             if not console.is_terminal and arrival.message != before:
                 before = arrival.message
                 output.tell(before)

@@ -436,7 +436,7 @@ def test_what_is_still_loading_at_the_deadline_has_failed() -> None:
     assert judged(loading, DEADLINE - datetime.timedelta(seconds=1)).result is None
     found = judged(loading, DEADLINE)
     assert found.result is CheckResult.FAILED
-    assert "spec.rollout.rehearsal.deadline (600 s)" in found.message
+    assert "spec.rollout.rehearsal.deadline (10m)" in found.message
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,8 @@ def test_one_that_hangs_is_taken_back_at_its_deadline() -> None:
     fleet.run(3, seconds=30)
     assert fleet.phase == "RolledBack"
     assert reason(fleet, 2) == Reason.DEADLINE_EXCEEDED
-    assert "p1" in message(fleet)
+    assert "doesn't answer on p1 by spec.rollout.deadline of 1m;" in message(fleet)
+    assert "until that pod is deleted" in message(fleet)
     assert len(ever_told(fleet, 2)) == 1
 
 
@@ -174,6 +175,7 @@ def test_a_server_that_never_ends_loading_others_speaks_against_no_further_versi
 
     assert fleet.phase == "Progressing"
     assert "p1 still loads versions that nobody wants any more" in message(fleet)
+    assert "goes on with what it serves: delete the pod" in message(fleet)
     fleet.kill("p1")
     fleet.run(8)
     assert (fleet.phase, fleet.on(4)) == ("Completed", ["p2"])

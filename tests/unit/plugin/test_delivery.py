@@ -131,7 +131,7 @@ def test_an_operator_that_does_not_come_is_told_when_the_time_is_up(
 ) -> None:
     code, _, err = shell("promote", "imagenet", "--timeout=300ms")
     assert code == 3
-    assert err.splitlines()[-1].startswith("not within 0.3 s: the operator has not taken it yet")
+    assert err.splitlines()[-1].startswith("not within 0.3s: the operator has not taken it yet")
 
 
 def test_an_action_that_was_dropped_is_told_with_the_operators_words(
