@@ -131,12 +131,6 @@ def _side(model: InferenceModel, reports: Mapping[str, PollerStatus], version: i
                 there.add(told.version)
                 if told.version == version:
                     known.append((pod, told))
-    if not known:
-        listed = ", ".join(str(number) for number in sorted(there, reverse=True)) or "none"
-        raise AnswerError(
-            f"no replica of {model.metadata.name} has version {version} on its disk; those are:"
-            f" {listed}"
-        )
     golden = [
         Golden(pod, told.golden.result.value, told.golden.records, told.golden.message)
         for pod, told in known
@@ -149,9 +143,17 @@ def _side(model: InferenceModel, reports: Mapping[str, PollerStatus], version: i
             for check in rollout.checks
             if check.name == "golden"
         ]
+    if not known and not golden:
+        listed = ", ".join(str(number) for number in sorted(there, reverse=True)) or "none"
+        failed = model.quarantine_of(version)
+        why = f" any more, for it failed ({failed.reason})" if failed is not None else ""
+        raise AnswerError(
+            f"no replica of {model.metadata.name} has version {version} on its disk{why}; those"
+            f" are: {listed}"
+        )
     return Side(
         version=version,
-        weight_bytes=max(told.weight_bytes for _, told in known),
+        weight_bytes=max((told.weight_bytes for _, told in known), default=0),
         interface=next((told.interface for _, told in known if told.interface is not None), None),
         golden=tuple(golden),
     )

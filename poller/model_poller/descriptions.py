@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 RETRY_SECONDS: Final = 30.0
 """After a version could not be read: somebody may have moved it meanwhile, or a mount is away."""
+GONE: Final = 4
+"""So many of versions that have left the disk are still told, above all of those that failed."""
 _TRIES: Final = 3
 _SHARD: Final = re.compile(r"variables\.data-\d{5,}-of-(\d{5,})")
 
@@ -104,14 +106,22 @@ class Descriptions:
         self._spawn = spawn or _start_thread
         self._ended: queue.SimpleQueue[tuple[Key, Description | None]] = queue.SimpleQueue()
         self._known: dict[Key, Description] = {}
+        self._gone: dict[Key, Description] = {}
+        """Of versions that have left the disk, the last to go at the end."""
         self._not_before: dict[Key, float] = {}
         self._reading: list[Key] = []
 
     def look(self, records: Iterable[Record]) -> Mapping[Key, Description]:
-        """What is known of these versions; others are forgotten, and what lacks is read."""
+        """What is known of these versions, and of the last that were among them; what lacks is
+        read."""
         wanted = {key(record) for record in records}
         now = self._clock()
+        # What went while it was read may be something else's.
+        were = {k: v for k, v in self._known.items() if not v.is_passing}
         self._take_in(now)
+        self._known |= {k: v for k, v in self._gone.items() if k in wanted}
+        gone = {k: v for k, v in (self._gone | were).items() if k not in wanted}
+        self._gone = dict([*gone.items()][-GONE:])
         self._known = {k: v for k, v in self._known.items() if k in wanted}
         self._not_before = {k: v for k, v in self._not_before.items() if k in wanted}
         missing = [
@@ -128,7 +138,7 @@ class Descriptions:
                 _log.warning("versions can't be read now: %s", error)
                 self._reading = []
             self._take_in(now)
-        return self._known
+        return {**self._gone, **self._known}
 
     def _take_in(self, now: float) -> None:
         while not self._ended.empty():

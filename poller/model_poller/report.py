@@ -77,7 +77,7 @@ def build(
 ) -> PollerStatus:
     """The whole answer of ``GET /status``, but for its revision.
 
-    ``descriptions`` are those of versions on the disk; None: nobody reads them.
+    ``descriptions`` are those of versions that are or were on the disk; None: nobody reads them.
     """
     disk = seen.disk
     assignment = seen.assignment
@@ -91,7 +91,7 @@ def build(
     if target is not None:
         here.add(target)
     elsewhere = sorted((seen.found or {}).keys() - here, reverse=True)[:MAX_VERSIONS]
-    told = None if descriptions is None else _told(seen, descriptions)
+    told = None if descriptions is None else _told(seen, descriptions, source.uri)
     source = msgspec.structs.replace(source, message=_brief(source.message))
     return PollerStatus(
         revision="",
@@ -122,8 +122,11 @@ def _checked(golden: GoldenStatus | None) -> GoldenStatus | None:
     return golden and msgspec.structs.replace(golden, message=_brief(golden.message))
 
 
-def _told(seen: Observed, descriptions: Mapping[Key, Description]) -> dict[int, Description]:
-    """Those of the versions on the disk, of so many interfaces as a reader takes."""
+def _told(
+    seen: Observed, descriptions: Mapping[Key, Description], uri: str
+) -> dict[int, Description]:
+    """Those of the versions on the disk, and then of those that have left it while their objects
+    are still known, of so many interfaces as a reader takes."""
     candidate = seen.assignment.rollout.version if seen.assignment.rollout else None
     asked = {*seen.assignment.served, seen.assignment.target, candidate}
     parts = (seen.former, seen.disk)
@@ -134,6 +137,12 @@ def _told(seen: Observed, descriptions: Mapping[Key, Description]) -> dict[int, 
             continue
         left -= found.size
         told[version] = found if left >= 0 else replace(found, interface=_TOO_MANY)
+    for (version, fingerprint, origin), found in descriptions.items():
+        known = (seen.found or {}).get(version) or seen.disk.quarantined.get(version)
+        is_same = known is not None and known.fingerprint == fingerprint and origin in ("", uri)
+        if is_same and version not in records and found.size <= left:
+            left -= found.size
+            told[version] = found
     return told
 
 

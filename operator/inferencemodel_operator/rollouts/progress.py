@@ -152,15 +152,16 @@ def _await_step(state: State, current: RolloutRecord, on: int, wanted: int) -> N
         raise FailureError(
             Reason.DEADLINE_EXCEEDED,
             f"version {version} doesn't answer on {bounds.text(', '.join(stuck), 200)} by "
-            f"spec.rollout.deadline of {durations.text(state.spec.deadline)}; look at the model server's log, "
-            "or allow more. A load can't be called off: until that pod is deleted, it keeps one of the "
-            "threads by which further versions are loaded",
+            f"spec.rollout.deadline of {durations.text(state.spec.deadline)}; look at the model "
+            "server's log, or allow more. A load can't be called off: until that pod is deleted, "
+            "it keeps one of the threads by which further versions are loaded",
         )
     busy = [r for r in members if loads_others(r, version)]
     if busy and state.is_overdue(current.step_started or current.started):
+        names = bounds.text(", ".join(r.name for r in busy), 200)
         serves = any(isinstance(replica.answer, int) for replica in busy)
         state.words += (
-            f"; the model server of {bounds.text(', '.join(r.name for r in busy), 200)} still loads "
+            f"; the model server of {names} still loads "
             "versions that nobody wants any more, and has no thread for this one"
             f"{', but goes on with what it serves' if serves else ''}: delete the pod with "
             f"kubectl, and the one that takes its place loads version {version}"

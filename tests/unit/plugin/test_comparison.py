@@ -132,6 +132,17 @@ def test_a_version_that_is_on_no_disk_is_told_with_those_that_are() -> None:
         compare(model(), reports, 14, 16)
 
 
+def test_one_that_was_taken_back_is_told_with_its_reason_or_what_the_rollout_remembers() -> None:
+    failed = [{"version": 16, "fingerprint": "f", "reason": "GoldenMismatch", "message": "NaN"}]
+    reports = {"imagenet-1": report(version(14, FLOATS))}
+    with pytest.raises(AnswerError, match=r"any more, for it failed \(GoldenMismatch\); those"):
+        compare(model(quarantined=failed), reports, 14, 16)
+    check = {"name": "golden", "result": "Failed", "message": "NaN", "time": "2026-01-01T00:00:00Z"}
+    went = model(quarantined=failed, rollout=rollout("RolledBack", version=16, checks=[check]))
+    found = compare(went, reports, 14, 16)
+    assert (found.failed, found.is_known) == (True, False)
+
+
 def test_programs_get_both_sides_and_the_verdicts() -> None:
     reports = {"imagenet-1": report(version(15, BYTES), version(14, FLOATS))}
     told = json.loads(json.dumps(for_programs(compare(model(), reports, 14, 15))))

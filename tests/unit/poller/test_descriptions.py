@@ -71,6 +71,26 @@ def test_what_is_not_on_the_disk_is_not_described(tmp_path: Path) -> None:
     assert (world.version(1).interface, world.version(1).weight_bytes) == (None, 0)
 
 
+def test_what_failed_is_told_when_its_files_are_gone(tmp_path: Path) -> None:
+    """Whoever asks how it differs asks after it was taken back."""
+    world = World(tmp_path)
+    put(world, 1, "a")
+    world.settle()
+    world.server.bad.add(2)
+    put(world, 2, "b", content=b"123456789")
+    world.settle()
+    two = world.version(2)
+    assert (two.state, world.retained()) == (VersionState.QUARANTINED, [])
+    assert two.interface
+    assert (list(two.interface.signatures), two.weight_bytes) == (["b"], 10)
+
+    world.source.put("2.zip", zipped(below("2", {**model(), "saved_model.pb": graph()})))
+    world.look()
+    world.step()
+    others = world.version(2).interface
+    assert others is None or list(others.signatures) != ["b"]
+
+
 class Readings:
     """`Descriptions` of versions in folders, read when the test says so."""
 
@@ -121,6 +141,20 @@ def test_other_objects_and_another_source_are_read_anew(tmp_path: Path) -> None:
         here.put(1, b"x" * number)
         here.read()
         assert here.look(record)[1].weight_bytes == number + 1
+
+
+def test_the_last_that_left_are_remembered_and_not_read_again(tmp_path: Path) -> None:
+    here = Readings(tmp_path)
+    records = [Record(number, "f") for number in range(1, 8)]
+    for record in records:
+        here.put(record.version)
+        here.look(record)
+        here.read()
+        here.look(record)
+    known = here.descriptions.look(records[-1:])
+    assert [number for number, _, _ in known] == [3, 4, 5, 6, 7]
+    assert here.look(*records[-2:]).keys() == {6, 7}
+    assert not here.works
 
 
 def test_a_version_that_goes_while_it_is_read_is_forgotten(tmp_path: Path) -> None:
