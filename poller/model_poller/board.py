@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from model_poller.status import VersionState
+
 if TYPE_CHECKING:
     from model_poller.status import PollerStatus
 
@@ -59,6 +61,12 @@ class Board:
 
 
 def _lasting(status: PollerStatus) -> PollerStatus:
-    """What is news when it changes: not the room on the disk, not how long something lasts."""
+    """What is news when it changes: not the room on the disk, not how far or long something is."""
     live = status.live and msgspec.structs.replace(status.live, window_seconds=0.0)
-    return msgspec.structs.replace(status, revision="", disk=None, live=live)
+    versions = tuple(
+        msgspec.structs.replace(version, bytes_done=0, seconds_left=None)
+        if version.state is VersionState.FETCHING
+        else version
+        for version in status.versions
+    )
+    return msgspec.structs.replace(status, revision="", disk=None, live=live, versions=versions)

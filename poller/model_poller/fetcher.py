@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from model_poller.versions import StoredVersion
 
 _PROGRESS_SECONDS = 10.0
+_RATE_SECONDS = 60.0
 SILENT_SECONDS = 1800.0
 """So long a fetch may give no sign of life: it does in every loop, but not while the disk takes in
 what it wrote."""
@@ -59,26 +61,39 @@ class Job:
     stored: StoredVersion
     stopped: Stop = field(default_factory=Stop)
     bytes_done: int = 0
-    begin: float = field(default_factory=time.monotonic)
+    seconds_left: int | None = None
+    """At the rate of late; None before anything came, or while nothing comes."""
+    clock: Callable[[], float] = time.monotonic
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _logged: float = field(default_factory=time.monotonic)
+    _seen: deque[tuple[float, int]] = field(default_factory=deque)
+    """What was there when it was looked at: at the begin, and of late."""
+    _logged: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._logged = self.clock()
+        self._seen.append((self._logged, 0))
 
     def progress(self, count: int) -> None:
         """Note that so many bytes came; negative: they have to come anew."""
         with self._lock:
             self.bytes_done += count
 
-    @property
-    def seconds_left(self) -> int | None:
-        """At the rate so far; None before anything came."""
-        if self.bytes_done <= 0:
-            return None
-        rate = self.bytes_done / max(time.monotonic() - self.begin, 0.001)
-        return round(max(self.stored.size - self.bytes_done, 0) / rate)
+    def look(self) -> None:
+        """Tell anew how long it takes, and log it now and then; for one thread.
 
-    def log(self) -> None:
-        """Log how far it is, now and then."""
-        now = time.monotonic()
+        By about the last minute: what an earlier run had fetched is found within seconds, and a
+        store is not as fast at all times.
+        """
+        now, done, seen = self.clock(), self.bytes_done, self._seen
+        while len(seen) > 1 and now - seen[1][0] >= _RATE_SECONDS:
+            seen.popleft()
+        begin, before = seen[0]
+        self.seconds_left = None
+        if done > before:
+            rate = (done - before) / max(now - begin, 0.001)
+            self.seconds_left = round(max(self.stored.size - done, 0) / rate)
+        if now - seen[-1][0] >= _RATE_SECONDS / 2:
+            seen.append((now, done))
         if now - self._logged > _PROGRESS_SECONDS:
             self._logged, left = now, self.seconds_left
             _log.info(

@@ -216,6 +216,23 @@ def room_needed(seen: Observed, stored: StoredVersion) -> int:
     return max(retry.needed if retry else 0, size) + RESERVE_BYTES
 
 
+def way_to_room(seen: Observed, policy: Policy, needed: int) -> str:
+    """What somebody has to do so that so many bytes become free.
+
+    What is served stays until the new version answers, so retaining less does not always help.
+    """
+    kept = [
+        record
+        for version, record in seen.disk.retained.items()
+        if version not in _wanted(seen, policy) | seen.disk.published.keys()
+    ]
+    size = sum(record.size for record in kept)
+    if kept and seen.free_bytes + size >= needed:
+        return f"retain fewer versions, for those beside what is served take {size} bytes"
+    lacking = f"enlarge the volume by {needed - seen.free_bytes} bytes"
+    return f"{lacking}, or retain fewer versions" if any(not r.size for r in kept) else lacking
+
+
 def interest(seen: Observed, policy: Policy) -> Interest:
     """Which versions may be fetched, so that a look has to look into them.
 

@@ -332,6 +332,8 @@ class Poller:
 
     def _tell(self, seen: Observed, golden: Mapping[int, GoldenStatus]) -> None:
         inbox, job = self._inbox.read(), self._fetcher.job
+        if job:
+            job.look()
         _, total = self._store.space()
         disk, former = seen.disk, seen.former
         descriptions = self._descriptions.look(
@@ -356,8 +358,6 @@ class Poller:
         if self.board.post(status):
             _measure(status)
         METRICS.disk_free_bytes.set(seen.free_bytes)
-        if job:
-            job.log()
 
 
 def _measure(status: PollerStatus) -> None:

@@ -18,6 +18,7 @@ from model_poller.planner import (
     is_withheld,
     last_failure,
     room_needed,
+    way_to_room,
 )
 from model_poller.status import (
     DiskStatus,
@@ -260,7 +261,6 @@ def _state(seen: Observed, policy: Policy, version: int) -> tuple[VersionState, 
         return VersionState.DISCOVERED, Verdict(
             VersionReason.INSUFFICIENT_DISK,
             f"{needed} bytes are needed and {seen.free_bytes} are free on the model"
-            " volume; it is fetched when there is room: enlarge the volume or retain fewer"
-            " versions",
+            f" volume; it is fetched when there is room: {way_to_room(seen, policy, needed)}",
         )
     return VersionState.DISCOVERED, None

@@ -61,6 +61,8 @@ class Record(msgspec.Struct, frozen=True, rename="camel"):
     """The storage URI that it came from; empty where that isn't known."""
     proven: bool = False
     """Whether the model server ever reported it AVAILABLE on this volume."""
+    size: int = 0
+    """Bytes that it takes on the volume; 0 of a link, and where that isn't known."""
 
 
 class Quarantined(msgspec.Struct, frozen=True, rename="camel"):
@@ -218,6 +220,7 @@ class Store:
 
     def adopt(self, model: Path, record: Record) -> None:
         """Make a staged SavedModel durable and move it to the complete ones."""
+        record = msgspec.structs.replace(record, size=_occupied(model))
         self._write(self._records / f"{record.version}.json", record)
         _sync_file_system(self._staging)
         model.rename(self._retained / str(record.version))

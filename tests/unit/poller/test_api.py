@@ -22,6 +22,7 @@ from model_poller.status import (
     SourceStatus,
     VersionReason,
     VersionState,
+    VersionStatus,
     decode,
 )
 from tests.support.waiting import eventually
@@ -129,6 +130,20 @@ def test_the_same_status_again_is_no_new_revision(pod: Pod) -> None:
     after = pod.status()
     assert after.revision == before
     assert after.disk == DiskStatus(free_bytes=9, total_bytes=10)
+
+
+def test_how_far_a_fetch_is_can_be_read_and_is_no_news(pod: Pod) -> None:
+    def fetching(done: int, state: VersionState = VersionState.FETCHING) -> PollerStatus:
+        version = VersionStatus(version=2, state=state, bytes_done=done, seconds_left=100 - done)
+        return msgspec.structs.replace(status(1), versions=(version,))
+
+    assert pod.board.post(fetching(1))
+    before = pod.status().revision
+    assert not pod.board.post(fetching(50))
+    after = pod.status()
+    assert after.revision == before
+    assert (after.versions[0].bytes_done, after.versions[0].seconds_left) == (50, 50)
+    assert pod.board.post(fetching(50, VersionState.FETCHED))
 
 
 def test_an_ending_poller_answers_those_who_wait(pod: Pod) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from model_poller import fetcher
-from model_poller.fetcher import Fetcher
+from model_poller.fetcher import Fetcher, Job
 from model_poller.process import threads
+from model_poller.stores import StoredObject
+from model_poller.stores.uri import parse_uri
 from model_poller.versions import StoredVersion
 from tests.support.waiting import eventually
+from tests.unit.poller.doubles import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,3 +78,32 @@ def test_a_fetch_that_asks_whether_to_end_is_alive(ask: Callable[[threading.Even
         time.sleep(0.02)
     made.stop()
     eventually(lambda: list(made.ended()), what="an end", within=10, every=0.01)
+
+
+GB = 10**9
+
+
+def test_the_time_that_is_left_follows_the_rate_of_late() -> None:
+    clock = Clock()
+    whole = StoredObject(parse_uri("gs://models/m"), "1/weights", 20 * GB, "g")
+    job = Job(replace(STORED, objects=(whole,)), clock=clock)
+
+    def after(seconds: float, count: int, times: int = 1) -> int | None:
+        for _ in range(times):
+            clock.now += seconds
+            job.progress(count)
+            job.look()
+        return job.seconds_left
+
+    job.look()
+    assert job.seconds_left is None
+    # What an earlier run left is found at once, and then the store gives 20 MB a second.
+    assert after(3, 8 * GB) is not None
+    assert after(3, 60_000_000, times=40) == pytest.approx(
+        (12 * GB - 40 * 60_000_000) / 2e7, rel=0.01
+    )
+    # It becomes ten times as fast, and at last gives nothing.
+    assert after(3, 600_000_000, times=12) is not None
+    left = 12 * GB - 40 * 60_000_000 - 12 * 600_000_000
+    assert after(3, 0, times=40) is None
+    assert after(1, left) == 0

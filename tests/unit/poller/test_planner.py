@@ -36,8 +36,9 @@ from model_poller.stores import StoredObject
 from model_poller.stores.uri import Location
 from model_poller.versions import StoredVersion, Verdict
 from model_poller.volume.assignment import Assignment
-from model_poller.volume.store import Disk, Quarantined, Record
+from model_poller.volume.store import RESERVE_BYTES, Disk, Quarantined, Record
 
+GB = 10**9
 NUMBERS = st.integers(1, 6)
 TOLD = Policy(follow_newest=False)
 ALONE = Policy(follow_newest=True)
@@ -804,3 +805,44 @@ class TestRest:
             fetched += [a.stored.version for a in actions if isinstance(a, Fetch)]
         assert actions == [], "no end"
         assert len(fetched) == len(set(fetched)), "fetched again"
+
+
+@pytest.mark.parametrize(
+    ("retained", "told"),
+    [
+        # 20 GB are served, and the volume has room for one and a half of them.
+        ({}, f"enlarge the volume by {10 * GB + RESERVE_BYTES} bytes"),
+        ({1: 8 * GB}, f"enlarge the volume by {10 * GB + RESERVE_BYTES} bytes"),
+        (
+            {1: 0},
+            f"enlarge the volume by {10 * GB + RESERVE_BYTES} bytes, or retain fewer versions",
+        ),
+        (
+            {0: 5 * GB, 1: 6 * GB},
+            f"retain fewer versions, for those beside what is served take {11 * GB} bytes",
+        ),
+    ],
+)
+def test_a_version_that_finds_no_room_is_not_begun_and_says_what_makes_room(
+    retained: dict[int, int], told: str
+) -> None:
+    kept = {version: Record(version, size=size) for version, size in retained.items()}
+    weights = StoredObject(Location("b", ""), "3/weights", 20 * GB, "1")
+    large = StoredVersion(3, (weights,), is_archive=False, fingerprint="f")
+    what = seen(
+        disk=Disk(records(2), kept, {}),
+        found={3: large},
+        told=2,
+        served=(served(2),),
+        free_bytes=10 * GB,
+    )
+    for policy in (TOLD, ALONE):
+        assert not [action for action in plan(what, policy) if isinstance(action, Fetch)]
+        (version,) = [v for v in reported(what, policy).versions if v.version == 3]
+        assert (version.state, version.reason) == (
+            VersionState.DISCOVERED,
+            VersionReason.INSUFFICIENT_DISK,
+        )
+        needed = 20 * GB + RESERVE_BYTES
+        assert version.message.startswith(f"{needed} bytes are needed and {10 * GB} are free on")
+        assert version.message.endswith(told)

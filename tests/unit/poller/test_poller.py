@@ -477,7 +477,7 @@ def test_a_fetch_that_fails_is_told_and_tried_again_ever_more_slowly(world: Worl
     world.turn()
     failing = world.version(1)
     assert failing.state is VersionState.DISCOVERED
-    assert failing.reason is VersionReason.FETCH_FAILED
+    assert failing.reason is VersionReason.ACCESS_DENIED
     assert "storage.objects.get" in failing.message
     for _ in range(100):
         world.turn(seconds=0.1)
