@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from model_poller.status import VersionStatus
 
 
+_COMING: Final = frozenset({VersionState.FETCHING, VersionState.FETCHED, VersionState.PUBLISHED})
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """One condition, without its history."""
 
@@ -234,7 +237,7 @@ def model_loaded(model: InferenceModel, seen: Observed, active: int | None) -> V
             "False",
             reason_of(awaited.reason),
             f"version {awaited.version} can't be fetched and is tried again, {instead}: "
-            f"{awaited.message or awaited.reason}",
+            f"{_told(model, awaited)}",
         )
     known = [version for pod in seen.replicas if (version := pod.version(target)) is not None]
     known = [v for v in known if v.in_source or v.state is not VersionState.INCOMPLETE]
@@ -298,9 +301,7 @@ def _on_its_way(
     # A reason beside any state says why the version makes no progress on that pod.
     held = next((version for version in known if version.reason is not None), None)
     if held is not None and held.reason is not None:
-        return Verdict(
-            "False", reason_of(held.reason), f"version {target}: {held.message or held.reason}"
-        )
+        return Verdict("False", reason_of(held.reason), f"version {target}: {_told(model, held)}")
     listed = all(report.source.state is SourceState.READY for report in seen.reports)
     if not known and listed:
         return Verdict(
@@ -322,6 +323,15 @@ def _on_its_way(
     if any(version.state in (*fetched, VersionState.RETIRED) for version in known):
         return Verdict("False", Reason.LOADING, f"version {target} is being loaded")
     return Verdict("False", Reason.FETCHING, f"version {target} is being fetched")
+
+
+def _told(model: InferenceModel, version: VersionStatus) -> str:
+    """What a poller says of a version, with the field, which it doesn't know."""
+    words = version.message or str(version.reason)
+    if version.reason is not VersionReason.INSUFFICIENT_DISK:
+        return words
+    kept = model.spec.model.retain_versions
+    return f"{words} (the volume is on the node's disk; spec.model.retainVersions is {kept})"
 
 
 def version_skew(seen: Observed) -> Verdict:
@@ -441,7 +451,8 @@ def stalled(model: InferenceModel, seen: Observed) -> Verdict:
             f"no pod of the present pod template comes up: {crashed.message}",
         )
     progressing = seen.deployment.condition("Progressing") if seen.deployment else None
-    if progressing is not None and progressing.reason == "ProgressDeadlineExceeded":
+    overdue = progressing is not None and progressing.reason == "ProgressDeadlineExceeded"
+    if overdue and not _is_coming(seen):
         reason, why = _not_ready(model, seen)
         return Verdict(
             "True",
@@ -449,6 +460,18 @@ def stalled(model: InferenceModel, seen: Observed) -> Verdict:
             f"the Deployment made no progress for its deadline ({reason}): {why}",
         )
     return Verdict("False", Reason.NOT_STALLED, "nothing has to be changed")
+
+
+def _is_coming(seen: Observed) -> bool:
+    """Whether a pod of the present template fetches or loads what it is to serve, as it should.
+
+    That may take longer than any deadline of a Deployment. Its poller says when it fails or hangs.
+    """
+    target = seen.record.wanted
+    if target is None:
+        return False
+    coming = (pod.version(target) for pod in seen.replicas if pod.current and not pod.ready)
+    return any(v and v.reason is None and v.state in _COMING for v in coming)
 
 
 def _template_serves(seen: Observed) -> bool:

@@ -34,7 +34,8 @@ from kubectl_inferencemodel.arrival import Goal
 from kubectl_inferencemodel.asking import ask, read_file
 from kubectl_inferencemodel.cluster import Cluster
 from kubectl_inferencemodel.errors import AnswerError, PluginError
-from kubectl_inferencemodel.explanation import explain
+from kubectl_inferencemodel.explanation import explain, settled
+from kubectl_inferencemodel.picture import Reports
 from kubectl_inferencemodel.waiting import Follower, until
 
 if TYPE_CHECKING:
@@ -94,7 +95,11 @@ def why(
 ) -> None:
     """What NAME is waiting for, in words."""
     cluster = Cluster(kubeconfig, context, namespace)
-    found = explain(cluster.model(name), cluster.pods(name))
+    model, pods = cluster.model(name), cluster.pods(name)
+    of = model.status.model
+    is_coming = not settled(model) or of.latest_version != of.target_version
+    asked = cluster.all_pods(name) if is_coming else ()
+    found = explain(model, pods, Reports(cluster).of(asked, of.target_version))
     if output_ is Output.JSON:
         output.show_json(found)
     else:

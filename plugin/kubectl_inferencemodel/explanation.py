@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from kubectl_inferencemodel import fetches
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from kubectl_inferencemodel.resource import Container, InferenceModel, Pod
+    from model_poller.status import PollerStatus, VersionStatus
 
 _PROGRESS: Final = {
     "Discovered": "is complete in the bucket and about to be fetched",
@@ -25,6 +29,8 @@ _PROGRESS: Final = {
 _ABNORMAL: Final = frozenset({"Stalled", "RolloutPaused", "VersionSkew"})
 _ASKED: Final = ("Stalled", "RolloutPaused", "Ready", "SourceReady", "ModelLoaded", "VersionSkew")
 """Conditions that tell a reason, the one that a person has to do something about first."""
+_NOBODY: Final[Mapping[str, PollerStatus]] = MappingProxyType({})
+_NONE: Final[Mapping[str, VersionStatus]] = MappingProxyType({})
 _FINE: Final = frozenset({"Serving", "Listed", "Loaded"})
 
 
@@ -48,8 +54,13 @@ class Explanation(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...] = ()
 
 
-def explain(model: InferenceModel, pods: Sequence[Pod]) -> Explanation:
-    """Why an InferenceModel is as it is, and what it waits for."""
+def explain(
+    model: InferenceModel, pods: Sequence[Pod], reports: Mapping[str, PollerStatus] = _NOBODY
+) -> Explanation:
+    """Why an InferenceModel is as it is, and what it waits for.
+
+    ``reports`` are those of pollers, by their pods' names, where one may ask them.
+    """
     if not model.status.conditions:
         return Explanation(
             model.metadata.name,
@@ -60,9 +71,18 @@ def explain(model: InferenceModel, pods: Sequence[Pod]) -> Explanation:
                 "kubectl get deployments -A -l app.kubernetes.io/part-of=inferencemodel"
             ),
         )
-    findings = (*_conditions(model), *_versions(model), *troubles(model, pods))
+    fetching = fetches.running(reports)
+    findings = (
+        *_conditions(model),
+        *_versions(model),
+        *_fetches(fetching),
+        *troubles(model, pods),
+    )
     return Explanation(
-        model.metadata.name, settled=settled(model), summary=_summary(model), findings=findings
+        model.metadata.name,
+        settled=settled(model),
+        summary=_summary(model, fetching),
+        findings=findings,
     )
 
 
@@ -76,7 +96,7 @@ def settled(model: InferenceModel) -> bool:
     )
 
 
-def _summary(model: InferenceModel) -> str:
+def _summary(model: InferenceModel, fetching: Mapping[str, VersionStatus]) -> str:
     status, of = model.status, model.status.model
     served = (
         "No version answers"
@@ -95,11 +115,13 @@ def _summary(model: InferenceModel) -> str:
     if of.target_version is None:
         return f"{served}; it waits for a first version in {model.spec.model.storage_uri}."
     if of.target_version != of.active_version:
-        return f"{served}; it waits for {progress(model, of.target_version)}."
+        return f"{served}; it waits for {progress(model, of.target_version, fetching)}."
     return f"{served}; it waits for its replicas."
 
 
-def progress(model: InferenceModel, version: int) -> str:
+def progress(
+    model: InferenceModel, version: int, fetching: Mapping[str, VersionStatus] = _NONE
+) -> str:
     """How far a version has come, as the end of a sentence."""
     quarantined = model.quarantine_of(version)
     if quarantined is not None:
@@ -114,7 +136,9 @@ def progress(model: InferenceModel, version: int) -> str:
     wanted = model.status.replica_summary.partition("/")[2]
     if known.replicas and wanted:
         return f"version {version}, which answers on {known.replicas} of {wanted} replicas"
-    return f"version {version}, which {in_words(known.state)}"
+    slowest = fetches.slowest(fetching, version) if known.state == "Fetching" else None
+    far = fetches.how_far(slowest) if slowest is not None else ""
+    return f"version {version}, which {in_words(known.state)}{far and f' ({far})'}"
 
 
 def in_words(state: str) -> str:
@@ -172,6 +196,13 @@ def _versions(model: InferenceModel) -> Iterator[Finding]:
             )
     for known in of.quarantined:
         yield Finding(f"version {known.version}", known.reason, known.message)
+
+
+def _fetches(fetching: Mapping[str, VersionStatus]) -> Iterator[Finding]:
+    for pod, version in sorted(fetching.items()):
+        if far := fetches.how_far(version):
+            words = ": ".join(part for part in (far, version.message) if part)
+            yield Finding(f"pod {pod}", "Fetching", f"version {version.version}: {words}")
 
 
 def troubles(model: InferenceModel, pods: Sequence[Pod]) -> Iterator[Finding]:

@@ -17,6 +17,8 @@ from kubectl_inferencemodel.actions import BACK
 from kubectl_inferencemodel.arrival import Outcome
 from kubectl_inferencemodel.errors import ClusterError, ForbiddenError
 from kubectl_inferencemodel.explanation import in_words, standing, troubles
+from kubectl_inferencemodel.fetches import how_far
+from model_poller.status import VersionState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -182,6 +184,8 @@ def _replica(model: InferenceModel, pod: Pod, report: PollerStatus | None) -> Re
     if report is not None and target not in (None, answers):
         known = next((v for v in report.versions if v.version == target), None)
         state = "" if known is None else f"version {target} {in_words(known.state)}"
+        if known is not None and known.state is VersionState.FETCHING and (far := how_far(known)):
+            state += f" ({far})"
         why = f": {known.message}" if known is not None and known.message else ""
         note = "; ".join(part for part in (note, state + why) if part)
     return Replica(pod.metadata.name, pod.ready, rehearses, target, answers, note)

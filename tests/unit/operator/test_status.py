@@ -537,6 +537,47 @@ def test_a_deployment_past_its_deadline_stalls() -> None:
     assert condition(found, "Stalled") == ("True", "ProgressDeadlineExceeded")
 
 
+@pytest.mark.parametrize(
+    ("state", "reason", "stalls"),
+    [
+        (VersionState.FETCHING, None, False),
+        (VersionState.FETCHED, None, False),
+        (P, None, False),
+        (VersionState.FETCHING, VersionReason.FETCH_FAILED, True),
+        (D, VersionReason.INSUFFICIENT_DISK, True),
+        (D, None, True),
+    ],
+)
+def test_a_large_version_that_is_still_fetched_or_loaded_is_not_stalled_by_the_deadline(
+    state: VersionState, reason: VersionReason | None, *, stalls: bool
+) -> None:
+    failure = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+    deployment = msgspec.convert({"conditions": [failure]}, DeploymentStatus)
+    report = told({1: state}, target=1, reasons={1: (reason, "words")} if reason else {})
+    found = compute(observed(pod(1, report, ready=False), wanted=1, deployment=deployment))
+    expected = ("True", "ProgressDeadlineExceeded") if stalls else ("False", "NotStalled")
+    assert condition(found, "Stalled") == expected
+    before = compute(
+        observed(pod(1, report, ready=False, current=False), wanted=1, deployment=deployment)
+    )
+    assert condition(before, "Stalled")[0] == "True"
+
+
+def test_a_version_without_room_names_the_field() -> None:
+    words = "7 bytes are needed and 5 are free on the model volume"
+    full = {2: (VersionReason.INSUFFICIENT_DISK, words)}
+    report = told({1: A, 2: D}, target=2, reasons=full)
+    of = {"storageUri": "gs://models/m", "retainVersions": 3}
+    waiting = compute(observed(pod(1, report), target=2, wanted=1), model=of)
+    assert message(waiting, "ModelLoaded") == (
+        f"version 2: {words} (the volume is on the node's disk; spec.model.retainVersions is 3)"
+    )
+    missed = told({1: A, 2: D}, target=1, reasons=full)
+    assert "spec.model.retainVersions is 2" in message(
+        compute(observed(pod(1, missed), wanted=1)), "ModelLoaded"
+    )
+
+
 def test_suspension_is_told_and_the_rest_stays_true() -> None:
     found = compute(observed(pod(1, ONE), pod(2, ONE)), suspend=True)
     assert found["model"]["transitionStatus"] == "Suspended"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kubectl_inferencemodel.explanation import explain
+from kubectl_inferencemodel.fetches import how_far
+from model_poller.status import PollerStatus, SourceStatus, VersionState, VersionStatus
 from tests.unit.plugin.views import FINE, arriving, model, pod, rollout
 
 
@@ -202,3 +204,64 @@ def test_a_rollout_that_waits_for_somebody_is_told_once() -> None:
     ]
     settled = explain(model(conditions={"RolloutPaused": ("False", "NotPaused", "no")}), [])
     assert not settled.findings
+
+
+GB = 10**9
+
+
+def fetching(done: int, left: int | None, total: int = 20 * GB, message: str = "") -> VersionStatus:
+    return VersionStatus(
+        version=3,
+        state=VersionState.FETCHING,
+        bytes_done=done,
+        bytes_total=total,
+        seconds_left=left,
+        message=message,
+    )
+
+
+@pytest.mark.parametrize(
+    ("fetch", "words"),
+    [
+        (fetching(0, None), "0.0 of 20.0 GB"),
+        (fetching(8_200_000_000, 236), "8.2 of 20.0 GB, about 4 min left"),
+        (fetching(10 * GB, 119), "10.0 of 20.0 GB, about 119 s left"),
+        (fetching(10 * GB, 9000), "10.0 of 20.0 GB, about 2 h 30 min left"),
+        (fetching(20 * GB, 0), "all of 20.0 GB are there, and are checked"),
+        (fetching(5_000_000, 3, 12_000_000), "5.0 of 12.0 MB, about 3 s left"),
+        (fetching(7, 1, 900), "7 of 900 bytes, about 1 s left"),
+        # Nobody knows yet how much it is.
+        (fetching(7, None, 0), ""),
+    ],
+)
+def test_how_far_a_fetch_has_come_is_told_in_words(fetch: VersionStatus, words: str) -> None:
+    assert how_far(fetch) == words
+
+
+def test_how_far_each_pod_is_and_when_the_last_of_them_has_it_is_told() -> None:
+    def report(version: VersionStatus) -> PollerStatus:
+        source = SourceStatus(uri="gs://models/imagenet")
+        return PollerStatus(revision="r", model="imagenet", source=source, versions=(version,))
+
+    reports = {
+        "a": report(fetching(15 * GB, 60)),
+        "b": report(fetching(8_200_000_000, 236, message="the store answered 503")),
+        "c": report(VersionStatus(version=3, state=VersionState.FETCHED, bytes_done=20 * GB)),
+    }
+    going = {"Reconciling": ("True", "ChangingVersion", "0 of 3 replicas have it")}
+    changing = model(conditions=going, **arriving(3, "Fetching"))
+    found = explain(changing, [], reports)
+    assert found.summary == (
+        "Version 2 answers on 3/3 replicas; it waits for version 3, which is being fetched "
+        "(8.2 of 20.0 GB, about 4 min left)."
+    )
+    assert [(f.about, f.reason, f.message) for f in found.findings[1:]] == [
+        ("pod a", "Fetching", "version 3: 15.0 of 20.0 GB, about 60 s left"),
+        (
+            "pod b",
+            "Fetching",
+            "version 3: 8.2 of 20.0 GB, about 4 min left: the store answered 503",
+        ),
+    ]
+    # Who may not ask pods is told the rest.
+    assert explain(changing, []).summary.endswith("which is being fetched.")
