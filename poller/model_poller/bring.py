@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from model_poller.cache.shared import Cache
+    from model_poller.cache.shared import Visit as Cached
     from model_poller.checks.signature import PublicKey
     from model_poller.model_server.warmup import WarmupRequests
     from model_poller.stores import Source
@@ -79,6 +81,8 @@ class Bringer:
     demands: Demands = field(default_factory=Demands)
     fetch_limits: FetchLimits = field(default_factory=FetchLimits)
     archive_limits: Limits = field(default_factory=Limits)
+    cache: Cache | None = None
+    """What other pods have fetched, and where this one puts what it fetches."""
     files: dict[str, int] = field(default_factory=dict)
     """The least inodes that an archive needs, by fingerprint: what a try took that had too few."""
 
@@ -96,11 +100,13 @@ class Bringer:
         *,
         stopped: threading.Event,
         progress: Callable[[int], None],
+        note: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Fetch, check and keep one version; afterwards it is complete on the volume.
 
         After a failure that heals, the next call for the same objects goes on where this one ended,
-        in this process or another. ``progress`` is told how many bytes came, from any thread.
+        in this process or another. ``progress`` is told how many bytes came, from any thread, and
+        ``note`` what else goes on.
 
         Raises:
             BrokenVersionError: these objects will never do.
@@ -111,7 +117,14 @@ class Bringer:
         begin = time.monotonic()
         staged = self.store.stage(stored.version, stored.fingerprint)
         try:
-            _Visit(self, stored, staged, stopped, progress).run()
+            if self.cache is None or self.source.mount is not None:
+                _Visit(self, stored, staged, stopped, progress).run()
+            else:
+                for left in staged.glob("cached-*"):
+                    self.store.discard(left)
+                room = self.store.require
+                with self.cache.visit(stored, staged, room, stopped, progress, note) as cached:
+                    _Visit(self, stored, staged, stopped, cached.fetched, cached).run()
         except _RESUMABLE:
             self.store.leave(staged)
             raise
@@ -170,6 +183,8 @@ class _Visit:
     staged: Path
     stopped: threading.Event
     progress: Callable[[int], None]
+    cached: Cached | None = None
+    """The same version in the cache, if there is a cache."""
 
     def run(self) -> None:
         store, stored = self.kit.store, self.stored
@@ -181,7 +196,7 @@ class _Visit:
         if mount and self.kit.links and not stored.is_archive:
             self._link(mount / stored.folder, record)
             return
-        model = self._archive() if stored.is_archive else self._folder()
+        model = self._obtain() or self._fetch()
         if self.kit.demands.warmup:
             self.kit.demands.warmup.put(model, room=store.require, stopped=self.stopped)
         # Of no use any more, so the disk needn't write it.
@@ -189,6 +204,27 @@ class _Visit:
             (self.staged / used).unlink(missing_ok=True)
         with _step("sync"):
             store.adopt(model, record)
+
+    def _obtain(self) -> Path | None:
+        """The version from the cache, checked as what is fetched is."""
+        if self.cached is None or (model := self.cached.obtain()) is None:
+            return None
+        try:
+            with _step("verify"):
+                self._check(model)
+        except (BrokenVersionError, IncompleteVersionError) as error:
+            # Of a version only what the source itself gives is believed.
+            _log.info("what the cache has isn't taken, and the source is asked: %s", error)
+            self.cached.distrust(model)
+            return None
+        return model
+
+    def _fetch(self) -> Path:
+        model = self._archive() if self.stored.is_archive else self._folder()
+        if self.cached is not None:
+            # Before anything is put into it for this pod alone.
+            self.cached.keep(model)
+        return model
 
     def _link(self, folder: Path, record: Record) -> None:
         names = Names(self.stored.folder)

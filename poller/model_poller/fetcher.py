@@ -64,6 +64,8 @@ class Job:
     seconds_left: int | None = None
     """At the rate of late; None before anything came, or while nothing comes."""
     clock: Callable[[], float] = time.monotonic
+    note: str = ""
+    """What goes on beside fetching, for users."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _seen: deque[tuple[float, int]] = field(default_factory=deque)
     """What was there when it was looked at: at the begin, and of late."""
@@ -77,6 +79,10 @@ class Job:
         """Note that so many bytes came; negative: they have to come anew."""
         with self._lock:
             self.bytes_done += count
+
+    def remark(self, note: str) -> None:
+        """Note what goes on."""
+        self.note = note
 
     def look(self) -> None:
         """Tell anew how long it takes, and log it now and then; for one thread.
@@ -153,7 +159,9 @@ class Fetcher:
     def _run(self, job: Job) -> None:
         failure: Exception | None = None
         try:
-            self._bringer.bring(job.stored, stopped=job.stopped, progress=job.progress)
+            self._bringer.bring(
+                job.stored, stopped=job.stopped, progress=job.progress, note=job.remark
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, the loop has to hear of it
             failure = error
         self._ended.put((job.stored, failure))

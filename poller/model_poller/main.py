@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from model_poller.process.threads import Worker
     from model_poller.settings import Settings
+    from model_poller.stores import Source
     from model_poller.stores.learnt import LearntSource
     from model_poller.volume.assignment import Assignment
 
@@ -50,6 +51,8 @@ class _Part(Protocol):
     def stop(self) -> None: ...
 
 
+CACHE_SECONDS = 600.0
+"""So long ``--once`` waits at its end until others have what it fetched."""
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -86,7 +89,7 @@ def run(chosen: Settings) -> ExitCode:
     poller = Poller(
         chosen.model,
         chosen.policy,
-        Bringer(source, _prepare_volume(chosen), _demands(chosen), chosen.fetch),
+        _bringer(chosen, source),
         look_now=lambda: looker.look_now(),
         hurry=lambda fast: watch.hurry(fast),
         golden=GoldenRequests(chosen.server_address, chosen.model).check,
@@ -209,10 +212,11 @@ def _run_once(chosen: Settings) -> ExitCode:
     source = open_source(chosen.source)
     assigned = _assignment(chosen)
     wanted = assigned.target
+    bringer = _bringer(chosen, source)
     poller = Poller(
         chosen.model,
         replace(chosen.policy, follow_newest=wanted is None),
-        Bringer(source, _prepare_volume(chosen), _demands(chosen), chosen.fetch),
+        bringer,
         look_now=lambda: looker.look_now(),
         hurry=lambda _: None,
     )
@@ -227,10 +231,26 @@ def _run_once(chosen: Settings) -> ExitCode:
     poller.start()
     looker.start()
     try:
-        return once.wait(poller.board, wanted, chosen.timeout)
+        ended = once.wait(poller.board, wanted, chosen.timeout)
+        if bringer.cache:
+            # Others wait for it.
+            bringer.cache.join(CACHE_SECONDS)
+        return ended
     finally:
         looker.stop()
         poller.stop()
+
+
+def _bringer(chosen: Settings, source: Source) -> Bringer:
+    store, demands = _prepare_volume(chosen), _demands(chosen)
+    cache = None
+    if chosen.cache:
+        # Imported only when asked for: a poller pays memory for what it uses.
+        from model_poller.cache import key
+        from model_poller.cache.shared import Cache
+
+        cache = Cache(replace(chosen.cache, server=key.server(chosen.source)))
+    return Bringer(source, store, demands, chosen.fetch, cache=cache)
 
 
 def _assignment(chosen: Settings) -> Assignment:

@@ -56,6 +56,12 @@ class Metrics:
             ["model"],
             registry=self.registry,
         )
+        self.cache = Counter(
+            f"{prefix}_cache",
+            "Versions by what the cache did: hit, miss, waited, stored, damaged.",
+            ["result"],
+            registry=self.registry,
+        )
         self.disk_free_bytes = Gauge(
             f"{prefix}_disk_free_bytes", "Free bytes on the model volume.", registry=self.registry
         )

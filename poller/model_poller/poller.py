@@ -69,7 +69,7 @@ class Poller:
         self._model = model
         self._policy = policy
         self._source, self._store = bringer.source, bringer.store
-        self._links = bringer.links
+        self._links, self._cache = bringer.links, bringer.cache
         self._look_now = look_now
         self._hurry = hurry
         self._want_figures = want_figures
@@ -140,6 +140,8 @@ class Poller:
         """End the loop."""
         self.worker.stop()
         self._fetcher.stop()
+        if self._cache:
+            self._cache.stop()
         if self._golden:
             self._golden.stop()
         self._wake.set()
@@ -165,6 +167,8 @@ class Poller:
         self._published |= planner.is_complete_at_start(seen, self._policy)
         self._hurry(planner.change_is_under_way(seen, self._policy))
         self._ask_for_versions(seen)
+        if self._cache:
+            self._cache.tend()
         self._count(seen, golden)
         self._tell(seen, golden or {})
 
@@ -354,6 +358,8 @@ class Poller:
             golden=golden,
             live=live.status(self._window, seen.now),
             draining=self._drain is not None and self._drain.is_out(seen.now),
+            cache=self._cache.status if self._cache else None,
+            note=job.note if job else "",
         )
         if self.board.post(status):
             _measure(status)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from model_poller.descriptions import Description, Key
     from model_poller.planner import Policy
-    from model_poller.status import GoldenStatus, ServedVersion
+    from model_poller.status import CacheStatus, GoldenStatus, ServedVersion
 
 MAX_VERSIONS = 50
 """Of versions that are only in the bucket, the newest so many are told, and of those that were
@@ -75,10 +75,13 @@ def build(
     golden: Mapping[int, GoldenStatus] = _NO_CHECKS,
     live: LiveStatus | None = None,
     draining: bool = False,
+    cache: CacheStatus | None = None,
+    note: str = "",
 ) -> PollerStatus:
     """The whole answer of ``GET /status``, but for its revision.
 
     ``descriptions`` are those of versions that are or were on the disk; None: nobody reads them.
+    ``note`` is what goes on with the version that is fetched.
     """
     disk = seen.disk
     assignment = seen.assignment
@@ -106,7 +109,7 @@ def build(
         ),
         versions=tuple(
             msgspec.structs.replace(
-                _version(seen, policy, version, bytes_done, seconds_left, told),
+                _version(seen, policy, version, bytes_done, seconds_left, told, note),
                 golden=_checked(golden.get(version)),
             )
             for version in sorted(here.union(elsewhere), reverse=True)
@@ -114,6 +117,7 @@ def build(
         server_reachable=seen.served is not None,
         served=_served(seen.served or ()),
         disk=DiskStatus(free_bytes=seen.free_bytes, total_bytes=total_bytes),
+        cache=cache and msgspec.structs.replace(cache, message=_brief(cache.message)),
         live=live,
         draining=draining,
     )
@@ -170,6 +174,7 @@ def _version(
     bytes_done: int,
     seconds_left: int | None,
     told: Mapping[int, Description] | None,
+    note: str,
 ) -> VersionStatus:
     stored = (seen.found or {}).get(version)
     record = seen.disk.published.get(version) or seen.disk.retained.get(version)
@@ -195,6 +200,7 @@ def _version(
     if state is VersionState.FETCHED and told is not None and description is None:
         # Whoever judges a version by its interface would take it for one without.
         state, seconds_left = VersionState.FETCHING, None
+    is_fetched = state is VersionState.FETCHING and record is None
     retry = last_failure(seen, stored) if stored else None
     total = min(stored.size, MAX_BYTES) if stored else 0
     done = total if record else bytes_done if state is VersionState.FETCHING else 0
@@ -210,7 +216,7 @@ def _version(
         failures=retry.attempts if retry else 0,
         bytes_total=total,
         reason=verdict.reason if verdict else None,
-        message=_brief(verdict.message) if verdict else "",
+        message=_brief(verdict.message if verdict else note if is_fetched else ""),
         proven=record is not None and (record.proven or seen.available(version)),
         weight_bytes=min(description.weight_bytes, MAX_BYTES) if description else 0,
         interface=description.interface if description else None,

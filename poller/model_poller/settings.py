@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import socket
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model_poller.cache.settings import CacheSettings
 from model_poller.checks import marker
 from model_poller.errors import InvalidSettingsError
 from model_poller.fetch import FetchLimits
@@ -71,6 +73,7 @@ class Settings:
     """Where the poller keeps what is not served; on the same mount as ``base``."""
     source: SourceSettings
     fetch: FetchLimits
+    cache: CacheSettings | None
     complete_marker: str | None
     """A file whose presence makes a folder version complete."""
     require_manifest: bool
@@ -153,6 +156,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         hidden=hidden,
         source=_source(given, environment),
         fetch=FetchLimits(given.parallelism, given.max_bandwidth or None),
+        cache=_cache(given, environment),
         complete_marker=given.complete_marker,
         require_manifest=given.require_manifest or given.manifest_public_key is not None,
         manifest_public_key=given.manifest_public_key,
@@ -208,6 +212,10 @@ def _check(given: Namespace) -> None:
             f"--batching-parameters={shown(given.batching_parameters)} needs --server-config-dir:"
             " they are written into it"
         )
+    if given.cache_max_size and not given.cache_dir:
+        raise InvalidSettingsError(
+            f"--cache-max-size={given.cache_max_size} needs --cache-dir: it is about that folder"
+        )
     if given.source_dir and not (given.storage_uri or "").startswith("pvc://"):
         raise InvalidSettingsError(
             f"--source-dir={given.source_dir} is for --storage-uri=pvc://CLAIM/FOLDER"
@@ -235,6 +243,16 @@ def _emulator(environment: Mapping[str, str]) -> str | None:
         return reading.address(told) if told else None
     except ArgumentTypeError as error:
         raise InvalidSettingsError(f"PUBSUB_EMULATOR_HOST: {error}") from None
+
+
+def _cache(given: Namespace, environment: Mapping[str, str]) -> CacheSettings | None:
+    if not given.cache_dir:
+        return None
+    return CacheSettings(
+        Path(given.cache_dir).absolute(),
+        given.cache_max_size,
+        pod=environment.get("POD_NAME") or socket.gethostname(),
+    )
 
 
 def _source(given: Namespace, environment: Mapping[str, str]) -> SourceSettings:
@@ -326,6 +344,18 @@ def _parser() -> Parser:
         "--warmup-requests",
         metavar="URI|PATH",
         help="put this tf_serving_warmup_requests into assets.extra of versions that have none",
+    )
+
+    fetch.add_argument(
+        "--cache-dir",
+        metavar="DIR",
+        help="a folder that several pods share: what one of them has fetched is copied from there",
+    )
+    fetch.add_argument(
+        "--cache-max-size",
+        type=reading.whole(1, 2**60),
+        metavar="BYTES",
+        help="that versions may take in it; the least used ones leave (all of its disk)",
     )
 
     disk = parser.add_argument_group("versions")

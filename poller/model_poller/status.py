@@ -283,6 +283,31 @@ class SourceStatus(_Message, frozen=True, kw_only=True):
     """None when no notifications are configured."""
 
 
+class CacheState(StrEnum):
+    """Whether the cache that pods share is of use."""
+
+    PENDING = "Pending"
+    """Not looked at yet."""
+    READY = "Ready"
+    READ_ONLY = "ReadOnly"
+    """What is in it can be used, and nothing can be put there."""
+    FULL = "Full"
+    """The same, for it has no room."""
+    UNUSABLE = "Unusable"
+    """Versions are fetched from the source."""
+
+    @classmethod
+    def _missing_(cls, _value: object) -> CacheState:
+        return cls.PENDING
+
+
+class CacheStatus(_Message, frozen=True, kw_only=True):
+    """The cache; a fault here only makes this pod fetch for itself."""
+
+    state: CacheState = CacheState.PENDING
+    message: str = ""
+
+
 class DiskStatus(_Message, frozen=True, kw_only=True):
     """The model volume. Refreshed with every status, but never a reason for a new revision."""
 
@@ -321,6 +346,8 @@ class PollerStatus(_Message, frozen=True, kw_only=True, omit_defaults=False):
     served: tuple[ServedVersion, ...] = ()
     """The model server's own words, newest first."""
     disk: DiskStatus | None = None
+    cache: CacheStatus | None = None
+    """None when there is none."""
     live: LiveStatus | None = None
     """None while no rollout asks for it, and as long as the server's metrics can't be read."""
     draining: bool = False

@@ -32,7 +32,7 @@ class Bringing:
     def __init__(self, work: Callable[[threading.Event], object]) -> None:
         self._work = work
 
-    def bring(self, _: StoredVersion, *, stopped: threading.Event, progress: Any) -> None:
+    def bring(self, _: StoredVersion, *, stopped: threading.Event, **_more: Any) -> None:
         self._work(stopped)
 
 

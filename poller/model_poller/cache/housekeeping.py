@@ -1,0 +1,199 @@
+"""What becomes of what nobody needs in a cache: evicting, and clearing up after the dead."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from model_poller.cache import beats
+from model_poller.cache.eviction import Held, victims
+from model_poller.cache.folder import DamagedError, delete
+from model_poller.cache.key import KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+    from pathlib import Path
+
+    from model_poller.cache.beats import Watch
+    from model_poller.cache.copying import Pulse
+    from model_poller.cache.folder import Folder
+
+RESERVE_BYTES: Final = 64 << 20
+"""Left free: others may have less patience with a full disk."""
+FORGOTTEN_SECONDS: Final = 3600.0
+"""A lease that ended without an entry, or whose holder died, is remembered as long."""
+BEAT: Final = "beat"
+"""The file by which the writer of an entry shows that it lives."""
+_INCOMING: Final = re.compile(r"[0-9a-f]{16}\.([0-9]{1,19})")
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """Keeps one cache within its bounds; several may at once."""
+
+    folder: Folder
+    watch: Watch
+    room: int | None
+    """Bytes that entries may take; None for all of the disk."""
+    pulse: Pulse
+
+    def make_room(self, needed: int, *, is_full: bool = False) -> str:
+        """Evict what has to go for so many bytes; empty, or why they can't have room.
+
+        ``is_full``: whatever the file system says is free isn't.
+
+        Raises:
+            SharedError
+        """
+        if self.room is not None and needed > self.room:
+            return f"a version of {needed} bytes is larger than all that it may hold, {self.room}"
+        self._empty(self.folder.trash, self._used())
+        chosen = self._victims(needed, is_full=is_full)
+        if chosen is None:
+            # Kept for whoever wants to look at them, but not at that price.
+            self._empty(self.folder.damaged, set())
+            chosen = self._victims(needed, is_full=is_full)
+        if chosen is None:
+            with self.pulse:
+                free = self.folder.free()
+            limit = "" if self.room is None else f" of the {self.room} that it may hold"
+            return (
+                f"it has no room for {needed} bytes{limit}: {free} are free on its disk, and"
+                " no version is left there that could be evicted"
+            )
+        for held in chosen:
+            self._evict(held.key)
+        return ""
+
+    def clear_up(self) -> bool:
+        """Remove what the dead have left; whether somebody may turn out to be dead yet.
+
+        Raises:
+            SharedError
+        """
+        used, users = self._look_at_users()
+        coming = self._clear_incoming()
+        kept = {*users, *coming}
+        self._empty(self.folder.trash, used)
+        with self.pulse:
+            aside = sorted(
+                self.folder.damaged.iterdir(), key=lambda path: path.lstat().st_mtime, reverse=True
+            )
+        for path in aside[1:]:
+            with self.pulse:
+                delete(path)
+        kept |= self._clear_leases()
+        self.watch.forget_all_but(kept)
+        # Others may have stored at the same time as this one.
+        self.make_room(0)
+        return bool(users or coming)
+
+    def _victims(self, needed: int, *, is_full: bool) -> list[Held] | None:
+        used = self._used()
+        entries = list(self._held(used))
+        with self.pulse:
+            coming = [_INCOMING.fullmatch(path.name) for path in self.folder.incoming.iterdir()]
+            free = self.folder.free()
+        other = sum(int(match[1]) for match in coming if match)
+        if is_full:
+            free = 0
+        elif needed:
+            free -= RESERVE_BYTES
+        return victims(entries, needed=needed, room=self.room, other=other, free=free)
+
+    def _held(self, used: set[str]) -> Iterator[Held]:
+        with self.pulse:
+            keys = self.folder.keys()
+        for key in keys:
+            moment = 0.0
+            with self.pulse:
+                try:
+                    opened = self.folder.open(key)
+                except DamagedError as error:
+                    self.folder.set_aside(key, error.id)
+                    continue
+                if opened is None:
+                    continue
+                with opened:
+                    size = opened.entry.size
+                with suppress(FileNotFoundError):
+                    moment = (self.folder.entries / key / "used").stat().st_mtime
+            yield Held(key, size, moment, key in used)
+
+    def _evict(self, key: str) -> None:
+        with self.pulse:
+            trash = self.folder.evict(key)
+        # Who came meanwhile reads on from what is in the trash, which waits for that.
+        if trash is not None and key not in self._used():
+            with self.pulse:
+                delete(trash)
+
+    def _used(self) -> set[str]:
+        return self._look_at_users()[0]
+
+    def _look_at_users(self) -> tuple[set[str], set[Hashable]]:
+        """The keys that are in use, and the files of their users, who may be dead as well."""
+        used: set[str] = set()
+        users: set[Hashable] = set()
+        with self.pulse:
+            self.folder.refresh(self.folder.users)
+            paths = list(self.folder.users.iterdir())
+        for path in paths:
+            silent = self._silent(path)
+            if silent >= beats.DEAD_SECONDS:
+                with self.pulse, suppress(FileNotFoundError):
+                    path.unlink()
+                continue
+            key = path.name.partition(".")[0]
+            if KEY.fullmatch(key):
+                used.add(key)
+            users.add(path)
+        return used, users
+
+    def _clear_incoming(self) -> set[Hashable]:
+        coming: set[Hashable] = set()
+        with self.pulse:
+            paths = list(self.folder.incoming.iterdir())
+        for path in paths:
+            if self._silent(path / BEAT) < beats.DEAD_SECONDS:
+                coming.add(path / BEAT)
+                continue
+            # Two may do it; and its writer, if it lives after all, finds it gone.
+            trash = self.folder.trash / f"incoming.{secrets.token_hex(4)}"
+            with self.pulse, suppress(FileNotFoundError):
+                path.rename(trash)
+                delete(trash)
+        return coming
+
+    def _clear_leases(self) -> set[Hashable]:
+        leases: set[Hashable] = set()
+        with self.pulse:
+            paths = list(self.folder.leases.iterdir())
+        for path in paths:
+            if self._silent(path) >= FORGOTTEN_SECONDS:
+                with self.pulse, suppress(FileNotFoundError):
+                    path.unlink()
+            else:
+                leases |= {path, (path, "progress")}
+        return leases
+
+    def _empty(self, folder: Path, used: set[str]) -> None:
+        with self.pulse:
+            paths = list(folder.iterdir())
+        for path in paths:
+            if path.name.partition(".")[0] not in used:
+                with self.pulse:
+                    delete(path)
+
+    def _silent(self, path: Path) -> float:
+        """For how many seconds nobody has written it, as far as it was watched."""
+        content: Hashable
+        with self.pulse:
+            try:
+                content, _ = beats.read(path)
+            except FileNotFoundError:
+                content = b""
+        return self.watch.unchanged(path, content)
