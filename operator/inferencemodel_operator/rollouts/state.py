@@ -274,10 +274,11 @@ def with_entries(
 def _not_ahead(run: RolloutRecord | None, now: datetime.datetime) -> RolloutRecord | None:
     """A rollout without moments that are still to come, by a clock that was put back: it would wait
     for them."""
-    if run is None or max(run.step_started or now, run.settled or now) <= now:
+    if run is None or all(t <= now for t in (run.step_started, run.settled, run.ended) if t):
         return run
     return replace(
         run,
         step_started=min(run.step_started, now) if run.step_started else None,
         settled=min(run.settled, now) if run.settled else None,
+        ended=min(run.ended, now) if run.ended else None,
     )
