@@ -62,20 +62,55 @@ _QUANTITIES: Final = frozenset(
 )
 """Fields of an autoscaler, each behind the one that it is in: they are handed on as the user wrote
 them, and come back in canonical form. Elsewhere a ``value`` is any text."""
+_AMOUNTS: Final = frozenset({"divisor", "sizeLimit"})
+"""Fields of a pod that are handed on in the same way, wherever they are, ..."""
+_OF_AMOUNTS: Final = frozenset({"limits", "requests"})
+"""... and those that are maps of such."""
+_FALSE_IS_NOTHING: Final = frozenset(
+    {
+        "hostIPC",
+        "hostNetwork",
+        "hostPID",
+        "hostPort",
+        "initialDelaySeconds",
+        "readOnly",
+        "stdin",
+        "stdinOnce",
+        "tty",
+    }
+)
+_MAPS: Final = frozenset({*_OF_AMOUNTS, "matchLabels", "nodeSelector", "volumeAttributes"})
 
 
 def covers(live: Any, wanted: Any, *, field: str = "", within: str = "") -> bool:
-    """Whether everything wanted is in the live value; the API server adds defaults to it."""
+    """Whether everything wanted is in the live value.
+
+    The API server adds defaults to it, and drops what says nothing (a user's ``hostPID: false``).
+    """
     if isinstance(wanted, dict):
         return isinstance(live, dict) and all(
-            name in live and covers(live[name], value, field=name, within=field)
+            covers(live[name], value, field=name, within=field)
+            if name in live
+            else _says_nothing(name, value)
             for name, value in wanted.items()
         )
     if isinstance(wanted, list) and isinstance(live, list):
         if field in _SHARED_LISTS:
             return all(any(covers(there, item) for there in live) for item in wanted)
         return len(live) == len(wanted) and all(map(covers, live, wanted))
-    return bool(live == wanted) or ((within, field) in _QUANTITIES and same_amount(live, wanted))
+    is_amount = (within, field) in _QUANTITIES or field in _AMOUNTS or within in _OF_AMOUNTS
+    return bool(live == wanted) or (is_amount and same_amount(live, wanted))
+
+
+def _says_nothing(field: str, value: Any) -> bool:
+    """Whether the API server leaves it out, as it does with what is empty.
+
+    Not with an object that is a choice, such as ``emptyDir: {}``, nor with a false or a 0 that
+    means something else than nothing, such as that of ``automountServiceAccountToken``.
+    """
+    if value is False or (isinstance(value, int) and value == 0):
+        return field in _FALSE_IS_NOTHING
+    return value in ("", []) or (value == {} and field in _MAPS)
 
 
 class _Held(msgspec.Struct, frozen=True):

@@ -479,13 +479,30 @@ class Cluster:
         Raises:
             ConflictError: there is one of that name.
         """
+        return await self._create(resource, wanted, {})
+
+    async def try_create(self, resource: Resource, wanted: Object) -> None:
+        """Ask whether an object could be created; none is.
+
+        Raises:
+            ConflictError: there is one of that name.
+        """
+        await self._create(resource, wanted, {"dryRun": "All"})
+
+    async def _create(
+        self, resource: Resource, wanted: Object, options: Mapping[str, str]
+    ) -> Object:
         namespace, name = wanted["metadata"]["namespace"], wanted["metadata"]["name"]
         return await self._json(
             "POST",
             resource.path(namespace),
             resource.target("create", namespace, name),
             # What the API server doesn't know is refused, as in an apply.
-            query={"fieldManager": names.FIELD_MANAGER, "fieldValidation": "Strict"},
+            query={
+                "fieldManager": names.FIELD_MANAGER,
+                "fieldValidation": "Strict",
+                **options,
+            },
             body=wanted,
         )
 

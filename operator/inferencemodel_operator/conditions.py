@@ -39,6 +39,7 @@ class Reason(StrEnum):
     CONTAINER_CONFIG_FAILED = "ContainerConfigFailed"
     POLLER_CRASHED = "PollerCrashed"
     SERVER_CRASHED = "ServerCrashed"
+    CONTAINER_CRASHED = "ContainerCrashed"
     EVICTED = "Evicted"
 
     # SourceReady; those of model_poller.status.SourceReason are among them

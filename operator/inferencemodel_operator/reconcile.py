@@ -19,10 +19,11 @@ from inferencemodel_operator import (
     ownership,
     rehearsal,
     store,
+    template_trials,
     versions,
 )
 from inferencemodel_operator.apply import RECHECK_SECONDS
-from inferencemodel_operator.children import children
+from inferencemodel_operator.children import beside_pods, children
 from inferencemodel_operator.children import rehearsal as rehearsal_child
 from inferencemodel_operator.cluster import (
     CONFIG_MAPS,
@@ -35,10 +36,12 @@ from inferencemodel_operator.confirmation import ConfirmationWatch
 from inferencemodel_operator.crashes import CrashWatch
 from inferencemodel_operator.errors import (
     ContestedError,
+    InvalidModelError,
     InvalidRecordError,
     NamespaceTerminatingError,
     OperatorError,
     PermanentError,
+    RefusedError,
     StatusRefusedError,
     TransientError,
 )
@@ -56,6 +59,7 @@ from inferencemodel_operator.rollouts import plan as rollouts
 from inferencemodel_operator.rollouts.checks import Finding
 from inferencemodel_operator.rollouts.situation import Plan, Situation, Soaking, Trying
 from inferencemodel_operator.status import Status, decode
+from inferencemodel_operator.template_trials import TemplateTrials
 from model_poller.status import encode_task
 
 if TYPE_CHECKING:
@@ -136,6 +140,7 @@ class Reconciler:
         self._memories: dict[Key, _Memory] = {}
         self._hangs = Hangs(cluster, queue.add_after)
         self._rehearsals = RehearsalPods(cluster, cache, queue.add_after)
+        self._trials = TemplateTrials(cluster, queue.add_after)
 
     def ready_states(self) -> Iterable[str]:
         """The status of the condition Ready of each InferenceModel."""
@@ -160,6 +165,7 @@ class Reconciler:
             self._applier.forget(key)
             self._hangs.forget(key)
             self._rehearsals.forget(key)
+            self._trials.forget(key)
             self._metrics.rollouts.forget(key)
             self._updates.forget(key)
             return
@@ -174,14 +180,20 @@ class Reconciler:
         plan = Plan(record=record, status=self._live(model).model.rollout)
         if active:
             plan = self._decide(model, model.model, record, memory)
-        wanted = children(model.model, plan.record, self._settings)
+        wanted, unfit = self._wanted(model.model, plan.record)
         hold = None
         if not active:
             self._updates.forget(key)
             await self._rehearsals.arrange(model, model.model, None)
         else:
-            wanted, hold = await self._updates.arrange(model, wanted)
+            if unfit is None:
+                wanted, hold = await self._updates.arrange(model, wanted)
+            else:
+                self._updates.forget(key)
+                self._rehearsals.hold(key, unfit)
             done, problems = await self._apply(model, model.model, record, plan, wanted, memory)
+            if unfit is not None:
+                problems = [unfit, *problems]
             if not problems:
                 await self._take_away(model, plan)
             if plan.after is not None:
@@ -202,6 +214,15 @@ class Reconciler:
                     raise problem
         if problems:
             self._queue.add_after(key, RECHECK_SECONDS)
+
+    def _wanted(
+        self, typed: InferenceModel, record: VersionsRecord
+    ) -> tuple[tuple[Manifest, ...], InvalidModelError | None]:
+        """The children, without the Deployment where its pods can't be told, and why not."""
+        try:
+            return children(typed, record, self._settings), None
+        except InvalidModelError as problem:
+            return beside_pods(typed, record, self._settings), problem
 
     def _remembered(
         self, model: Model, typed: InferenceModel
@@ -352,8 +373,9 @@ class Reconciler:
             What was done to children, in words, and what stood in the way.
         """
         kept = {(child["kind"], child["metadata"]["name"]) for child in wanted}
-        deployments = (child for child in wanted if child["kind"] == DEPLOYMENTS.kind)
-        template = next(deployments)["spec"]["template"]
+        # Whether its pods can be told or not.
+        kept.add((DEPLOYMENTS.kind, names.deployment(typed.name)))
+        templates = [c["spec"]["template"] for c in wanted if c["kind"] == DEPLOYMENTS.kind]
         # The kubelet brings nothing new into the files of a pod that drains.
         pods = [
             pod
@@ -366,14 +388,14 @@ class Reconciler:
         if plan.candidate is not None and plan.record != before:
             first = [child for child in wanted if child["kind"] == CONFIG_MAPS.kind]
             wanted = tuple(child for child in wanted if child["kind"] != CONFIG_MAPS.kind)
-            done, problems = await _outcomes(self._ensure(model, child) for child in first)
+            done, problems = await _outcomes(self._ensure(model, typed, child) for child in first)
             if problems:
                 pods, plan = [], msgspec.structs.replace(plan, rehearse=False)
         more, others = await _outcomes(
             [
                 *(self._assign(pod, typed, plan, memory.confirmations) for pod in pods),
-                *(self._ensure(model, child) for child in wanted),
-                self._rehearse(model, typed, plan, template),
+                *(self._ensure(model, typed, child) for child in wanted),
+                *(self._rehearse(model, typed, plan, template) for template in templates),
                 *(
                     self._remove(model, child)
                     for child in self._cache.children(model.key)
@@ -418,10 +440,23 @@ class Reconciler:
         if answer is not None:
             self._cache.put(PODS, answer)
 
-    async def _ensure(self, model: Model, child: Manifest) -> str | None:
-        if await self._applier.ensure(model, child):
-            return f"applied {child['kind']} {child['metadata']['name']}"
-        return None
+    async def _ensure(self, model: Model, typed: InferenceModel, child: Manifest) -> str | None:
+        if child["kind"] == DEPLOYMENTS.kind:
+            changed = await self._ensure_pods(model, typed, child)
+        else:
+            changed = await self._applier.ensure(model, child)
+        return f"applied {child['kind']} {child['metadata']['name']}" if changed else None
+
+    async def _ensure_pods(self, model: Model, typed: InferenceModel, child: Manifest) -> bool:
+        live = self._cache.deployment(model.key)
+        owned = live is not None and live.owner_uid == model.uid
+        await self._trials.check(typed, child, live.deployment if live and owned else None)
+        try:
+            return await self._applier.ensure(model, child)
+        except RefusedError as refusal:
+            if not typed.spec.template.spec:
+                raise
+            raise template_trials.explained(refusal, typed, child) from None
 
     async def _remove(self, model: Model, child: Child) -> str | None:
         if await self._applier.remove(model, child):

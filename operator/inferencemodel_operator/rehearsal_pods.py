@@ -135,6 +135,10 @@ class RehearsalPods:
             await self._tell(present, typed, wanted, memory)
         return done
 
+    def hold(self, key: Key, problem: PermanentError) -> None:
+        """Leave all as it is: which pod is wanted can't be told."""
+        self._memories.setdefault(key, _Memory()).held = _Held("", problem, 0)
+
     def forget(self, key: Key) -> None:
         """Drop what is remembered for an InferenceModel."""
         self._memories.pop(key, None)

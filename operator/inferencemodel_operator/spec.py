@@ -309,6 +309,33 @@ class Template(_Part, frozen=True):
     node_selector: dict[str, str] = {}
     tolerations: tuple[Toleration, ...] = ()
     affinity: dict[str, Any] = {}
+    spec: dict[str, Any] = {}
+    """A part of a pod's spec, laid over the operator's own."""
+
+    def __post_init__(self) -> None:
+        if self.spec:
+            _check_size(self.spec)
+
+
+LARGEST_POD_SPEC: Final = 64 * 1024
+"""Bytes of ``spec.template.spec`` as JSON: an object's annotations, where a template is kept that
+waits, have 256 kB altogether."""
+DEEPEST_POD_SPEC: Final = 32
+"""Levels of it; Kubernetes' own pods have a dozen."""
+
+
+def _check_size(spec: dict[str, Any]) -> None:
+    if _is_deeper(spec, DEEPEST_POD_SPEC):
+        raise ValueError(f"template.spec has more than {DEEPEST_POD_SPEC} levels")
+    if len(msgspec.json.encode(spec)) > LARGEST_POD_SPEC:
+        raise ValueError(f"template.spec has more than {LARGEST_POD_SPEC} bytes")
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    below = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(there, levels - 1) for there in below)
 
 
 CheckMode = Literal["Enforce", "Report", "Ignore"]

@@ -37,6 +37,7 @@ _FAILURES: Final = frozenset(
         Trouble.CONTAINER_CONFIG_FAILED,
         Trouble.POLLER_CRASHED,
         Trouble.SERVER_CRASHED,
+        Trouble.CONTAINER_CRASHED,
     }
 )
 """Troubles of a pod that more time or another node doesn't heal."""

@@ -269,7 +269,7 @@ def test_a_quantity_that_was_not_canonical_would_be_seen(
 ) -> None:
     (deployment,) = (child for child in desired if child["kind"] == "Deployment")
     changed = json.loads(json.dumps(deployment))
-    (server,) = changed["spec"]["template"]["spec"]["containers"]
+    server = changed["spec"]["template"]["spec"]["containers"][0]
     server["resources"] = {"requests": {"cpu": "1000m"}}
     live = applied(api_server, changed)
     assert differences(changed, live, "Deployment") == [

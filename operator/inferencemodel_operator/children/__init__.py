@@ -29,12 +29,28 @@ def children(
 
     Each is in the form in which the API server gives it back, so that where nothing is to be
     done, the desired object is a subset of the live one.
+
+    Raises:
+        InvalidModelError: ``spec.template.spec`` takes away what the pods can't be without.
     """
+    return _all(model, record, settings, deployment.build(model, settings))
+
+
+def beside_pods(
+    model: InferenceModel, record: VersionsRecord, settings: Settings
+) -> tuple[Manifest, ...]:
+    """The same without the Deployment, where that can't be told."""
+    return _all(model, record, settings, None)
+
+
+def _all(
+    model: InferenceModel, record: VersionsRecord, settings: Settings, pods: Manifest | None
+) -> tuple[Manifest, ...]:
     wanted = (
         config_map.build(model, record),
         service.build(model),
         service.build_headless(model),
-        deployment.build(model, settings),
+        pods,
         autoscaler.build(model),
         disruption_budget.build(model),
         ingress.build(model),

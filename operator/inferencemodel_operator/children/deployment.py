@@ -8,8 +8,9 @@ import msgspec
 import orjson
 
 from inferencemodel_operator import names
-from inferencemodel_operator.children import model_server, pod, poller
+from inferencemodel_operator.children import essentials, model_server, overlay, pod, poller
 from inferencemodel_operator.children.manifest import Manifest, digest, manifest, present, seal
+from inferencemodel_operator.errors import InvalidModelError
 from inferencemodel_operator.spec import (
     DisruptionBudget,
     NetworkPolicy,
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
 
 
 def build(model: InferenceModel, settings: Settings) -> Manifest:
-    """The Deployment of the InferenceModel's pods."""
+    """The Deployment of the InferenceModel's pods.
+
+    Raises:
+        InvalidModelError: ``spec.template.spec`` takes away what the pods can't be without.
+    """
     template = pod_template(model, settings)
     return manifest(
         model,
@@ -141,7 +146,39 @@ def _annotate(deployment: Manifest, changes: dict[str, str | None]) -> Manifest:
 
 
 def pod_template(model: InferenceModel, settings: Settings) -> Manifest:
-    """The pods. A change of anything here restarts them, one by one."""
+    """The pods. A change of anything here restarts them, one by one.
+
+    What counts more comes later: the operator's defaults, the typed fields of the spec, and
+    ``spec.template.spec`` on top.
+
+    Raises:
+        InvalidModelError: that takes away what the pods can't be without.
+    """
+    template = _own_template(model, settings)
+    if model.spec.template.spec:
+        template["spec"] = _overlaid(model, template["spec"])
+    return template
+
+
+def _overlaid(model: InferenceModel, spec: Manifest) -> Manifest:
+    try:
+        merged = overlay.merge(spec, model.spec.template.spec)
+    except overlay.OverlayError as error:
+        problem, *others = [error.problem]
+    else:
+        problems = essentials.problems(spec, merged)
+        if not problems:
+            return merged
+        problem, *others = problems
+    fix = problem.fix
+    if others:
+        fix += f" (to be corrected as well: {', '.join(other.field for other in others[:3])})"
+    whole_name = f"{model.namespace}/{model.name}"
+    raise InvalidModelError(whole_name, problem.field, problem.why, fix)
+
+
+def _own_template(model: InferenceModel, settings: Settings) -> Manifest:
+    """The pods without what ``spec.template.spec`` says of them."""
     template, source = model.spec.template, model.spec.source
     return {
         "metadata": present(

@@ -3,6 +3,10 @@
 It is the Deployment's own pod, but for what makes a replica of one: the label by which Services,
 Deployment, budget and autoscaler select. As it is never ready, Services of a user's own pass it by
 as well, whichever of the template's labels they select by.
+
+What ``spec.template.spec`` adds is in it: a sidecar takes memory, and a proxy or an init container
+may be what the others reach the store by. Only what lies in the way of a pod beside the replicas is
+not: ports of the node, and hooks that wait for clients to leave.
 """
 
 from __future__ import annotations
@@ -91,15 +95,29 @@ def _spec(spec: Manifest, texts: Mapping[str, str]) -> Manifest:
         **spec,
         "readinessGates": [{"conditionType": names.REHEARSAL_GATE}],
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "initContainers": [_told(container, texts) for container in spec["initContainers"]],
-        # Their hooks wait for clients to leave.
-        "containers": [
-            {field: value for field, value in container.items() if field != "lifecycle"}
-            for container in spec["containers"]
-        ],
+        "initContainers": [_told(_alone(container), texts) for container in spec["initContainers"]],
+        "containers": [_alone(container) for container in spec["containers"]],
     }
     # One pod has nobody to be spread over nodes with.
     wanted.pop("topologySpreadConstraints", None)
+    return wanted
+
+
+def _alone(container: Manifest) -> Manifest:
+    """A container that no client has a connection to, and that a replica may run beside."""
+    wanted = dict(container)
+    # Whatever a user has written there: the API server says what is wrong with it.
+    given = container.get("lifecycle")
+    hooks = dict(given) if isinstance(given, dict) else {}
+    hooks.pop("preStop", None)
+    wanted.pop("lifecycle", None)
+    if hooks:
+        wanted["lifecycle"] = hooks
+    if "ports" in wanted:
+        wanted["ports"] = [
+            {field: value for field, value in port.items() if field != "hostPort"}
+            for port in container["ports"]
+        ]
     return wanted
 
 

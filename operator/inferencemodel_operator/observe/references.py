@@ -76,7 +76,9 @@ def _of_variables(needs: wire.Needs) -> Iterator[Reference]:
 
 def _of_volumes(needs: wire.Needs) -> Iterator[Reference]:
     for volume in needs.volumes:
-        field = _VOLUMES.get(volume.name, "spec.template")
+        field = _VOLUMES.get(volume.name, "")
+        if not field:
+            field = f"spec.template.spec.volumes[name={bounds.text(volume.name, bounds.NAME)}]"
         if volume.secret is not None:
             yield Reference(SECRET, volume.secret.secret_name, field, volume.name)
         if volume.config_map is not None:

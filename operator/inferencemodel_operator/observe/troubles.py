@@ -24,10 +24,11 @@ class Trouble(StrEnum):
     CONTAINER_CONFIG_FAILED = "ContainerConfigFailed"
     POLLER_CRASHED = "PollerCrashed"
     SERVER_CRASHED = "ServerCrashed"
+    CONTAINER_CRASHED = "ContainerCrashed"
     EVICTED = "Evicted"
 
 
-CRASHED: Final = (Trouble.SERVER_CRASHED, Trouble.POLLER_CRASHED)
+CRASHED: Final = (Trouble.SERVER_CRASHED, Trouble.POLLER_CRASHED, Trouble.CONTAINER_CRASHED)
 """Troubles of a container that ends again and again."""
 CRASHES: Final = 3
 """Restarts of a container that never got well after which it counts as crashing."""
@@ -59,6 +60,11 @@ _CONFIG_FAILED: Final = frozenset(
 )
 _NOT_STARTED: Final = frozenset({"StartError", "ContainerCannotRun"})
 """Reasons of a container that ended before its program began."""
+_IMAGES: Final = {
+    names.SERVER_CONTAINER: "spec.server.image",
+    names.POLLER_CONTAINER: "the operator's --poller-image",
+}
+"""Where a container's image is said."""
 _UNNAMED: Final = re.compile(r"\d+/\d+ nodes are available: ")
 _PREEMPTION: Final = re.compile(r"\s*preemption: .*", re.DOTALL)
 
@@ -77,6 +83,12 @@ class Status:
         self._spec = spec
         self.poller = _container(status.init_container_statuses, names.POLLER_CONTAINER)
         self.server = _container(status.container_statuses, names.SERVER_CONTAINER)
+        self.others = tuple(
+            container
+            for container in (*status.init_container_statuses, *status.container_statuses)
+            if container.name not in (names.POLLER_CONTAINER, names.SERVER_CONTAINER)
+        )
+        """Those of ``spec.template.spec``, and what a webhook has put in."""
 
     @property
     def needs(self) -> tuple[Reference, ...]:
@@ -110,13 +122,15 @@ def is_hanging(pod: Status) -> bool:
     scheduled = next((c for c in status.conditions if c.type == "PodScheduled"), None)
     if status.phase != "Pending" or scheduled is None or scheduled.status != "True":
         return False
-    poller = pod.poller
-    if poller is None:
-        return True
+    containers = [pod.poller, *pod.others]
+    return all(_never_started(container) for container in containers if container is not None)
+
+
+def _never_started(container: wire.ContainerStatus) -> bool:
     return (
-        poller.state.waiting is not None
-        and poller.state.waiting.reason in ("ContainerCreating", "PodInitializing")
-        and poller.last_state.terminated is None
+        container.state.waiting is not None
+        and container.state.waiting.reason in ("ContainerCreating", "PodInitializing")
+        and container.last_state.terminated is None
     )
 
 
@@ -142,7 +156,7 @@ def _unscheduled(pod: Status) -> tuple[Trouble | None, str]:
 
 
 def _waiting(pod: Status) -> tuple[Trouble | None, str]:
-    for container in (pod.poller, pod.server):
+    for container in (pod.poller, pod.server, *pod.others):
         waiting = container.state.waiting if container else None
         if container is None or waiting is None:
             continue
@@ -159,11 +173,7 @@ def _waiting(pod: Status) -> tuple[Trouble | None, str]:
 
 
 def _unpulled(pod: Status, container: wire.ContainerStatus, waiting: wire.Waiting) -> str:
-    field = (
-        "spec.server.image"
-        if container.name == names.SERVER_CONTAINER
-        else "the operator's --poller-image"
-    )
+    field = _IMAGES.get(container.name, "spec.template.spec, or where the container comes from")
     if waiting.reason == "ErrImageNeverPull":
         fix = f"load it on the nodes, or let {field} be pulled (imagePullPolicy)"
     elif waiting.reason == "InvalidImageName":
@@ -180,6 +190,7 @@ def _crashed(pod: Status) -> tuple[Trouble | None, str]:
     for container, crash in (
         (pod.server, Trouble.SERVER_CRASHED),
         (pod.poller, Trouble.POLLER_CRASHED),
+        *((container, Trouble.CONTAINER_CRASHED) for container in pod.others),
     ):
         if container is not None and _is_crashing(pod.status, container):
             return crash, _crash(container)
@@ -188,7 +199,8 @@ def _crashed(pod: Status) -> tuple[Trouble | None, str]:
 
 def _is_crashing(status: wire.PodStatus, container: wire.ContainerStatus) -> bool:
     waiting, last = container.state.waiting, _end(container)
-    if _got_well(status, container):
+    ended = container.state.terminated
+    if _got_well(status, container) or (ended is not None and ended.exit_code == 0):
         return False
     return (
         container.restart_count >= CRASHES

@@ -581,6 +581,15 @@ async def test_replicas_are_held_by_somebody_before_the_operator_lets_go_of_them
         ({"scaleUp": {"tolerance": "50m"}}, {"scaleUp": {"tolerance": "0.05"}}, True),
         ({"target": {"averageValue": "500m"}}, {"target": {"averageValue": "0.6"}}, False),
         ({"env": [{"value": "500m"}]}, {"env": [{"value": "0.5"}]}, False),
+        ({"limits": {"cpu": "1"}}, {"limits": {"cpu": 1}}, True),
+        ({"limits": {"memory": "1Gi"}}, {"limits": {"memory": "1024Mi"}}, True),
+        ({"limits": {"memory": "1Gi"}}, {"limits": {"memory": "1025Mi"}}, False),
+        ({"emptyDir": {"sizeLimit": "1Gi"}}, {"emptyDir": {"sizeLimit": "1024Mi"}}, True),
+        ({}, {"hostPID": False, "initialDelaySeconds": 0, "value": "", "tolerations": []}, True),
+        ({"hostPID": True}, {"hostPID": False}, False),
+        ({}, {"runAsUser": 0}, False),
+        ({}, {"emptyDir": {}}, False),
+        ({"resources": {}}, {"resources": {"limits": {}}}, True),
     ],
 )  # fmt: skip
 def test_wanted_is_covered_by_live_with_what_others_add(

@@ -27,8 +27,9 @@ OPAQUE = {
     "spec.autoscaling.metrics[]",
     "spec.networkPolicy.from[]",
     "spec.template.affinity",
+    "spec.template.spec",
 }
-"""Typed in the CRD, handed on to a child as it is: the operator never reads into it."""
+"""Typed in the CRD, or by Kubernetes alone: handed on to a child as it is."""
 
 SCALARS = {str: "string", int: "integer", bool: "boolean", float: "number", Duration: "string"}
 
