@@ -104,6 +104,8 @@ class Fleet:
         self.is_replacing = False
         self.slow = False
         """Whether what is in the bucket is still on its way."""
+        self.slow_starts: set[str] = set()
+        """Uids of pods that don't come up yet."""
         self.requests = 0
         """That each replica gets between two steps."""
         self.made = 0
@@ -249,7 +251,8 @@ class Fleet:
     def work(self) -> None:
         """Let the pods do as they are told."""
         for pod in self.pods.values():
-            self._work(pod)
+            if pod.uid not in self.slow_starts:
+                self._work(pod)
 
     def run(self, steps: int = 40, *, seconds: float = 0.5) -> None:
         """So many steps."""

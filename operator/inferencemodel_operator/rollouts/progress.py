@@ -65,8 +65,9 @@ def _refill(state: State, current: RolloutRecord, members: Sequence[Replica], wa
     chosen = [pod for pod in current.pods if pod.uid in present]
     is_held = current.hold and not state.is_promoted(current)
     may_choose = not (state.is_frozen() or is_held or state.tells_all(current))
-    if may_choose and not state.seen.is_replacing and len(chosen) < min(wanted, TOLD):
-        room = wanted - len(chosen)
+    most = min(wanted, state.at_most(current, members), TOLD)
+    if may_choose and not state.seen.is_replacing and len(chosen) < most:
+        room = most - len(chosen)
         if state.drains():
             # Who was told while no drain was asked for isn't sent back.
             had = sum(
@@ -141,6 +142,8 @@ def _await_step(state: State, current: RolloutRecord, on: int, wanted: int) -> N
         state.words = "the rollout waits until the Deployment has replaced its pods"
         return
     state.words = f"version {version} answers on {on} of {wanted} replicas of this step"
+    if state.at_most(current, state.members(current)) < wanted:
+        state.words += "; the others get it once more replicas serve"
     if state.is_frozen() or current.hold:
         return
     # One that isn't there, or still fetches, says nothing about the version.

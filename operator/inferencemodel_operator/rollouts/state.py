@@ -25,7 +25,7 @@ from inferencemodel_operator.rollouts.steps import count
 from inferencemodel_operator.versions import MOST
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from inferencemodel_operator.conditions import Reason
     from inferencemodel_operator.observed import Replica
@@ -197,6 +197,15 @@ class State:
         """How many replicas are to have the version in this step."""
         step = current.steps[current.step - 1]
         return count(step, self.seen.wanted, last=current.is_last_step)
+
+    def at_most(self, current: RolloutRecord, members: Sequence[Replica]) -> int:
+        """How many may have it by now: the step's share of those that serve, for what an autoscaler
+        or a node has yet to bring serves nobody with the version before."""
+        serving = {r.uid for r in self.replicas if r.ready}
+        if current.is_last_step or not serving:
+            return self.seen.wanted
+        step = current.steps[current.step - 1]
+        return count(step, len(serving | {r.uid for r in members}), last=False)
 
     def members(self, current: RolloutRecord) -> list[Replica]:
         """The replicas that have been told of the version."""

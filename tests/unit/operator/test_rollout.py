@@ -833,6 +833,23 @@ def test_an_autoscaler_that_moves_takes_nothing_back() -> None:
     assert set(fleet.on(2)) == {uid for uid in on if uid in fleet.pods}
 
 
+def test_replicas_that_are_still_to_come_count_for_no_share() -> None:
+    """An autoscaler asks for many while few serve: one of these stays with the version before."""
+    fleet = Fleet(3, rollout={"steps": [{"replicas": "50%", "pause": {}}]})
+    fleet.upload(2)
+    fleet.scale(10)
+    late = [pod for uid, pod in fleet.pods.items() if uid not in ("p1", "p2", "p3")]
+    fleet.slow_starts = {pod.uid for pod in late}
+    fleet.run(10)
+    assert len(fleet.told(2)) == 2
+    assert message(fleet).endswith(
+        "2 of 5 replicas of this step; the others get it once more replicas serve"
+    )
+    fleet.slow_starts = set()
+    fleet.run(10)
+    assert (fleet.phase, len(fleet.on(2))) == ("Paused", 5)
+
+
 def test_a_replica_that_is_lost_is_replaced() -> None:
     fleet = Fleet(**PAUSED)
     fleet.upload(2)
