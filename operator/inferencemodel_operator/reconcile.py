@@ -55,6 +55,7 @@ from inferencemodel_operator.pace import REPAIR_SECONDS, Bucket, Pace
 from inferencemodel_operator.patience import Patience
 from inferencemodel_operator.record import Phase, RolloutRecord, VersionsRecord
 from inferencemodel_operator.rehearsal_pods import RehearsalPods
+from inferencemodel_operator.rollouts import clock
 from inferencemodel_operator.rollouts import plan as rollouts
 from inferencemodel_operator.rollouts.checks import Finding
 from inferencemodel_operator.rollouts.situation import Plan, Situation, Soaking, Trying
@@ -111,6 +112,7 @@ class _Memory(msgspec.Struct):
     """Since when a step of its rollout is reached."""
     trying: Trying | None = None
     """Since when replicas have its version without answering with it."""
+    clock: clock.Clock = msgspec.field(default_factory=clock.Clock)
     ready: str = "Unknown"
     told: str = ""
 
@@ -176,6 +178,7 @@ class Reconciler:
             await self._report_invalid(model, memory)
             return
         record, problems = self._remembered(model, model.model)
+        record = _by_the_clock(record, memory)
         active = model.is_followed and not problems
         plan = Plan(record=record, status=self._live(model).model.rollout)
         if active:
@@ -617,6 +620,16 @@ def _replicas(model: InferenceModel, live: Deployment | None) -> int:
     if model.replicas is not None:
         return model.replicas
     return live.replicas if live else 1
+
+
+def _by_the_clock(record: VersionsRecord, memory: _Memory) -> VersionsRecord:
+    """The memories of a rollout, where the clock of this machine was set meanwhile."""
+    by = memory.clock.set_by(_now(), asyncio.get_running_loop().time())
+    if not by:
+        return record
+    memory.soaking = clock.shifted_soaking(memory.soaking, by)
+    memory.trying = clock.shifted_trying(memory.trying, by)
+    return msgspec.structs.replace(record, rollout=clock.shifted(record.rollout, by))
 
 
 def _now() -> datetime.datetime:

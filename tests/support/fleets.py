@@ -16,6 +16,7 @@ from inferencemodel_operator import spec, versions
 from inferencemodel_operator.observe.troubles import CRASHES, Trouble
 from inferencemodel_operator.observed import Observed, Replica
 from inferencemodel_operator.record import ActiveVersion, VersionsRecord
+from inferencemodel_operator.rollouts import clock
 from inferencemodel_operator.rollouts.plan import plan
 from inferencemodel_operator.rollouts.situation import Plan, Situation
 from model_poller import status
@@ -172,6 +173,19 @@ class Fleet:
     def wait(self, seconds: float) -> None:
         """Let time pass."""
         self.now += datetime.timedelta(seconds=seconds)
+
+    def set_clock(self, seconds: float) -> None:
+        """Set the clock of the operator's machine, which it notices before its next pass."""
+        by = datetime.timedelta(seconds=seconds)
+        self.now += by
+        self.record = msgspec.structs.replace(
+            self.record, rollout=clock.shifted(self.record.rollout, by)
+        )
+        self.plan = msgspec.structs.replace(
+            self.plan,
+            soaking=clock.shifted_soaking(self.plan.soaking, by),
+            trying=clock.shifted_trying(self.plan.trying, by),
+        )
 
     def on(self, version: int) -> list[str]:
         """Who answers with a version."""

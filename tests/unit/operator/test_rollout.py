@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from inferencemodel_operator.observe.troubles import Trouble
 from inferencemodel_operator.observed import Replica
 from inferencemodel_operator.record import PlannedStep, QuarantinedVersion, VersionsRecord
 from inferencemodel_operator.rollouts.checks import Finding, memory
+from inferencemodel_operator.rollouts.clock import Clock, shifted
 from inferencemodel_operator.rollouts.fleet import Fleet as Replicas
 from inferencemodel_operator.rollouts.steps import count
 from inferencemodel_operator.versions import MOST
@@ -26,7 +28,7 @@ from model_poller.status import (
     VersionState,
     VersionStatus,
 )
-from tests.support.fleets import Fleet, Pod
+from tests.support.fleets import START, Fleet, Pod
 
 ABORT, RETRY, APPROVE, PROMOTE, PROMOTE_FULL = names.ACTION_ANNOTATIONS
 PAUSED: dict[str, Any] = {"rollout": {"steps": [{"replicas": 1, "pause": {}}]}}
@@ -1196,6 +1198,43 @@ def test_a_clock_that_is_put_back_holds_up_nothing() -> None:
     fleet.wait(-3600)
     fleet.run(20)
     assert fleet.phase == "Completed"
+
+
+@pytest.mark.parametrize("seconds", [-86_400, 86_400])
+def test_a_clock_that_is_set_ends_no_pause_and_nobodys_time(seconds: float) -> None:
+    fleet = Fleet(
+        rollout={"deadline": "60s", "steps": [{"replicas": 1, "pause": {"duration": "60s"}}]}
+    )
+    fleet.upload(2, "hangs")
+    fleet.run(8, seconds=5)
+    fleet.set_clock(seconds)
+    fleet.run(2)
+    assert (fleet.phase, len(fleet.told(2))) == ("Progressing", 1)
+    fleet.bucket[2].load = "good"
+    fleet.run(6, seconds=5)
+    fleet.set_clock(seconds)
+    fleet.run(4)
+    assert (fleet.phase, len(fleet.told(2))) == ("Progressing", 1)
+    fleet.run(12, seconds=5)
+    assert fleet.phase == "Completed"
+
+
+def test_a_clock_is_set_by_what_it_goes_without_the_other() -> None:
+    clock = Clock()
+    at = [
+        clock.set_by(START + timedelta(seconds=wall), mono).total_seconds()
+        for wall, mono in ((0, 5), (1, 6), (61.5, 66), (0, 67), (9, 68))
+    ]
+    assert at == [0, 0, 0, -62.5, 8]
+
+
+def test_a_moment_that_no_clock_has_is_left_as_it_was() -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.upload(2)
+    fleet.run(8)
+    before = fleet.record.rollout
+    for days in (4_000_000, 2_900_000, -740_000):
+        assert shifted(before, timedelta(days=days)) == before
 
 
 def test_a_clock_that_is_put_back_holds_up_no_older_version() -> None:

@@ -51,7 +51,8 @@ ROLLOUTS = st.fixed_dictionaries(
 TEXTS = st.sampled_from(["", "2 ", "-2", "\uff12", "1e3", "9" * 400, "\x00", "2\n", "null", "2.0"])
 ACTIONS = st.sampled_from(names.ACTION_ANNOTATIONS)
 NUMBERS = st.integers(1, 5)
-CLOCKS = st.tuples(st.just("clock"), st.sampled_from([-86_400, -600, -5, 5, 600, 86_400]))
+TIMES = st.sampled_from([-86_400, -600, -5, 5, 600, 86_400])
+CLOCKS = st.tuples(st.sampled_from(["clock", "unnoticed clock"]), TIMES)
 RUNS = st.tuples(st.just("run"), st.integers(1, 12))
 ENDS = st.one_of(
     # The operator's: between two of its writes, or between two passes.
@@ -144,6 +145,8 @@ def happen(fleet: Fleet, what: tuple[Any, ...]) -> None:
         case ("requests", number):
             fleet.requests = number
         case ("clock", seconds):
+            fleet.set_clock(seconds)
+        case ("unnoticed clock", seconds):
             fleet.wait(seconds)
         case ("lose", writes):
             fleet.plan = fleet.operate()
@@ -273,7 +276,7 @@ def test_no_bad_version_costs_more_than_one_replica(
     rollout = {"steps": steps, "drain": drain}
     fleet = Fleet(replicas, rollout=rollout, server={"resources": {"limits": {"memory": "1Gi"}}})
     fleet.bucket[1].interface, fleet.bucket[1].weight = interface("x"), 1000
-    for what in [*happenings, *[("run", 1), ("clock", 60)] * 20]:
+    for what in [*happenings, *[("run", 1), ("unnoticed clock", 60)] * 20]:
         match what:
             case ("bad", version, fault):
                 again = "x" * (version in fleet.bucket)
