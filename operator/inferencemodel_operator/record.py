@@ -171,8 +171,8 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Of their model servers since then, when this step began."""
     carried: Count | None = None
     """The version of a rollout that this one took the place of."""
-    carrying: Annotated[tuple[_Name, ...], msgspec.Meta(max_length=TOLD)] = ()
-    """The uids of pods that go on with that one until it is their turn."""
+    carriers: Annotated[tuple[ToldPod, ...], msgspec.Meta(max_length=TOLD)] = ()
+    """Pods that go on with that one until it is their turn."""
     started: _Time
     step_started: _Time | None = None
     settled: _Time | None = None
@@ -206,6 +206,11 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     def told(self) -> frozenset[str]:
         """The uids of ``pods``."""
         return frozenset(pod.uid for pod in self.pods)
+
+    @property
+    def carrying(self) -> frozenset[str]:
+        """The uids of ``carriers``."""
+        return frozenset(pod.uid for pod in self.carriers)
 
     @property
     def is_sound(self) -> bool:

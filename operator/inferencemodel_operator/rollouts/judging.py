@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from inferencemodel_operator import bounds
 from inferencemodel_operator.conditions import Reason
-from inferencemodel_operator.record import Phase
+from inferencemodel_operator.record import TEMPLATE, Phase, QuarantinedVersion
 from inferencemodel_operator.rollouts import checks as rollout_checks
 from inferencemodel_operator.rollouts.fleet import is_given
 from inferencemodel_operator.rollouts.state import FailureError
@@ -40,8 +40,7 @@ def judge_serving(state: State, members: Sequence[Replica]) -> None:
         if ends >= RESTARTS and is_given(replica, current.version):
             raise FailureError(
                 Reason.CRASHED_SERVING,
-                f"the model server of {replica.name} ended {ends} times since it was given "
-                f"version {current.version}; look at its log, and upload a repaired version",
+                _ended(replica, ends, current.version),
                 of_template=True,
                 certain=True,
             )
@@ -58,6 +57,31 @@ def judge_serving(state: State, members: Sequence[Replica]) -> None:
         if finding.result is CheckResult.FAILED:
             state.note(rollout_checks.LIVE, finding)
             raise FailureError(finding.reason, finding.message)
+
+
+def judge_carried(state: State, current: RolloutRecord) -> None:
+    """Take a version whose rollout this one took the place of from those that still have it, where
+    it ends their model servers: it may be long until it is their turn."""
+    before = {pod.uid: pod.restarts for pod in current.carriers if pod.uid not in current.told}
+    for replica in state.replicas:
+        known = None if current.carried is None else replica.version(current.carried)
+        ends = replica.restarts - before.get(replica.uid, replica.restarts)
+        if known is None or ends < RESTARTS or not is_given(replica, known.version):
+            continue
+        entry = QuarantinedVersion(
+            version=known.version,
+            fingerprint=f"{known.tried}{TEMPLATE}{replica.template}",
+            reason=Reason.CRASHED_SERVING.value,
+            message=bounds.text(_ended(replica, ends, known.version)),
+        )
+        state.quarantine(entry)
+
+
+def _ended(replica: Replica, ends: int, version: int) -> str:
+    return (
+        f"the model server of {replica.name} ended {ends} times since it was given version "
+        f"{version}; look at its log, and upload a repaired version"
+    )
 
 
 def judge_golden(state: State, current: RolloutRecord, on: Sequence[Replica]) -> bool:

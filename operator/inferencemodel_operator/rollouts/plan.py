@@ -16,11 +16,11 @@ from msgspec.structs import replace
 
 from inferencemodel_operator import names
 from inferencemodel_operator.conditions import Reason
-from inferencemodel_operator.record import TOLD, Phase, QuarantinedVersion, RolloutRecord
+from inferencemodel_operator.record import TOLD, Phase, QuarantinedVersion, RolloutRecord, ToldPod
 from inferencemodel_operator.rollouts.actions import act, asked
 from inferencemodel_operator.rollouts.checking import check, rehearse
 from inferencemodel_operator.rollouts.ending import goes_back, is_spoilt, settle_for, take_back
-from inferencemodel_operator.rollouts.judging import judge_serving
+from inferencemodel_operator.rollouts.judging import judge_carried, judge_serving
 from inferencemodel_operator.rollouts.progress import progress
 from inferencemodel_operator.rollouts.state import FailureError, State, held
 from inferencemodel_operator.rollouts.steps import steps_of
@@ -89,6 +89,7 @@ def _run(state: State) -> Plan:
 
 
 def _go_on(state: State, ongoing: RolloutRecord) -> Plan:
+    judge_carried(state, ongoing)
     try:
         _advance(state)
     except FailureError as failure:
@@ -274,7 +275,8 @@ def _begin(state: State, ongoing: RolloutRecord | None, target: int, goal: int) 
         return begun
     # Who has the version that this one takes the place of keeps it until it gets this one.
     had = state.replicas if state.tells_all(ongoing) else state.fleet.among(ongoing.told)
-    carrying = tuple(replica.uid for replica in had)[:TOLD]
-    if not carrying and ongoing.carried is not None:
-        return replace(begun, carried=ongoing.carried, carrying=ongoing.carrying)
-    return replace(begun, carried=ongoing.version, carrying=carrying) if carrying else begun
+    before = {pod.uid: pod for pod in ongoing.pods}
+    carriers = tuple(before.get(r.uid, ToldPod(r.uid, r.restarts)) for r in had)[:TOLD]
+    if not carriers and ongoing.carried is not None:
+        return replace(begun, carried=ongoing.carried, carriers=ongoing.carriers)
+    return replace(begun, carried=ongoing.version, carriers=carriers) if carriers else begun

@@ -138,7 +138,7 @@ class State:
             pods=(),
             ends=0,
             carried=None,
-            carrying=(),
+            carriers=(),
             settled=None,
             step_started=self.now,
         )
@@ -162,7 +162,7 @@ class State:
                 ended=self.now,
                 pods=(),
                 carried=None,
-                carrying=(),
+                carriers=(),
                 ends=0,
                 hold="",
             )

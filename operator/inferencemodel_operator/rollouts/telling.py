@@ -52,7 +52,7 @@ def result(
         candidate=candidate,
         told=told,
         carried=carried,
-        carrying=frozenset(run.carrying) if run is not None else frozenset(),
+        carrying=run.carrying if run is not None else frozenset(),
         task=task,
         other_task=other,
         rehearse=run is not None and run.phase is Phase.REHEARSING and bool(record.candidate),

@@ -917,6 +917,22 @@ def test_an_older_one_does_not_wait_for_ever_for_one_that_does_not_go_back() -> 
     assert fleet.record.wanted == 2
 
 
+def test_one_whose_place_was_taken_is_taken_back_where_it_ends_its_server() -> None:
+    """The newer one may wait for somebody for long."""
+    fleet = Fleet(**PAUSED)
+    fleet.bucket[1].interface = interface(x="float32")
+    fleet.upload(2, interface=interface(x="float32"))
+    while not fleet.on(2):
+        fleet.step()
+    fleet.upload(3, interface=interface(image="float32"))
+    fleet.run(2)
+    assert (fleet.phase, len(fleet.on(2))) == ("Paused", 1)
+    fleet.bucket[2].load = "crashes-serving"
+    fleet.run(8)
+    assert (fleet.phase, reason(fleet, 2)) == ("Paused", Reason.CRASHED_SERVING)
+    assert fleet.on(1) == ["p1", "p2", "p3"]
+
+
 def test_in_the_last_step_only_one_gets_the_newer_version() -> None:
     fleet = Fleet(replicas=3)
     fleet.upload(2)
