@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from model_poller.stores.credentials import Credentials
 
 ANONYMOUS: Final = "an anonymous caller"
+_IN_A_POD: Final = "KUBERNETES_SERVICE_HOST"
+"""The variable that every container of a pod has."""
 _LIMIT_SECONDS: Final = 90.0
 """For a token: its process asks with time limits of its own, and tries again."""
 _RENEW_SECONDS: Final = 225.0
@@ -104,10 +106,16 @@ class GoogleIdentity:
         """Get the first token, where it can be had now.
 
         Raises:
-            InvalidSettingsError: there are no credentials.
+            InvalidSettingsError: there are no credentials, and none that could come.
         """
-        with suppress(AccessDeniedError, UnreachableError):
-            self._tokens.get()
+        try:
+            with suppress(AccessDeniedError, UnreachableError):
+                self._tokens.get()
+        except InvalidSettingsError:
+            # A pod's own identity may be later than the pod: behind a mesh's proxy that starts, or
+            # a metadata server that hasn't heard of the pod. An end would only delay it further.
+            if key_file(self._credentials) or not self._credentials.get(_IN_A_POD):
+                raise
 
     def prove(self) -> dict[str, str]:
         """See `Identity.prove`."""

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 class Program:
     """A poller process."""
 
+    module = "model_poller"
+
     def __init__(self, tmp_path: Path, *arguments: str, **environment: str) -> None:
         self.log = tmp_path / "log"
         kept = {"PATH": os.environ["PATH"], "PYTHONPATH": ":".join(sys.path)}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "model_poller", "--http-port=0", *arguments],
+                [sys.executable, "-m", self.module, "--http-port=0", *arguments],
                 stderr=log,
                 env={**kept, **environment},
             )
@@ -65,3 +67,9 @@ class Program:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+class Supervised(Program):
+    """A poller as a container runs it, with the small parent that starts it again."""
+
+    module = "model_poller.process.supervisor"

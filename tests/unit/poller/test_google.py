@@ -203,6 +203,21 @@ def test_a_start_needs_credentials_but_no_answer(tmp_path: Path) -> None:
         GoogleIdentity(Credentials(), SCOPE, Program(tmp_path, {"none": "none"}).argv).begin()
 
 
+def test_a_pod_waits_for_an_identity_that_is_late_but_not_for_a_key(tmp_path: Path) -> None:
+    program = Program(tmp_path, {"none": "no Google credentials found"})
+    in_a_pod = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+    identity = GoogleIdentity(Credentials(in_a_pod), SCOPE, program.argv)
+    identity.begin()
+    with pytest.raises(AccessDeniedError, match="no Google credentials found"):
+        identity.prove()
+    program.tell(token("late", 3600))
+    assert identity.prove() == {"Authorization": "Bearer late"}
+    missing = in_a_pod | {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "missing.json")}
+    program.tell({"none": "no Google credentials found"})
+    with pytest.raises(InvalidSettingsError):
+        GoogleIdentity(Credentials(missing), SCOPE, program.argv).begin()
+
+
 def test_nothing_heavy_is_imported_while_a_bucket_is_only_looked_into() -> None:
     heavy = ["google.auth", "google.cloud", "google.api_core", "requests", "cryptography", "awscrt"]
     program = (
