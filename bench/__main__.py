@@ -1,11 +1,11 @@
-"""``python -m bench version-change | traffic | changes | operator | poller | poller-rest``."""
+"""``python -m bench COMMAND``: one measurement each; ``--help`` lists them."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from bench import changes, operator_figures, poller, poller_idle, traffic, version_change
+from bench import changes, cost, operator_figures, poller, poller_idle, traffic, version_change
 from demo.errors import DemoError
 from demo.setup import Options
 
@@ -59,6 +59,12 @@ def main() -> int:
     )
     rest.add_argument("--seconds", type=float, default=90)
     rest.set_defaults(run=lambda given: poller_idle.report(given.seconds))
+    price = commands.add_parser(
+        "cost", help="count what a model asks of its store and of the API server"
+    )
+    price.add_argument("--seconds", type=float, default=60, help="of each thing at rest")
+    price.add_argument("--only", choices=["stores", "api"], help="of both this, and keep nothing")
+    price.set_defaults(run=lambda given: cost.run(given.seconds, given.only))
     given = parser.parse_args()
     try:
         given.run(given)

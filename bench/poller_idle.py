@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,9 +15,8 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from bench import measured
+from bench import measured, poller_process
 from demo.console import say, table
-from demo.errors import OutcomeError
 from demo.storage import SUBSCRIPTION, Storage
 from model_poller.model_server import _tfs
 
@@ -30,7 +25,6 @@ if TYPE_CHECKING:
 
 _TREE = Path(__file__).parent.parent
 _POLL_SECONDS = 30
-_START_SECONDS = 60
 _ROUNDS = 3
 _SETTLED_SECONDS = 60
 """After its start and its fetch a poller has given back what it needed only for them."""
@@ -83,7 +77,14 @@ def run(seconds: float) -> dict[str, float]:
         storage.bucket.upload("idle/1/assets/weights", bytes(_FETCHED_BYTES))
         storage.bucket.upload("idle/1/saved_model.pb", b"\x08\x01\x12\x02\x0a\x00")
         server = stack.enter_context(_model_server())
-        poller, port = stack.enter_context(_poller(storage, scratch, server))
+        poller, port = stack.enter_context(
+            poller_process.poller(
+                scratch,
+                *("--anonymous", f"--endpoint={storage.url}", "--storage-uri=gs://models/idle"),
+                *(f"--pubsub-endpoint={storage.pubsub}", f"--pubsub-subscription={SUBSCRIPTION}"),
+                *(f"--poll-interval={_POLL_SECONDS}", f"--server-address={server}"),
+            )
+        )
         say(f"leaving a poller alone for {seconds:.0f} s")
         time.sleep(_SETTLED_SECONDS)
         cpu, lists = _cpu_seconds(poller.pid), _lists(port)
@@ -150,50 +151,8 @@ def _model_server() -> Iterator[str]:
     server.stop(None)
 
 
-@contextmanager
-def _poller(
-    storage: Storage, scratch: Path, server: str
-) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A poller that has published version 1, and the port where it answers."""
-    log = scratch / "poller.log"
-    with log.open("wb") as written:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "model_poller", "--http-port=0", "--anonymous"),
-                *(f"--endpoint={storage.url}", "--storage-uri=gs://models/idle"),
-                *(f"--pubsub-endpoint={storage.pubsub}", f"--pubsub-subscription={SUBSCRIPTION}"),
-                *(f"--poll-interval={_POLL_SECONDS}", f"--server-address={server}"),
-                *("--model-name=idle", f"--models-dir={scratch / 'idle'}"),
-            ],
-            stderr=written,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(_TREE / "poller")},
-        )
-    try:
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            port = re.search(r"listening on port (\d+)", log.read_text())
-            if port and _answers(port[1]):
-                break
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise OutcomeError(f"the poller serves nothing:\n{log.read_text()[-2000:]}")
-            time.sleep(0.05)
-        yield process, port[1]
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _answers(port: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
-            return True
-    except urllib.error.URLError:
-        return False
-
-
 def _lists(port: str) -> float:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        text = answer.read().decode()
+    text = poller_process.get(port, "/metrics").decode()
     found = re.search(r'source_requests_total\{kind="list"\} (\S+)', text)
     return float(found[1]) if found else 0.0
 
