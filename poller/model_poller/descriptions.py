@@ -29,7 +29,7 @@ RETRY_SECONDS: Final = 30.0
 GONE: Final = 4
 """So many of versions that have left the disk are still told, above all of those that failed."""
 _TRIES: Final = 3
-_SHARD: Final = re.compile(r"variables\.data-\d{5,}-of-(\d{5,})")
+_SHARD: Final = re.compile(r"variables\.data-[0-9]{5,10}-of-([0-9]{5,10})")
 
 Key = tuple[int, str, str]
 """Version, fingerprint and source: what is another one has other files."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,8 +12,6 @@ from model_poller.checks import integrity
 from model_poller.errors import (
     AccessDeniedError,
     IncompleteVersionError,
-    InvalidSourceError,
-    ObjectChangedError,
     PollerError,
     UnreachableError,
 )
@@ -41,6 +40,9 @@ CHOICES = 3
 """Versions that may be had, among which the newest that can be is found."""
 MAX_OPENED = 200
 """Versions that a look goes into for that: half uploads may lie above a whole one."""
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,19 +167,13 @@ def discover(
         verdict = None
         try:
             group.open(files)
-        except (
-            AccessDeniedError,
-            InvalidSourceError,
-            ObjectChangedError,
-            UnreachableError,
-        ) as error:
+        except Exception as error:
             if isinstance(error, UnreachableError) and not tolerant:
                 raise
             group.close()
-            refusal = refusal or error
-            is_refused = isinstance(error, AccessDeniedError)
-            reason = VersionReason.ACCESS_DENIED if is_refused else VersionReason.FETCH_FAILED
-            verdict = Verdict(reason, str(error))
+            verdict = _unopened(number, error)
+            if isinstance(error, PollerError):
+                refusal = refusal or error
         if group.count > MAX_FILES:
             verdict = Verdict(
                 VersionReason.TOO_MANY_FILES,
@@ -195,6 +191,16 @@ def discover(
     if refusal and not any(version.objects for version in versions.values()):
         raise refusal
     return versions
+
+
+def _unopened(number: int, error: Exception) -> Verdict:
+    if isinstance(error, AccessDeniedError):
+        return Verdict(VersionReason.ACCESS_DENIED, str(error))
+    if isinstance(error, PollerError):
+        return Verdict(VersionReason.FETCH_FAILED, str(error))
+    # Whatever is odd about one version must not keep the others away.
+    _log.error("version %d can't be looked into", number, exc_info=error)
+    return Verdict(VersionReason.FETCH_FAILED, f"version {number} can't be looked into: {error!r}")
 
 
 def _is_choice(version: StoredVersion, interest: Interest) -> bool:

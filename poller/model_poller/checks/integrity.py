@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt")
 _INDEX = "variables/variables.index"
-_SHARD = re.compile(r"variables/variables\.data-(\d{5,})-of-(\d{5,})")
+_SHARD = re.compile(r"variables/variables\.data-([0-9]{5,10})-of-([0-9]{5,10})")
 
 # Field numbers of tensorflow/core/protobuf/saved_model.proto and meta_graph.proto.
 _META_GRAPHS = 2

@@ -39,6 +39,8 @@ _TARGET = re.compile(r"[!-~]+")
 _WITHOUT_BODY = frozenset({204, 304})
 _MAX_FIELDS, _MAX_LINE = 100, 65536
 """Of the headers of an answer, as `http.client` has it."""
+_MAX_DIGITS = 19
+"""Of a length: more bytes than 64 bits can count are nowhere."""
 _SLICE_SECONDS = 1.0
 """After so long a read gives what it has: whoever reads looks at the clock and goes on."""
 
@@ -130,6 +132,8 @@ class Response(http.client.HTTPResponse):
             self.chunk_left = None
         self.will_close = self._check_close()  # type: ignore[attr-defined]
         length = self.fields.get("content-length", "")
+        if len(length) > _MAX_DIGITS:
+            raise http.client.HTTPException(f"a Content-Length of {len(length)} characters")
         self.length = int(length) if length.isdecimal() and not self.chunked else None
         if status < 200 or status in _WITHOUT_BODY or self._method == "HEAD":  # type: ignore[attr-defined]
             self.length = 0
@@ -285,21 +289,30 @@ class Connections:
             connection.close()
 
 
+def check_address(url: str) -> SplitResult:
+    """Judge host and port of a URL, before anything connects to them.
+
+    Raises:
+        ValueError: it names none; says why.
+    """
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port
+    # What connecting does later, where it would look like a fault of what is sent.
+    host.encode("idna")
+    if not host or port == 0 or not url.isprintable() or " " in url:
+        raise ValueError("")
+    return parts
+
+
 def _address(endpoint: str) -> tuple[SplitResult, str, int | None]:
     try:
-        parts = urlsplit(endpoint)
-        host, port = parts.hostname or "", parts.port
-        # What connecting does later, where it would look like a fault of what is sent.
-        host.encode("idna")
-        if not endpoint.isprintable() or " " in endpoint:
-            host = ""
+        parts = check_address(endpoint)
     except ValueError as error:
+        why = f": {error}" if str(error) else ""
         raise InvalidSettingsError(
-            f"{shown_uri(endpoint)} names no host with a port: {error}"
+            f"{shown_uri(endpoint)} names no host with a port{why}"
         ) from None
-    if not host or port == 0:
-        raise InvalidSettingsError(f"{shown_uri(endpoint)} names no host with a port")
-    return parts, host, port
+    return parts, parts.hostname or "", parts.port
 
 
 def check_environment() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
@@ -26,7 +25,7 @@ from model_poller.errors import (
 from model_poller.metrics import METRICS
 from model_poller.stores import StoredObject
 from model_poller.stores.google import Anonymous, GoogleIdentity
-from model_poller.stores.http_calls import HttpCalls
+from model_poller.stores.http_calls import HttpCalls, unpacked
 from model_poller.stores.http_ranges import HttpRanges, RefusedError
 from model_poller.stores.one_place import Bucket, Page
 
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from model_poller.stores import ByteRange
     from model_poller.stores.credentials import Credentials
     from model_poller.stores.google import Identity
-    from model_poller.stores.http_calls import Answer
     from model_poller.stores.uri import Location
 
 PUBLIC_ENDPOINT = "https://storage.googleapis.com"
@@ -46,8 +44,6 @@ PAGE = 1000
 _LIST_FIELDS = "items(name,size,crc32c,generation,contentEncoding),prefixes,nextPageToken"
 _PACKED = {"Accept-Encoding": "gzip", "User-Agent": "model_poller (gzip)"}
 """Google packs an answer only where both say so."""
-_LIMIT_BYTES = 64 << 20
-"""Of a page when it is unpacked."""
 
 
 class _Item(msgspec.Struct, rename="camel"):
@@ -152,7 +148,7 @@ class GcsSource(Bucket):
                 break
             # A token may be revoked before it expires.
             self._identity.forget()
-        content = _unpacked(answer)
+        content = unpacked(answer)
         if answer.status == 200:
             try:
                 return msgspec.json.decode(content, type=_Listing)
@@ -232,19 +228,6 @@ def _stored(root: Location, prefix: str, item: _Item) -> StoredObject:
         crc32c=crc32c,
         is_gzipped=item.content_encoding == "gzip",
     )
-
-
-def _unpacked(answer: Answer) -> bytes:
-    if answer.header("Content-Encoding") != "gzip":
-        return answer.body
-    unpacking = zlib.decompressobj(wbits=31)
-    try:
-        whole = unpacking.decompress(answer.body, _LIMIT_BYTES)
-    except zlib.error as error:
-        raise UnreachableError(f"an answer of the store can't be unpacked ({error})") from error
-    if not unpacking.eof:
-        raise UnreachableError("an answer of the store is cut, or too large when it is unpacked")
-    return whole
 
 
 def _told(content: bytes) -> str:

@@ -8,6 +8,7 @@ The URI is a folder, which the server shows as a page of links (the index of ngi
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -15,6 +16,7 @@ from urllib.parse import unquote
 from model_poller.errors import InvalidSourceError
 from model_poller.metrics import METRICS
 from model_poller.stores import Entry, StoredObject
+from model_poller.stores.http_calls import unpacked
 from model_poller.stores.one_place import OnePlace
 from model_poller.stores.web_index import read_links, read_list
 from model_poller.stores.web_site import Site
@@ -123,16 +125,23 @@ class HttpSource(OnePlace):
             self._inside = stored.generation, peek.number(peek.names(self, stored))
         if (number := self._inside[1]) is not None:
             return replace(stored, version=number)
-        # The file is replaced in place, so its time tells its versions apart.
+        return replace(stored, version=self._moment(answer))
+
+    def _moment(self, answer: Answer) -> int:
+        """The file is replaced in place, so its time tells its versions apart."""
         try:
-            moment = parsedate_to_datetime(answer.header("Last-Modified"))
+            told = parsedate_to_datetime(answer.header("Last-Modified"))
+            # A time without a zone is no other for a pod in another zone.
+            moment = int((told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp())
         except ValueError:
+            moment = -1
+        if moment < 0:
             raise InvalidSourceError(
                 f"{self.uri} has no Last-Modified that could number its versions; call the"
                 " file N.zip, put a folder of that number into it, or let the server send the"
                 " header"
-            ) from None
-        return replace(stored, version=int(moment.timestamp()))
+            )
+        return moment
 
     def _walk(self, top: str) -> Iterator[StoredObject]:
         """All files below a folder that the index shows."""
@@ -168,9 +177,10 @@ class HttpSource(OnePlace):
         url = self.uri if self._is_list and not folder else f"{self._location.child(folder)}"
         is_folder = folder or not self._is_list
         answer, url = self._site.ask("GET", f"{url.rstrip('/')}/" if is_folder else url)
+        body = unpacked(answer)
         if not is_folder or "json" in answer.header("Content-Type"):
-            return read_list(answer.body, url)
-        return read_links(answer.body.decode(errors="replace"), url)
+            return read_list(body, url)
+        return read_links(body.decode(errors="replace"), url)
 
     def _listed(self, shown: Shown, path: str, size: int) -> StoredObject:
         # A list doesn't tell whether ranges are given; the first question for one does.

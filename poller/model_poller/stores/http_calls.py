@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -45,6 +46,32 @@ class Answer:
         """Seconds that the server asked to be left alone."""
         told = self.header("Retry-After")
         return float(told) if told.isdecimal() else 0.0
+
+
+def unpacked(answer: Answer) -> bytes:
+    """What an answer says, freed of its ``Content-Encoding``.
+
+    There are servers that pack what they were asked for as it is.
+
+    Raises:
+        UnreachableError: it can't be read.
+    """
+    encoding = answer.header("Content-Encoding").lower()
+    if encoding in ("", "identity"):
+        return answer.body
+    if encoding not in ("gzip", "x-gzip"):
+        raise UnreachableError(
+            f"an answer of the store is packed by {encoding[:50]!r}, which nobody asked for; let it"
+            " answer without Content-Encoding"
+        )
+    unpacking = zlib.decompressobj(wbits=31)
+    try:
+        whole = unpacking.decompress(answer.body, _LIMIT_BYTES)
+    except zlib.error as error:
+        raise UnreachableError(f"an answer of the store can't be unpacked ({error})") from error
+    if not unpacking.eof:
+        raise UnreachableError("an answer of the store is cut, or too large when it is unpacked")
+    return whole
 
 
 def as_answer(refusal: RefusedError) -> Answer:

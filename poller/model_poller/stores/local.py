@@ -6,13 +6,17 @@ interval like any other store.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from model_poller.archives.paths import MAX_DEPTH
 from model_poller.errors import (
     AccessDeniedError,
     BucketNotFoundError,
+    InvalidSourceError,
     ObjectChangedError,
     UnreachableError,
 )
@@ -47,7 +51,7 @@ class LocalSource(OnePlace):
         METRICS.source_requests.labels("list").inc()
         with self._failing():
             with os.scandir(self.mount) as found:
-                entries = [(entry.name, entry.is_dir()) for entry in found]
+                entries = [(entry.name, _is_folder(entry)) for entry in found]
             for name, is_folder in entries:
                 yield Entry(self._location, name, is_folder)
 
@@ -81,7 +85,9 @@ class LocalSource(OnePlace):
     @contextmanager
     def _opened(self, stored: StoredObject) -> Iterator[int]:
         try:
-            file = os.open(self.mount / stored.path, os.O_RDONLY | os.O_CLOEXEC)
+            # Of a named pipe, opening would wait for who writes into it.
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+            file = os.open(self.mount / stored.path, flags)
         except FileNotFoundError as error:
             raise ObjectChangedError(stored.url) from error
         except PermissionError as error:
@@ -89,6 +95,8 @@ class LocalSource(OnePlace):
         except OSError as error:
             raise UnreachableError(f"reading {stored.url} failed ({error})") from error
         try:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise ObjectChangedError(stored.url)
             yield file
         finally:
             os.close(file)
@@ -116,14 +124,22 @@ class LocalSource(OnePlace):
         except OSError as error:
             raise UnreachableError(f"listing {self.uri} failed ({error})") from error
 
-    def _walk(self, folder: str) -> Iterator[StoredObject]:
-        with os.scandir(self.mount / folder) as entries:
-            for entry in entries:
-                path = f"{folder}/{entry.name}"
-                if entry.is_dir(follow_symlinks=False):
-                    yield from self._walk(path)
-                elif entry.is_file():
-                    yield self._stored(path)
+    def _walk(self, top: str) -> Iterator[StoredObject]:
+        folders = [top]
+        while folders:
+            folder = folders.pop()
+            if folder.count("/") > MAX_DEPTH:
+                raise InvalidSourceError(
+                    f"{self._location.child(top)} has more than {MAX_DEPTH} folders in one another;"
+                    " remove those that are no part of the model"
+                )
+            with os.scandir(self.mount / folder) as entries:
+                for entry in entries:
+                    path = f"{folder}/{entry.name}"
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(path)
+                    elif _is_file(entry):
+                        yield self._stored(path)
 
     def _stored(self, path: str) -> StoredObject:
         found = (self.mount / path).stat()
@@ -139,6 +155,25 @@ class LocalSource(OnePlace):
             f"user {os.getuid()} of group {os.getgid()} may not read {error.filename} of"
             f" {self.uri}; give it read permission, or the pod a supplemental group that has it"
         )
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is one, or leads to what can't be looked at and may be one."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        # What is wrong with it is told where it is gone into, and spoils nothing beside it.
+        return error.errno != errno.ELOOP
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError as error:
+        # A link in a circle is as little a file as one that leads nowhere.
+        if error.errno == errno.ELOOP:
+            return False
+        raise
 
 
 class _Range:

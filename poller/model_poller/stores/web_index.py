@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Annotated
@@ -52,8 +53,9 @@ def read_list(body: bytes, where: str) -> Sequence[Shown]:
         InvalidSourceError: it is none.
     """
     try:
-        return msgspec.json.decode(body, type=tuple[Shown, ...])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # Some editors begin a text with a mark of its byte order.
+        return msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8), type=tuple[Shown, ...])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidSourceError(
             f"{where} shows JSON that is no list of files ({error}); it should be"
             ' [{"name": "1/saved_model.pb", "size": 1234, "etag": "…"}, …]'

@@ -17,6 +17,7 @@ from model_poller.errors import (
     UnreachableError,
 )
 from model_poller.metrics import METRICS
+from model_poller.stores.connections import check_address
 from model_poller.stores.credentials import without_secrets
 from model_poller.stores.http_calls import Answer, HttpCalls, as_answer
 from model_poller.stores.http_ranges import HttpRanges, RefusedError
@@ -116,6 +117,7 @@ class Site:
             # Servers write names as they are, in bytes that http.client reads as Latin-1.
             target = urljoin(url, quote(elsewhere.encode("latin-1"), safe=_URL_SAFE))
             scheme = urlsplit(target).scheme
+            check_address(target)
         except ValueError:
             raise InvalidSourceError(
                 f"{without_secrets(url)} redirects to what is no URL"

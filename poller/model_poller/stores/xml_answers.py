@@ -13,7 +13,8 @@ def parse_xml(body: bytes) -> Element | None:
     """The root of a document, with all names freed of their namespace; None where it is none."""
     try:
         root = ET.fromstring(body)  # noqa: S314
-    except ET.ParseError:
+    except (ET.ParseError, LookupError, ValueError):
+        # The latter two: in an encoding that nobody knows.
         return None
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
