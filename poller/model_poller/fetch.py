@@ -20,9 +20,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
-import google_crc32c
-
-from model_poller.checks.crc32c import CRC32, CRC32C, CRC64NVME, combine
+from model_poller.checks.crc32c import CRC32, CRC32C, CRC64NVME, combine, crc32c
 from model_poller.errors import (
     AccessDeniedError,
     CorruptDownloadError,
@@ -52,6 +50,8 @@ SMALL_BYTES = 1 << 20
 SMALL_WORKERS = 16
 """For objects that are small on the average: the time goes into waiting for answers."""
 _BUFFER_BYTES = 1 << 19
+_LARGE_BYTES = 256 << 20
+"""A version of which it is worth 7 MB of memory to check as fast as can be."""
 RETRIES = RetryPolicy(attempts=5, first_seconds=0.2, longest_seconds=30.0, deadline_seconds=1800.0)
 """Of a part, counted anew whenever a try brought something."""
 _GLANCE_SECONDS = 0.2
@@ -82,9 +82,8 @@ class _Sum:
     """Of a part that is there."""
 
     length: int
-    crc32c: int
-    other: int = 0
-    """By the CRC that the store tells."""
+    crc: int
+    """By its target's kind."""
 
 
 @dataclass(slots=True)
@@ -94,11 +93,15 @@ class _Target:
     stored: StoredObject
     path: Path
     part_bytes: int
+    extend: Callable[[memoryview, int], int]
+    """How a CRC goes on."""
+    kind: Crc = CRC32C
+    """The one that the store tells, if it tells any."""
     missing: int = 0
     """Parts to go."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     is_described: bool = False
-    other_crc: _OtherCrc | None = None
+    told_crc: int | None = None
     md5: _Md5 | None = None
     sums: dict[int, _Sum] = field(default_factory=dict)
     """By where the parts start."""
@@ -122,14 +125,14 @@ class _Target:
         self.stored = stored
         self.validators["size"] = str(stored.size)
         if stored.crc32c is not None:
-            return
-        if stored.crc64nvme is not None:
-            # Told by S3 alone: no other poller pays the memory for this library.
+            self.told_crc = stored.crc32c
+        elif stored.crc64nvme is not None:
+            # Told by S3 alone: no other poller has to pay the memory for this library.
             from awscrt.checksums import crc64nvme
 
-            self.other_crc = _OtherCrc(CRC64NVME, stored.crc64nvme, crc64nvme)
+            self.kind, self.told_crc, self.extend = CRC64NVME, stored.crc64nvme, crc64nvme
         elif stored.crc32 is not None:
-            self.other_crc = _OtherCrc(CRC32, stored.crc32, zlib.crc32)
+            self.kind, self.told_crc, self.extend = CRC32, stored.crc32, zlib.crc32
         elif stored.md5 is not None:
             self.md5 = _Md5(stored.md5, is_presumed=stored.md5_is_presumed)
 
@@ -151,19 +154,13 @@ class _Target:
         """What the store tells, what came, and which checksum it is; empty without one."""
         if self.md5:
             return self.md5.told.hex(), self.md5.digest.hexdigest(), "MD5"
-        if self.other_crc:
-            kind, told = self.other_crc.kind, self.other_crc.told
-            pieces = [(at, part.other, part.length) for at, part in self.sums.items()]
-        elif self.stored.crc32c is not None:
-            kind, told = CRC32C, self.stored.crc32c
-            pieces = [(at, part.crc32c, part.length) for at, part in self.sums.items()]
-        else:
+        if self.told_crc is None:
             return "", "", ""
         whole = 0
-        for _, piece, length in sorted(pieces):
-            whole = combine(whole, piece, length, kind)
-        digits = kind.bits // 4
-        return f"{told:0{digits}x}", f"{whole:0{digits}x}", kind.name
+        for _, part in sorted(self.sums.items(), key=lambda item: item[0]):
+            whole = combine(whole, part.crc, part.length, self.kind)
+        digits = self.kind.bits // 4
+        return f"{self.told_crc:0{digits}x}", f"{whole:0{digits}x}", self.kind.name
 
 
 @dataclass(slots=True)
@@ -174,35 +171,23 @@ class _Part:
     again: bool = False
     """Whether it is there already, and asked for once more."""
     done: int = 0
-    """Bytes of it that are written, and the checksums of these."""
-    crc32c: int = 0
-    other: int = 0
+    """Bytes of it that are written, and the CRC of these."""
+    crc: int = 0
 
     def begin_anew(self) -> None:
-        self.done = self.crc32c = self.other = 0
+        self.done = self.crc = 0
 
-    def add(self, chunk: bytes) -> None:
+    def add(self, chunk: memoryview) -> None:
         """Take into account what was written behind the rest."""
         target = self.target
         if target.md5 and not self.again:
             target.md5.add(self.start + self.done, chunk)
-        if target.other_crc:
-            self.other = target.other_crc.extend(chunk, self.other)
-        self.crc32c = google_crc32c.extend(self.crc32c, chunk)
+        self.crc = target.extend(chunk, self.crc)
         self.done += len(chunk)
 
     @property
     def sum(self) -> _Sum:
-        return _Sum(self.length, self.crc32c, self.other)
-
-
-@dataclass(frozen=True, slots=True)
-class _OtherCrc:
-    """A CRC beside CRC-32C, and what the store says that it is."""
-
-    kind: Crc
-    told: int
-    extend: Callable[[bytes, int], int]
+        return _Sum(self.length, self.crc)
 
 
 class _Md5:
@@ -218,7 +203,7 @@ class _Md5:
         self.position = 0
         self.lock = threading.Lock()
 
-    def add(self, position: int, chunk: bytes) -> None:
+    def add(self, position: int, chunk: memoryview) -> None:
         """Add what was just written, if it lies where the row ends."""
         if position == self.position:
             self.digest.update(chunk)
@@ -302,10 +287,11 @@ class Download:
         self._was_answered = False
         """Whether the store gave any bytes, so that a refusal is odd."""
         self._targets: dict[Path, _Target] = {}
+        extend = crc32c(fast=sum(stored.size for stored in targets.values()) >= _LARGE_BYTES)
         each: list[list[_Part]] = []
         for path, stored in targets.items():
             part_bytes = PART_BYTES if stored.in_ranges else max(stored.size, 1)
-            target = self._targets[path] = _Target(stored, path, part_bytes)
+            target = self._targets[path] = _Target(stored, path, part_bytes, extend)
             parts = target.parts()
             target.missing = len(parts)
             if tail_first:
@@ -454,12 +440,12 @@ class Download:
                 count = os.preadv(file, [wanted], part.start + recalled.done)
                 if not count:
                     return False
-                recalled.add(bytes(wanted[:count]))
+                recalled.add(wanted[:count])
         finally:
             os.close(file)
-        if recalled.crc32c != known.crc32c:
+        if recalled.crc != known.crc:
             return False
-        part.done, part.crc32c, part.other = recalled.done, recalled.crc32c, recalled.other
+        part.done, part.crc = recalled.done, recalled.crc
         part.target.is_recalled = True
         self._progress(part.length)
         return True
@@ -513,7 +499,7 @@ class Download:
                             f"{stored.url}: {part.done} of {part.length} bytes came in"
                             f" {allowed:.0f} s; the rest is asked for anew"
                         )
-                    chunk = bytes(buffer[: body.readinto(buffer)])
+                    chunk = buffer[: body.readinto(buffer)]
                     if file is not None:
                         _write(file, chunk, part.start + part.done)
                         self._progress(len(chunk))
@@ -535,7 +521,7 @@ class Download:
         if part.again:
             self._compare_again(part)
         elif self._journal:
-            self._journal.note(part.target.path, part.start, part.length, part.crc32c)
+            self._journal.note(part.target.path, part.start, part.length, part.crc)
 
     @contextmanager
     def _open(self, part: _Part) -> Iterator[ByteRange]:
@@ -701,7 +687,7 @@ class _Throttle:
             return self._free_at - now
 
 
-def _write(file: int, data: bytes, offset: int) -> None:
+def _write(file: int, data: memoryview, offset: int) -> None:
     while data:
         written = os.pwrite(file, data, offset)
         data, offset = data[written:], offset + written

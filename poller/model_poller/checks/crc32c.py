@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import google_crc32c
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Crc(NamedTuple):
@@ -21,6 +26,18 @@ CRC32 = Crc("CRC32", 32, 0xEDB88320)
 """RFC 1952 section 8."""
 CRC64NVME = Crc("CRC64NVME", 64, 0x9A6C9329AC4BC9B5)
 """NVM Express NVM Command Set Specification, section 5.2.1.3.4."""
+
+
+def crc32c(*, fast: bool) -> Callable[[memoryview, int], int]:
+    """How a CRC-32C goes on with more bytes, from that of those before.
+
+    ``fast`` costs 7 MB of memory, takes a third of the time and lets other threads work meanwhile.
+    """
+    if fast:
+        from awscrt.checksums import crc32c as extend
+
+        return lambda chunk, crc: int(extend(chunk, crc))
+    return lambda chunk, crc: google_crc32c.extend(crc, bytes(chunk))
 
 
 def _multiply(a: int, b: int, crc: Crc) -> int:

@@ -93,15 +93,16 @@ class AwsIdentity:
         if self._anonymous:
             return dict(headers)
         keys = self.keys()
-        parts = urlsplit(url)
-        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        # Of what is percent-encoded already, no more is to be known.
+        host, slash, rest = url.partition("://")[2].partition("/")
+        target = slash + rest
         told = payload if isinstance(payload, str) else hashlib.sha256(payload).hexdigest()
         if self._everywhere:
-            return sign_everywhere(keys, service, method, parts.netloc, target, headers, told)
+            return sign_everywhere(keys, service, method, host, target, headers, told)
         wanted, kept = (keys, self.region, service), self._signer
         if kept is None or kept[0] != wanted:
             kept = self._signer = wanted, Signer(*wanted)
-        return kept[1].signed(method, parts.netloc, target, headers, told)
+        return kept[1].signed(method, host, target, headers, told)
 
     def keys(self) -> Keys:
         """What to sign with now.

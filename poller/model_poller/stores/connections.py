@@ -12,7 +12,9 @@ import io
 import math
 import os
 import re
+import socket
 import ssl
+import struct
 import threading
 import time
 from contextlib import suppress
@@ -32,17 +34,23 @@ from model_poller.errors import (
 from model_poller.stores.credentials import shown_uri
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping
 
 _TARGET = re.compile(r"[!-~]+")
+_WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
+"""Also of no body."""
 _WITHOUT_BODY = frozenset({204, 304})
 _MAX_FIELDS, _MAX_LINE = 100, 65536
 """Of the headers of an answer, as `http.client` has it."""
 _MAX_DIGITS = 19
 """Of a length: more bytes than 64 bits can count are nowhere."""
-_SLICE_SECONDS = 1.0
+_SLICE_SECONDS = 1
 """After so long a read gives what it has: whoever reads looks at the clock and goes on."""
+_SLICE = struct.pack("ll", _SLICE_SECONDS, 0)
+_LARGE_BYTES = 64 << 10
+_SHORT_BYTES = 64 << 10
+"""A body that is sent with the head, in one packet if it fits."""
+_STATUS = re.compile(rb"HTTP/1\.([01]) (\d{3})(?: ([^\r\n]*))?")
 
 
 @dataclass(slots=True)
@@ -63,6 +71,11 @@ class _Clock:
         if left <= 0:
             raise TimeoutError("it took too long")
         sock.settimeout(min(left, self.timeout))
+
+
+def _waits_in_system(sock: socket.socket) -> bool:
+    # Where there is TLS, its own library reads.
+    return type(sock) is socket.socket
 
 
 class _Receiver(io.RawIOBase):
@@ -86,9 +99,23 @@ class _Receiver(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         if self._got and time.monotonic() > self.slice_end:
             return None
-        self._clock.limit(self._sock)
         self._got = True
+        if len(buffer) >= _LARGE_BYTES and _waits_in_system(self._sock):
+            return self._receive_all(buffer)
+        self._clock.limit(self._sock)
         return self._sock.recv_into(buffer)
+
+    def _receive_all(self, buffer: Any) -> int:
+        """Leave it to the system to wait until the buffer is full, or a second is over.
+
+        No other thread is kept from its work meanwhile, as by a call for each packet.
+        """
+        end = min(self._clock.end, time.monotonic() + self._clock.timeout)
+        self._sock.settimeout(None)
+        while time.monotonic() < end:
+            with suppress(BlockingIOError):
+                return self._sock.recv_into(buffer, 0, socket.MSG_WAITALL)
+        raise TimeoutError("it took too long")
 
     def close(self) -> None:
         if not self.closed:
@@ -117,15 +144,17 @@ class Response(http.client.HTTPResponse):
         if self.fields:
             return
         while True:
-            version, status, reason = self._read_status()  # type: ignore[attr-defined]
-            self.fields = _read_fields(self.fp)
+            status = self._begin_at_once()
+            if status is None:
+                version, status, reason = self._read_status()  # type: ignore[attr-defined]
+                if not version.startswith("HTTP/1."):
+                    raise http.client.UnknownProtocol(version)
+                self.reason = reason.strip()
+                self.version = 10 if version == "HTTP/1.0" else 11
+                self.fields = _read_fields(self.fp)
             if status != http.client.CONTINUE:
                 break
-        if not version.startswith("HTTP/1."):
-            raise http.client.UnknownProtocol(version)
         self.code = self.status = status
-        self.reason = reason.strip()
-        self.version = 10 if version == "HTTP/1.0" else 11
         self.headers = self.msg = self.fields  # type: ignore[assignment]
         self.chunked = self.fields.get("transfer-encoding", "").lower() == "chunked"
         if self.chunked:
@@ -139,6 +168,31 @@ class Response(http.client.HTTPResponse):
             self.length = 0
         if not self.chunked and self.length is None:
             self.will_close = True
+
+    def _begin_at_once(self) -> int | None:
+        """Take a head that came in one piece and in the plainest form, as nearly all do.
+
+        Returns its status; None for any other, of which nothing is read then.
+        """
+        came = self.fp.peek()
+        end = came.find(b"\r\n\r\n")
+        told = _STATUS.match(came)
+        if end < 0 or not told or told.end() > end:
+            return None
+        lines = came[told.end() + 2 : end].decode("iso-8859-1").split("\r\n")
+        if len(lines) > _MAX_FIELDS:
+            return None
+        found: dict[str, str] = {}
+        for line in lines:
+            name, colon, value = line.partition(":")
+            if not colon or "\n" in line or name[:1] in ("", " ", "\t"):
+                return None
+            found.setdefault(name.strip().lower(), value.strip())
+        self.fp.read(end + 4)
+        self.fields = found
+        self.version = 11 if told[1] == b"1" else 10
+        self.reason = (told[3] or b"").decode("iso-8859-1").strip()
+        return int(told[2])
 
     def receive(self, buffer: memoryview, seconds: float) -> int:
         """Fill ``buffer``, or what comes of it in a second if anything does; 0 at the end.
@@ -180,6 +234,36 @@ def _read_fields(lines: io.BufferedReader) -> dict[str, str]:
     raise http.client.HTTPException(f"more than {_MAX_FIELDS} headers")
 
 
+def _shown_host(host: str, port: int | None, default: int) -> str:
+    """A server as the header ``Host`` has it."""
+    name = host.encode("idna").decode() if not host.isascii() else host
+    name = f"[{name}]" if ":" in name else name
+    return name if port in (None, default) else f"{name}:{port}"
+
+
+class _Plain(http.client.HTTPConnection):
+    """Closed with the answer that is read of it."""
+
+    answer: Response | None = None
+
+    def close(self) -> None:
+        super().close()
+        if self.answer:
+            self.answer.close()
+
+
+class _Tls(http.client.HTTPSConnection):
+    answer: Response | None = None
+
+    def close(self) -> None:
+        super().close()
+        if self.answer:
+            self.answer.close()
+
+
+Connection = _Plain | _Tls
+
+
 class Connections:
     """Hands out each connection to one user at a time."""
 
@@ -195,23 +279,24 @@ class Connections:
         """
         parts, self.host, self._port = _address(endpoint)
         self._timeout = timeout
+        self._shown = _shown_host(self.host, self._port, 443 if parts.scheme == "https" else 80)
         self._tls = self._proxy = None
         if parts.scheme == "https":
             self._tls = _trust()
             self._proxy = _proxy(self.host)
-        self._idle: list[http.client.HTTPConnection] = []
+        self._idle: list[Connection] = []
         self._lock = threading.Lock()
 
-    def kept(self) -> http.client.HTTPConnection | None:
+    def kept(self) -> Connection | None:
         """One that is open, unless the server has closed it meanwhile; None without any."""
         with self._lock:
             return self._idle.pop() if self._idle else None
 
-    def new(self) -> http.client.HTTPConnection:
+    def new(self) -> Connection:
         """One that connects when it is used."""
-        connection: http.client.HTTPConnection
+        connection: Connection
         if self._tls and self._proxy:
-            connection = http.client.HTTPSConnection(
+            connection = _Tls(
                 self._proxy.hostname or "",
                 self._proxy.port or 80,
                 timeout=self._timeout,
@@ -219,11 +304,9 @@ class Connections:
             )
             connection.set_tunnel(self.host, self._port or 443, _proves(self._proxy))
         elif self._tls:
-            connection = http.client.HTTPSConnection(
-                self.host, self._port, timeout=self._timeout, context=self._tls
-            )
+            connection = _Tls(self.host, self._port, timeout=self._timeout, context=self._tls)
         else:
-            connection = http.client.HTTPConnection(self.host, self._port, timeout=self._timeout)
+            connection = _Plain(self.host, self._port, timeout=self._timeout)
         # Also of a proxy's answer.
         connection.response_class = partial(  # type: ignore[assignment]
             Response, clock=_Clock(self._timeout)
@@ -232,7 +315,7 @@ class Connections:
 
     def request(
         self,
-        connection: http.client.HTTPConnection,
+        connection: Connection,
         method: str,
         target: str,
         headers: Mapping[str, str],
@@ -251,12 +334,21 @@ class Connections:
         """
         clock: _Clock = connection.response_class.keywords["clock"]  # type: ignore[attr-defined]
         clock.end = time.monotonic() + seconds
-        if connection.sock:
-            # What the last answer left of it.
-            connection.sock.settimeout(self._timeout)
         try:
-            connection.request(method, target, body=body or None, headers=dict(headers))
-            response = connection.getresponse()
+            head = self._head(method, target, headers, len(body))
+            if connection.sock:
+                # What the last answer left of it.
+                connection.sock.settimeout(self._timeout)
+            else:
+                connection.connect()
+                if _waits_in_system(connection.sock):
+                    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SLICE)
+            if len(body) > _SHORT_BYTES:
+                connection.sock.sendall(head)
+                connection.sock.sendall(body)
+            else:
+                connection.sock.sendall(head + body)
+            response = connection.answer = self._answer(connection, method)
         except (ValueError, http.client.InvalidURL):
             connection.close()
             if not _TARGET.fullmatch(target):
@@ -273,10 +365,44 @@ class Connections:
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise UnreachableError(f"{self.host} does not answer ({error})") from error
-        assert isinstance(response, Response)  # noqa: S101
+        if response.will_close:
+            # The answer keeps the socket as long as it needs it.
+            connection.answer = None
+            connection.close()
         return response
 
-    def keep(self, connection: http.client.HTTPConnection) -> None:
+    def _answer(self, connection: Connection, method: str) -> Response:
+        response = connection.response_class(connection.sock, method=method)
+        assert isinstance(response, Response)  # noqa: S101
+        try:
+            response.begin()
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def _head(self, method: str, target: str, headers: Mapping[str, str], body_bytes: int) -> bytes:
+        """What goes before the body.
+
+        `http.client` takes several times as long for it.
+
+        Raises:
+            ValueError: it holds what can't be sent.
+        """
+        if not _TARGET.fullmatch(target):
+            raise http.client.InvalidURL
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {self._shown}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if "Accept-Encoding" not in headers:
+            lines.append("Accept-Encoding: identity")
+        if body_bytes or method in _WITH_LENGTH:
+            lines.append(f"Content-Length: {body_bytes}")
+        text = "\r\n".join(lines)
+        if text.count("\r") + text.count("\n") != 2 * len(lines) - 2 or "\0" in text:
+            raise ValueError("a header of two lines")
+        return text.encode("iso-8859-1") + b"\r\n\r\n"
+
+    def keep(self, connection: Connection) -> None:
         """Take one back whose last answer was read to its end."""
         with self._lock:
             self._idle.append(connection)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from model_poller.errors import UnreachableError
 from model_poller.retry import RetryPolicy, Tries
-from model_poller.stores.connections import Connections
+from model_poller.stores.connections import Connection, Connections
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -140,7 +140,7 @@ class HttpCalls:
 
     def _on(
         self,
-        connection: http.client.HTTPConnection,
+        connection: Connection,
         method: str,
         target: str,
         headers: Mapping[str, str],

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from model_poller.errors import UnreachableError
-from model_poller.stores.connections import Connections, Response
+from model_poller.stores.connections import Connection, Connections, Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -155,9 +155,7 @@ class HttpRanges:
             return
         self._connections.keep(connection)
 
-    def _ask(
-        self, target: str, headers: Mapping[str, str]
-    ) -> tuple[http.client.HTTPConnection, Response]:
+    def _ask(self, target: str, headers: Mapping[str, str]) -> tuple[Connection, Response]:
         if kept := self._connections.kept():
             # The server may have closed it meanwhile.
             with suppress(UnreachableError):
@@ -165,9 +163,7 @@ class HttpRanges:
         connection = self._connections.new()
         return connection, self._send(connection, target, headers)
 
-    def _send(
-        self, connection: http.client.HTTPConnection, target: str, headers: Mapping[str, str]
-    ) -> Response:
+    def _send(self, connection: Connection, target: str, headers: Mapping[str, str]) -> Response:
         return self._connections.request(
             connection, "GET", target, headers, seconds=TIMEOUT_SECONDS
         )

@@ -19,7 +19,8 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
     """Of the file, below the journal's folder."""
     start: int
     length: int
-    crc32c: int
+    crc: int
+    """Of the kind that the store told; by another one the part is not known again."""
 
 
 class Journal:
@@ -57,9 +58,9 @@ class Journal:
         part = self._known.get((self._name(file), start))
         return part if part and part.length == length else None
 
-    def note(self, file: Path, start: int, length: int, crc32c: int) -> None:
+    def note(self, file: Path, start: int, length: int, crc: int) -> None:
         """Remember a part; safe for many threads, as one write appends one line."""
-        part = Part(self._name(file), start, length, crc32c)
+        part = Part(self._name(file), start, length, crc)
         os.write(self._file, msgspec.json.encode(part) + b"\n")
 
     def _name(self, file: Path) -> str:

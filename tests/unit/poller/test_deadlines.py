@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -39,14 +40,13 @@ HEAD = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 40\r\nContent-Range: by
 
 
 @contextmanager
-def trickling(pieces: int) -> Iterator[str]:
+def trickling(pieces: int, whole: bytes = HEAD + BODY) -> Iterator[str]:
     """Answers every request, the last so many bytes of it one at a time, as slowly as can be."""
     ended = threading.Event()
 
     def answer(connection: socket.socket) -> None:
         with connection, suppress(OSError):
             while connection.recv(65536):
-                whole = HEAD + BODY
                 connection.sendall(whole[: len(whole) - pieces])
                 for byte in whole[len(whole) - pieces :]:
                     if ended.wait(0.05):
@@ -150,6 +150,58 @@ def test_a_read_gives_what_there_is_and_the_rest_later(monkeypatch: pytest.Monke
             counts += 1
         assert bytes(buffer) == BODY
         assert counts > 1
+        connection.close()
+
+
+LARGE = bytes(range(256)) * 1200
+LARGE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(LARGE)
+
+
+@pytest.fixture
+def _short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model_poller.stores.connections._SLICE_SECONDS", 0.1)
+    monkeypatch.setattr("model_poller.stores.connections._SLICE", struct.pack("ll", 0, 100_000))
+
+
+@pytest.mark.usefixtures("_short_slices")
+def test_what_the_system_waits_for_comes_whole_or_a_piece_at_a_time() -> None:
+    for pieces, most in ((0, 2), (20, 20)):
+        with trickling(pieces, LARGE_HEAD + LARGE) as url:
+            connections = Connections(url, 10.0)
+            connection = connections.new()
+            response = connections.request(connection, "GET", "/", {}, seconds=10.0)
+            buffer = memoryview(bytearray(len(LARGE)))
+            counts: list[int] = []
+            while sum(counts) < len(LARGE):
+                counts.append(response.receive(buffer[sum(counts) :], 10.0))
+            assert bytes(buffer) == LARGE
+            assert len(counts) <= most
+            # The same connection serves the next request, which waits by itself again.
+            connections.request(connection, "GET", "/", {}, seconds=10.0)
+            connection.close()
+
+
+@pytest.mark.usefixtures("_short_slices")
+def test_what_the_system_waits_for_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_calls, "_DEADLINE_SECONDS", 0.3)
+    for pieces in (100, 200_000):
+        with trickling(pieces, LARGE_HEAD + LARGE) as url:
+            calls = HttpCalls(url, timeout=0.15)
+            with pytest.raises(UnreachableError, match=r"timed out|too long"):
+                calls.send("GET", "/", {})
+            calls.close()
+
+
+@pytest.mark.usefixtures("_short_slices")
+def test_a_large_body_that_stops_is_given_up() -> None:
+    with trickling(0, LARGE_HEAD + LARGE[:-1]) as url:
+        connections = Connections(url, 10.0)
+        connection = connections.new()
+        response = connections.request(connection, "GET", "/", {}, seconds=10.0)
+        buffer = memoryview(bytearray(len(LARGE)))
+        assert response.receive(buffer, 10.0) == len(LARGE) - 1
+        with pytest.raises(TimeoutError):
+            response.receive(buffer, 0.3)
         connection.close()
 
 

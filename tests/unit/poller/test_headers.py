@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model_poller.errors import UnreachableError
+from model_poller.stores.connections import Response, _Clock
 from model_poller.stores.http_calls import Answer, HttpCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 @contextmanager
@@ -61,6 +66,62 @@ def ask(answer: bytes, method: str = "GET") -> Answer:
 def test_headers_are_read_however_they_are_written(head: bytes, name: str, value: str) -> None:
     answer = ask(head + b"body")
     assert (answer.status, answer.header(name), answer.body) == (200, value, b"body")
+
+
+@given(
+    head=st.tuples(
+        st.sampled_from(
+            [b"HTTP/1.1 200 OK", b"HTTP/1.0 206 Some", b"HTTP/1.1 200", b"HTTP/1.1 404 "]
+        ),
+        st.lists(
+            st.tuples(
+                st.sampled_from([b"ETag", b"x-a", b"X-A", b" x", b"Content-Type", b""]),
+                st.sampled_from([b":", b": ", b":\t", b" : ", b""]),
+                st.sampled_from([b"", b"a", b"a: b", b"a \r\n b", b"\xe9", b'"q"', b"a\rb"]),
+            ),
+            max_size=5,
+        ),
+        st.sampled_from([b"\r\n", b"\n"]),
+    ),
+    cut=st.integers(1, 200),
+)
+def test_a_head_means_the_same_however_it_comes(
+    head: tuple[bytes, list[tuple[bytes, bytes, bytes]], bytes], cut: int
+) -> None:
+    """In one piece it is taken at once, in several a line at a time."""
+    status, fields, end = head
+    lines = [status, *(b"".join(field) for field in fields), b"Content-Length: 4"]
+    whole = end.join(lines) + 2 * end + b"body"
+    assert answered(whole) == answered(whole[:cut], whole[cut:])
+
+
+def answered(*pieces: bytes) -> object:
+    """What is read of an answer whose pieces come one after the other."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        thread = threading.Thread(target=send, args=(theirs, pieces), daemon=True)
+        thread.start()
+        response = Response(ours, method="GET", clock=_Clock(5.0))
+        try:
+            response.begin()
+            return (
+                (response.status, response.reason, response.version, response.fields),
+                response.will_close,
+                response.read(),
+            )
+        except (ValueError, KeyError, http.client.HTTPException) as error:
+            return type(error)
+        finally:
+            response.close()
+            thread.join(5)
+
+
+def send(to: socket.socket, pieces: Sequence[bytes]) -> None:
+    for piece in pieces:
+        to.sendall(piece)
+        time.sleep(0.0005 if len(pieces) > 1 else 0)
+    # Where a head ends early, the rest of it is a body of no told length.
+    to.shutdown(socket.SHUT_WR)
 
 
 def test_pieces_are_put_together() -> None:
