@@ -6,19 +6,17 @@ goes by the resource's steps, back at once.
 
 from __future__ import annotations
 
-import json
 import time
 from statistics import median, quantiles
 from typing import TYPE_CHECKING
 
-from bench import record
+from bench import demo_model, record
 from bench.available import Arrival
-from demo import artifacts, setup
+from bench.demo_model import REPLICAS
 from demo.console import say, table
 from demo.errors import OutcomeError
 from demo.load import Traffic
 from demo.served import NAME, SELECTOR, Served
-from demo.setup import Options
 from demo.traffic import check, loads, report, tell
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
     from demo.load import Load
 
-_REPLICAS = 3
 _REST_SECONDS = 4.0
 """Between two changes, for the requests that notice none."""
 _MEDIAN_SECONDS, _WORST_SECONDS = 3.0, 5.0
@@ -43,20 +40,9 @@ def run(rounds: int, rate: float, *, drain: bool) -> None:
             reached.
         ClusterError: a part does not run.
     """
-    cluster = setup.prepare(Options(rate=rate))
-    made = artifacts.ensure(say)
-    image = made.photo.read_bytes()
-    served, bucket = Served(cluster), setup.bucket(cluster)
-    served.remove()
-    bucket.clear(f"{NAME}/")
-    bucket.upload(f"{NAME}/0001.zip", made.archive(1).read_bytes())
-    served.apply()
-    if drain:
-        _patch(served, {"rollout": {"drain": True}})
-    served.wait_for_version(1, replicas=_REPLICAS)
-    first = served.first_answer(image)
-    bucket.upload(f"{NAME}/0002.zip", made.archive(2).read_bytes())
-    served.wait_for_version(2, replicas=_REPLICAS)
+    model = demo_model.begin(rate, {"drain": True} if drain else None)
+    served, image, first = model.served, model.image, model.first
+    model.upload(2, model.made.archive(2).read_bytes())
     back: list[float] = []
     during: list[float] = []
     between: list[float] = []
@@ -86,7 +72,7 @@ def run(rounds: int, rate: float, *, drain: bool) -> None:
     path = record.write(
         "changes-drained" if drain else "changes",
         {
-            "replicas": _REPLICAS,
+            "replicas": REPLICAS,
             "requests_per_second": rate,
             "back_seconds": [round(value, 3) for value in back],
             "p99_ms": {
@@ -110,9 +96,9 @@ def _change(served: Served, version: int) -> float:
     """Pin a version; seconds until each replica answers with it, and with no other one."""
     with Arrival(_addresses(served), NAME, version, alone=True, limit=300.0) as arrival:
         begin = time.monotonic()
-        _patch(served, {"model": {"version": version}})
+        demo_model.patch(served, {"model": {"version": version}})
         arrived = arrival.wait()
-    served.wait_for_version(version, replicas=_REPLICAS)
+    served.wait_for_version(version, replicas=REPLICAS)
     return arrived - begin
 
 
@@ -120,11 +106,6 @@ def _addresses(served: Served) -> list[str]:
     """``host:port`` of the gRPC of each replica."""
     wanted = f"--selector={SELECTOR}", "--output=jsonpath={.items[*].status.podIP}"
     return [f"{address}:8500" for address in served.kubectl("get", "pods", *wanted).split()]
-
-
-def _patch(served: Served, spec: dict[str, object]) -> None:
-    patch = json.dumps({"spec": spec})
-    served.kubectl("patch", "inferencemodel", NAME, "--type=merge", "--patch", patch)
 
 
 def _marks(found: Sequence[Load]) -> list[int]:

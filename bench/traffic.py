@@ -6,13 +6,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import record
+from bench import demo_model, record
 from bench.namespace import renumbered
-from demo import artifacts, setup
 from demo.console import say
 from demo.load import Traffic
-from demo.served import NAME, Served
-from demo.setup import Options
 from demo.traffic import check, loads, report, tell
 
 _LEAD_SECONDS = 2.0
@@ -25,16 +22,8 @@ def run(rounds: int, rate: float) -> None:
         OutcomeError: a request failed, or a change did not come to its end.
         ClusterError: a part does not run.
     """
-    cluster = setup.prepare(Options(rate=rate))
-    made = artifacts.ensure(say)
-    image = made.photo.read_bytes()
-    served, bucket = Served(cluster), setup.bucket(cluster)
-    served.remove()
-    bucket.clear(f"{NAME}/")
-    bucket.upload(f"{NAME}/0001.zip", made.archive(1).read_bytes())
-    served.apply()
-    served.wait_for_version(1, replicas=3)
-    first = served.first_answer(image)
+    model = demo_model.begin(rate)
+    served, image, first = model.served, model.image, model.first
     started = time.monotonic()
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -44,9 +33,8 @@ def run(rounds: int, rate: float) -> None:
         time.sleep(_LEAD_SECONDS)
         newest = rounds + 1
         for version in range(2, newest + 1):
-            archive = renumbered(made.archive(2 - version % 2), version, Path(scratch))
-            bucket.upload(f"{NAME}/{archive.name}", archive.read_bytes())
-            served.wait_for_version(version, replicas=3)
+            archive = renumbered(model.made.archive(2 - version % 2), version, Path(scratch))
+            model.upload(version, archive.read_bytes())
             say(f"version {version}: {len(traffic.failures)} of {traffic.sent} failed so far")
         for replicas in (5, 3):
             served.scale(replicas, version=newest)

@@ -28,6 +28,8 @@ from inferencemodel_operator.rollouts.telling import result
 from inferencemodel_operator.versions import PodVersions, staying
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from inferencemodel_operator.record import VersionsRecord
     from inferencemodel_operator.rollouts.situation import Plan, Situation
     from inferencemodel_operator.spec import InferenceModel
@@ -90,14 +92,9 @@ def _run(state: State) -> Plan:
 
 def _go_on(state: State, ongoing: RolloutRecord) -> Plan:
     judge_carried(state, ongoing)
-    try:
-        _advance(state)
-    except FailureError as failure:
-        current = state.run_of or ongoing
-        waits = state.spec.on_failure == "Pause" and current.step > 0
-        if failure.certain or not waits:
-            return take_back(state, current, failure)
-        state.run_of = held(current, failure)
+    taken = _taken_back(state, ongoing, lambda: _advance(state))
+    if taken is not None:
+        return taken
     current = state.run_of or ongoing
     if current.hold and not state.is_promoted(current):
         state.waits = current.hold
@@ -133,18 +130,29 @@ def _advance(state: State) -> None:
 def _bake(state: State, current: RolloutRecord) -> Plan:
     """All replicas have it; what would have stopped it before still does."""
     state.run_of = current
-    try:
-        judge_serving(state, state.replicas)
-    except FailureError as failure:
-        if failure.certain or state.spec.on_failure == "Rollback":
-            return take_back(state, state.run_of, failure)
-        state.run_of = held(state.run_of, failure)
-    current = state.run_of
+    taken = _taken_back(state, current, lambda: judge_serving(state, state.replicas))
+    if taken is not None:
+        return taken
+    current = state.run_of or current
     if current.hold and not state.is_promoted(current):
         state.waits = current.hold
     elif (current.promoted or _is_watched(state, current)) and not state.is_frozen():
         state.enter(Phase.COMPLETED, current.step)
     return result(state, replace(state.goal, candidate=None, rollout=state.run_of))
+
+
+def _taken_back(state: State, ongoing: RolloutRecord, look: Callable[[], None]) -> Plan | None:
+    """Look, and take the version back where that finds a fault; None where it stays, and be it that
+    somebody has to judge."""
+    try:
+        look()
+    except FailureError as failure:
+        current = state.run_of or ongoing
+        waits = state.spec.on_failure == "Pause" and current.step > 0
+        if failure.certain or not waits:
+            return take_back(state, current, failure)
+        state.run_of = held(current, failure)
+    return None
 
 
 def _is_watched(state: State, current: RolloutRecord) -> bool:
