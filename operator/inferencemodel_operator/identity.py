@@ -98,6 +98,7 @@ def replica(
         message=pod.message,
         doubt=_doubt(pod, report) if other and current else "",
         restarts=pod.server_restarts,
+        evicted=pod.disruption.message if pod.disruption and pod.disruption.evicted else "",
         template=pod.template,
         node=pod.node,
     )

@@ -63,6 +63,8 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     """Why what its poller reports is not believed."""
     restarts: int = 0
     """Of its model server."""
+    evicted: str = ""
+    """Why its node ended it, for want of memory or disk; empty where it didn't."""
     template: str = ""
     """Hash of the pod template that it was made from."""
     node: str = ""

@@ -169,6 +169,8 @@ class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Those that were told of the version; in the last step all are."""
     ends: Count = 0
     """Of their model servers since then, when this step began."""
+    evicted: Count = 0
+    """How many of them their nodes have ended, for want of memory or disk."""
     carried: Count | None = None
     """The version of a rollout that this one took the place of."""
     carriers: Annotated[tuple[ToldPod, ...], msgspec.Meta(max_length=TOLD)] = ()

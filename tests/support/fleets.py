@@ -86,6 +86,8 @@ class Pod:
     broken: bool = False
     """Whether its model server ends whatever it is given."""
     retries: set[str] = field(default_factory=set)
+    evicted: bool = False
+    """Whether its node has ended it; the object stays."""
     hung: set[int] = field(default_factory=set)
     """Loads that don't end, each with a thread of the model server's."""
 
@@ -157,12 +159,20 @@ class Fleet:
     def scale(self, replicas: int) -> None:
         """Let there be so many: new ones start with what the memory says, the last ones go."""
         self.replicas = replicas
-        while len(self.pods) < replicas:
+        while sum(not pod.evicted for pod in self.pods.values()) < replicas:
             self.made += 1
             uid = f"p{self.made}"
             self.pods[uid] = Pod(uid, node=f"n{self.made % 2}", assigned=self.record)
-        for uid in sorted(self.pods, key=lambda uid: int(uid[1:]))[replicas:]:
+        there = [uid for uid, pod in self.pods.items() if not pod.evicted]
+        for uid in sorted(there, key=lambda uid: int(uid[1:]))[replicas:]:
             del self.pods[uid]
+
+    def evict(self, *uids: str) -> None:
+        """Have nodes end pods, which are replaced while their objects stay."""
+        for uid in uids:
+            pod = self.pods[uid]
+            pod.evicted, pod.answers, pod.silent = True, None, True
+        self.scale(self.replicas)
 
     def kill(self, *uids: str) -> None:
         """Replace pods by new ones."""
@@ -265,7 +275,7 @@ class Fleet:
     def work(self) -> None:
         """Let the pods do as they are told."""
         for pod in self.pods.values():
-            if pod.uid not in self.slow_starts:
+            if pod.uid not in self.slow_starts and not pod.evicted:
                 self._work(pod)
 
     def run(self, steps: int = 40, *, seconds: float = 0.5) -> None:
@@ -322,7 +332,8 @@ class Fleet:
             node=pod.node,
             ready=pod.answers is not None,
             report=None if pod.silent else self._report(pod),
-            draining=pod.draining,
+            draining=pod.draining or pod.evicted,
+            evicted="was evicted by its node" if pod.evicted else "",
             restarts=pod.restarts,
             template="u" if pod.broken else "t",
             trouble=Trouble.SERVER_CRASHED if pod.broken else None,

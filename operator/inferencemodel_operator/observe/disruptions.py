@@ -54,6 +54,8 @@ class Disruption(msgspec.Struct, frozen=True):
     """What has happened, and what to do."""
     at: datetime.datetime | None
     """When, by the clock of whoever took it."""
+    evicted: bool = False
+    """Whether its node did, for want of memory or disk."""
 
 
 def read(status: wire.PodStatus) -> Disruption | None:
@@ -63,7 +65,7 @@ def read(status: wire.PodStatus) -> Disruption | None:
     )
     at = target.last_transition_time if target else _end(status)
     if status.phase == "Failed" and status.reason:
-        return Disruption(_by_kubelet(status), at)
+        return Disruption(_by_kubelet(status), at, evicted=status.reason == "Evicted")
     if target is None:
         return None
     what, fix = _TARGETS.get(

@@ -77,6 +77,31 @@ def judge_carried(state: State, current: RolloutRecord) -> None:
         state.quarantine(entry)
 
 
+def judge_evicted(state: State) -> None:
+    """What a node ends for want of memory or disk has no model server that ends once more, but a
+    pod in its place, and the version would go to one replica after another.
+
+    Raises:
+        FailureError: it has gone that way twice.
+    """
+    current = state.run_of
+    gone = [] if current is None else [r for r in state.seen.replicas if r.evicted]
+    gone = [replica for replica in gone if current is not None and replica.uid in current.told]
+    if current is None or not gone:
+        return
+    left = tuple(pod for pod in current.pods if pod.uid not in {r.uid for r in gone})
+    count = current.evicted + len(gone)
+    state.run_of = replace(current, pods=left, evicted=count)
+    if count >= RESTARTS:
+        raise FailureError(
+            Reason.CRASHED_SERVING,
+            f"{count} pods were taken away by their nodes since they were given version "
+            f"{current.version}: pod {gone[0].name} {gone[0].evicted}",
+            of_template=True,
+            certain=True,
+        )
+
+
 def _ended(replica: Replica, ends: int, version: int) -> str:
     return (
         f"the model server of {replica.name} ended {ends} times since it was given version "

@@ -20,7 +20,7 @@ from inferencemodel_operator.record import TOLD, Phase, QuarantinedVersion, Roll
 from inferencemodel_operator.rollouts.actions import act, asked
 from inferencemodel_operator.rollouts.checking import check, rehearse
 from inferencemodel_operator.rollouts.ending import goes_back, is_spoilt, settle_for, take_back
-from inferencemodel_operator.rollouts.judging import judge_carried, judge_serving
+from inferencemodel_operator.rollouts.judging import judge_carried, judge_evicted, judge_serving
 from inferencemodel_operator.rollouts.progress import progress
 from inferencemodel_operator.rollouts.state import FailureError, State, held
 from inferencemodel_operator.rollouts.steps import steps_of
@@ -130,7 +130,7 @@ def _advance(state: State) -> None:
 def _bake(state: State, current: RolloutRecord) -> Plan:
     """All replicas have it; what would have stopped it before still does."""
     state.run_of = current
-    taken = _taken_back(state, current, lambda: judge_serving(state, state.replicas))
+    taken = _taken_back(state, current, lambda: _judge_all(state))
     if taken is not None:
         return taken
     current = state.run_of or current
@@ -153,6 +153,11 @@ def _taken_back(state: State, ongoing: RolloutRecord, look: Callable[[], None]) 
             return take_back(state, current, failure)
         state.run_of = held(current, failure)
     return None
+
+
+def _judge_all(state: State) -> None:
+    judge_evicted(state)
+    judge_serving(state, state.replicas)
 
 
 def _is_watched(state: State, current: RolloutRecord) -> bool:

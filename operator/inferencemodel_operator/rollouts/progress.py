@@ -11,7 +11,13 @@ from inferencemodel_operator.conditions import Reason
 from inferencemodel_operator.record import TOLD, Phase, ToldPod
 from inferencemodel_operator.rollouts import checks as rollout_checks
 from inferencemodel_operator.rollouts.fleet import is_stuck, loads_others
-from inferencemodel_operator.rollouts.judging import judge_serving, live, live_allows, note_live
+from inferencemodel_operator.rollouts.judging import (
+    judge_evicted,
+    judge_serving,
+    live,
+    live_allows,
+    note_live,
+)
 from inferencemodel_operator.rollouts.situation import Soaking, Trying
 from inferencemodel_operator.rollouts.state import SOAK_SECONDS, FailureError
 from inferencemodel_operator.rollouts.steps import choice
@@ -38,6 +44,8 @@ def progress(state: State, current: RolloutRecord) -> None:
     Raises:
         FailureError: the version failed.
     """
+    judge_evicted(state)
+    current = state.run_of or current
     version = current.version
     wanted = state.wanted(current)
     members = state.members(current)

@@ -104,6 +104,7 @@ class State:
             promoted=False,
             hold="",
             pods=pods,
+            evicted=0 if phase is Phase.COMPLETED else current.evicted,
             ends=0 if phase is Phase.COMPLETED else self.all_ends(current),
             ended=self.now if phase is Phase.COMPLETED else None,
             message=self._completion() if phase is Phase.COMPLETED else "",
@@ -137,6 +138,7 @@ class State:
             hold="",
             pods=(),
             ends=0,
+            evicted=0,
             carried=None,
             carriers=(),
             settled=None,
@@ -164,6 +166,7 @@ class State:
                 carried=None,
                 carriers=(),
                 ends=0,
+                evicted=0,
                 hold="",
             )
 

@@ -254,6 +254,34 @@ def test_in_the_last_step_it_is_watched_a_minute_where_a_server_has_ended_in_it(
     assert (fleet.phase, reason(fleet, 2)) == ("RolledBack", Reason.CRASHED_SERVING)
 
 
+@pytest.mark.parametrize("bake", ["0s", "1h"])
+def test_what_nodes_evict_again_and_again_goes_to_no_third_replica(bake: str) -> None:
+    """A version without a memory limit, say, for which a node ends the whole pod."""
+    fleet = Fleet(rollout={"bake": bake, "steps": [] if bake != "0s" else [{"replicas": 1}]})
+    fleet.upload(2)
+    for _ in range(2):
+        while not fleet.on(2) or (bake != "0s" and fleet.phase != "Baking"):
+            fleet.step()
+        fleet.evict(fleet.on(2)[0])
+        fleet.step()
+    fleet.run(10)
+    assert (fleet.phase, reason(fleet, 2)) == ("RolledBack", Reason.CRASHED_SERVING)
+    assert message(fleet).startswith("2 pods were taken away by their nodes")
+    assert len(fleet.on(1)) == 3
+    if bake == "0s":
+        assert len(ever_told(fleet, 2)) == 2
+
+
+def test_one_pod_that_a_node_evicts_is_nobodys_fault() -> None:
+    fleet = Fleet()
+    fleet.upload(2)
+    while not fleet.on(2):
+        fleet.step()
+    fleet.evict(fleet.on(2)[0])
+    fleet.run(20)
+    assert (fleet.phase, len(fleet.on(2))) == ("Completed", 3)
+
+
 def test_what_ends_a_server_that_serves_nothing_is_not_the_version() -> None:
     fleet = Fleet(rollout={"steps": []})
     fleet.pods["p3"].broken, fleet.pods["p3"].answers = True, None
