@@ -8,6 +8,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from http.client import LineTooLong
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -28,6 +29,8 @@ MAX_CONNECTIONS = 2 * MAX_WAITING
 """So many are open at once. For a further one the one that has asked nothing for longest goes, so
 that whoever connects and asks, as a probe does, is answered."""
 _IDLE_SECONDS = 90.0
+MAX_HEAD_BYTES = 64 << 10
+"""Of a request's line and headers: as many come on each connection before anybody is answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,29 @@ class _Server(ThreadingHTTPServer):
         """A client that went away is nobody's error."""
 
 
+class _Head:
+    """What a client sends, of which only so much may come before an answer."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.left = 0
+
+    def readline(self, limit: int) -> bytes:
+        """The next line.
+
+        Raises:
+            LineTooLong: the head of the request is.
+        """
+        line: bytes = self._inner.readline(min(limit, self.left + 1))
+        self.left -= len(line)
+        if self.left < 0:
+            raise LineTooLong("head of a request")
+        return line
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _IDLE_SECONDS
@@ -142,6 +168,14 @@ class _Handler(BaseHTTPRequestHandler):
     health: Health
     waiting: threading.Semaphore
     server: _Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile: Any = _Head(self.rfile)
+
+    def handle_one_request(self) -> None:
+        self.rfile.left = MAX_HEAD_BYTES
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         self.server.connections.turn(self.connection, busy=True)

@@ -41,6 +41,8 @@ _WAIT_SECONDS = 20
 _BATCH = 10
 """The most that SQS hands out at once."""
 _TIMEOUT_SECONDS = _WAIT_SECONDS + 10.0
+_DIGITS = 16
+"""Of a time in milliseconds; a longer one is none."""
 _GAP_SECONDS = 1.0
 """Between two questions to a server that does not wait with its answer, as some stand-ins."""
 
@@ -172,7 +174,7 @@ class Queue:
 
     def _take(self, message: _Message) -> None:
         sent = message.attributes.get("SentTimestamp", "")
-        if sent.isdecimal():
+        if sent.isdecimal() and len(sent) < _DIGITS:
             METRICS.notification_lag.observe(max(0.0, time.time() - int(sent) / 1000))
         changed = list(changed_objects(message.body))
         METRICS.notifications.labels("object" if changed else "unknown").inc()

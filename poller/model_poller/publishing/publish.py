@@ -137,6 +137,11 @@ class Publisher:
             raise VersionExistsError(
                 f"version {version} is there already: {there}; publish under another number"
             )
+        if taken and version < max(taken):
+            self._say(
+                f"version {version} is below {max(taken)}, which is there, so that pollers which"
+                " follow the newest version don't take it"
+            )
         return version
 
     def _taken(self) -> dict[int, set[str]]:

@@ -156,12 +156,18 @@ class AwsIdentity:
                 f"{role} can't be assumed with the token in {file}: {_reason(answer)}; the role's"
                 " trust policy has to allow sts:AssumeRoleWithWebIdentity to this service account"
             )
+        try:
+            expires = _unix(text(told, "Expiration"))
+        except (ValueError, OverflowError):
+            raise AccessDeniedError(
+                f"{role} has no keys: what was answered is not in the documented form"
+            ) from None
         return Keys(
             text(told, "AccessKeyId"),
             text(told, "SecretAccessKey"),
             text(told, "SessionToken"),
             text(told, "AssumedRoleUser/Arn") or role,
-            _unix(text(told, "Expiration")),
+            expires,
         )
 
     def _of_container(self, url: str) -> Keys:
@@ -249,7 +255,7 @@ def _from_json(answer: Answer, principal: str) -> Keys:
             told.get("RoleArn") or principal,
             _unix(told["Expiration"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         # From None: what could not be read may hold a secret.
         raise AccessDeniedError(
             f"{principal} has no keys: what was answered is not in the documented form"
@@ -264,7 +270,9 @@ def _reason(answer: Answer) -> str:
 
 
 def _unix(moment: str) -> float:
-    return datetime.fromisoformat(moment).astimezone(UTC).timestamp()
+    told = datetime.fromisoformat(moment)
+    # Without a zone it is meant as all the others are, wherever this process runs.
+    return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
 
 
 def _no_credentials() -> AccessDeniedError:

@@ -21,7 +21,7 @@ from model_poller.stores.azure import AzureIdentity
 from model_poller.stores.http_calls import Answer, HttpCalls, as_answer
 from model_poller.stores.http_ranges import HttpRanges, RefusedError
 from model_poller.stores.one_place import Bucket, OnePlace, Page
-from model_poller.stores.xml_answers import parse_xml, text
+from model_poller.stores.xml_answers import parse_xml, size, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 PAGE = 5000
 """Blobs in an answer; the most that Azure gives."""
+_MD5_BYTES = 16
 _READER = "Storage Blob Data Reader on the container, or the permissions r and l"
 _GRANTS = {
     "list": _READER,
@@ -90,7 +91,11 @@ class AzureSource(OnePlace, Bucket):
                 raise UnreachableError(f"what was answered about {self.uri} is no listing")
             following = text(page, "NextMarker")
             yield Page(
-                [_stored(root, blob) for blob in page.iter("Blob") if not _is_folder(blob)],
+                [
+                    _stored(root, blob)
+                    for blob in page.iter("Blob")
+                    if not _is_folder(blob) and _name(blob).startswith(prefix + folder)
+                ],
                 [
                     _name(shown).removeprefix(prefix).removesuffix("/")
                     for shown in page.iter("BlobPrefix")
@@ -148,15 +153,23 @@ class AzureSource(OnePlace, Bucket):
 
 
 def _stored(root: Location, blob: Element) -> StoredObject:
-    md5 = text(blob, "Content-MD5")
     return StoredObject(
         root=root,
         path=_name(blob).removeprefix(root.key("")),
-        size=int(text(blob, "Content-Length")),
+        size=size(blob, "Content-Length", root.uri),
         generation=text(blob, "Etag").strip('"'),
-        md5=base64.b64decode(md5) if md5 else None,
+        md5=_md5(text(blob, "Content-MD5")),
         is_gzipped=text(blob, "Content-Encoding") == "gzip",
     )
+
+
+def _md5(told: str) -> bytes | None:
+    # Whoever uploads a blob in blocks may write there what they like.
+    try:
+        md5 = base64.b64decode(told, validate=True)
+    except ValueError:
+        return None
+    return md5 if len(md5) == _MD5_BYTES else None
 
 
 def _is_folder(blob: Element) -> bool:

@@ -15,6 +15,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import math
 import time
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -244,10 +245,13 @@ def _from_json(answer: Answer, principal: str, advice: str) -> _Token:
     try:
         told = json.loads(answer.body)
         if answer.status == 200:
-            return _Token(told["access_token"], time.time() + float(told["expires_in"]))
+            life = float(told["expires_in"])
+            if not math.isfinite(life):
+                raise ValueError
+            return _Token(told["access_token"], time.time() + life)
         # The first line: what follows are numbers for support.
         reason = f"{told['error']}: {str(told.get('error_description', '')).splitlines()[0]}"
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         reason = f"status {answer.status}"
     # From None: what could not be read may hold a secret.
     raise AccessDeniedError(f"{principal} gets no token ({reason}); {advice}") from None

@@ -130,7 +130,11 @@ class GcsSource(Bucket):
             page = self._page(root, query)
             METRICS.source_requests.labels("list").inc()
             yield Page(
-                [_stored(root, prefix, item) for item in page.items],
+                [
+                    _stored(root, prefix, item)
+                    for item in page.items
+                    if item.name.startswith(prefix + folder)
+                ],
                 [name.removeprefix(prefix).removesuffix("/") for name in sorted(page.prefixes)],
                 is_last=not page.next_page_token,
             )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 30.0
 """For connecting, for an answer's head, and for each read: a connection that brings nothing for so
 long is given up."""
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d*)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]*)")
 _VALIDATORS = ("ETag", "Last-Modified", "x-goog-generation", "x-amz-version-id")
 _CONDITIONS = {"If-Match": "ETag", "If-Unmodified-Since": "Last-Modified"}
 """Which validator a condition is about. A time has to be the listed one, not just no later: a file
@@ -134,6 +134,11 @@ class HttpRanges:
                     answered.get("location", ""),
                 )
             told = _CONTENT_RANGE.match(answered.get("content-range", ""))
+            # Of one that says nothing, its length has to fit at least.
+            if not told and response.length != length:
+                raise UnreachableError(
+                    f"{self._connections.host} doesn't say which bytes it answers with"
+                )
             if told and (int(told[1]), int(told[2])) != (start, start + length - 1):
                 raise UnreachableError(
                     f"{self._connections.host} answers with {told[0].rpartition('/')[0]} where"

@@ -36,13 +36,15 @@ class Renewed(Generic[T]):
     ) -> None:
         """``early`` is how many seconds before it expires something else is asked for.
 
-        What is handed out so late already is used for ``pause`` seconds before that.
+        What is handed out so late already is used for ``pause`` seconds before that. What is over
+        when it is handed out is used for a while, too: this machine's clock may be wrong.
         """
         self._pause = pause
         self._find = find
         self._early = early
         self._lock = threading.Lock()
         self._next = 0.0
+        self._is_unclear = False
         self.kept: T | None = None
         """The last that was handed out."""
 
@@ -55,7 +57,10 @@ class Renewed(Generic[T]):
         """
         with self._lock:
             kept, now = self.kept, time.time()
-            if kept and kept.expires - now > (0.0 if now < self._next else self._early):
+            is_early = now < self._next
+            if kept and kept.expires - now > (0.0 if is_early else self._early):
+                return kept
+            if kept and is_early and self._is_unclear:
                 return kept
             try:
                 self.kept = self._find()
@@ -64,7 +69,10 @@ class Renewed(Generic[T]):
                     raise
                 self._next = now + _PAUSE_SECONDS
                 return kept
-            if self.kept.expires - now <= self._early:
+            self._is_unclear = self.kept.expires <= now
+            if self._is_unclear:
+                self._next = now + _PAUSE_SECONDS
+            elif self.kept.expires - now <= self._early:
                 self._next = now + self._pause
             return self.kept
 

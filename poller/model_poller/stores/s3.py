@@ -24,7 +24,7 @@ from model_poller.stores.http_calls import Answer, HttpCalls, as_answer
 from model_poller.stores.http_ranges import HttpRanges, RefusedError, bare
 from model_poller.stores.one_place import Bucket, OnePlace, Page
 from model_poller.stores.uri import ACCESS_POINT
-from model_poller.stores.xml_answers import content, parse_xml, text
+from model_poller.stores.xml_answers import content, parse_xml, size, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _NO_KEYS = frozenset(
     {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefresh"}
 )
+_MOVES = 2
+"""So often in a row S3 may say that the bucket is in another region."""
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _HOST_LABEL = re.compile(r"[a-z0-9-]{1,63}")
 """A bucket that can stand in front of the server's name: no certificate fits one with dots, and
@@ -115,10 +117,12 @@ class S3Source(OnePlace, Bucket):
                     StoredObject(
                         root=root,
                         path=plain(content(entry, "Key")).removeprefix(prefix),
-                        size=int(text(entry, "Size")),
+                        size=size(entry, "Size", self.uri),
                         generation=text(entry, "ETag").strip('"'),
                     )
                     for entry in page.iter("Contents")
+                    # There are servers that take no notice of what they don't know.
+                    if plain(content(entry, "Key")).startswith(prefix + folder)
                 ],
                 [
                     plain(content(entry, "Prefix")).removeprefix(prefix).removesuffix("/")
@@ -186,6 +190,7 @@ class S3Source(OnePlace, Bucket):
         name: str,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        moves: int = _MOVES,
     ) -> Answer:
         target = self.target(name)
         if query:
@@ -197,12 +202,12 @@ class S3Source(OnePlace, Bucket):
         region = ""
         if answer.status in (301, 400) and not self._point:
             region = _told_region(answer)
-        if region not in ("", self._identity.region):
+        if region not in ("", self._identity.region) and moves:
             # Nobody has to know where a bucket is: S3 tells.
             self._identity.region = region
             self.close()
             self._connect()
-            return self._ask(method, name, query, headers)
+            return self._ask(method, name, query, headers, moves - 1)
         return answer
 
     def _refused(self, answer: Answer, permission: str, where: str) -> PollerError:
@@ -222,6 +227,10 @@ class S3Source(OnePlace, Bucket):
             self._identity.forget()
             return AccessDeniedError(
                 f"{who} is refused at {where} ({code}: {message}); renew the keys"
+            )
+        if code == "RequestTimeTooSkewed":
+            return AccessDeniedError(
+                f"{where} is refused, as this machine's clock is wrong ({message}); set the clock"
             )
         if status in (401, 403):
             who = told_principal(message) or self._identity.principal
@@ -299,7 +308,8 @@ def _number(header: Callable[[str], str], kind: str) -> int | None:
 
 
 def _told_region(answer: Answer) -> str:
-    if region := answer.header("x-amz-bucket-region"):
-        return region
-    told = parse_xml(answer.body)
-    return text(told, "Region") if told is not None else ""
+    region = answer.header("x-amz-bucket-region")
+    if not region and (told := parse_xml(answer.body)) is not None:
+        region = text(told, "Region")
+    # It becomes a part of the host's name, which gets what proves who asks.
+    return region if _HOST_LABEL.fullmatch(region) else ""

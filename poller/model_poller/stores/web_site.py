@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 from model_poller.errors import (
@@ -30,9 +30,14 @@ if TYPE_CHECKING:
     from model_poller.stores.uri import Location
 
 _MAX_HOPS = 5
+_MAX_ORIGINS = 8
+"""To so many servers connections are kept: one that redirects may name another one each time."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _AS_IS = {"Accept-Encoding": "identity"}
 """The stored bytes, never a server's packed rendering of them."""
+
+
+_Server = TypeVar("_Server", HttpCalls, HttpRanges)
 
 
 class Site:
@@ -171,11 +176,21 @@ class Site:
 
     def _calls_of(self, origin: str) -> HttpCalls:
         with self._lock:
-            return self._calls.setdefault(origin, HttpCalls(origin))
+            return _kept(self._calls, origin, HttpCalls)
 
     def _ranges_of(self, origin: str) -> HttpRanges:
         with self._lock:
-            return self._ranges.setdefault(origin, HttpRanges(origin))
+            return _kept(self._ranges, origin, HttpRanges)
+
+
+def _kept(known: dict[str, _Server], origin: str, connect: Callable[[str], _Server]) -> _Server:
+    """Those of one server, which were used last from now on; others may go for them."""
+    found = known.pop(origin, None) or connect(origin)
+    known[origin] = found
+    if len(known) > _MAX_ORIGINS:
+        # Whoever uses it at this moment goes on with the connection that they have.
+        known.pop(next(iter(known))).close()
+    return found
 
 
 _URL_SAFE = "!#$%&'()*+,/:;=?@[]~"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 # Python's expat refuses what grows while it is read, and external parts are never loaded.
 import xml.etree.ElementTree as ET
 from typing import TypeAlias
 
+from model_poller.errors import UnreachableError
+
 Element: TypeAlias = ET.Element
+_SIZE = re.compile(r"[0-9]{1,19}")
 
 
 def parse_xml(body: bytes) -> Element | None:
@@ -19,6 +24,20 @@ def parse_xml(body: bytes) -> Element | None:
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
     return root
+
+
+def size(element: Element, name: str, where: str) -> int:
+    """The bytes that an element tells; ``where`` is what was listed, for messages.
+
+    Raises:
+        UnreachableError: it tells none.
+    """
+    told = text(element, name)
+    if not _SIZE.fullmatch(told):
+        raise UnreachableError(
+            f"what was answered about {where} is no listing: {told[:50]!r} is no {name}"
+        )
+    return int(told)
 
 
 def content(element: Element, name: str) -> str:

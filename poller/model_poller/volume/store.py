@@ -236,7 +236,12 @@ class Store:
 
     def publish(self, version: int) -> None:
         """Let the model server see a complete version."""
-        (self._retained / str(version)).rename(self.base / str(version))
+        place = self.base / str(version)
+        if os.path.lexists(place) and not place.is_dir():
+            # The model server would take it for a version as well, and it keeps this one away.
+            _log.warning("%s is no folder; it makes room for version %d", place, version)
+            self._throw_away(place)
+        (self._retained / str(version)).rename(place)
 
     def retire(self, version: int) -> None:
         """Take a version out of the model server's sight, and keep it."""

@@ -157,6 +157,15 @@ def test_a_version_that_is_there_in_any_form_is_left_as_it_is(
     assert read(bucket) == {there: b"other"}
 
 
+def test_a_version_below_what_is_there_is_published_and_that_is_told(
+    exported: Path, bucket: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Two pipelines may number by other rules: by dates, and by seconds.
+    write(bucket, {"20240101120000.zip": b""})
+    assert main([str(exported), f"file://{bucket}", "--version=timestamp"]) == 0
+    assert "is below 20240101120000, which is there" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("there", "version"), [({}, 1), ({"5.zip": b"", "0012/x": b"", "readme": b""}, 13)]
 )
