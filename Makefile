@@ -39,7 +39,7 @@ lint: $(STAMP) docs ## Check style, types and the docs
 
 .PHONY: docs
 docs: $(STAMP) ## Build the site of docs/ into build/site
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: format
 format: $(STAMP) ## Rewrite the sources in the project's format

@@ -31,7 +31,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"),
+            # Not quiet: that would keep what is strict from counting warnings.
+            *(sys.executable, "-m", "mkdocs", "build", "--strict"),
             *(f"--config-file={ROOT / 'mkdocs.yml'}", f"--site-dir={directory}"),
         ],
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
@@ -41,7 +42,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert "WARNING" not in done.stderr
     return directory
 
 
