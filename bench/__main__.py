@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import changes, cost, operator_figures, poller, poller_idle, traffic, version_change
+from bench import (
+    changes,
+    cost,
+    operator_figures,
+    poller,
+    poller_idle,
+    poller_large,
+    traffic,
+    version_change,
+)
 from demo.errors import DemoError
 from demo.setup import Options
 
@@ -59,6 +68,11 @@ def main() -> int:
     )
     rest.add_argument("--seconds", type=float, default=90)
     rest.set_defaults(run=lambda given: poller_idle.report(given.seconds))
+    large = commands.add_parser(
+        "poller-large", help="time 6 GB beside 1 GB, in the memory that a poller's container has"
+    )
+    large.add_argument("--rounds", type=int, default=3)
+    large.set_defaults(run=lambda given: poller_large.run(given.rounds))
     price = commands.add_parser(
         "cost", help="count what a model asks of its store and of the API server"
     )
