@@ -67,6 +67,12 @@ e2e: $(STAMP) programs ## Run the tests on a whole cluster
 chaos: $(STAMP) programs ## Change the target a hundred times on a busy machine; try every bad version
 	CHANGES=100 LONG=1 $(BIN)/pytest tests/e2e/test_assignments.py tests/e2e/test_rollouts.py -rP
 
+.PHONY: test-keda
+test-keda: $(STAMP) programs ## Build KEDA and its HTTP add-on, and have a request wake a model (not in test)
+	PYTHONPATH=devcluster $(PYTHON) -m devcluster build keda-operator keda-http-operator \
+	  keda-http-interceptor keda-http-scaler > /dev/null
+	$(BIN)/pytest tests/keda -rP
+
 .PHONY: schema
 schema: $(STAMP) ## Write the schema of a poller's /status into docs/
 	$(BIN)/python -c 'import json, msgspec; from model_poller.status import PollerStatus; \

@@ -24,6 +24,7 @@ OLDEST_GO = (1, 21)
 
 _KUBERNETES = "k8s.io/kubernetes"
 _CONTAINERD = "github.com/containerd/containerd/v2"
+_KEDA_HTTP = "github.com/kedacore/http-add-on"
 _VERSION_OF_KUBERNETES = (
     "-X k8s.io/component-base/version.gitVersion={version}"
     " -X k8s.io/component-base/version.gitMajor=1"
@@ -107,6 +108,16 @@ def _containerd(name: str) -> Tool:
     )
 
 
+def _keda_http(name: str) -> Tool:
+    return Tool(
+        f"keda-http-{name}",
+        "keda-http",
+        f"{_KEDA_HTTP}/{name}",
+        required=_KEDA_HTTP,
+        linker=f"-X {_KEDA_HTTP}/pkg/build.version={{version}}",
+    )
+
+
 _ALL = (
     Tool("etcd", "etcd", "go.etcd.io/etcd/server/v3", required="go.etcd.io/etcd/server/v3"),
     _kubernetes("kubectl"),
@@ -183,6 +194,16 @@ _ALL = (
         "github.com/yuin/gopher-lua/cmd/glua",
         required="github.com/yuin/gopher-lua",
     ),
+    Tool(
+        "keda-operator",
+        "keda",
+        "github.com/kedacore/keda/v2/cmd/operator",
+        required="github.com/kedacore/keda/v2",
+        linker="-X github.com/kedacore/keda/v2/version.Version={version}",
+    ),
+    _keda_http("operator"),
+    _keda_http("interceptor"),
+    _keda_http("scaler"),
 )
 #: Every program, in the order in which they are built.
 TOOLS = {tool.name: tool for tool in _ALL}
@@ -192,11 +213,15 @@ API_TOOLS = ("etcd", "kubectl", "kube-apiserver")
 BUCKET_TOOLS = ("fake-gcs-server", "pubsub-server")
 #: What tests check the chart, the alert rules, the policies and the status with.
 CHECK_TOOLS = ("helm", "promtool", "kube-router", "kstatus", "glua")
+#: KEDA, and its add-on that scales by requests.
+KEDA_TOOLS = ("keda-operator", "keda-http-operator", "keda-http-interceptor", "keda-http-scaler")
+#: All but KEDA, which a test of its own builds: it takes longer than all others together.
+USUAL_TOOLS = tuple(name for name in TOOLS if name not in KEDA_TOOLS)
 #: What the poller is measured beside.
 BENCH_TOOLS = ("s5cmd", "versitygw")
 #: What a node needs.
 NODE_TOOLS = tuple(
-    name for name in TOOLS if name not in {*BUCKET_TOOLS, *CHECK_TOOLS, *BENCH_TOOLS}
+    name for name in TOOLS if name not in {*BUCKET_TOOLS, *CHECK_TOOLS, *BENCH_TOOLS, *KEDA_TOOLS}
 )
 
 

@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     image = add("build-image", _build_image, "build images of the project, and bring them onto it")
     image.add_argument("image", nargs="*", help="all of them when none is named")
 
-    command = add("build", _build, "build the Go programs: all of them, or those named")
+    command = add("build", _build, "build the Go programs: all but those of KEDA, or those named")
     command.add_argument("program", nargs="*")
 
     for name, run, text in (
@@ -154,7 +154,7 @@ def _build_image(arguments: argparse.Namespace) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    for name, program in build.ensure(arguments.program or list(build.TOOLS)).items():
+    for name, program in build.ensure(arguments.program or build.USUAL_TOOLS).items():
         print(f"{name} {program}")
 
 

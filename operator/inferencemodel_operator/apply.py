@@ -159,7 +159,12 @@ class Applier:
         if resource not in self._offers:
             whole_name = f"{namespace}/{name}"
             raise NotOfferedError(
-                resource.kind, whole_name, resource.crd, resource.api_version, resource.asked_by
+                resource.kind,
+                whole_name,
+                resource.crd,
+                resource.api_version,
+                resource.asked_by,
+                resource.brought_by,
             )
         memory = self._memories.setdefault(owner.key, _Memory())
         child = (resource.kind, name)

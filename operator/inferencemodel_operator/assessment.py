@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from inferencemodel_operator import bounds, history, names, store, verdicts, versions
 from inferencemodel_operator.conditions import ConditionType, Reason
 from inferencemodel_operator.observed import Unversioned
+from inferencemodel_operator.settings import DEFAULT_INTERCEPTOR
 from inferencemodel_operator.status import (
     LISTED_VERSIONS,
     Condition,
@@ -52,7 +53,13 @@ _RANKS: Final = {
 
 
 def assess(
-    model: InferenceModel, seen: Observed, previous: Status, now: datetime, *, finalizers: str = ""
+    model: InferenceModel,
+    seen: Observed,
+    previous: Status,
+    now: datetime,
+    *,
+    finalizers: str = "",
+    interceptor_port: int = DEFAULT_INTERCEPTOR.port,
 ) -> Status:
     """The whole status.
 
@@ -62,6 +69,7 @@ def assess(
         previous: the live status, for what outlives an observation.
         now: the time of transitions that this call finds; UTC.
         finalizers: what holds a resource that is being deleted; empty for one that is not.
+        interceptor_port: where the interceptor of KEDA's HTTP add-on takes requests.
     """
     before = _same_source(model, previous.model)
     active = active_version(seen, before.active_version)
@@ -82,7 +90,7 @@ def assess(
     return Status(
         observed_generation=model.metadata.generation,
         conditions=_conditions(judged, model.metadata.generation, previous, now),
-        url=_url(model, previous),
+        url=_url(model, previous, interceptor_port),
         replicas=len(seen.replicas),
         ready_replicas=ready,
         selector=names.selector_text(model.name),
@@ -138,9 +146,13 @@ def active_version(seen: Observed, previous: int | None) -> int | None:
     return None
 
 
-def _url(model: InferenceModel, previous: Status) -> str:
+def _url(model: InferenceModel, previous: Status, interceptor_port: int) -> str:
     """Where the model is, not where it will be once what the spec asks for is applied."""
-    return previous.url if model.spec.suspend else model.url
+    if model.spec.suspend:
+        return previous.url
+    if model.scaled_by_requests:
+        return model.url_by(names.interceptor(model.name), interceptor_port)
+    return model.url
 
 
 def _same_source(model: InferenceModel, before: ModelStatus) -> ModelStatus:

@@ -66,6 +66,8 @@ class Resource:
     plural: str
     asked_by: str = ""
     """The field that asks for it, where it comes with a CRD that a cluster need not have."""
+    brought_by: str = ""
+    """Whose CRD that is, where its name doesn't say so."""
     metadata_only: bool = False
     """Whether lists and watches bring no more than ``metadata``."""
 
@@ -122,12 +124,19 @@ GRPC_ROUTES: Final = Resource(
 SCALED_OBJECTS: Final = Resource(
     "keda.sh/v1alpha1", "ScaledObject", "scaledobjects", asked_by="spec.autoscaling.keda"
 )
+INTERCEPTOR_ROUTES: Final = Resource(
+    "http.keda.sh/v1beta1",
+    "InterceptorRoute",
+    "interceptorroutes",
+    asked_by="spec.autoscaling.keda.http",
+    brought_by="KEDA's HTTP add-on, 0.14 or newer",
+)
 PODS: Final = Resource("v1", "Pod", "pods")
 REPLICA_SETS: Final = Resource("apps/v1", "ReplicaSet", "replicasets", metadata_only=True)
 LEASES: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
 EVENTS: Final = Resource("events.k8s.io/v1", "Event", "events")
 
-OPTIONAL: Final = (HTTP_ROUTES, GRPC_ROUTES, SCALED_OBJECTS)
+OPTIONAL: Final = (HTTP_ROUTES, GRPC_ROUTES, SCALED_OBJECTS, INTERCEPTOR_ROUTES)
 """Watched only while the API server offers them."""
 CHILDREN: Final = {
     resource.kind: resource

@@ -172,10 +172,19 @@ class NoRightError(PermanentError):
 class NotOfferedError(PermanentError):
     """A child of a kind that the API server doesn't know."""
 
-    def __init__(self, kind: str, name: str, crd: str, api_version: str, asked_by: str) -> None:
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        crd: str,
+        api_version: str,
+        asked_by: str,
+        brought_by: str = "",
+    ) -> None:
+        whose = f" ({brought_by})" if brought_by else ""
         super().__init__(
             f"{kind} {name} can't be created: this cluster has no {kind} ({api_version}); install "
-            f"the CRD {crd}, or remove {asked_by} from the InferenceModel"
+            f"the CRD {crd}{whose}, or remove {asked_by} from the InferenceModel"
         )
         self.kind = kind
         self.name = name

@@ -17,11 +17,15 @@ from inferencemodel_operator import limits, logs, names, selectors
 from inferencemodel_operator.errors import OperatorError
 from inferencemodel_operator.process import Operator
 from inferencemodel_operator.settings import (
+    DEFAULT_CLUSTER_DOMAIN,
+    DEFAULT_INTERCEPTOR,
     DEFAULT_MAX_RESTARTS,
     DEFAULT_NAMESPACE,
     DEFAULT_POLLER_IMAGE,
+    DEFAULT_SCALER,
     Options,
     Settings,
+    Upstream,
 )
 from inferencemodel_operator.values import Share
 
@@ -29,6 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_UPSTREAM: Final = re.compile(
+    rf"(?P<namespace>{_NAMESPACE.pattern})/(?P<service>{_NAMESPACE.pattern}):(?P<port>[0-9]{{1,5}})"
+)
+_DOMAIN: Final = re.compile(rf"{_NAMESPACE.pattern}([.]{_NAMESPACE.pattern})*")
+
+LAST_PORT: Final = 65535
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +94,28 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str, str]:
         "image or release); default: 5",
     )
     command.add_argument(
+        "--keda-http-interceptor",
+        type=_upstream,
+        default=DEFAULT_INTERCEPTOR,
+        metavar="NAMESPACE/SERVICE:PORT",
+        help="the proxy of KEDA's HTTP add-on; default: "
+        "keda/keda-add-ons-http-interceptor-proxy:8080",
+    )
+    command.add_argument(
+        "--keda-http-scaler",
+        type=_upstream,
+        default=DEFAULT_SCALER,
+        metavar="NAMESPACE/SERVICE:PORT",
+        help="that add-on's scaler; default: keda/keda-add-ons-http-external-scaler:9090",
+    )
+    command.add_argument(
+        "--cluster-domain",
+        type=_domain,
+        default=DEFAULT_CLUSTER_DOMAIN,
+        metavar="DOMAIN",
+        help="the domain of the cluster's Services; default: cluster.local",
+    )
+    command.add_argument(
         "--poller-access",
         choices=("auto", "direct", "proxy"),
         default="auto",
@@ -119,6 +151,9 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str, str]:
             poller_image=given.poller_image,
             poller_image_pull_policy=given.poller_image_pull_policy,
             namespace=os.environ.get("POD_NAMESPACE") or DEFAULT_NAMESPACE,
+            interceptor=given.keda_http_interceptor,
+            scaler=given.keda_http_scaler,
+            cluster_domain=given.cluster_domain,
         ),
     )
     return options, given.log_format, given.log_level
@@ -141,6 +176,19 @@ def _share(text: str) -> Share:
         return Share.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _upstream(text: str) -> Upstream:
+    found = _UPSTREAM.fullmatch(text)
+    if found is None or not 1 <= int(found["port"]) <= LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAMESPACE/SERVICE:PORT")
+    return Upstream(namespace=found["namespace"], service=found["service"], port=int(found["port"]))
+
+
+def _domain(text: str) -> str:
+    if not _DOMAIN.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no domain such as {DEFAULT_CLUSTER_DOMAIN}")
+    return text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -130,6 +130,11 @@ def ingress(name: str) -> str:
     return name
 
 
+def interceptor(name: str) -> str:
+    """Name of the Service that leads to the interceptor of KEDA's HTTP add-on."""
+    return f"keda-http-{name}"
+
+
 def versions_config_map(name: str) -> str:
     """Name of the ConfigMap that holds the target version and the quarantined ones."""
     return f"{name}-versions"
@@ -146,7 +151,7 @@ def disruption_budget(name: str) -> str:
 
 
 def route(name: str) -> str:
-    """Name of the HTTPRoute and of the GRPCRoute."""
+    """Name of the HTTPRoute, of the GRPCRoute and of the InterceptorRoute."""
     return name
 
 
@@ -180,6 +185,7 @@ def children(name: str) -> frozenset[str]:
             deployment(name),
             service(name),
             headless_service(name),
+            interceptor(name),
             ingress(name),
             versions_config_map(name),
             autoscaler(name),

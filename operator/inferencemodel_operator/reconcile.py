@@ -28,8 +28,12 @@ from inferencemodel_operator.children import rehearsal as rehearsal_child
 from inferencemodel_operator.cluster import (
     CONFIG_MAPS,
     DEPLOYMENTS,
+    HTTP_ROUTES,
+    INGRESSES,
+    INTERCEPTOR_ROUTES,
     MODELS,
     PODS,
+    SCALED_OBJECTS,
 )
 from inferencemodel_operator.conditions import ConditionType, Reason
 from inferencemodel_operator.confirmation import ConfirmationWatch
@@ -88,6 +92,10 @@ STATUS_BURST: Final = 12
 STATUS_REST_SECONDS: Final = 3.0
 """So many writes may follow one another like that, more than a change of version takes; what goes
 on changing is then written once in so many seconds."""
+
+
+_BEHIND_ROUTES: Final = (INGRESSES.kind, HTTP_ROUTES.kind, SCALED_OBJECTS.kind)
+"""What an InterceptorRoute has to be there for, where there is to be one."""
 
 
 class _Memory(msgspec.Struct):
@@ -389,11 +397,16 @@ class Reconciler:
         done: list[str] = []
         problems: list[OperatorError] = []
         if plan.candidate is not None and plan.record != before:
-            first = [child for child in wanted if child["kind"] == CONFIG_MAPS.kind]
-            wanted = tuple(child for child in wanted if child["kind"] != CONFIG_MAPS.kind)
+            first, wanted = _parted(wanted, (CONFIG_MAPS.kind,))
             done, problems = await _outcomes(self._ensure(model, typed, child) for child in first)
             if problems:
                 pods, plan = [], msgspec.structs.replace(plan, rehearse=False)
+        leading, wanted = _parted(wanted, (INTERCEPTOR_ROUTES.kind,))
+        ways, lacking = await _outcomes(self._ensure(model, typed, child) for child in leading)
+        done, problems = [*done, *ways], [*problems, *lacking]
+        if lacking:
+            # Requests go on by the way that there is: the interceptor would know no model for them.
+            _, wanted = _parted(wanted, _BEHIND_ROUTES)
         more, others = await _outcomes(
             [
                 *(self._assign(pod, typed, plan, memory.confirmations) for pod in pods),
@@ -495,6 +508,7 @@ class Reconciler:
             self._live(model),
             _now(),
             finalizers=", ".join(model.finalizers) if model.terminating else "",
+            interceptor_port=self._settings.interceptor.port,
         )
         await self._write(model, after, memory)
         self._metrics.rollouts.show(model.key, after.model.rollout)
@@ -597,6 +611,17 @@ class Reconciler:
         if told and told != memory.told:
             logger.error("%s", told, extra=about(key))
         memory.told = told
+
+
+def _parted(
+    wanted: Sequence[Manifest], kinds: Sequence[str]
+) -> tuple[tuple[Manifest, ...], tuple[Manifest, ...]]:
+    """The children of these kinds, and the others."""
+    named = [child["kind"] in kinds for child in wanted]
+    return (
+        tuple(child for child, chosen in zip(wanted, named, strict=True) if chosen),
+        tuple(child for child, chosen in zip(wanted, named, strict=True) if not chosen),
+    )
 
 
 async def _outcomes(

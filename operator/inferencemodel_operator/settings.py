@@ -16,6 +16,24 @@ DEFAULT_MAX_RESTARTS: Final = Share(5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """A Service of some namespace, and one of its ports."""
+
+    namespace: str
+    service: str
+    port: int
+
+
+DEFAULT_INTERCEPTOR: Final = Upstream(
+    namespace="keda", service="keda-add-ons-http-interceptor-proxy", port=8080
+)
+DEFAULT_SCALER: Final = Upstream(
+    namespace="keda", service="keda-add-ons-http-external-scaler", port=9090
+)
+DEFAULT_CLUSTER_DOMAIN: Final = "cluster.local"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Settings of the pure builders, the same for all InferenceModels.
 
@@ -29,6 +47,12 @@ class Settings:
     """Always, IfNotPresent, Never, or None for the cluster's own default."""
     namespace: str = DEFAULT_NAMESPACE
     """The operator's own, from which pollers are asked; part of no pod template."""
+    interceptor: Upstream = DEFAULT_INTERCEPTOR
+    """The proxy of KEDA's HTTP add-on."""
+    scaler: Upstream = DEFAULT_SCALER
+    """Where that add-on tells KEDA what it has counted."""
+    cluster_domain: str = DEFAULT_CLUSTER_DOMAIN
+    """Behind the name of every Service."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -220,10 +220,24 @@ class Ingress(_Part, frozen=True):
     tls: IngressTls | None = None
 
 
-class Keda(_Part, frozen=True):
-    """``spec.autoscaling.keda``."""
+class KedaHttp(_Part, frozen=True):
+    """``spec.autoscaling.keda.http``: requests, as KEDA's HTTP add-on counts them."""
 
-    triggers: tuple[dict[str, Any], ...]
+    hosts: tuple[str, ...] = ()
+    """Beside those of the Ingress and the Gateway."""
+    concurrency: int | None = None
+    """Requests at a time for each replica."""
+    request_rate: int | None = None
+    """Requests a second for each replica."""
+    timeout: Duration = Duration(300)
+    """Seconds that a request waits for a replica."""
+
+
+class Keda(_Part, frozen=True):
+    """``spec.autoscaling.keda``; at least one of triggers and http is set."""
+
+    http: KedaHttp | None = None
+    triggers: tuple[dict[str, Any], ...] = ()
     polling_interval: int = 30
     """Seconds."""
     cooldown_period: int = 300
@@ -447,6 +461,12 @@ class InferenceModel(_Part, frozen=True):
         return self.spec.replicas if autoscaling is None else autoscaling.max_replicas
 
     @property
+    def scaled_by_requests(self) -> KedaHttp | None:
+        """How requests set the number of pods; None where they don't."""
+        keda = self.spec.autoscaling.keda if self.spec.autoscaling else None
+        return keda.http if keda else None
+
+    @property
     def key(self) -> tuple[str, str]:
         """Namespace and name."""
         return self.metadata.namespace, self.metadata.name
@@ -490,10 +510,14 @@ class InferenceModel(_Part, frozen=True):
         controller, so it comes in front: of a regular expression the part before its first
         operator.
         """
+        return self.url_by(names.service(self.name), self.http_port)
+
+    def url_by(self, service: str, port: int) -> str:
+        """The same, where clients in the cluster are to come in by another Service."""
         api = f"/v1/models/{self.model_name}"
         scheme, host, path = self._entrance
         if host is None:
-            return f"http://{names.service(self.name)}.{self.namespace}.svc:{self.http_port}{api}"
+            return f"http://{service}.{self.namespace}.svc:{port}{api}"
         path = path.rstrip("/")
         beneath = f"{api}/".startswith(f"{path}/") or path.startswith((f"{api}/", f"{api}:"))
         prefix = "" if beneath else path

@@ -55,7 +55,10 @@ def ready(model: InferenceModel, seen: Observed) -> Verdict:
         # True, as with a Deployment: a model that sleeps at night is as it was asked to be.
         scaled = model.spec.autoscaling is not None
         why = "the autoscaler wants no replica now" if scaled else "spec.replicas is 0"
-        return Verdict("True", Reason.SCALED_TO_ZERO, f"{why}, so nothing serves")
+        then = ""
+        if model.scaled_by_requests:
+            then = "; a request to status.url waits until there is one"
+        return Verdict("True", Reason.SCALED_TO_ZERO, f"{why}, so nothing serves{then}")
     if count < wanted:
         reason, why = _not_ready(model, seen)
         return Verdict("False", reason, f"{count} of {wanted} replicas are ready: {why}")

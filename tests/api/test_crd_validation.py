@@ -96,6 +96,19 @@ def unrequested(**autoscaling: Any) -> Object:
     }
 
 
+def by_requests(*, gateway: Object, minReplicas: int = 1, **keda: Any) -> Object:  # noqa: N803
+    """A spec that is scaled by the requests that come through a Gateway."""
+    return {
+        "model": GOOD["spec"]["model"],
+        "gateway": {"parentRefs": [{"name": "public"}], **gateway},
+        "autoscaling": scaled(minReplicas=minReplicas, keda={"http": {"concurrency": 1}, **keda}),
+    }
+
+
+BOTH: Object = {"hostnames": ["m.example.com"], "grpcHostnames": ["grpc.example.com"]}
+"""Hosts of REST and gRPC."""
+
+
 def metric(**fields: Any) -> Object:
     return scaled(metrics=[fields])
 
@@ -140,6 +153,12 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "keda-hpa-imagenet",
         "",
         "nor begin with keda-hpa-",
+    ),
+    "the name of another one's way through KEDA": (
+        "metadata.name",
+        "keda-http-imagenet",
+        "",
+        "nor begin with keda-hpa- or keda-http-",
     ),
     "no spec": ("spec", ABSENT, "spec", "Required value"),
     "no model": ("spec.model", ABSENT, "spec.model", "Required value"),
@@ -1539,7 +1558,37 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         AUTOSCALING,
         scaled(keda={}),
         "spec.autoscaling.keda.triggers",
-        "Required value",
+        "give triggers, or http for requests",
+    ),
+    "requests that scale by nothing": (
+        AUTOSCALING,
+        scaled(keda={"http": {"timeout": "1m"}}),
+        "spec.autoscaling.keda.http.concurrency",
+        "must have concurrency or requestRate",
+    ),
+    "a host of requests that is a URL": (
+        AUTOSCALING,
+        scaled(keda={"http": {"concurrency": 1, "hosts": ["http://m.example.com"]}}),
+        "spec.autoscaling.keda.http.hosts[0]",
+        "without scheme, port or path",
+    ),
+    "requests that wait for ever": (
+        AUTOSCALING,
+        scaled(keda={"http": {"concurrency": 1, "timeout": "25h"}}),
+        "spec.autoscaling.keda.http.timeout",
+        "from 1s to 24h",
+    ),
+    "requests of a Gateway's every host": (
+        "spec",
+        by_requests(gateway={}),
+        "spec.autoscaling.keda.http.hosts",
+        "must name the hosts that clients ask for where gateway.hostnames doesn't",
+    ),
+    "gRPC that wakes nothing": (
+        "spec",
+        by_requests(gateway=BOTH, minReplicas=0),
+        "spec.autoscaling.minReplicas",
+        "gRPC doesn't go through the interceptor",
     ),
     "a trigger's number": (
         AUTOSCALING,
@@ -2177,6 +2226,17 @@ TAKEN: dict[str, tuple[str, Any]] = {
                 },
             }
         ),
+    ),
+    "scaling to zero by requests": (
+        AUTOSCALING,
+        scaled(
+            minReplicas=0,
+            keda={"http": {"hosts": ["*.example.com"], "concurrency": 1, "requestRate": 1}},
+        ),
+    ),
+    "gRPC that something else counts": (
+        "spec",
+        by_requests(gateway=BOTH, minReplicas=0, triggers=TRIGGERS),
     ),
     "scaling to zero with KEDA": (
         AUTOSCALING,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _GATEWAY_API = "sigs.k8s.io/gateway-api"
 _PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator"
 _KEDA = "github.com/kedacore/keda/v2"
+_KEDA_HTTP = "github.com/kedacore/http-add-on"
 _PINS = Path(__file__).with_name("definitions")
 
 
@@ -40,8 +41,22 @@ def prometheus_operator() -> Path:
     return _module(_PROMETHEUS_OPERATOR, _PINS) / "example/prometheus-operator-crd"
 
 
-def _keda() -> Path:
-    return _module(_KEDA, _PINS) / "config/crd/bases"
+def keda() -> Path:
+    """The sources of KEDA, of the release that is built here.
+
+    Raises:
+        subprocess.CalledProcessError: the module can't be had.
+    """
+    return _module(_KEDA, paths.TOOLS / "keda")
+
+
+def keda_http() -> Path:
+    """The sources of KEDA's HTTP add-on, of the release that is built here.
+
+    Raises:
+        subprocess.CalledProcessError: the module can't be had.
+    """
+    return _module(_KEDA_HTTP, paths.TOOLS / "keda-http")
 
 
 def _module(name: str, within: Path) -> Path:
@@ -60,9 +75,10 @@ def _module(name: str, within: Path) -> Path:
 
 @contextmanager
 def installed(api: Api) -> Iterator[None]:
-    """Offer Gateway API's routes and KEDA's ScaledObject."""
+    """Offer Gateway API's routes, KEDA's ScaledObject and its add-on's InterceptorRoute."""
     found = [f"{gateway_api()}/gateway.networking.k8s.io_{kind}.yaml" for kind in _ROUTES]
-    found.append(f"{_keda()}/keda.sh_scaledobjects.yaml")
+    found.append(f"{keda()}/config/crd/bases/keda.sh_scaledobjects.yaml")
+    found.append(f"{keda_http()}/config/crd/bases/http.keda.sh_interceptorroutes.yaml")
     files = [option for path in found for option in ("-f", path)]
     api.kubectl("apply", "--server-side", *files)
     api.kubectl("wait", "crd", *_NAMES, "--for=jsonpath={.status.conditions}", "--timeout=30s")
@@ -84,4 +100,8 @@ def remove(kubectl: Callable[..., str], *crds: str) -> None:
 
 
 _ROUTES = ("httproutes", "grpcroutes")
-_NAMES = (*(f"{kind}.gateway.networking.k8s.io" for kind in _ROUTES), "scaledobjects.keda.sh")
+_NAMES = (
+    *(f"{kind}.gateway.networking.k8s.io" for kind in _ROUTES),
+    "scaledobjects.keda.sh",
+    "interceptorroutes.http.keda.sh",
+)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from inferencemodel_operator import names
+from inferencemodel_operator.children import interceptor
 from inferencemodel_operator.children.manifest import Manifest, manifest, present
 
 if TYPE_CHECKING:
+    from inferencemodel_operator.settings import Settings
     from inferencemodel_operator.spec import InferenceModel
 
 
-def build(model: InferenceModel) -> Manifest | None:
+def build(model: InferenceModel, settings: Settings) -> Manifest | None:
     """The autoscaler of the Deployment; None where the number is in the spec."""
     wanted = model.spec.autoscaling
     if wanted is None:
@@ -34,7 +36,7 @@ def build(model: InferenceModel) -> Manifest | None:
         maxReplicaCount=wanted.max_replicas,
         pollingInterval=wanted.keda.polling_interval,
         cooldownPeriod=wanted.keda.cooldown_period,
-        triggers=list(wanted.keda.triggers),
+        triggers=[*interceptor.triggers(model, settings), *wanted.keda.triggers],
         advanced=advanced if wanted.behavior else None,
     )
     return manifest(model, "keda.sh/v1alpha1", "ScaledObject", name, {"spec": spec})

@@ -25,6 +25,10 @@ def build(model: InferenceModel, settings: Settings) -> Manifest | None:
         "ports": [_port(names.HTTP_PORT), _port(names.GRPC_PORT)],
         **present(**{"from": list(wanted.from_)}),
     }
+    rules = [requests]
+    if model.scaled_by_requests:
+        keda = {"matchLabels": {"kubernetes.io/metadata.name": settings.interceptor.namespace}}
+        rules.append({"ports": [_port(names.HTTP_PORT)], "from": [{"namespaceSelector": keda}]})
     operator = {"matchLabels": {"kubernetes.io/metadata.name": settings.namespace}}
     reports = {"ports": [_port(names.POLLER_PORT)], "from": [{"namespaceSelector": operator}]}
     return manifest(
@@ -37,7 +41,7 @@ def build(model: InferenceModel, settings: Settings) -> Manifest | None:
                 # Not the selector of replicas: a pod that rehearses a version has the same walls.
                 "podSelector": {"matchLabels": names.walled(model.name)},
                 "policyTypes": ["Ingress"],
-                "ingress": [requests, reports],
+                "ingress": [*rules, reports],
             }
         },
     )

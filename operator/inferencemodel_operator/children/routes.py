@@ -9,13 +9,14 @@ from inferencemodel_operator.children.manifest import Manifest, manifest, presen
 from inferencemodel_operator.children.paths import exact
 
 if TYPE_CHECKING:
+    from inferencemodel_operator.settings import Settings, Upstream
     from inferencemodel_operator.spec import Gateway, InferenceModel, ParentRef
 
 _API_VERSION = "gateway.networking.k8s.io/v1"
 
 
-def build_http(model: InferenceModel) -> Manifest | None:
-    """The HTTPRoute to the REST port; None without a Gateway."""
+def build_http(model: InferenceModel, settings: Settings) -> Manifest | None:
+    """The HTTPRoute to the REST port, or to what counts requests; None without a Gateway."""
     gateway = model.spec.gateway
     if gateway is None:
         return None
@@ -24,7 +25,10 @@ def build_http(model: InferenceModel) -> Manifest | None:
         *(("Exact", path) for path in exact(model, gateway.path)),
     ]
     matches = [{"path": {"type": kind, "value": path}} for kind, path in typed]
-    rule = {"matches": matches, "backendRefs": [_backend(model, model.http_port)]}
+    backend = _backend(model, model.http_port)
+    if model.scaled_by_requests:
+        backend = _foreign_backend(settings.interceptor)
+    rule = {"matches": matches, "backendRefs": [backend]}
     return _route(model, gateway, "HTTPRoute", gateway.hostnames, rule)
 
 
@@ -65,5 +69,18 @@ def _backend(model: InferenceModel, port: int) -> Manifest:
         "kind": "Service",
         "name": names.service(model.name),
         "port": port,
+        "weight": 1,
+    }
+
+
+def _foreign_backend(upstream: Upstream) -> Manifest:
+    # Not the Service that the Ingress takes: Gateways follow no ExternalName. The other namespace
+    # has to allow it by a ReferenceGrant.
+    return {
+        "group": "",
+        "kind": "Service",
+        "namespace": upstream.namespace,
+        "name": upstream.service,
+        "port": upstream.port,
         "weight": 1,
     }

@@ -3,7 +3,4 @@ module inferencemodel.dev/tests/support/definitions
 
 go 1.26.0
 
-require (
-	github.com/kedacore/keda/v2 v2.20.2
-	github.com/prometheus-operator/prometheus-operator v0.85.0
-)
+require github.com/prometheus-operator/prometheus-operator v0.85.0

@@ -9,7 +9,7 @@ import pytest
 from inferencemodel_operator import names
 from inferencemodel_operator.children import children
 from inferencemodel_operator.record import VersionsRecord
-from inferencemodel_operator.settings import Settings
+from inferencemodel_operator.settings import Settings, Upstream
 from inferencemodel_operator.spec import InferenceModel, decode
 
 if TYPE_CHECKING:
@@ -86,6 +86,112 @@ def test_keda_is_told_how_fast_the_autoscaler_that_it_makes_may_scale() -> None:
     wanted = built(autoscaling={"maxReplicas": 3, "keda": KEDA, "behavior": BEHAVIOR})
     advanced = wanted["ScaledObject"]["advanced"]
     assert advanced == {"horizontalPodAutoscalerConfig": {"behavior": BEHAVIOR}}
+
+
+HTTP = {"minReplicas": 0, "maxReplicas": 3, "keda": {"http": {"concurrency": 4}}}
+SERVED_HERE = [
+    "keda-http-imagenet.vision",
+    "keda-http-imagenet.vision.svc",
+    "keda-http-imagenet.vision.svc.cluster.local",
+]
+OTHER_ADD_ON = Settings(
+    interceptor=Upstream(namespace="scaling", service="proxy", port=80),
+    scaler=Upstream(namespace="scaling", service="scaler", port=81),
+    cluster_domain="k8s.example.com",
+)
+
+
+def services(settings: Settings | None = None, **spec: Any) -> dict[str, Manifest]:
+    made = children(model(**spec), VersionsRecord(target=15), settings or Settings())
+    return {c["metadata"]["name"]: c["spec"] for c in made if c["kind"] == "Service"}
+
+
+def test_requests_are_counted_for_the_model_whose_host_and_path_they_have() -> None:
+    http = {"hosts": ["m.example.com", "*.example.org"], "concurrency": 4, "requestRate": 50}
+    wanted = built(
+        model={"storageUri": "gs://models/imagenet", "name": "ResNet"},
+        service={"httpPort": 80},
+        ingress={"host": "m.example.com", "path": "/api"},
+        gateway={"parentRefs": [{"name": "public"}], "hostnames": ["g.example.com"]},
+        autoscaling={"maxReplicas": 3, "keda": {"http": {**http, "timeout": "1m30s"}}},
+    )
+    api = "/v1/models/ResNet"
+    assert wanted["InterceptorRoute"] == {
+        "target": {"service": "imagenet", "port": 80},
+        "rules": [
+            {
+                "hosts": ["m.example.com", "g.example.com", "*.example.org", *SERVED_HERE],
+                "paths": [
+                    {"value": api},
+                    *({"value": f"{api}:{v}"} for v in ("predict", "classify", "regress")),
+                ],
+            }
+        ],
+        "scalingMetric": {"concurrency": {"targetValue": 4}, "requestRate": {"targetValue": 50}},
+        "timeouts": {"readiness": "90s"},
+    }
+
+
+def test_one_scaled_object_follows_requests_and_what_else_is_given() -> None:
+    trigger = {
+        "type": "external-push",
+        "metadata": {
+            "scalerAddress": "keda-add-ons-http-external-scaler.keda:9090",
+            "interceptorRoute": "imagenet",
+        },
+    }
+    assert built(autoscaling=HTTP)["ScaledObject"]["triggers"] == [trigger]
+    both = {"maxReplicas": 3, "keda": {"http": {"requestRate": 9}, **KEDA}}
+    assert built(autoscaling=both)["ScaledObject"]["triggers"] == [trigger, *KEDA["triggers"]]
+    elsewhere = built(OTHER_ADD_ON, autoscaling=HTTP)["ScaledObject"]["triggers"]
+    assert elsewhere[0]["metadata"]["scalerAddress"] == "scaler.scaling:81"
+
+
+def test_ingress_and_routes_lead_to_the_interceptor_of_another_namespace() -> None:
+    spec: dict[str, Any] = {
+        "autoscaling": HTTP,
+        "ingress": {"host": "m.example.com"},
+        "gateway": {"parentRefs": [{"name": "public"}], "grpcHostnames": ["g.example.com"]},
+    }
+    wanted = built(OTHER_ADD_ON, **spec)
+    paths = wanted["Ingress"]["rules"][0]["http"]["paths"]
+    backend = {"name": "keda-http-imagenet", "port": {"number": 80}}
+    assert [path["backend"] for path in paths] == [{"service": backend}]
+    assert services(OTHER_ADD_ON, **spec)["keda-http-imagenet"] == {
+        "type": "ExternalName",
+        "externalName": "proxy.scaling.svc.k8s.example.com",
+        "ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": 80}],
+    }
+    (there,) = wanted["HTTPRoute"]["rules"][0]["backendRefs"]
+    assert (there["namespace"], there["name"], there["port"]) == ("scaling", "proxy", 80)
+    # The interceptor takes gRPC, and the route has one port: REST's.
+    (grpc,) = wanted["GRPCRoute"]["rules"][0]["backendRefs"]
+    assert grpc["name"] == "imagenet"
+
+
+def test_the_walls_let_the_interceptor_in() -> None:
+    clients = {"namespaceSelector": {"matchLabels": {"team": "web"}}}
+    policy = {"enabled": True, "from": [clients]}
+    plain = built(networkPolicy=policy)["NetworkPolicy"]["ingress"]
+    wanted = built(OTHER_ADD_ON, networkPolicy=policy, autoscaling=HTTP)["NetworkPolicy"]["ingress"]
+    (more,) = [rule for rule in wanted if rule not in plain]
+    namespace = {"matchLabels": {"kubernetes.io/metadata.name": "scaling"}}
+    assert more["from"] == [{"namespaceSelector": namespace}]
+    assert [port["port"] for port in more["ports"]] == [names.HTTP_PORT]
+
+
+def test_pods_are_the_same_whatever_counts_their_requests() -> None:
+    autoscaling = {"minReplicas": 0, "maxReplicas": 3, "keda": KEDA}
+    assert built(autoscaling=HTTP)["Deployment"] == built(autoscaling=autoscaling)["Deployment"]
+
+
+def test_nothing_leads_to_an_interceptor_that_nobody_asks_for() -> None:
+    spec: dict[str, Any] = {
+        "autoscaling": {"maxReplicas": 3, "keda": KEDA},
+        "ingress": {"host": "m.example.com"},
+    }
+    assert "InterceptorRoute" not in built(**spec)
+    assert services(**spec).keys() == {"imagenet", "imagenet-headless"}
 
 
 @pytest.mark.parametrize("keda", [{}, {"keda": KEDA}])

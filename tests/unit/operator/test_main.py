@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pytest
 
 from inferencemodel_operator.main import main, parse
-from inferencemodel_operator.settings import DEFAULT_POLLER_IMAGE
-
-if TYPE_CHECKING:
-    import pytest
+from inferencemodel_operator.settings import (
+    DEFAULT_INTERCEPTOR,
+    DEFAULT_POLLER_IMAGE,
+    Upstream,
+)
 
 
 def test_without_options_it_serves_the_whole_cluster_as_its_pod() -> None:
@@ -48,6 +50,39 @@ def test_several_replicas_share_a_lease_where_the_pod_says_where_it_is(
     options, _, _ = parse(given)
     assert options.lease == ("other", "vision")
     assert options.selector == "team=vision"
+
+
+def test_where_kedas_http_add_on_is_can_be_said() -> None:
+    settings = parse(["run"])[0].settings
+    assert settings.interceptor == DEFAULT_INTERCEPTOR
+    given = [
+        "run",
+        "--keda-http-interceptor=scaling/proxy:80",
+        "--keda-http-scaler=scaling/scaler:81",
+        "--cluster-domain=k8s.example.com",
+    ]
+    settings = parse(given)[0].settings
+    assert settings.interceptor == Upstream(namespace="scaling", service="proxy", port=80)
+    assert settings.scaler == Upstream(namespace="scaling", service="scaler", port=81)
+    assert settings.cluster_domain == "k8s.example.com"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "--keda-http-interceptor=proxy.scaling:80",
+        "--keda-http-interceptor=scaling/proxy",
+        "--keda-http-scaler=scaling/scaler:0",
+        "--keda-http-scaler=scaling/scaler:65536",
+        "--cluster-domain=.local",
+    ],
+)
+def test_an_add_on_that_is_nowhere_is_refused(
+    wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(["run", wrong])
+    assert wrong.partition("=")[0] in capsys.readouterr().err
 
 
 def test_without_access_to_a_cluster_it_ends_with_one_line(

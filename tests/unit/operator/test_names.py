@@ -34,6 +34,7 @@ def test_every_child_is_found_by_the_managed_selector() -> None:
         names.deployment,
         names.service,
         names.headless_service,
+        names.interceptor,
         names.ingress,
         names.versions_config_map,
     ],
@@ -48,7 +49,7 @@ def test_the_two_services_have_different_names() -> None:
 
 BY_KIND: dict[str, list[Callable[[str], str]]] = {
     "Deployment": [names.deployment],
-    "Service": [names.service, names.headless_service],
+    "Service": [names.service, names.headless_service, names.interceptor],
     "Ingress": [names.ingress],
     "ConfigMap": [names.versions_config_map],
     "HorizontalPodAutoscaler": [names.autoscaler, lambda name: f"keda-hpa-{name}"],
@@ -59,7 +60,7 @@ BY_KIND: dict[str, list[Callable[[str], str]]] = {
 }
 """What one InferenceModel has of each kind; KEDA names the autoscaler of a ScaledObject itself."""
 
-RESERVED = re.compile(r"keda-hpa-.*|.*-headless")
+RESERVED = re.compile(r"keda-hpa-.*|keda-http-.*|.*-headless")
 """Names that the CRD refuses (crds/inferencemodel.yaml)."""
 
 
@@ -74,7 +75,7 @@ def test_no_two_models_have_a_child_of_one_kind_and_name(kind: str) -> None:
 
 
 def test_the_reserved_names_are_those_that_would_collide() -> None:
-    for reserved in ("imagenet-headless", "keda-hpa-imagenet"):
+    for reserved in ("imagenet-headless", "keda-hpa-imagenet", "keda-http-imagenet"):
         assert RESERVED.fullmatch(reserved)
         assert any(
             {child("imagenet") for child in group} & {child(reserved) for child in group}

@@ -314,11 +314,33 @@ def test_what_no_pod_has_told_is_not_known() -> None:
     assert condition(found, "ModelLoaded") == ("Unknown", "NoReport")
 
 
+BY_REQUESTS: dict[str, Any] = {
+    "autoscaling": {"minReplicas": 0, "maxReplicas": 3, "keda": {"http": {"concurrency": 1}}}
+}
+
+
+def test_what_wakes_a_model_is_asked_by_its_url() -> None:
+    plain = compute(observed(wanted=0))["url"]
+    scaled = assessment.assess(
+        model(**BY_REQUESTS),
+        observed(wanted=0),
+        status.decode({}),
+        datetime.fromisoformat(NOW),
+        interceptor_port=80,
+    )
+    _, _, path = scaled.url.partition("svc:80")
+    assert scaled.url.startswith("http://keda-http-")
+    assert plain.endswith(path)
+    outside = {**BY_REQUESTS, "ingress": {"host": "m.example.com"}}
+    assert compute(observed(wanted=0), **outside)["url"] == f"http://m.example.com{path}"
+
+
 @pytest.mark.parametrize(
     ("spec", "why"),
     [
         ({"replicas": 0}, "spec.replicas is 0"),
         ({"autoscaling": {"minReplicas": 0, "maxReplicas": 3}}, "the autoscaler wants no replica"),
+        (BY_REQUESTS, "a request to status.url waits until there is one"),
     ],
 )
 def test_scaled_to_zero_is_as_it_was_asked_for(spec: dict[str, Any], why: str) -> None:

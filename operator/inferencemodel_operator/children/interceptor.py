@@ -1,0 +1,83 @@
+"""What brings requests to a model by way of KEDA's HTTP add-on, which counts them and holds them.
+
+Its interceptor, a proxy in a namespace of its own, tells the models of all namespaces apart by host
+and path.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inferencemodel_operator import names
+from inferencemodel_operator.children.manifest import Manifest, manifest, present
+from inferencemodel_operator.children.paths import exact
+
+if TYPE_CHECKING:
+    from inferencemodel_operator.settings import Settings
+    from inferencemodel_operator.spec import InferenceModel
+
+
+def build_route(model: InferenceModel, settings: Settings) -> Manifest | None:
+    """The InterceptorRoute: which requests are counted for the model, and where they go."""
+    wanted = model.scaled_by_requests
+    if wanted is None:
+        return None
+    # Whatever an Ingress or a Gateway takes off a path, this is what the model server knows.
+    api = f"/v1/models/{model.model_name}"
+    rule = {
+        "hosts": _hosts(model, settings),
+        "paths": [{"value": path} for path in (api, *exact(model, api))],
+    }
+    metric = present(
+        concurrency=wanted.concurrency and {"targetValue": wanted.concurrency},
+        requestRate=wanted.request_rate and {"targetValue": wanted.request_rate},
+    )
+    spec = {
+        "target": {"service": names.service(model.name), "port": model.http_port},
+        "rules": [rule],
+        "scalingMetric": metric,
+        "timeouts": {"readiness": f"{wanted.timeout}s"},
+    }
+    name = names.route(model.name)
+    return manifest(model, "http.keda.sh/v1beta1", "InterceptorRoute", name, {"spec": spec})
+
+
+def build_service(model: InferenceModel, settings: Settings) -> Manifest | None:
+    """The Service that stands for the interceptor: an Ingress can name none of other namespaces."""
+    if model.scaled_by_requests is None:
+        return None
+    upstream = settings.interceptor
+    port = {"name": "http", "protocol": "TCP", "port": upstream.port, "targetPort": upstream.port}
+    spec = {
+        "type": "ExternalName",
+        "externalName": f"{upstream.service}.{upstream.namespace}.svc.{settings.cluster_domain}",
+        "ports": [port],
+    }
+    return manifest(model, "v1", "Service", names.interceptor(model.name), {"spec": spec})
+
+
+def triggers(model: InferenceModel, settings: Settings) -> list[Manifest]:
+    """What KEDA follows: the interceptor's figures, told by the add-on's scaler."""
+    if model.scaled_by_requests is None:
+        return []
+    scaler = settings.scaler
+    metadata = {
+        "scalerAddress": f"{scaler.service}.{scaler.namespace}:{scaler.port}",
+        "interceptorRoute": names.route(model.name),
+    }
+    return [{"type": "external-push", "metadata": metadata}]
+
+
+def _hosts(model: InferenceModel, settings: Settings) -> list[str]:
+    """All that clients may ask for, each once."""
+    wanted, gateway = model.scaled_by_requests, model.spec.gateway
+    service = f"{names.interceptor(model.name)}.{model.namespace}"
+    found = [
+        *([model.host] if model.host else []),
+        *(gateway.hostnames if gateway else ()),
+        *(wanted.hosts if wanted else ()),
+        service,
+        f"{service}.svc",
+        f"{service}.svc.{settings.cluster_domain}",
+    ]
+    return list(dict.fromkeys(found))
