@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from inferencemodel_operator import bounds, history, names, store, verdicts, versions
+from inferencemodel_operator import bounds, disk, history, names, store, verdicts, versions
 from inferencemodel_operator.conditions import ConditionType, Reason
 from inferencemodel_operator.observed import Unversioned
 from inferencemodel_operator.settings import DEFAULT_INTERCEPTOR
@@ -104,6 +104,7 @@ def assess(
             served_versions=seen.record.served,
             latest_version=_latest(seen, before.latest_version),
             transition_status=_transition(model, seen),
+            disk_needed=disk.needed(model, seen.reports, before.disk_needed),
             versions=_versions(seen, active),
             quarantined=quarantined,
             history=history.carry_on(

@@ -45,6 +45,7 @@ class Reason(StrEnum):
     # SourceReady; those of model_poller.status.SourceReason are among them
     LISTED = "Listed"
     NOTIFICATIONS_DOWN = "NotificationsDown"
+    CACHE_UNUSABLE = "CacheUnusable"
     INCOMPLETE_UPLOAD = "IncompleteUpload"
     NOT_LISTED_YET = "NotListedYet"
     NO_VERSION_FOUND = "NoVersionFound"

@@ -194,6 +194,56 @@ class Server(_Part, frozen=True):
         return None if cpu is None else max(1, math.ceil(cpu.value))
 
 
+class EmptyDir(_Part, frozen=True):
+    """``spec.storage.emptyDir``."""
+
+    size_limit: Quantity | None = None
+    medium: Literal["Memory"] | None = None
+
+
+class ClaimRequests(_Part, frozen=True):
+    """How large a claimed volume is."""
+
+    storage: Quantity
+
+
+class ClaimResources(_Part, frozen=True):
+    """How large a claimed volume is, in Kubernetes' words."""
+
+    requests: ClaimRequests
+
+
+class ClaimSpec(_Part, frozen=True):
+    """``spec.storage.volumeClaimTemplate.spec``."""
+
+    resources: ClaimResources
+    access_modes: tuple[Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"], ...] = (
+        "ReadWriteOnce",
+    )
+    storage_class_name: str | None = None
+
+
+class ClaimTemplate(_Part, frozen=True):
+    """``spec.storage.volumeClaimTemplate``."""
+
+    spec: ClaimSpec
+
+
+class SharedCache(_Part, frozen=True):
+    """``spec.storage.cache``: a claim that pods share."""
+
+    claim_name: str
+    max_size: Quantity | None = None
+
+
+class Storage(_Part, frozen=True):
+    """``spec.storage``; of the first two at most one is set."""
+
+    empty_dir: EmptyDir | None = None
+    volume_claim_template: ClaimTemplate | None = None
+    cache: SharedCache | None = None
+
+
 class Service(_Part, frozen=True):
     """``spec.service``."""
 
@@ -431,6 +481,7 @@ class InferenceModelSpec(_Part, frozen=True):
     model: Model
     source: Source = Source()
     server: Server = Server()
+    storage: Storage = Storage()
     replicas: int = 1
     autoscaling: Autoscaling | None = None
     disruption_budget: DisruptionBudget = DisruptionBudget()

@@ -124,6 +124,8 @@ class ModelStatus(_Part, frozen=True, kw_only=True):
     """What every replica is to serve, newest first."""
     latest_version: int | None = None
     transition_status: str = ""
+    disk_needed: str = ""
+    """How large a replica's own volume has to be, as far as versions are known: ``3Gi``."""
     versions: tuple[Version, ...] = ()
     quarantined: tuple[Quarantine, ...] = ()
     history: tuple[Change, ...] = ()

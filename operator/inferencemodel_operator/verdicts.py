@@ -25,7 +25,7 @@ from inferencemodel_operator.observe.troubles import CRASHED
 from inferencemodel_operator.observed import Unversioned
 from inferencemodel_operator.record import Phase
 from inferencemodel_operator.waves import Hold
-from model_poller.status import SourceReason, SourceState, VersionReason, VersionState
+from model_poller.status import CacheState, SourceReason, SourceState, VersionReason, VersionState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,7 +176,49 @@ def source_ready(model: InferenceModel, seen: Observed) -> Verdict:
             Reason.NOTIFICATIONS_DOWN,
             f"{uri} is listed, but only every spec.source.pollInterval: {down[0].message}",
         )
+    unusable = _cache(model, seen)
+    if unusable is not None:
+        return Verdict("True", Reason.CACHE_UNUSABLE, f"{uri} is listed, but {unusable}")
     return Verdict("True", Reason.LISTED, f"{uri} is listed")
+
+
+_CACHES: Final = {
+    CacheState.READ_ONLY: (
+        "can't be written, so nothing is kept in it",
+        "let the claim be mounted with write access for the pods' fsGroup",
+    ),
+    CacheState.FULL: (
+        "has no room, so nothing more is kept in it",
+        "raise spec.storage.cache.maxSize, or enlarge the claim",
+    ),
+    CacheState.UNUSABLE: (
+        "can't be used, so these pods fetch for themselves",
+        "look at the claim's volume; it is tried again by itself",
+    ),
+}
+"""What of a cache is told, and what to do about it."""
+
+
+def _cache(model: InferenceModel, seen: Observed) -> str | None:
+    """What is wrong with the cache that pods share, by those that it is worst for."""
+    cache = model.spec.storage.cache
+    if cache is None:
+        return None
+    told = [pod for pod in seen.replicas if pod.report is not None and pod.report.cache is not None]
+    for state in (CacheState.UNUSABLE, CacheState.READ_ONLY, CacheState.FULL):
+        found = [
+            (pod, pod.report.cache.message)
+            for pod in told
+            if pod.report and pod.report.cache and pod.report.cache.state is state
+        ]
+        if found:
+            what, fix = _CACHES[state]
+            pods = _pods([pod for pod, _ in found])
+            return (
+                f"the cache on claim {cache.claim_name} (spec.storage.cache) {what} ({pods}): "
+                f"{bounds.text(found[0][1], WORDS)}; {fix}"
+            )
+    return None
 
 
 def _incomplete(seen: Observed) -> VersionStatus | None:

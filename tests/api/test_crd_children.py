@@ -88,6 +88,15 @@ EVERYTHING: Manifest = {
                 },
             ],
         },
+        "storage": {
+            "volumeClaimTemplate": {
+                "spec": {
+                    "resources": {"requests": {"storage": "1024Mi"}},
+                    "storageClassName": "fast",
+                }
+            },
+            "cache": {"claimName": "shared", "maxSize": "0.5Gi"},
+        },
         "replicas": 0,
         "service": {
             "type": "LoadBalancer",

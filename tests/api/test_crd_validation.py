@@ -1217,6 +1217,81 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.source.fetch.maxBandwidth",
         "must be bytes a second from 1k",
     ),
+    # -- where versions are kept
+    "two volumes of a replica's own": (
+        "spec.storage",
+        {
+            "emptyDir": {},
+            "volumeClaimTemplate": {"spec": {"resources": {"requests": {"storage": "1Gi"}}}},
+        },
+        "spec.storage.volumeClaimTemplate",
+        "leave one of them out",
+    ),
+    "memory without a limit": (
+        "spec.storage.emptyDir",
+        {"medium": "Memory"},
+        "spec.storage.emptyDir.sizeLimit",
+        "must be given with the medium Memory",
+    ),
+    "a medium that is none": (
+        "spec.storage.emptyDir",
+        {"medium": "HugePages"},
+        "spec.storage.emptyDir.medium",
+        "Unsupported value",
+    ),
+    "a volume of bytes": (
+        "spec.storage.emptyDir",
+        {"sizeLimit": 100},
+        "spec.storage.emptyDir.sizeLimit",
+        "must have sizes from 1Mi to 1E",
+    ),
+    "a claim without a size": (
+        "spec.storage.volumeClaimTemplate",
+        {"spec": {"resources": {"requests": {}}}},
+        "spec.storage.volumeClaimTemplate.spec.resources.requests.storage",
+        "Required value",
+    ),
+    "a claim of which nobody may write": (
+        "spec.storage.volumeClaimTemplate",
+        {
+            "spec": {
+                "accessModes": ["ReadOnlyMany"],
+                "resources": {"requests": {"storage": "1Gi"}},
+            }
+        },
+        "spec.storage.volumeClaimTemplate.spec.accessModes[0]",
+        "Unsupported value",
+    ),
+    "a class that has no such name": (
+        "spec.storage.volumeClaimTemplate",
+        {"spec": {"storageClassName": "Fast!", "resources": {"requests": {"storage": "1Gi"}}}},
+        "spec.storage.volumeClaimTemplate.spec.storageClassName",
+        "must be the name of a StorageClass",
+    ),
+    "a cache without a claim": (
+        "spec.storage.cache",
+        {"maxSize": "1Gi"},
+        "spec.storage.cache.claimName",
+        "Required value",
+    ),
+    "a cache on a path": (
+        "spec.storage.cache",
+        {"claimName": "/mnt/cache"},
+        "spec.storage.cache.claimName",
+        "must be the name of a PersistentVolumeClaim",
+    ),
+    "a cache of no size": (
+        "spec.storage.cache",
+        {"claimName": "c", "maxSize": "lots"},
+        "spec.storage.cache.maxSize",
+        "must have sizes from 1Mi to 1E",
+    ),
+    "a cache of what is read where it is": (
+        "spec",
+        stored("pvc://exports/imagenet", {}) | {"storage": {"cache": {"claimName": "c"}}},
+        "spec.storage.cache",
+        "of no use for pvc://",
+    ),
     # -- what a version comes with
     "a marker in a folder": (
         "spec.model.completion",
@@ -2122,6 +2197,14 @@ TAKEN: dict[str, tuple[str, Any]] = {
     "a web server with a port": (
         "spec",
         stored("http://models.example.com:8080/imagenet/", {"secretRef": {"name": "web"}}),
+    ),
+    "versions in memory": ("spec.storage.emptyDir", {"medium": "Memory", "sizeLimit": "2Gi"}),
+    "a claim of each replica's own, and a cache": (
+        "spec.storage",
+        {
+            "volumeClaimTemplate": {"spec": {"resources": {"requests": {"storage": "1Gi"}}}},
+            "cache": {"claimName": "models.cache-1", "maxSize": "1.5Gi"},
+        },
     ),
     "limits of a fetch": ("spec.source.fetch", {"parallelism": 32, "maxBandwidth": "1.5Gi"}),
     "a bandwidth as a number": ("spec.source.fetch", {"maxBandwidth": 50_000_000}),

@@ -195,7 +195,7 @@ def _own_template(model: InferenceModel, settings: Settings) -> Manifest:
             automountServiceAccountToken=False,
             enableServiceLinks=False,
             terminationGracePeriodSeconds=model_server.GRACE_SECONDS,
-            securityContext=pod.POD_SECURITY,
+            securityContext=pod.security(model),
             # Once each: the API server merges them by name, and takes no apply with two of one.
             imagePullSecrets=[
                 {"name": name}

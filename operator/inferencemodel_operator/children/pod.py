@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from inferencemodel_operator import names
+from inferencemodel_operator.children.manifest import present
 
 if TYPE_CHECKING:
     from inferencemodel_operator.children.manifest import Manifest
-    from inferencemodel_operator.spec import InferenceModel
+    from inferencemodel_operator.spec import InferenceModel, Storage
 
 MODELS_DIR: Final = "/models"
 SERVER_CONFIG_DIR: Final = f"{MODELS_DIR}/.server"
@@ -25,6 +26,8 @@ CREDENTIALS_DIR: Final = "/etc/model-source"
 CREDENTIALS_FILE: Final = f"{CREDENTIALS_DIR}/key.json"
 CLAIM_DIR: Final = "/mnt/model-source"
 """Where the claim of ``pvc://`` is, in both containers: versions are links that lead there."""
+CACHE_DIR: Final = "/mnt/model-cache"
+"""Where the claim that pods share is, in the poller's container alone."""
 WARMUP_DIR: Final = "/etc/warmup"
 
 USER: Final = 65532
@@ -53,7 +56,7 @@ def mount(volume: str, path: str, *, read_only: bool = False) -> Manifest:
 def volumes(model: InferenceModel) -> list[Manifest]:
     """The volumes of the pod."""
     wanted: list[Manifest] = [
-        {"name": "models", "emptyDir": {}},
+        {"name": "models", **_models(model.spec.storage)},
         {"name": "tmp", "emptyDir": {}},
         {
             "name": "podinfo",
@@ -79,11 +82,41 @@ def volumes(model: InferenceModel) -> list[Manifest]:
     if claim is not None:
         mounted = {"claimName": claim, "readOnly": True}
         wanted.append({"name": "model-claim", "persistentVolumeClaim": mounted})
+    if model.spec.storage.cache is not None:
+        shared = {"claimName": model.spec.storage.cache.claim_name}
+        wanted.append({"name": "model-cache", "persistentVolumeClaim": shared})
     if warmup is not None and warmup.config_map is not None:
         item = {"key": warmup.config_map.key, "path": warmup.config_map.key}
         files = {"name": warmup.config_map.name, "items": [item], "defaultMode": 0o440}
         wanted.append({"name": "warmup", "configMap": files})
     return wanted
+
+
+def _models(storage: Storage) -> Manifest:
+    """The volume of the pod's own that versions are on."""
+    if storage.volume_claim_template is not None:
+        wanted = storage.volume_claim_template.spec
+        claim = present(
+            accessModes=list(wanted.access_modes),
+            resources={"requests": {"storage": str(wanted.resources.requests.storage)}},
+            storageClassName=wanted.storage_class_name,
+            # What the API server fills in.
+            volumeMode="Filesystem",
+        )
+        return {"ephemeral": {"volumeClaimTemplate": {"spec": claim}}}
+    given = storage.empty_dir
+    if given is None:
+        return {"emptyDir": {}}
+    limit = given.size_limit
+    return {"emptyDir": present(sizeLimit=limit and str(limit), medium=given.medium)}
+
+
+def security(model: InferenceModel) -> Manifest:
+    """The pod's security context."""
+    if model.spec.storage.cache is None:
+        return POD_SECURITY
+    # Else the kubelet goes through every file of the cache before each pod starts.
+    return {**POD_SECURITY, "fsGroupChangePolicy": "OnRootMismatch"}
 
 
 def claim_mount(model: InferenceModel) -> list[Manifest]:

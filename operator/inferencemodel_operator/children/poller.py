@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from inferencemodel_operator import names
 from inferencemodel_operator.children import batching, pod
 from inferencemodel_operator.children.manifest import Manifest, present
 from inferencemodel_operator.record import QUARANTINED_KEY, SERVED_KEY, TARGET_KEY
+from inferencemodel_operator.values import Quantity
 
 if TYPE_CHECKING:
     from inferencemodel_operator.settings import Settings
@@ -50,10 +52,19 @@ def container(model: InferenceModel, settings: Settings) -> Manifest:
         else None,
         livenessProbe=_probe("/livez", periodSeconds=10, failureThreshold=6),
         terminationMessagePolicy="FallbackToLogsOnError",
-        resources=RESOURCES,
+        resources=_resources(model),
         securityContext=pod.CONTAINER_SECURITY,
         volumeMounts=_mounts(model),
     )
+
+
+def _resources(model: InferenceModel) -> Manifest:
+    """What versions in the node's memory take counts against who writes them."""
+    own = model.spec.storage.empty_dir
+    if own is None or own.medium is None or own.size_limit is None:
+        return RESOURCES
+    most = Quantity.parse(RESOURCES["limits"]["memory"]).value + own.size_limit.value
+    return {**RESOURCES, "limits": {"memory": str(Quantity.parse(str(math.ceil(most))))}}
 
 
 def arguments(model: InferenceModel) -> list[str]:
@@ -76,7 +87,7 @@ def arguments(model: InferenceModel) -> list[str]:
         arguments.append(f"--endpoint={source.endpoint}")
     if source.anonymous:
         arguments.append("--anonymous")
-    arguments += [*_store(model), *_notifications(source), *_demands(wanted)]
+    arguments += [*_store(model), *_cache(model), *_notifications(source), *_demands(wanted)]
     server = model.spec.server
     if server.batching is not None:
         parameters = batching.textproto(server.batching, server.threads)
@@ -98,6 +109,15 @@ def _store(model: InferenceModel) -> list[str]:
     }
     given = [f"--{name}={value}" for name, value in options.items() if value]
     return [*given, "--path-style"] if source.path_style else given
+
+
+def _cache(model: InferenceModel) -> list[str]:
+    cache = model.spec.storage.cache
+    if cache is None:
+        return []
+    limit = cache.max_size
+    size = [] if limit is None else [f"--cache-max-size={math.ceil(limit.value)}"]
+    return [f"--cache-dir={pod.CACHE_DIR}", *size]
 
 
 def _notifications(source: Source) -> list[str]:
@@ -171,6 +191,8 @@ def _mounts(model: InferenceModel) -> list[Manifest]:
     if model.spec.source.secret_ref is not None:
         mounts.append(pod.mount("model-source", pod.CREDENTIALS_DIR, read_only=True))
     mounts += pod.claim_mount(model)
+    if model.spec.storage.cache is not None:
+        mounts.append(pod.mount("model-cache", pod.CACHE_DIR))
     warmup = model.spec.model.warmup
     if warmup is not None and warmup.config_map is not None:
         mounts.append(pod.mount("warmup", pod.WARMUP_DIR, read_only=True))

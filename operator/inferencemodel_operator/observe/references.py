@@ -26,6 +26,8 @@ _VOLUMES: Final = {
     "model-source": "spec.source.secretRef",
     "warmup": "spec.model.warmup.configMap",
     "model-claim": "spec.model.storageUri",
+    "model-cache": "spec.storage.cache.claimName",
+    "models": "spec.storage.volumeClaimTemplate",
 }
 """The pod's volumes that are somebody else's objects (`children.pod.volumes`), and who asks."""
 
@@ -86,11 +88,19 @@ def _of_volumes(needs: wire.Needs) -> Iterator[Reference]:
         if volume.persistent_volume_claim is not None:
             name = volume.persistent_volume_claim.claim_name
             yield Reference(CLAIM, name, field, volume.name)
+        if volume.ephemeral is not None:
+            # Its name is that of the pod and of the volume.
+            yield Reference(CLAIM, "", field, volume.name)
 
 
 def pull_secrets(spec: Mapping[str, Any]) -> list[str]:
     """The names of the Secrets that images are pulled with."""
     return [secret.name for secret in msgspec.convert(spec, wire.Needs).image_pull_secrets]
+
+
+def claims(needs: tuple[Reference, ...]) -> str:
+    """The fields that ask for claims, in words; empty where none does."""
+    return " and ".join(dict.fromkeys(ref.field for ref in needs if ref.kind == CLAIM))
 
 
 def explain(message: str, needs: tuple[Reference, ...]) -> str | None:

@@ -66,6 +66,10 @@ _IMAGES: Final = {
 }
 """Where a container's image is said."""
 _UNNAMED: Final = re.compile(r"\d+/\d+ nodes are available: ")
+_UNBOUND: Final = re.compile(
+    r"PersistentVolumeClaim|persistentvolumeclaim|persistent volumes?|volume node affinity"
+)
+"""The scheduler's words about claims that no volume is there for, or none that this pod can use."""
 _PREEMPTION: Final = re.compile(r"\s*preemption: .*", re.DOTALL)
 
 
@@ -150,8 +154,12 @@ def _unscheduled(pod: Status) -> tuple[Trouble | None, str]:
         return Trouble.UNSCHEDULABLE, f"no node takes the pod: {missing}"
     why = _PREEMPTION.sub("", _UNNAMED.sub("", scheduled.message))
     fix = "Add nodes, or ask for less in spec.server.resources or spec.template"
-    if "unbound immediate PersistentVolumeClaims" in why:
-        fix = "See why with `kubectl describe pvc`; spec.model.storageUri names the claim"
+    asked = references.claims(pod.needs)
+    if asked and _UNBOUND.search(why):
+        fix = (
+            "See why with `kubectl describe pvc` (a StorageClass that is not there, say, or no "
+            f"volume that fits); asked for by {asked}"
+        )
     return Trouble.UNSCHEDULABLE, f"no node takes the pod: {bounds.text(why, WORDS)} {fix}"
 
 

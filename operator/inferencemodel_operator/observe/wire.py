@@ -273,6 +273,10 @@ class ClaimVolume(_Wire, frozen=True):
     claim_name: str = ""
 
 
+class EphemeralVolume(_Wire, frozen=True):
+    """A claim that the pod gets of its own."""
+
+
 class Volume(_Wire, frozen=True):
     """A volume, as far as it is another object's."""
 
@@ -280,6 +284,7 @@ class Volume(_Wire, frozen=True):
     secret: SecretVolume | None = None
     config_map: LocalName | None = None
     persistent_volume_claim: ClaimVolume | None = None
+    ephemeral: EphemeralVolume | None = None
 
 
 class Needs(_Wire, frozen=True):

@@ -84,6 +84,8 @@ def test_the_poller_reads_what_the_spec_says(
     assert read.fetch.parallelism == source.fetch.parallelism
     limit = source.fetch.max_bandwidth
     assert read.fetch.bandwidth == (float(limit.value) if limit else None)
+    cache = model.spec.storage.cache
+    assert (read.cache and read.cache.folder) == (Path("/mnt/model-cache") if cache else None)
     assert read.complete_marker == versions.completion.marker
     assert read.manifest_public_key == versions.completion.public_key
     assert read.require_manifest == (

@@ -448,6 +448,7 @@ WITH_PODS: dict[str, Any] = {
     "server": {"args": ["--x=1"]},
     "source": {"pollInterval": "5s"},
     "template": {"nodeSelector": {"gpu": "true"}},
+    "storage": {"cache": {"claimName": "c"}},
     "model": {"storageUri": "gs://models/imagenet", "numVersions": 2},
 }
 

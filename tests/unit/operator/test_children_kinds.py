@@ -11,6 +11,7 @@ from inferencemodel_operator.children import children
 from inferencemodel_operator.record import VersionsRecord
 from inferencemodel_operator.settings import Settings, Upstream
 from inferencemodel_operator.spec import InferenceModel, decode
+from inferencemodel_operator.values import Quantity
 
 if TYPE_CHECKING:
     from inferencemodel_operator.children.manifest import Manifest
@@ -401,6 +402,48 @@ def test_credentials_of_other_stores_are_a_folder_and_no_google_key() -> None:
 def test_bandwidth_reaches_the_poller_in_bytes_a_second() -> None:
     (poller,) = pod(source={"fetch": {"parallelism": 8, "maxBandwidth": "1.5Mi"}})["initContainers"]
     assert {"--parallelism=8", "--max-bandwidth=1572864"} <= set(poller["args"])
+
+
+CACHED = {"cache": {"claimName": "shared", "maxSize": "1.5Ki"}}
+
+
+def test_a_cache_is_the_pollers_to_read_and_write() -> None:
+    assert volume("model-cache", storage=CACHED)["persistentVolumeClaim"] == {"claimName": "shared"}
+    (poller,), (server,) = pod(storage=CACHED)["initContainers"], pod(storage=CACHED)["containers"]
+    assert mounted(poller)["model-cache"] == {
+        "name": "model-cache",
+        "mountPath": "/mnt/model-cache",
+    }
+    assert "model-cache" not in mounted(server)
+    assert {"--cache-dir=/mnt/model-cache", "--cache-max-size=1536"} <= set(poller["args"])
+
+
+def test_a_large_cache_is_not_gone_through_before_each_pod_starts() -> None:
+    assert "fsGroupChangePolicy" not in pod()["securityContext"]
+    assert pod(storage=CACHED)["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+
+
+def test_a_replicas_own_volume_is_what_the_spec_says() -> None:
+    assert volume("models")["emptyDir"] == {}
+    assert volume("models", storage={"emptyDir": {"sizeLimit": "20480Mi"}})["emptyDir"] == {
+        "sizeLimit": "20Gi"
+    }
+    wanted = {"resources": {"requests": {"storage": "20Gi"}}, "storageClassName": "fast"}
+    claimed = volume("models", storage={"volumeClaimTemplate": {"spec": wanted}})
+    assert claimed["ephemeral"]["volumeClaimTemplate"]["spec"] == {
+        **wanted,
+        "accessModes": ["ReadWriteOnce"],
+        "volumeMode": "Filesystem",
+    }
+    assert "emptyDir" not in claimed
+
+
+def test_versions_in_memory_count_against_who_writes_them() -> None:
+    memory = {"emptyDir": {"medium": "Memory", "sizeLimit": "1536Mi"}}
+    (poller,), (plain,) = pod(storage=memory)["initContainers"], pod()["initContainers"]
+    assert plain["resources"]["limits"]["memory"] == "512Mi"
+    assert Quantity(poller["resources"]["limits"]["memory"]).value == 2 << 30
+    assert volume("models", storage=memory)["emptyDir"]["medium"] == "Memory"
 
 
 def test_pods_spread_over_hosts_and_zones_as_far_as_there_is_room() -> None:

@@ -25,6 +25,8 @@ from inferencemodel_operator.observed import Observed, Replica
 from inferencemodel_operator.record import QuarantinedVersion, VersionsRecord
 from inferencemodel_operator.spec import InferenceModel, decode
 from model_poller.status import (
+    CacheState,
+    CacheStatus,
     NotificationsStatus,
     PollerStatus,
     ServedVersion,
@@ -33,6 +35,7 @@ from model_poller.status import (
     SourceStatus,
     VersionReason,
     VersionState,
+    VersionStatus,
 )
 from tests.support.pods import told
 
@@ -390,6 +393,50 @@ def test_broken_notifications_are_told_and_the_source_stays_ready() -> None:
     found = compute(observed(pod(1, told({1: A}, source=down)), pod(2, ONE)))
     assert condition(found, "SourceReady") == ("True", "NotificationsDown")
     assert "subscription s is gone" in message(found, "SourceReady")
+
+
+@pytest.mark.parametrize(
+    ("state", "fix"),
+    [
+        (CacheState.UNUSABLE, "look at the claim's volume"),
+        (CacheState.READ_ONLY, "write access"),
+        (CacheState.FULL, "raise spec.storage.cache.maxSize"),
+    ],
+)
+def test_a_cache_that_is_of_no_use_is_told_and_the_source_stays_ready(
+    state: CacheState, fix: str
+) -> None:
+    broken = CacheStatus(state=state, message="it has not answered for 10 s")
+    well = CacheStatus(state=CacheState.READY)
+    seen = observed(
+        pod(1, msgspec.structs.replace(told({1: A}), cache=broken)),
+        pod(2, msgspec.structs.replace(told({1: A}), cache=well)),
+    )
+    found = compute(seen, storage={"cache": {"claimName": "shared"}})
+    assert condition(found, "SourceReady") == ("True", "CacheUnusable")
+    text = message(found, "SourceReady")
+    assert "claim shared (spec.storage.cache)" in text
+    assert "(pod-1): it has not answered for 10 s" in text
+    assert fix in text
+    # A pod of before the change may still tell of it.
+    assert condition(compute(seen), "SourceReady") == ("True", "Listed")
+
+
+def test_the_room_that_versions_need_is_told_and_kept_while_nobody_reports() -> None:
+    def sized(*sizes: int) -> PollerStatus:
+        versions = tuple(
+            VersionStatus(version=number, state=A, bytes_total=size)
+            for number, size in enumerate(sizes, start=1)
+        )
+        return msgspec.structs.replace(told({1: A}), versions=versions)
+
+    found = compute(observed(pod(1, sized(100 << 20, 300 << 20)), pod(2, sized(1))))
+    # Two are kept; one comes, out of an archive.
+    assert found["model"]["diskNeeded"] == "1200Mi"
+    later = compute(observed(wanted=0), {**found})
+    assert later["model"]["diskNeeded"] == "1200Mi"
+    large = compute(observed(pod(1, sized(20 << 30))), model={"storageUri": "gs://models/m"})
+    assert large["model"]["diskNeeded"] == "80Gi"
 
 
 def test_an_upload_that_is_not_whole_is_told_unless_it_is_still_moving() -> None:

@@ -39,10 +39,11 @@ SPEC = {
         }
     ],
     "volumes": [
-        {"name": "models", "emptyDir": {}},
+        {"name": "models", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}},
         {"name": "model-source", "secret": {"secretName": "bucket-key"}},
         {"name": "warmup", "configMap": {"name": "requests"}},
         {"name": "model-claim", "persistentVolumeClaim": {"claimName": "models-claim"}},
+        {"name": "model-cache", "persistentVolumeClaim": {"claimName": "shared"}},
     ],
 }
 SCHEDULED = {"type": "PodScheduled", "status": "True"}
@@ -131,6 +132,34 @@ def test_a_claim_that_is_not_there_is_told_with_the_field_that_names_it() -> Non
         'no node takes the pod: PersistentVolumeClaim "models-claim" is not there; create it, or '
         "correct spec.model.storageUri"
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
+        "0/1 nodes are available: 1 node(s) didn't find available persistent volumes to bind.",
+        "0/2 nodes are available: 2 node(s) had volume node affinity conflict.",
+        "0/1 nodes are available: 1 node has pod using PersistentVolumeClaim with the same name and"
+        " ReadWriteOncePod access mode.",
+    ],
+)
+def test_claims_without_a_volume_are_told_with_the_fields_that_ask_for_them(words: str) -> None:
+    unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    stuck = pod(conditions=[{**unscheduled, "message": words}])
+    assert stuck.trouble is Trouble.UNSCHEDULABLE
+    assert "kubectl describe pvc" in stuck.message
+    assert stuck.message.endswith(
+        "asked for by spec.storage.volumeClaimTemplate and spec.model.storageUri and "
+        "spec.storage.cache.claimName"
+    )
+
+
+def test_a_cache_that_is_not_there_is_told_with_the_field_that_names_it() -> None:
+    words = '0/3 nodes are available: persistentvolumeclaim "shared" not found.'
+    unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    stuck = pod(conditions=[{**unscheduled, "message": words}])
+    assert stuck.message.endswith("create it, or correct spec.storage.cache.claimName")
 
 
 def test_a_pod_behind_a_scheduling_gate_is_told_as_that() -> None:
