@@ -167,6 +167,67 @@ def test_an_action_that_means_nothing_is_dropped_with_an_event(here: World) -> N
         eventually(lambda: [n for n in notes() if "version 7" in n], what="an Event that says so")
 
 
+def test_what_names_no_version_is_taken_away_and_does_nothing(here: World) -> None:
+    actions = ("promote", "promote-full", "abort", "retry", "approve")
+    with serving(here, WAITING, replicas=2) as model:
+        upload(model)
+        phase(model, "Paused")
+        for text in ("", "two", "2 ", "-2", "9" * 400, "2\n2"):
+            for action in actions:
+                act(model, action, text)
+            for action in actions:
+                until_read(model, action)
+        here.operator.until_quiet()
+        phase(model, "Paused")
+        assert len(have(model, 2)) == 1
+
+
+def test_a_version_that_nodes_evict_twice_goes_to_no_third_pod(here: World) -> None:
+    with serving(here, WAITING) as model:
+        upload(model)
+        for number in (1, 2):
+            phase(model, "Paused")
+            (pod,) = have(model, 2)
+            pod.evict()
+            if number == 1:
+                model.pods.remove(pod)
+                eventually(lambda: have(model, 2), what="another pod told of version 2")
+        found = phase(model, "RolledBack")
+        message = found["status"]["model"]["rollout"]["message"]
+        assert message.startswith("2 pods were taken away by their nodes since they were given")
+        quarantined = json.loads(record(model)["quarantined.json"])
+        assert [entry["reason"] for entry in quarantined] == ["CrashedServing"]
+
+
+def test_another_bucket_in_the_middle_leaves_nothing_of_the_rollout(here: World) -> None:
+    with serving(here, WAITING) as model:
+        upload(model)
+        phase(model, "Paused")
+        before = {pod.name: pod.target for pod in model.pods}
+        model.patch(model={"storageUri": "gs://models/other"})
+        model.until(
+            lambda o: "rollout" not in o["status"]["model"], what="the rollout to be forgotten"
+        )
+        here.operator.until_quiet()
+        assert "candidate" not in record(model)
+        assert "rollout.json" not in record(model)
+        # What is about the former bucket is told nothing of the present one.
+        assert {pod.name: pod.target for pod in model.pods} == before
+
+
+def test_a_replica_that_comes_in_the_middle_begins_with_the_version_before(here: World) -> None:
+    with serving(here, WAITING) as model:
+        upload(model)
+        phase(model, "Paused")
+        model.patch(replicas=5)
+        model.until_child("deployment", lambda d: d["spec"]["replicas"] == 5, what="5 replicas")
+        for _ in range(2):
+            model.add_pod().poller.tell(told({1: AVAILABLE, 2: FETCHED}, target=1))
+        here.operator.until_quiet()
+        assert (len(have(model, 2)), len(have(model, 1))) == (1, 4)
+        phase(model, "Paused")
+
+
 def test_a_restart_in_the_middle_goes_on_with_the_same_pod(here: World) -> None:
     with serving(here, WAITING) as model:
         upload(model)

@@ -285,6 +285,20 @@ class SimulatedPod:
             ),
         )
 
+    def evict(self) -> None:
+        """Be ended by the node, for want of memory; the object stays."""
+        status = {
+            "phase": "Failed",
+            "reason": "Evicted",
+            "message": "The node was low on resource: memory.",
+            "conditions": [{"type": "Ready", "status": "False"}],
+        }
+        self.kubectl(
+            *("patch", "pod", self.name, "--subresource=status", "--type=merge", "--patch"),
+            json.dumps({"status": status}),
+        )
+        self.poller.stop()
+
     def hang(self) -> None:
         """Have a node, and no container that was ever started."""
         creating = {"waiting": {"reason": "ContainerCreating"}}
