@@ -73,6 +73,10 @@ test-keda: $(STAMP) programs ## Build KEDA and its HTTP add-on, and have a reque
 	  keda-http-interceptor keda-http-scaler > /dev/null
 	$(BIN)/pytest tests/keda -rP
 
+.PHONY: large
+large: $(STAMP) programs ## Publish 6 GB in a poller's memory, and count 20 GB; takes 8 GB of disk
+	LONG=1 $(BIN)/pytest tests/e2e/poller/test_large.py tests/unit/poller/test_large_files.py
+
 .PHONY: schema
 schema: $(STAMP) ## Write the schema of a poller's /status into docs/
 	$(BIN)/python -c 'import json, msgspec; from model_poller.status import PollerStatus; \
