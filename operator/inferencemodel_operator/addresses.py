@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from inferencemodel_operator import names
+from inferencemodel_operator.children import interceptor
 from inferencemodel_operator.children.paths import exact
 from inferencemodel_operator.errors import AddressConflictError
 from inferencemodel_operator.observe import wire
@@ -31,14 +32,15 @@ if TYPE_CHECKING:
     from inferencemodel_operator.observe.objects import Child, Key, Model
     from inferencemodel_operator.spec import Gateway, InferenceModel, ParentRef
 
-Kind = Literal["Ingress", "HTTPRoute", "GRPCRoute"]
-KINDS: Final = frozenset(("Ingress", "HTTPRoute", "GRPCRoute"))
+Kind = Literal["Ingress", "HTTPRoute", "GRPCRoute", "InterceptorRoute"]
+KINDS: Final = frozenset(("Ingress", "HTTPRoute", "GRPCRoute", "InterceptorRoute"))
 """The kinds of children that ask for an address."""
 
 _FIELDS: Final[dict[Kind, str]] = {
     "Ingress": "spec.ingress.host or spec.ingress.path",
     "HTTPRoute": "spec.gateway.hostnames or spec.gateway.path",
     "GRPCRoute": "spec.gateway.grpcHostnames",
+    "InterceptorRoute": "the host, for models of one name can't share one behind an interceptor,",
 }
 MOST: Final = 100
 """Addresses of one Ingress or route; the operator's own have a few for each host."""
@@ -83,6 +85,7 @@ _EVERYWHERE: Final = frozenset((Listener(),))
 def claims(model: InferenceModel) -> Claims:
     """All addresses that a model asks for."""
     found: Claims = dict.fromkeys(_of_ingress(model), _EVERYWHERE)
+    found |= dict.fromkeys(_of_interceptor(model), _EVERYWHERE)
     gateway = model.spec.gateway
     if gateway is not None:
         for parent in gateway.parent_refs:
@@ -108,6 +111,14 @@ def _of_child(child: Child) -> Iterator[tuple[Address, Listener]]:
         for rule in spec.rules:
             for there in rule.http.paths:
                 yield _address("Ingress", rule.host, there.path, there.path_type), Listener()
+        return
+    if child.kind == "InterceptorRoute":
+        for rule in spec.rules:
+            for host in rule.hosts:
+                # What leads there from within is a Service of the model's own.
+                if not host.startswith(f"{names.interceptor(child.name)}.{child.namespace}"):
+                    for prefix in rule.paths:
+                        yield Address("InterceptorRoute", host, prefix.value), Listener()
         return
     kind: Kind = "HTTPRoute" if child.kind == "HTTPRoute" else "GRPCRoute"
     matches = [match.path for rule in spec.rules for match in rule.matches]
@@ -136,6 +147,12 @@ def _of_ingress(model: InferenceModel) -> Iterator[Address]:
     if wanted.path_type == "Prefix":
         for verb in exact(model, wanted.path):
             yield Address("Ingress", wanted.host, verb, is_exact=True)
+
+
+def _of_interceptor(model: InferenceModel) -> Iterator[Address]:
+    for host in interceptor.outer_hosts(model):
+        for path in interceptor.paths(model):
+            yield Address("InterceptorRoute", host, path)
 
 
 def _of_routes(model: InferenceModel, gateway: Gateway, parent: str) -> Iterator[Address]:

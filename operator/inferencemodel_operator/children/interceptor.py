@@ -22,11 +22,11 @@ def build_route(model: InferenceModel, settings: Settings) -> Manifest | None:
     wanted = model.scaled_by_requests
     if wanted is None:
         return None
-    # Whatever an Ingress or a Gateway takes off a path, this is what the model server knows.
-    api = f"/v1/models/{model.model_name}"
+    service = f"{names.interceptor(model.name)}.{model.namespace}"
+    inner = [service, f"{service}.svc", f"{service}.svc.{settings.cluster_domain}"]
     rule = {
-        "hosts": _hosts(model, settings),
-        "paths": [{"value": path} for path in (api, *exact(model, api))],
+        "hosts": list(dict.fromkeys([*outer_hosts(model), *inner])),
+        "paths": [{"value": path} for path in paths(model)],
     }
     metric = present(
         concurrency=wanted.concurrency and {"targetValue": wanted.concurrency},
@@ -68,16 +68,20 @@ def triggers(model: InferenceModel, settings: Settings) -> list[Manifest]:
     return [{"type": "external-push", "metadata": metadata}]
 
 
-def _hosts(model: InferenceModel, settings: Settings) -> list[str]:
-    """All that clients may ask for, each once."""
+def outer_hosts(model: InferenceModel) -> list[str]:
+    """The hosts by which requests come in that are to be counted, each once."""
     wanted, gateway = model.scaled_by_requests, model.spec.gateway
-    service = f"{names.interceptor(model.name)}.{model.namespace}"
+    if wanted is None:
+        return []
     found = [
         *([model.host] if model.host else []),
         *(gateway.hostnames if gateway else ()),
-        *(wanted.hosts if wanted else ()),
-        service,
-        f"{service}.svc",
-        f"{service}.svc.{settings.cluster_domain}",
+        *wanted.hosts,
     ]
     return list(dict.fromkeys(found))
+
+
+def paths(model: InferenceModel) -> list[str]:
+    """The paths of the model's REST API, whatever an Ingress or a Gateway takes off before."""
+    api = f"/v1/models/{model.model_name}"
+    return [api, *exact(model, api)]

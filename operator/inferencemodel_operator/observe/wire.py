@@ -82,6 +82,12 @@ class RoutePath(_Wire, frozen=True):
     value: str = "/"
 
 
+class Prefix(_Wire, frozen=True):
+    """A path of an InterceptorRoute's rule."""
+
+    value: str = ""
+
+
 class RouteMatch(_Wire, frozen=True):
     """One of an HTTPRoute's matches."""
 
@@ -107,6 +113,8 @@ class Rule(_Wire, frozen=True):
     host: str = ""
     http: IngressHttp = IngressHttp()
     matches: tuple[RouteMatch, ...] = ()
+    hosts: tuple[str, ...] = ()
+    paths: tuple[Prefix, ...] = ()
 
 
 class ParentRef(_Wire, frozen=True):
@@ -136,7 +144,7 @@ class RoutingMeta(_Wire, frozen=True):
 
 
 class Routing(_Wire, frozen=True):
-    """An Ingress, HTTPRoute or GRPCRoute."""
+    """An Ingress, HTTPRoute, GRPCRoute or InterceptorRoute."""
 
     metadata: RoutingMeta = RoutingMeta()
     spec: RoutingSpec = RoutingSpec()

@@ -324,6 +324,18 @@ def test_an_alert_names_the_namespace_of_the_release(programs: Programs) -> None
     assert SYSTEM not in text
 
 
+def test_where_kedas_http_add_on_is_is_an_argument_of_the_operator(programs: Programs) -> None:
+    plain = pod(programs.chart())["spec"]["containers"][0]["args"]
+    given = ("kedaHttp.interceptor=a/proxy:80", "kedaHttp.scaler=a/scaler:81", "clusterDomain=k.x")
+    args = pod(programs.chart(*given))["spec"]["containers"][0]["args"]
+    assert set(args) - set(plain) == {
+        "--keda-http-interceptor=a/proxy:80",
+        "--keda-http-scaler=a/scaler:81",
+        "--cluster-domain=k.x",
+    }
+    assert "/kedaHttp/scaler" in error(programs, "--set=kedaHttp.scaler=scaler.a:81")
+
+
 def test_selector_and_lease_are_arguments_of_the_operator(programs: Programs) -> None:
     container = pod(programs.chart("selector=team=vision", "leaseName=vision"))["spec"][
         "containers"

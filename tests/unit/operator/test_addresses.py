@@ -267,6 +267,16 @@ DISTINCT: list[tuple[Object, Object]] = [
     ({"ingress": HOST}, {"gateway": {"parentRefs": [{"name": "g"}], "hostnames": [HOST["host"]]}}),
 ]
 
+SHARED: Object = {
+    "maxReplicas": 2,
+    "keda": {"http": {"concurrency": 1, "hosts": ["x.example.com"]}},
+}
+ONE: Object = {"storageUri": "gs://b/m", "name": "one"}
+DISTINCT += [
+    ({"autoscaling": SHARED}, {"autoscaling": SHARED}),
+    ({"autoscaling": SHARED, "model": ONE}, {"ingress": HOST, "model": ONE}),
+]
+
 EQUAL: list[tuple[Object, Object, str]] = [
     (
         {"ingress": {**HOST, "path": "/a/"}},
@@ -297,6 +307,11 @@ EQUAL: list[tuple[Object, Object, str]] = [
         {"gateway": {"parentRefs": [{"name": "g"}], "path": "/a", "grpcHostnames": ["g.x"]}},
         {"gateway": {"parentRefs": [{"name": "g"}], "path": "/b", "grpcHostnames": ["g.x"]}},
         "g.x/",
+    ),
+    (
+        {"autoscaling": SHARED, "model": ONE},
+        {"autoscaling": SHARED, "ingress": {**HOST, "path": "/a"}, "model": ONE},
+        "x.example.com/v1/models/one",
     ),
 ]
 
