@@ -338,6 +338,20 @@ class NetworkPolicy(_Part, frozen=True):
     from_: tuple[dict[str, Any], ...] = msgspec.field(default=(), name="from")
 
 
+class RollingUpdate(_Part, frozen=True):
+    """``spec.strategy.rollingUpdate``; by default no pod leaves before its successor serves."""
+
+    max_surge: int | str = "25%"
+    max_unavailable: int | str = 0
+
+
+class Strategy(_Part, frozen=True):
+    """``spec.strategy``: how the Deployment replaces pods."""
+
+    type: Literal["RollingUpdate", "Recreate"] = "RollingUpdate"
+    rolling_update: RollingUpdate | None = None
+
+
 class TopologySpreadConstraint(_Part, frozen=True):
     """How the pods are spread over the values of one node label."""
 
@@ -490,6 +504,11 @@ class InferenceModelSpec(_Part, frozen=True):
     ingress: Ingress | None = None
     gateway: Gateway | None = None
     network_policy: NetworkPolicy = NetworkPolicy()
+    strategy: Strategy = Strategy()
+    min_ready_seconds: int = 5
+    """More than the 4 s in which a server that dies right after its start is noticed."""
+    progress_deadline_seconds: int = 1800
+    revision_history_limit: int = 3
     template: Template = Template()
     rollout: Rollout = Rollout()
 

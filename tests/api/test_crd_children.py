@@ -98,6 +98,10 @@ EVERYTHING: Manifest = {
             "cache": {"claimName": "shared", "maxSize": "0.5Gi"},
         },
         "replicas": 0,
+        "strategy": {"rollingUpdate": {"maxSurge": "0%", "maxUnavailable": 1}},
+        "minReadySeconds": 0,
+        "progressDeadlineSeconds": 60,
+        "revisionHistoryLimit": 0,
         "service": {
             "type": "LoadBalancer",
             "httpPort": 80,
@@ -327,6 +331,35 @@ def test_what_is_no_longer_wished_for_goes_away(api_server: Api, namespace: str)
     assert live["Service"]["spec"]["type"] == "ClusterIP"
     assert live["Service"]["metadata"]["annotations"].keys() == {names.DESIRED_HASH_ANNOTATION}
     assert "tls" not in live["Ingress"]["spec"]
+
+
+CHOICES: dict[str, list[Manifest]] = {
+    "how pods are replaced": [
+        {},
+        {"strategy": {"type": "Recreate"}},
+        {"strategy": {"rollingUpdate": {"maxSurge": 1}}},
+        {"strategy": {"type": "Recreate"}},
+        {},
+    ],
+}
+"""Of each, what a user chooses one after the other."""
+
+
+@pytest.mark.parametrize("case", CHOICES)
+def test_another_choice_is_taken_by_what_is_there(
+    api_server: Api, namespace: str, case: str
+) -> None:
+    name = f"choice-{list(CHOICES).index(case)}"
+    metadata = {"name": name, "namespace": namespace, "uid": "u-1"}
+    for choice in CHOICES[case]:
+        spec = {"model": {"storageUri": "gs://models/imagenet"}, **choice}
+        for child in children(
+            decode({"metadata": metadata, "spec": spec}), VersionsRecord(), Settings()
+        ):
+            live = applied(api_server, child)
+            assert differences(child, live, f"{choice}: {child['kind']}") == []
+            again = applied(api_server, child)
+            assert again["metadata"]["resourceVersion"] == live["metadata"]["resourceVersion"]
 
 
 QUANTITIES = (

@@ -138,6 +138,54 @@ def fenced(**peer: Any) -> Object:
 
 
 BAD: dict[str, tuple[str, Any, str, str]] = {
+    "no room to replace a pod": (
+        "spec.strategy",
+        {"rollingUpdate": {"maxSurge": 0}},
+        "spec.strategy.rollingUpdate.maxUnavailable",
+        "set maxUnavailable 1",
+    ),
+    "no room in percent": (
+        "spec.strategy",
+        {"rollingUpdate": {"maxSurge": "0%", "maxUnavailable": "0%"}},
+        "spec.strategy.rollingUpdate.maxUnavailable",
+        "set maxUnavailable 1",
+    ),
+    "more than all pods": (
+        "spec.strategy",
+        {"rollingUpdate": {"maxUnavailable": "101%"}},
+        "spec.strategy.rollingUpdate.maxUnavailable",
+        "from 0% to 100%",
+    ),
+    "a part that is no part": (
+        "spec.strategy",
+        {"rollingUpdate": {"maxSurge": "a quarter"}},
+        "spec.strategy.rollingUpdate.maxSurge",
+        "such as 25%",
+    ),
+    "a number as text": (
+        "spec.strategy",
+        {"rollingUpdate": {"maxSurge": "1"}},
+        "spec.strategy.rollingUpdate.maxSurge",
+        "such as 25%",
+    ),
+    "a rolling update for all pods at once": (
+        "spec.strategy",
+        {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}},
+        "spec.strategy.rollingUpdate",
+        "leave it out",
+    ),
+    "an unknown strategy": (
+        "spec.strategy",
+        {"type": "BlueGreen"},
+        "spec.strategy.type",
+        '"RollingUpdate", "Recreate"',
+    ),
+    "a deadline before any pod can be ready": (
+        "spec.progressDeadlineSeconds",
+        5,
+        "spec.progressDeadlineSeconds",
+        "raise the one or lower the other",
+    ),
     # -- name: (the field that is changed, its value, the field in the message, what it says)
     "too long a name": ("metadata.name", "m" * 51, "", NAME_RULE),
     "a name that is no Service's": ("metadata.name", "1-imagenet", "", NAME_RULE),
@@ -1924,6 +1972,19 @@ def test_bad_input_is_refused_with_the_fields_name_and_the_fix(
 
 
 TAKEN: dict[str, tuple[str, Any]] = {
+    "pods that go before their successors come": (
+        "spec.strategy",
+        {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+    ),
+    "parts of the pods": (
+        "spec.strategy.rollingUpdate",
+        {"maxSurge": "200%", "maxUnavailable": "100%"},
+    ),
+    "all pods at once": ("spec.strategy", {"type": "Recreate"}),
+    "the shortest deadline": (
+        "spec",
+        {**GOOD["spec"], "minReadySeconds": 0, "progressDeadlineSeconds": 1},
+    ),
     "the longest name": ("metadata.name", "m" * 50),
     "the shortest name": ("metadata.name", "m"),
     **{

@@ -13,7 +13,9 @@ from inferencemodel_operator.children.manifest import Manifest, digest, manifest
 from inferencemodel_operator.errors import InvalidModelError
 from inferencemodel_operator.spec import (
     DisruptionBudget,
+    InferenceModelSpec,
     NetworkPolicy,
+    RollingUpdate,
     Rollout,
     Service,
     TopologySpreadConstraint,
@@ -23,7 +25,7 @@ from inferencemodel_operator.spec import (
 if TYPE_CHECKING:
     from inferencemodel_operator.observe.objects import Deployment
     from inferencemodel_operator.settings import Settings
-    from inferencemodel_operator.spec import InferenceModel, Toleration
+    from inferencemodel_operator.spec import InferenceModel, Strategy, Toleration
 
 
 def build(model: InferenceModel, settings: Settings) -> Manifest:
@@ -42,15 +44,10 @@ def build(model: InferenceModel, settings: Settings) -> Manifest:
             "spec": {
                 **present(replicas=model.replicas),
                 "selector": {"matchLabels": names.selector(model.name)},
-                # No pod leaves before its successor serves: requests never wait for a start.
-                "strategy": {
-                    "type": "RollingUpdate",
-                    "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"},
-                },
-                # More than the 4 s in which a server that dies right after its start is noticed.
-                "minReadySeconds": 5,
-                "progressDeadlineSeconds": 1800,
-                "revisionHistoryLimit": 3,
+                "strategy": _strategy(model.spec.strategy),
+                "minReadySeconds": model.spec.min_ready_seconds,
+                "progressDeadlineSeconds": model.spec.progress_deadline_seconds,
+                "revisionHistoryLimit": model.spec.revision_history_limit,
                 "template": template,
             }
         },
@@ -59,6 +56,17 @@ def build(model: InferenceModel, settings: Settings) -> Manifest:
             names.TEMPLATE_HASH_ANNOTATION: digest(template),
         },
     )
+
+
+def _strategy(wanted: Strategy) -> Manifest:
+    if wanted.type == "Recreate":
+        return {"type": wanted.type}
+    # By default no pod leaves before its successor serves: requests never wait for a start.
+    room = wanted.rolling_update or RollingUpdate()
+    return {
+        "type": wanted.type,
+        "rollingUpdate": {"maxUnavailable": room.max_unavailable, "maxSurge": room.max_surge},
+    }
 
 
 _FORM: Final = "1"
@@ -72,6 +80,7 @@ def pod_spec_hash(model: InferenceModel) -> str:
     It stays the same from release to release, whatever these make of the spec.
     """
     spec = model.spec
+    plain = InferenceModelSpec(model=spec.model)
     concerning_pods = msgspec.structs.replace(
         spec,
         model=msgspec.structs.replace(spec.model, version=None, min_version=None),
@@ -83,6 +92,10 @@ def pod_spec_hash(model: InferenceModel) -> str:
         ingress=None,
         gateway=None,
         network_policy=NetworkPolicy(),
+        strategy=plain.strategy,
+        min_ready_seconds=plain.min_ready_seconds,
+        progress_deadline_seconds=plain.progress_deadline_seconds,
+        revision_history_limit=plain.revision_history_limit,
         # A pod that is to leave its Services by itself has a probe for it.
         rollout=Rollout(drain=spec.rollout.drain),
     )

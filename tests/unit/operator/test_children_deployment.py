@@ -59,6 +59,22 @@ def test_no_pod_leaves_before_its_successor_serves() -> None:
     assert strategy["rollingUpdate"]["maxUnavailable"] == 0
 
 
+def test_how_pods_are_replaced_is_the_users_to_say() -> None:
+    def built(**strategy: Any) -> Manifest:
+        made: Manifest = deployment.build(model(strategy=strategy), Settings())["spec"]["strategy"]
+        return made
+
+    assert built(type="Recreate") == {"type": "Recreate"}
+    assert built(rollingUpdate={"maxSurge": 0, "maxUnavailable": "50%"}) == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": 0, "maxUnavailable": "50%"},
+    }
+    assert built(rollingUpdate={"maxSurge": 2})["rollingUpdate"]["maxUnavailable"] == 0
+    times = {"minReadySeconds": 30, "progressDeadlineSeconds": 600, "revisionHistoryLimit": 0}
+    spec = deployment.build(model(**times), Settings())["spec"]
+    assert times.items() <= spec.items()
+
+
 def test_the_selector_is_immutable_so_it_holds_nothing_that_a_user_can_change() -> None:
     one = deployment.build(model(), Settings())
     other = deployment.build(
@@ -441,6 +457,10 @@ WITHOUT_PODS: dict[str, Any] = {
     "ingress": {"host": "example.com"},
     "gateway": {"parentRefs": [{"name": "g"}]},
     "networkPolicy": {"enabled": True},
+    "strategy": {"type": "Recreate"},
+    "minReadySeconds": 30,
+    "progressDeadlineSeconds": 600,
+    "revisionHistoryLimit": 0,
     "rollout": {"steps": [], "paused": True},
     "model": {"storageUri": "gs://models/imagenet", "version": 3, "minVersion": 2},
 }
