@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -174,10 +175,36 @@ def _refused(target: Target, found: Status) -> OperatorError:
     )
 
 
+_FIXED: Final = ("field is immutable", "may not change once set")
+"""How the API server says that a field can't be changed; it is what admission says as well."""
+_SERVICE: Final = frozenset(
+    {
+        *("type", "loadBalancerClass", "externalTrafficPolicy", "trafficDistribution"),
+        *("sessionAffinity", "sessionAffinityConfig", "ipFamilyPolicy", "ipFamilies"),
+    }
+)
+"""Fields of a Service that `spec.service` has under the same name."""
+_NAME: Final = re.compile(r"spec\.(\w+)")
+
+
 def _correction(target: Target, found: Status) -> str:
-    if any("field is immutable" in cause.message for cause in found.causes):
+    asked = dict.fromkeys(f for cause in found.causes if (f := _asked_by(target, cause)))
+    fixed = any(words in cause.message for cause in found.causes for words in _FIXED)
+    if fixed and asked:
+        return f"take the change of {' and '.join(asked)} back, or {target.way_out}"
+    if fixed:
         return target.way_out
+    if asked:
+        return f"correct {' and '.join(asked)} of the InferenceModel"
     return "correct the field of the InferenceModel that this comes from"
+
+
+def _asked_by(target: Target, cause: Cause) -> str | None:
+    """The field of the InferenceModel that a field of a child comes from, where it is known."""
+    named = _NAME.match(cause.field)
+    if target.kind != "Service" or named is None or named[1] not in _SERVICE:
+        return None
+    return f"spec.service.{named[1]}"
 
 
 def _help(found: Status) -> str:

@@ -66,6 +66,7 @@ _OTHERS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
         ("spec", "healthCheckNodePort"),
         ("spec", "ipFamilies"),
         ("spec", "ipFamilyPolicy"),
+        ("spec", "loadBalancerClass"),
         ("spec", "ports", _ANY, "nodePort"),
     ),
     "Ingress": (("spec", "ingressClassName"),),

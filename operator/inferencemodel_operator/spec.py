@@ -244,13 +244,33 @@ class Storage(_Part, frozen=True):
     cache: SharedCache | None = None
 
 
+class ClientIP(_Part, frozen=True):
+    """``spec.service.sessionAffinityConfig.clientIP``."""
+
+    timeout_seconds: int = 10800
+
+
+class SessionAffinityConfig(_Part, frozen=True):
+    """``spec.service.sessionAffinityConfig``."""
+
+    client_ip: ClientIP = msgspec.field(default=ClientIP(), name="clientIP")
+
+
 class Service(_Part, frozen=True):
     """``spec.service``."""
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
     http_port: int = 8501
     grpc_port: int = 8500
+    labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
+    load_balancer_class: str | None = None
+    external_traffic_policy: Literal["Cluster", "Local"] | None = None
+    session_affinity: Literal["None", "ClientIP"] = "None"
+    session_affinity_config: SessionAffinityConfig | None = None
+    traffic_distribution: Literal["PreferClose", "PreferSameZone", "PreferSameNode"] | None = None
+    ip_family_policy: Literal["SingleStack", "PreferDualStack", "RequireDualStack"] | None = None
+    ip_families: tuple[Literal["IPv4", "IPv6"], ...] = ()
 
 
 class IngressTls(_Part, frozen=True):

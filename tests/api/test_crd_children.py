@@ -106,7 +106,14 @@ EVERYTHING: Manifest = {
             "type": "LoadBalancer",
             "httpPort": 80,
             "grpcPort": 9000,
+            "labels": {"team": "vision", "empty": ""},
             "annotations": {"a.b/c": "d", "empty": ""},
+            "loadBalancerClass": "example.com/internal",
+            "externalTrafficPolicy": "Local",
+            "sessionAffinity": "ClientIP",
+            "trafficDistribution": "PreferSameNode",
+            "ipFamilyPolicy": "PreferDualStack",
+            "ipFamilies": ["IPv4"],
         },
         "ingress": {
             "className": "traefik",
@@ -339,6 +346,30 @@ CHOICES: dict[str, list[Manifest]] = {
         {"strategy": {"type": "Recreate"}},
         {"strategy": {"rollingUpdate": {"maxSurge": 1}}},
         {"strategy": {"type": "Recreate"}},
+        {},
+    ],
+    "who keeps a client": [
+        {},
+        {"service": {"sessionAffinity": "ClientIP"}},
+        {
+            "service": {
+                "sessionAffinity": "ClientIP",
+                "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}},
+            }
+        },
+        {"service": {"labels": {"a": "b"}}},
+    ],
+    "how it is reached from outside": [
+        {"service": {"type": "LoadBalancer", "loadBalancerClass": "example.com/a"}},
+        {"service": {"type": "NodePort", "externalTrafficPolicy": "Local"}},
+        {"service": {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}},
+        {"service": {"trafficDistribution": "PreferClose"}},
+        {},
+    ],
+    "which addresses it has": [
+        {},
+        {"service": {"ipFamilyPolicy": "PreferDualStack"}},
+        {"service": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"]}},
         {},
     ],
 }

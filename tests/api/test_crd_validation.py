@@ -138,6 +138,63 @@ def fenced(**peer: Any) -> Object:
 
 
 BAD: dict[str, tuple[str, Any, str, str]] = {
+    "a load balancer's class without one": (
+        "spec.service",
+        {"loadBalancerClass": "internal"},
+        "spec.service.loadBalancerClass",
+        "or set the type",
+    ),
+    "a class that is no name": (
+        "spec.service",
+        {"type": "LoadBalancer", "loadBalancerClass": "a b"},
+        "spec.service.loadBalancerClass",
+        "such as service.k8s.aws/nlb",
+    ),
+    "a policy for outside of a Service for inside": (
+        "spec.service",
+        {"externalTrafficPolicy": "Local"},
+        "spec.service.externalTrafficPolicy",
+        "or set the type",
+    ),
+    "a time without affinity": (
+        "spec.service",
+        {"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}},
+        "spec.service.sessionAffinityConfig",
+        "needs service.sessionAffinity ClientIP",
+    ),
+    "affinity for more than a day": (
+        "spec.service",
+        {
+            "sessionAffinity": "ClientIP",
+            "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 86401}},
+        },
+        "spec.service.sessionAffinityConfig.clientIP.timeoutSeconds",
+        "86400",
+    ),
+    "two families of one": (
+        "spec.service",
+        {"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "SingleStack"},
+        "spec.service.ipFamilyPolicy",
+        "or name one family",
+    ),
+    "a family twice": (
+        "spec.service",
+        {"ipFamilies": ["IPv4", "IPv4"], "ipFamilyPolicy": "PreferDualStack"},
+        "spec.service.ipFamilies",
+        "Duplicate",
+    ),
+    "the operator's label of a Service": (
+        "spec.service",
+        {"labels": {"app.kubernetes.io/instance": "other"}},
+        "spec.service.labels",
+        "leave them out",
+    ),
+    "a label of a Service that is none": (
+        "spec.service",
+        {"labels": {"team": "computer vision"}},
+        "spec.service.labels",
+        "must be valid labels",
+    ),
     "no room to replace a pod": (
         "spec.strategy",
         {"rollingUpdate": {"maxSurge": 0}},
@@ -1972,6 +2029,25 @@ def test_bad_input_is_refused_with_the_fields_name_and_the_fix(
 
 
 TAKEN: dict[str, tuple[str, Any]] = {
+    "a load balancer with all that it can have": (
+        "spec.service",
+        {
+            "type": "LoadBalancer",
+            "labels": {"team": "vision", "empty": ""},
+            "loadBalancerClass": "service.k8s.aws/nlb",
+            "externalTrafficPolicy": "Local",
+            "sessionAffinity": "ClientIP",
+            "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 86400}},
+            "trafficDistribution": "PreferSameZone",
+            "ipFamilyPolicy": "PreferDualStack",
+            "ipFamilies": ["IPv6", "IPv4"],
+        },
+    ),
+    "a policy for ports of nodes": (
+        "spec.service",
+        {"type": "NodePort", "externalTrafficPolicy": "Local"},
+    ),
+    "one family without a policy": ("spec.service", {"ipFamilies": ["IPv6"]}),
     "pods that go before their successors come": (
         "spec.strategy",
         {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},

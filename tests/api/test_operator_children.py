@@ -464,6 +464,45 @@ def test_an_immutable_field_that_differs_is_told_with_the_way_out(here: World) -
         model.until_children(*ALL)
 
 
+def test_a_class_of_load_balancers_that_can_not_change_is_told_with_the_way_out(
+    here: World,
+) -> None:
+    def balanced(name: str | None) -> Object:
+        return {"type": "LoadBalancer", **({"loadBalancerClass": name} if name else {})}
+
+    with here.model(service=balanced("example.com/a")) as model:
+        model.until_children(*ALL)
+        for other in ("example.com/b", None):
+            model.apply(service=balanced(other))
+            told = model.until(
+                lambda o: condition(o, "Stalled")["reason"] == "Refused", what="Refused", within=20
+            )
+            message = condition(told, "Stalled")["message"]
+            assert "take the change of spec.service.loadBalancerClass back" in message
+            assert f"delete service {model.name}" in message
+            assert model.child("service")["spec"]["loadBalancerClass"] == "example.com/a"
+
+            model.apply(service=balanced("example.com/a"))
+            model.until(lambda o: condition(o, "Stalled")["status"] == "False", what="taken back")
+        model.apply(service=balanced("example.com/b"))
+        model.until(lambda o: condition(o, "Stalled")["status"] == "True", what="Refused")
+        model.kubectl("delete", "service", model.name)
+        model.until(lambda o: condition(o, "Stalled")["status"] == "False", what="not stalled")
+        assert model.child("service")["spec"]["loadBalancerClass"] == "example.com/b"
+
+
+def test_two_families_where_the_cluster_has_one_are_told_with_the_field(here: World) -> None:
+    with here.model(service={"ipFamilyPolicy": "RequireDualStack"}) as model:
+        told = model.until(
+            lambda o: condition(o, "Stalled")["reason"] == "Refused", what="Refused", within=20
+        )
+        message = condition(told, "Stalled")["message"]
+        assert "correct spec.service.ipFamilyPolicy of the InferenceModel" in message
+        model.apply(service={"ipFamilyPolicy": "PreferDualStack"})
+        model.until_children(*ALL)
+        model.until(lambda o: condition(o, "Stalled")["status"] == "False", what="not stalled")
+
+
 def test_an_exceeded_quota_is_told_and_holds_up_nothing_else(here: World) -> None:
     kubectl = here.kubectl
     hard = {"count/services": "0"}

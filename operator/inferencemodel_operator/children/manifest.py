@@ -25,6 +25,7 @@ def manifest(
     name: str,
     content: Manifest,
     *,
+    labels: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> Manifest:
     """A child: metadata, labels, owner reference and the hash of it all around its content."""
@@ -34,7 +35,7 @@ def manifest(
         "metadata": {
             "name": name,
             "namespace": model.namespace,
-            "labels": names.labels(model.name),
+            "labels": {**(labels or {}), **names.labels(model.name)},
             "annotations": dict(annotations or {}),
             "ownerReferences": [owner(model)],
         },

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from inferencemodel_operator import names
-from inferencemodel_operator.children.manifest import Manifest, manifest
+from inferencemodel_operator.children.manifest import Manifest, manifest, present
+from inferencemodel_operator.spec import SessionAffinityConfig
 
 if TYPE_CHECKING:
-    from inferencemodel_operator.spec import InferenceModel
+    from inferencemodel_operator.spec import InferenceModel, Service
 
 
 def build(model: InferenceModel) -> Manifest:
@@ -27,8 +28,16 @@ def build(model: InferenceModel) -> Manifest:
                     _port("http", service.http_port),
                     _port("grpc", service.grpc_port) | _H2C,
                 ],
+                **_families(service),
+                **present(
+                    loadBalancerClass=service.load_balancer_class,
+                    externalTrafficPolicy=service.external_traffic_policy,
+                    trafficDistribution=service.traffic_distribution,
+                ),
+                **_affinity(service),
             }
         },
+        labels=service.labels,
         annotations=service.annotations,
     )
 
@@ -53,9 +62,26 @@ def build_headless(model: InferenceModel) -> Manifest:
                     _port("http", names.HTTP_PORT),
                     _port("grpc", names.GRPC_PORT) | _H2C,
                 ],
+                **_families(model.spec.service),
             }
         },
     )
+
+
+def _families(service: Service) -> Manifest:
+    return present(ipFamilyPolicy=service.ip_family_policy, ipFamilies=list(service.ip_families))
+
+
+def _affinity(service: Service) -> Manifest:
+    if service.session_affinity == "None":
+        return {}
+    # With the time also where it is Kubernetes' default: what isn't the operator's would stay when
+    # the affinity goes, and a Service with the one and without the other is refused.
+    wanted = service.session_affinity_config or SessionAffinityConfig()
+    return {
+        "sessionAffinity": service.session_affinity,
+        "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": wanted.client_ip.timeout_seconds}},
+    }
 
 
 _H2C: Final[Manifest] = {"appProtocol": "kubernetes.io/h2c"}

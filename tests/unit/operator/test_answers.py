@@ -143,6 +143,38 @@ def test_a_refusal_says_what_mends_it(found: answers.Status, fix: str) -> None:
     assert fix in str(error)
 
 
+@pytest.mark.parametrize(
+    ("field", "message", "fix"),
+    [
+        (
+            "spec.loadBalancerClass",
+            'Invalid value: "b": may not change once set',
+            "take the change of spec.service.loadBalancerClass back, or delete it, and the operator "
+            "creates it as it is wanted now: `kubectl --namespace=vision delete service m`",
+        ),
+        (
+            "spec.ipFamilies[0]",
+            'Invalid value: "IPv6": may not change once set',
+            "take the change of spec.service.ipFamilies back, or delete it",
+        ),
+        (
+            "spec.ipFamilyPolicy",
+            "Invalid value: RequireDualStack: Cannot configure dual-stack services",
+            "correct spec.service.ipFamilyPolicy of the InferenceModel",
+        ),
+        ("spec.clusterIP", "Invalid value: x", "correct the field of the InferenceModel"),
+    ],
+)
+def test_a_refused_field_of_a_service_is_named_as_the_user_knows_it(
+    field: str, message: str, fix: str
+) -> None:
+    service = Target(verb="apply", kind="Service", name="vision/m")
+    error = answers.error(service, invalid(field, message))
+    assert type(error) is RefusedError
+    assert error.invalid
+    assert fix in str(error)
+
+
 def test_a_webhook_that_does_not_answer_is_waited_for_and_named() -> None:
     call = 'failed calling webhook "w.example.com": failed to call webhook: connection refused'
     found = answer(500, f"Internal error occurred: {call}", "InternalError", {"message": call})

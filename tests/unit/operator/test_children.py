@@ -123,6 +123,40 @@ def test_annotations_of_the_service_are_the_cluster_services_alone() -> None:
     assert "cloud/balancer" not in made["Service/imagenet-headless"]["metadata"]["annotations"]
 
 
+def test_labels_of_the_service_stand_beside_the_operators_and_never_replace_them() -> None:
+    made = built(service={"labels": {"team": "vision", "inferencemodel.dev/name": "other"}})
+    labels = made["Service/imagenet"]["metadata"]["labels"]
+    assert labels == {"team": "vision", **names.labels("imagenet")}
+    assert made["Service/imagenet-headless"]["metadata"]["labels"] == names.labels("imagenet")
+
+
+def test_how_the_service_is_reached_is_handed_on() -> None:
+    chosen = {
+        "loadBalancerClass": "example.com/internal",
+        "externalTrafficPolicy": "Local",
+        "trafficDistribution": "PreferSameNode",
+        "ipFamilyPolicy": "PreferDualStack",
+        "ipFamilies": ["IPv6", "IPv4"],
+    }
+    made = built(service={"type": "LoadBalancer", **chosen})
+    assert chosen.items() <= made["Service/imagenet"]["spec"].items()
+    headless = made["Service/imagenet-headless"]["spec"]
+    assert headless["ipFamilies"] == ["IPv6", "IPv4"]
+    assert headless["ipFamilyPolicy"] == "PreferDualStack"
+    assert not {"loadBalancerClass", "externalTrafficPolicy"} & headless.keys()
+    assert not chosen.keys() & built()["Service/imagenet"]["spec"].keys()
+
+
+def test_a_client_is_kept_for_a_time_that_is_always_written() -> None:
+    plain = built()["Service/imagenet"]["spec"]
+    assert not {"sessionAffinity", "sessionAffinityConfig"} & plain.keys()
+    for config, seconds in ((None, 10800), ({"clientIP": {"timeoutSeconds": 60}}, 60)):
+        given = {"sessionAffinity": "ClientIP", "sessionAffinityConfig": config}
+        spec = built(service=given)["Service/imagenet"]["spec"]
+        assert spec["sessionAffinity"] == "ClientIP"
+        assert spec["sessionAffinityConfig"] == {"clientIP": {"timeoutSeconds": seconds}}
+
+
 def test_the_ingress_leads_the_host_to_the_services_rest_port() -> None:
     made = built(
         ingress={"className": "traefik", "host": "x.example.com", "annotations": {"a/b": "c"}}
