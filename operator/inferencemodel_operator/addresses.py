@@ -37,7 +37,7 @@ KINDS: Final = frozenset(("Ingress", "HTTPRoute", "GRPCRoute", "InterceptorRoute
 """The kinds of children that ask for an address."""
 
 _FIELDS: Final[dict[Kind, str]] = {
-    "Ingress": "spec.ingress.host or spec.ingress.path",
+    "Ingress": "spec.ingress.host, spec.ingress.hosts or spec.ingress.path",
     "HTTPRoute": "spec.gateway.hostnames or spec.gateway.path",
     "GRPCRoute": "spec.gateway.grpcHostnames",
     "InterceptorRoute": "the host, for models of one name can't share one behind an interceptor,",
@@ -139,14 +139,15 @@ def _address(kind: Kind, host: str, path: str, path_type: str, gateway: str = ""
 
 def _of_ingress(model: InferenceModel) -> Iterator[Address]:
     wanted = model.spec.ingress
-    if wanted is None or wanted.host is None:
+    if wanted is None:
         return
     is_exact = wanted.path_type == "Exact"
     path = wanted.path if is_exact else wanted.path.rstrip("/")
-    yield Address("Ingress", wanted.host, path, is_exact)
-    if wanted.path_type == "Prefix":
-        for verb in exact(model, wanted.path):
-            yield Address("Ingress", wanted.host, verb, is_exact=True)
+    for host in wanted.every_host:
+        yield Address("Ingress", host, path, is_exact)
+        if wanted.path_type == "Prefix":
+            for verb in exact(model, wanted.path):
+                yield Address("Ingress", host, verb, is_exact=True)
 
 
 def _of_interceptor(model: InferenceModel) -> Iterator[Address]:

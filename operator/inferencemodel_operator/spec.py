@@ -284,10 +284,16 @@ class Ingress(_Part, frozen=True):
 
     class_name: str | None = None
     host: str | None = None
+    hosts: tuple[str, ...] = ()
     path: str = "/"
     path_type: Literal["Exact", "Prefix", "ImplementationSpecific"] = "Prefix"
     annotations: dict[str, str] = {}
     tls: IngressTls | None = None
+
+    @property
+    def every_host(self) -> tuple[str, ...]:
+        """All host names, wildcards among them; none where there is no Ingress."""
+        return (*(() if self.host is None else (self.host,)), *self.hosts)
 
 
 class KedaHttp(_Part, frozen=True):
@@ -328,6 +334,8 @@ class DisruptionBudget(_Part, frozen=True):
     """``spec.disruptionBudget``."""
 
     enabled: bool = True
+    min_available: int | str | None = None
+    """Counts instead of the other where it is given."""
     max_unavailable: int | str = 1
 
 
@@ -356,6 +364,7 @@ class NetworkPolicy(_Part, frozen=True):
 
     enabled: bool = False
     from_: tuple[dict[str, Any], ...] = msgspec.field(default=(), name="from")
+    metrics_from: tuple[dict[str, Any], ...] = ()
 
 
 class RollingUpdate(_Part, frozen=True):
@@ -587,11 +596,6 @@ class InferenceModel(_Part, frozen=True):
         return self.spec.service.http_port
 
     @property
-    def host(self) -> str | None:
-        """The host name of the Ingress; None when there is no Ingress."""
-        return self.spec.ingress.host if self.spec.ingress else None
-
-    @property
     def url(self) -> str:
         """Where the REST API is: through the Ingress, else the Gateway, else in the cluster.
 
@@ -617,13 +621,18 @@ class InferenceModel(_Part, frozen=True):
     def _entrance(self) -> tuple[str, str | None, str]:
         """By which scheme, host and path clients outside the cluster come in; no host for none."""
         ingress, gateway = self.spec.ingress, self.spec.gateway
-        if ingress is not None and ingress.host is not None:
+        if ingress is not None and (named := _named(ingress.every_host)) is not None:
             literal = ingress.path_type == "ImplementationSpecific"
             path = _literal(ingress.path) if literal else ingress.path
-            return "https" if ingress.tls else "http", ingress.host, path
-        hosts = [host for host in gateway.hostnames if "*" not in host] if gateway else []
+            return "https" if ingress.tls else "http", named, path
+        host = _named(gateway.hostnames) if gateway else None
         # Whether a listener speaks TLS is the Gateway's own business, which isn't read.
-        return "http", hosts[0] if hosts else None, gateway.path if gateway else "/"
+        return "http", host, gateway.path if gateway else "/"
+
+
+def _named(hosts: tuple[str, ...]) -> str | None:
+    """The first that is one host."""
+    return next((host for host in hosts if "*" not in host), None)
 
 
 def decode(obj: Mapping[str, Any]) -> InferenceModel:

@@ -118,6 +118,7 @@ EVERYTHING: Manifest = {
         "ingress": {
             "className": "traefik",
             "host": "x.example.com",
+            "hosts": ["*.x.example.com", "y.example.com"],
             "path": "/v1/models/ResNet-50_v1.5",
             "annotations": {"a/b": "c"},
             "tls": {"secretName": "cert"},
@@ -132,6 +133,7 @@ EVERYTHING: Manifest = {
         "networkPolicy": {
             "enabled": True,
             "from": [{"podSelector": {}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}],
+            "metricsFrom": [{"namespaceSelector": {"matchLabels": {"a": "b"}}}],
         },
         "template": {
             "imagePullSecrets": [{"name": "registry"}],
@@ -371,6 +373,17 @@ CHOICES: dict[str, list[Manifest]] = {
         {"service": {"ipFamilyPolicy": "PreferDualStack"}},
         {"service": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"]}},
         {},
+    ],
+    "how many pods stay": [
+        {"replicas": 3},
+        {"replicas": 3, "disruptionBudget": {"minAvailable": "50%"}},
+        {"replicas": 3, "disruptionBudget": {"minAvailable": 2}},
+        {"replicas": 3, "disruptionBudget": {"maxUnavailable": "25%"}},
+    ],
+    "which hosts": [
+        {"ingress": {"host": "x.example.com", "tls": {}}},
+        {"ingress": {"hosts": ["*.example.com", "y.example.com"]}},
+        {"ingress": {"host": "y.example.com"}},
     ],
 }
 """Of each, what a user chooses one after the other."""

@@ -138,6 +138,60 @@ def fenced(**peer: Any) -> Object:
 
 
 BAD: dict[str, tuple[str, Any, str, str]] = {
+    "a host twice": (
+        "spec.ingress.hosts",
+        ["imagenet.example.com"],
+        "spec.ingress.hosts",
+        "leave it out of one of the two",
+    ),
+    "a wildcard that is half a label": (
+        "spec.ingress.hosts",
+        ["a*.example.com"],
+        "spec.ingress.hosts[0]",
+        "as the whole first label alone",
+    ),
+    "a wildcard of everything": (
+        "spec.ingress.hosts",
+        ["*"],
+        "spec.ingress.hosts[0]",
+        "such as imagenet.example.com or *.example.com",
+    ),
+    "a wildcard with a port": (
+        "spec.ingress.hosts",
+        ["*.example.com:80"],
+        "spec.ingress.hosts[0]",
+        "port or path",
+    ),
+    "an address among hosts": (
+        "spec.ingress.hosts",
+        ["10.0.0.1"],
+        "spec.ingress.hosts[0]",
+        "must be DNS names",
+    ),
+    "a budget of both kinds": (
+        "spec.disruptionBudget",
+        {"minAvailable": 1, "maxUnavailable": 2},
+        "spec.disruptionBudget.minAvailable",
+        "leave out one of them",
+    ),
+    "all pods stay": (
+        "spec.disruptionBudget",
+        {"minAvailable": "100%"},
+        "spec.disruptionBudget.minAvailable",
+        "no node could be drained",
+    ),
+    "no pod stays": (
+        "spec.disruptionBudget",
+        {"minAvailable": 0},
+        "spec.disruptionBudget.minAvailable",
+        "a number from 1",
+    ),
+    "metrics for a range of pods": (
+        "spec.networkPolicy",
+        {"metricsFrom": [{"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}]},
+        "spec.networkPolicy.metricsFrom[0].ipBlock",
+        "make it a peer of its own",
+    ),
     "a load balancer's class without one": (
         "spec.service",
         {"loadBalancerClass": "internal"},
@@ -2029,6 +2083,21 @@ def test_bad_input_is_refused_with_the_fields_name_and_the_fix(
 
 
 TAKEN: dict[str, tuple[str, Any]] = {
+    "several hosts": ("spec.ingress.hosts", ["*.example.com", "b.example.com", "c"]),
+    "hosts without the one": (
+        "spec.ingress",
+        {"hosts": ["a.example.com", "*.example.com"], "tls": {}},
+    ),
+    "pods that stay": ("spec.disruptionBudget", {"minAvailable": 2}),
+    "a part that stays": ("spec.disruptionBudget", {"minAvailable": "99%"}),
+    "pods that stay in what an earlier release filled in": (
+        "spec.disruptionBudget",
+        {"minAvailable": 2, "maxUnavailable": 1},
+    ),
+    "an opening for metrics": (
+        "spec.networkPolicy",
+        {"enabled": True, "metricsFrom": [{"namespaceSelector": {}, "podSelector": {}}]},
+    ),
     "a load balancer with all that it can have": (
         "spec.service",
         {

@@ -25,6 +25,7 @@ POLICY: dict[str, Any] = {
         {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}},
         {"podSelector": {"matchLabels": {"team": "credit"}}},
     ],
+    "metricsFrom": [{"podSelector": {"matchLabels": {"team": "platform"}}}],
 }
 
 
@@ -76,12 +77,14 @@ def test_only_who_is_named_and_the_operator_get_through(served: Served) -> None:
     served.until_active(1, replicas=1)
     stranger = start_client(served, "stranger", team="other")
     friend = start_client(served, "friend", team="credit")
+    prometheus = start_client(served, "prometheus", team="platform")
     assert stranger() == {GRPC, REST, POLLER}
 
     with served.traffic(rate=10) as traffic:
         served.patch({"networkPolicy": POLICY})
         eventually(lambda: stranger() == set(), what="the policy to be enforced", within=60)
         assert friend() == {GRPC, REST}
+        assert prometheus() == {REST, POLLER}
         served.upload(2, offset=3)
         served.until_active(2, replicas=1)
     assert traffic.failures == ()

@@ -8,7 +8,7 @@ from inferencemodel_operator import names
 from inferencemodel_operator.children.manifest import Manifest, manifest
 
 if TYPE_CHECKING:
-    from inferencemodel_operator.spec import InferenceModel
+    from inferencemodel_operator.spec import DisruptionBudget, InferenceModel
 
 
 def build(model: InferenceModel) -> Manifest | None:
@@ -23,10 +23,16 @@ def build(model: InferenceModel) -> Manifest | None:
         names.disruption_budget(model.name),
         {
             "spec": {
-                "maxUnavailable": wanted.max_unavailable,
+                **_bound(wanted),
                 "selector": {"matchLabels": names.selector(model.name)},
                 # A pod that serves nothing is in nobody's way.
                 "unhealthyPodEvictionPolicy": "AlwaysAllow",
             }
         },
     )
+
+
+def _bound(wanted: DisruptionBudget) -> Manifest:
+    if wanted.min_available is not None:
+        return {"minAvailable": wanted.min_available}
+    return {"maxUnavailable": wanted.max_unavailable}

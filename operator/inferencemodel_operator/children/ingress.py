@@ -1,4 +1,4 @@
-"""The Ingress: the model's REST API under a host name."""
+"""The Ingress: the model's REST API under its host names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def build(model: InferenceModel, settings: Settings) -> Manifest | None:
     """The Ingress, or None without a host: the model is then reached inside the cluster alone."""
     wanted = model.spec.ingress
-    if wanted is None or wanted.host is None:
+    if wanted is None or not wanted.every_host:
         return None
     backend = {"service": {"name": names.service(model.name), "port": {"name": "http"}}}
     if model.scaled_by_requests:
@@ -25,18 +25,14 @@ def build(model: InferenceModel, settings: Settings) -> Manifest | None:
     typed = [(wanted.path, wanted.path_type)]
     if wanted.path_type == "Prefix":
         typed += [(path, "Exact") for path in exact(model, wanted.path)]
-    rule = {
-        "host": wanted.host,
-        "http": {
-            "paths": [{"path": path, "pathType": kind, "backend": backend} for path, kind in typed]
-        },
-    }
-    tls = wanted.tls and [present(hosts=[wanted.host], secretName=wanted.tls.secret_name)]
+    paths = [{"path": path, "pathType": kind, "backend": backend} for path, kind in typed]
+    rules = [{"host": host, "http": {"paths": paths}} for host in wanted.every_host]
+    tls = wanted.tls and [present(hosts=list(wanted.every_host), secretName=wanted.tls.secret_name)]
     return manifest(
         model,
         "networking.k8s.io/v1",
         "Ingress",
         names.ingress(model.name),
-        {"spec": present(ingressClassName=wanted.class_name, rules=[rule], tls=tls)},
+        {"spec": present(ingressClassName=wanted.class_name, rules=rules, tls=tls)},
         annotations=wanted.annotations,
     )

@@ -1,4 +1,4 @@
-"""The NetworkPolicy: requests and the operator come in, nothing else."""
+"""The NetworkPolicy: requests, the operator and who reads metrics come in, nothing else."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ def build(model: InferenceModel, settings: Settings) -> Manifest | None:
         rules.append({"ports": [_port(names.HTTP_PORT)], "from": [{"namespaceSelector": keda}]})
     operator = {"matchLabels": {"kubernetes.io/metadata.name": settings.namespace}}
     reports = {"ports": [_port(names.POLLER_PORT)], "from": [{"namespaceSelector": operator}]}
+    metrics = {
+        "ports": [_port(names.HTTP_PORT), _port(names.POLLER_PORT)],
+        "from": list(wanted.metrics_from),
+    }
     return manifest(
         model,
         "networking.k8s.io/v1",
@@ -41,7 +45,7 @@ def build(model: InferenceModel, settings: Settings) -> Manifest | None:
                 # Not the selector of replicas: a pod that rehearses a version has the same walls.
                 "podSelector": {"matchLabels": names.walled(model.name)},
                 "policyTypes": ["Ingress"],
-                "ingress": [*rules, reports],
+                "ingress": [*rules, reports, *([metrics] if wanted.metrics_from else [])],
             }
         },
     )

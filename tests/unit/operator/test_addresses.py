@@ -96,8 +96,22 @@ def test_the_one_whose_ingress_is_older_has_the_host_and_the_other_is_told() -> 
     assert fleet.conflict("b") is None
     assert str(fleet.conflict("a")) == (
         "x.example.com/ is asked for by InferenceModel b, too, whose Ingress is the older one, so"
-        " requests go there; change spec.ingress.host or spec.ingress.path here or there"
+        " requests go there; change spec.ingress.host, spec.ingress.hosts or spec.ingress.path here"
+        " or there"
     )
+
+
+def test_one_host_of_several_is_enough_to_meet() -> None:
+    fleet = Fleet()
+    fleet.model("a", ingress={"host": "a.example.com", "hosts": ["*.example.com", "b.example.com"]})
+    fleet.model("b", ingress={"hosts": ["b.example.com", "c.example.com"]})
+    fleet.model("c", ingress={"hosts": ["*.example.com"]})
+    fleet.model("d", ingress={"hosts": ["d.example.com"]})
+    fleet.child("Ingress", "a", "00:00:01")
+    assert "b.example.com/ " in str(fleet.conflict("b"))
+    assert "*.example.com/ " in str(fleet.conflict("c"))
+    assert fleet.conflict("a") is None
+    assert fleet.conflict("d") is None
 
 
 def test_of_the_same_second_the_first_by_namespace_and_name_has_it() -> None:

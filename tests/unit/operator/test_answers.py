@@ -149,8 +149,9 @@ def test_a_refusal_says_what_mends_it(found: answers.Status, fix: str) -> None:
         (
             "spec.loadBalancerClass",
             'Invalid value: "b": may not change once set',
-            "take the change of spec.service.loadBalancerClass back, or delete it, and the operator "
-            "creates it as it is wanted now: `kubectl --namespace=vision delete service m`",
+            "take the change of spec.service.loadBalancerClass back, or delete it, and the "
+            "operator creates it as it is wanted now: "
+            "`kubectl --namespace=vision delete service m`",
         ),
         (
             "spec.ipFamilies[0]",

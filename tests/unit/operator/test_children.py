@@ -222,6 +222,16 @@ def test_tls_is_for_the_host_with_its_secret_or_the_controllers_certificate(
     assert made["spec"]["tls"] == wanted
 
 
+def test_every_host_has_the_same_paths_and_one_certificate() -> None:
+    given = {"host": "a.example.com", "hosts": ["*.b.example.com"], "tls": {"secretName": "cert"}}
+    spec = built(ingress=given)["Ingress/imagenet"]["spec"]
+    assert [rule["host"] for rule in spec["rules"]] == ["a.example.com", "*.b.example.com"]
+    assert spec["rules"][0]["http"] == spec["rules"][1]["http"]
+    assert spec["tls"] == [{"hosts": ["a.example.com", "*.b.example.com"], "secretName": "cert"}]
+    alone = built(ingress={"hosts": ["c.example.com"]})["Ingress/imagenet"]["spec"]
+    assert [rule["host"] for rule in alone["rules"]] == ["c.example.com"]
+
+
 def test_without_class_or_tls_the_ingress_leaves_both_to_the_cluster() -> None:
     made = built(ingress={"host": "x.example.com"})["Ingress/imagenet"]
     assert made["spec"].keys() == {"rules"}

@@ -250,6 +250,13 @@ def test_the_budget_is_a_number_or_a_part(most: int | str) -> None:
     assert wanted["PodDisruptionBudget"]["maxUnavailable"] == most
 
 
+@pytest.mark.parametrize("least", [2, "75%"])
+def test_how_many_pods_stay_counts_instead_of_how_many_go(least: int | str) -> None:
+    wanted = built(replicas=8, disruptionBudget={"minAvailable": least, "maxUnavailable": 1})
+    assert wanted["PodDisruptionBudget"]["minAvailable"] == least
+    assert "maxUnavailable" not in wanted["PodDisruptionBudget"]
+
+
 # -- routes
 
 
@@ -346,6 +353,16 @@ def test_requests_come_from_everybody_and_the_pollers_reports_go_to_the_operator
             {"ports": [{"port": 8502, "protocol": "TCP"}], "from": [operator]},
         ],
     }
+
+
+def test_who_reads_metrics_reaches_their_ports_and_grpc_not() -> None:
+    peers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    policy = {"enabled": True, "from": [{"podSelector": {}}], "metricsFrom": peers}
+    *before, metrics = built(networkPolicy=policy)["NetworkPolicy"]["ingress"]
+    assert metrics["from"] == peers
+    assert [port["port"] for port in metrics["ports"]] == [8501, 8502]
+    del policy["metricsFrom"]
+    assert built(networkPolicy=policy)["NetworkPolicy"]["ingress"] == before
 
 
 def test_only_the_named_peers_send_requests_and_none_of_them_asks_the_poller() -> None:

@@ -171,8 +171,22 @@ def test_the_url_inside_the_cluster_has_the_services_port() -> None:
 
 
 def test_only_an_ingress_with_a_host_counts() -> None:
-    assert model(ingress={}).host is None
-    assert model(ingress={"host": "x.example.com"}).host == "x.example.com"
+    assert model(ingress={}).url.startswith("http://imagenet.vision.svc:8501/")
+
+
+@pytest.mark.parametrize(
+    ("ingress", "host"),
+    [
+        ({"hosts": ["b.example.com", "a.example.com"]}, "b.example.com"),
+        ({"host": "x.example.com", "hosts": ["a.example.com"]}, "x.example.com"),
+        ({"hosts": ["*.example.com", "a.example.com"]}, "a.example.com"),
+        ({"hosts": ["*.example.com"]}, "g.example.com"),
+    ],
+)
+def test_the_url_is_at_the_first_host_that_is_no_wildcard(ingress: Any, host: str) -> None:
+    gateway = {"parentRefs": [{"name": "public"}], "hostnames": ["g.example.com"]}
+    url = f"http://{host}/v1/models/imagenet"
+    assert model(ingress=ingress, gateway=gateway).url == url
 
 
 def test_what_is_read_can_not_be_changed() -> None:

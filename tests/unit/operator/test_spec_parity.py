@@ -26,6 +26,7 @@ OPAQUE = {
     "spec.autoscaling.keda.triggers[]",
     "spec.autoscaling.metrics[]",
     "spec.networkPolicy.from[]",
+    "spec.networkPolicy.metricsFrom[]",
     "spec.template.affinity",
     "spec.template.spec",
 }
@@ -106,8 +107,7 @@ def _optional(kind: Any) -> bool:
 
 def _without_none(kind: Any) -> Any:
     if get_origin(kind) in (Union, types.UnionType) and _optional(kind):
-        (one,) = (arm for arm in get_args(kind) if arm is not type(None))
-        return one
+        return Union[*(arm for arm in get_args(kind) if arm is not type(None))]
     return kind
 
 
