@@ -381,6 +381,12 @@ class Strategy(_Part, frozen=True):
     rolling_update: RollingUpdate | None = None
 
 
+class Drain(_Part, frozen=True):
+    """``spec.drain``: how long a pod that is going away still serves."""
+
+    seconds: int = 35
+
+
 class TopologySpreadConstraint(_Part, frozen=True):
     """How the pods are spread over the values of one node label."""
 
@@ -538,6 +544,7 @@ class InferenceModelSpec(_Part, frozen=True):
     """More than the 4 s in which a server that dies right after its start is noticed."""
     progress_deadline_seconds: int = 1800
     revision_history_limit: int = 3
+    drain: Drain = Drain()
     template: Template = Template()
     rollout: Rollout = Rollout()
 

@@ -102,6 +102,7 @@ EVERYTHING: Manifest = {
         "minReadySeconds": 0,
         "progressDeadlineSeconds": 60,
         "revisionHistoryLimit": 0,
+        "drain": {"seconds": 60},
         "service": {
             "type": "LoadBalancer",
             "httpPort": 80,

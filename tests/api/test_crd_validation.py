@@ -138,6 +138,8 @@ def fenced(**peer: Any) -> Object:
 
 
 BAD: dict[str, tuple[str, Any, str, str]] = {
+    "a pod that goes at once": ("spec.drain.seconds", 14, "spec.drain.seconds", "15"),
+    "a pod that stays for two hours": ("spec.drain.seconds", 7200, "spec.drain.seconds", "3600"),
     "a host twice": (
         "spec.ingress.hosts",
         ["imagenet.example.com"],
@@ -2083,6 +2085,7 @@ def test_bad_input_is_refused_with_the_fields_name_and_the_fix(
 
 
 TAKEN: dict[str, tuple[str, Any]] = {
+    "an hour of draining": ("spec.drain.seconds", 3600),
     "several hosts": ("spec.ingress.hosts", ["*.example.com", "b.example.com", "c"]),
     "hosts without the one": (
         "spec.ingress",

@@ -9,6 +9,7 @@ import orjson
 
 from inferencemodel_operator import names
 from inferencemodel_operator.children import essentials, model_server, overlay, pod, poller
+from inferencemodel_operator.children.leaving import leaving
 from inferencemodel_operator.children.manifest import Manifest, digest, manifest, present, seal
 from inferencemodel_operator.errors import InvalidModelError
 from inferencemodel_operator.spec import (
@@ -207,7 +208,7 @@ def _own_template(model: InferenceModel, settings: Settings) -> Manifest:
             # Neither container talks to the API server.
             automountServiceAccountToken=False,
             enableServiceLinks=False,
-            terminationGracePeriodSeconds=model_server.GRACE_SECONDS,
+            terminationGracePeriodSeconds=leaving(model.spec.drain.seconds).grace,
             securityContext=pod.security(model),
             # Once each: the API server merges them by name, and takes no apply with two of one.
             imagePullSecrets=[

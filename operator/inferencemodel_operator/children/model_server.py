@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from inferencemodel_operator import names
 from inferencemodel_operator.children import pod
+from inferencemodel_operator.children.leaving import Leaving, leaving
 from inferencemodel_operator.children.manifest import Manifest, present
 
 if TYPE_CHECKING:
@@ -13,31 +14,21 @@ if TYPE_CHECKING:
 
 EXECUTABLE: Final = "/usr/bin/tensorflow_model_server"
 
-CONNECTION_AGE_SECONDS: Final = 15
-CONNECTION_GRACE_SECONDS: Final = 10
 LOAD_SECONDS: Final = 1800
 """How long a version may take to load, as the poller's --load-timeout has it: that counts while the
 ports are open, the startup probe while they are closed."""
-DRAIN_SECONDS: Final = 35
-"""How long a pod that is going away still serves.
-
-TensorFlow Serving ignores SIGTERM and never asks a client to leave, so the pod waits until every
-gRPC connection has reached its age (10 % of jitter on it) and its grace, and until kube-proxies
-and Ingress controllers have heard that the pod is gone: 15 * 1.1 + 10 + 8.5.
-"""
-GRACE_SECONDS: Final = DRAIN_SECONDS + 10
 
 
 def container(model: InferenceModel) -> Manifest:
     """The container that answers requests."""
-    server = model.spec.server
+    server, leave = model.spec.server, leaving(model.spec.drain.seconds)
     return present(
         name=names.SERVER_CONTAINER,
         image=server.image,
         imagePullPolicy=server.image_pull_policy,
         # Explicit, because the image's own entry point is a shell that adds flags of its own.
         command=list(server.command or (EXECUTABLE,)),
-        args=arguments(server),
+        args=arguments(server, leave),
         env=[_variable(variable) for variable in server.env],
         ports=[
             {"name": "grpc", "containerPort": names.GRPC_PORT, "protocol": "TCP"},
@@ -58,7 +49,7 @@ def container(model: InferenceModel) -> Manifest:
             "timeoutSeconds": 5,
         },
         livenessProbe={**_OPEN, "periodSeconds": 10, "failureThreshold": 6, "timeoutSeconds": 5},
-        lifecycle={"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
+        lifecycle={"preStop": {"sleep": {"seconds": leave.drain}}},
         # Its last words are told in the condition Ready.
         terminationMessagePolicy="FallbackToLogsOnError",
         resources=present(
@@ -77,7 +68,7 @@ def container(model: InferenceModel) -> Manifest:
 _OPEN: Final[Manifest] = {"tcpSocket": {"port": "grpc"}}
 
 
-def arguments(server: Server) -> list[str]:
+def arguments(server: Server, leave: Leaving) -> list[str]:
     """The model server's flags; of a repeated one the last counts, so the user's come last.
 
     The operator's values differ from TensorFlow Serving's defaults where those are harmful: loads
@@ -96,9 +87,11 @@ def arguments(server: Server) -> list[str]:
         "--load_retry_interval_micros=5000000",
         "--enable_profiler=false",
         f"--monitoring_config_file={config}/monitoring.config",
-        f"--grpc_channel_arguments=grpc.max_connection_age_ms={CONNECTION_AGE_SECONDS * 1000}"
-        f",grpc.max_connection_age_grace_ms={CONNECTION_GRACE_SECONDS * 1000}",
+        f"--grpc_channel_arguments=grpc.max_connection_age_ms={leave.connection_age * 1000}"
+        f",grpc.max_connection_age_grace_ms={leave.connection_grace * 1000}",
     ]
+    if leave.rest_timeout is not None:
+        arguments.append(f"--rest_api_timeout_in_ms={leave.rest_timeout * 1000}")
     if server.threads is not None:
         arguments += [
             f"--tensorflow_intra_op_parallelism={server.threads}",

@@ -11,6 +11,7 @@ import yaml
 from development_model_server import flags
 from inferencemodel_operator import names
 from inferencemodel_operator.children import model_server, poller
+from inferencemodel_operator.children.leaving import leaving
 from inferencemodel_operator.spec import InferenceModel, decode
 from tests.support import crd
 
@@ -99,7 +100,7 @@ def test_the_poller_reads_what_the_spec_says(
 
 @pytest.mark.parametrize("model", MODELS, ids=[model.name for model in MODELS])
 def test_the_model_server_knows_every_flag_and_takes_every_value(model: InferenceModel) -> None:
-    read = flags.parse(model_server.arguments(model.spec.server))
+    read = flags.parse(model_server.arguments(model.spec.server, leaving(model.spec.drain.seconds)))
     assert read.usable
     assert read.unknown == ()
     assert read.options.port == names.GRPC_PORT

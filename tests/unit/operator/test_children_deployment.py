@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from inferencemodel_operator import names
-from inferencemodel_operator.children import batching, deployment, model_server
+from inferencemodel_operator.children import batching, deployment, leaving
 from inferencemodel_operator.children.manifest import Manifest, digest
 from inferencemodel_operator.observe.objects import Deployment
 from inferencemodel_operator.observe.wire import DeploymentStatus
@@ -201,7 +201,7 @@ def test_a_poller_takes_its_pod_out_of_its_services_only_where_that_is_wanted() 
     assert probe["httpGet"]["path"] == "/drainz"
     # The poller counts on it that the kubelet has seen it by then, and whoever it tells.
     assert probe["periodSeconds"] * (probe["failureThreshold"] + 1) + 4 <= drain.LEAST_SECONDS
-    age = model_server.CONNECTION_AGE_SECONDS * 1.1
+    age = leaving.CONNECTION_AGE_SECONDS * 1.1
     assert drain.LEAST_SECONDS + age <= drain.MOST_SECONDS
 
 
@@ -364,13 +364,45 @@ def test_ready_means_that_the_model_itself_can_be_served() -> None:
     assert ready["httpGet"]["path"] == "/v1/models/ResNet/metadata"
 
 
-def test_a_pod_serves_on_until_every_connection_has_aged_out() -> None:
-    age = model_server.CONNECTION_AGE_SECONDS * 1.1 + model_server.CONNECTION_GRACE_SECONDS
-    drain = server()["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert age + 5 < drain < template()["spec"]["terminationGracePeriodSeconds"]
-    arguments = flags(server())["grpc_channel_arguments"]
-    assert "grpc.max_connection_age_ms=15000" in arguments
-    assert "grpc.max_connection_age_grace_ms=10000" in arguments
+def channel(**spec: Any) -> dict[str, float]:
+    """gRPC's own settings, in seconds."""
+    pairs = flags(server(**spec))["grpc_channel_arguments"].split(",")
+    return {name: int(text) / 1000 for name, text in (pair.split("=") for pair in pairs)}
+
+
+@pytest.mark.parametrize("seconds", [15, 20, 34, 35, 36, 60, 300, 3600])
+def test_a_pod_serves_on_until_every_connection_has_aged_out(seconds: int) -> None:
+    spec: dict[str, Any] = {"drain": {"seconds": seconds}}
+    told = channel(**spec)
+    age, grace = told["grpc.max_connection_age_ms"], told["grpc.max_connection_age_grace_ms"]
+    drain = server(**spec)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert drain == seconds < template(**spec)["spec"]["terminationGracePeriodSeconds"]
+    assert age >= 3
+    assert grace >= 3
+    assert seconds - 1.1 < age * 1.1 + grace + 8.5 <= seconds
+
+
+def test_by_default_a_pod_goes_as_in_the_releases_before() -> None:
+    assert channel() == {
+        "grpc.max_connection_age_ms": 15,
+        "grpc.max_connection_age_grace_ms": 10,
+    }
+    assert template()["spec"]["terminationGracePeriodSeconds"] == 45
+    assert "rest_api_timeout_in_ms" not in flags(server())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "grpc", "rest"), [(35, 10, None), (39, 14, None), (40, 15, 31), (60, 35, 51)]
+)
+def test_longer_requests_are_let_through_where_a_pod_waits_for_them(
+    seconds: int, grpc: int, rest: int | None
+) -> None:
+    spec: dict[str, Any] = {"drain": {"seconds": seconds}}
+    assert channel(**spec)["grpc.max_connection_age_grace_ms"] == grpc
+    limit = flags(server(**spec)).get("rest_api_timeout_in_ms")
+    assert limit == (None if rest is None else str(rest * 1000))
+    mine = flags(server(**spec, server={"args": ["--rest_api_timeout_in_ms=1000"]}))
+    assert mine["rest_api_timeout_in_ms"] == "1000"
 
 
 def test_the_models_are_read_only_to_the_server() -> None:
@@ -467,6 +499,7 @@ WITHOUT_PODS: dict[str, Any] = {
 WITH_PODS: dict[str, Any] = {
     "server": {"args": ["--x=1"]},
     "source": {"pollInterval": "5s"},
+    "drain": {"seconds": 60},
     "template": {"nodeSelector": {"gpu": "true"}},
     "storage": {"cache": {"claimName": "c"}},
     "model": {"storageUri": "gs://models/imagenet", "numVersions": 2},
