@@ -8,45 +8,86 @@ server's own writing; what follows may be anybody's, so it is never searched.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from inferencemodel_operator.children.poller import RESOURCES
+from inferencemodel_operator import names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _OBJECT: Final = re.compile(r'\S+(?: "[^"]*")? is (?:forbidden|invalid): ')
 """How the API server names what it refuses; a pod has another name at each attempt."""
-_REQUESTS, _LIMITS = RESOURCES["requests"], RESOURCES["limits"]
-_POLLER: Final = (
-    f"the poller's are fixed: requests of {_REQUESTS['cpu']} of cpu and {_REQUESTS['memory']} of "
-    f"memory, a limit of {_LIMITS['memory']} of memory"
-)
 
 GIVE_RIGHT: Final = "give the operator's service account this right (manifests/base/rbac.yaml)"
 SATISFY_POLICY: Final = "satisfy the admission policy named here, or exempt the namespace from it"
 REPAIR_WEBHOOK: Final = "bring back the webhook named here, or delete its configuration"
 RAISE_QUOTA: Final = (
-    "raise the namespace's ResourceQuota or ask for less (spec.replicas, spec.server.resources)"
+    "raise the namespace's ResourceQuota or ask for less (spec.replicas, spec.server.resources, "
+    "spec.poller.resources)"
 )
-SPECIFY: Final = (
-    "set what is missing for model-server in spec.server.resources; for the poller, whose "
-    "resources are fixed, a LimitRange of the namespace can give a default"
-)
-CHANGE_RANGE: Final = (
-    f"change the namespace's LimitRange, or spec.server.resources where they are meant; {_POLLER}"
+_RESOURCES: Final = {
+    names.SERVER_CONTAINER: "spec.server.resources",
+    names.POLLER_CONTAINER: "spec.poller.resources",
+}
+"""Which field says what a container requests and may use."""
+
+# pkg/quota/v1/evaluator/core/pods.go
+_MISSING: Final = re.compile(r"([a-z0-9./-]+) for: ([a-z0-9,.-]+)")
+# plugin/pkg/admission/limitranger/admission.go
+_RANGE: Final = re.compile(
+    r"(?P<bound>minimum|maximum) (?P<name>\S+) usage per \w+ is (?P<amount>[\w.]*\w)"
+    r"(?:\.\s+No (?P<absent>request|limit) is specified"
+    r"|, but (?P<kind>request|limit) is (?P<given>[\w.]+))"
+    r"|(?P<other>\S+) max limit to request ratio per \w+ is (?P<ratio>[\w.]+), but"
 )
 
-_FIXES: Final = tuple(
+
+def _specify(why: str) -> str:
+    """What is missing where a quota counts it, field by field."""
+    missing = [
+        f"{_RESOURCES.get(container, f'the resources of container {container}')}.{field}"
+        for name, containers in _MISSING.findall(why)
+        for container in containers.split(",")
+        for field in (name if "." in name else f"requests.{name}",)
+    ]
+    fields = ", ".join(dict.fromkeys(missing)) or "what is missing"
+    return f"set {fields}, or have a LimitRange of the namespace give defaults"
+
+
+def _change_range(why: str) -> str:
+    """What a LimitRange wants otherwise."""
+    changes = list(dict.fromkeys(_change(found) for found in _RANGE.finditer(why)))
+    what, fields = (
+        " and ".join(changes) or "give what it asks for",
+        " or ".join(_RESOURCES.values()),
+    )
+    return f"{what} in {fields}, whichever it is about, or change the namespace's LimitRange"
+
+
+def _change(found: re.Match[str]) -> str:
+    if found["ratio"]:
+        other = found["other"].strip("[")
+        return f"set limits.{other} to at most {found['ratio']} times requests.{other}"
+    amount = f"{'at least' if found['bound'] == 'minimum' else 'at most'} {found['amount']}"
+    if found["absent"]:
+        return f"set {found['absent']}s.{found['name']} to {amount}"
+    verb = "raise" if found["bound"] == "minimum" else "lower"
+    return f"{verb} {found['kind']}s.{found['name']} from {found['given']} to {amount}"
+
+
+_FIXES: Final[tuple[tuple[re.Pattern[str], str | Callable[[str], str]], ...]] = tuple(
     (re.compile(beginning), fix)
     for beginning, fix in (
         # plugin/pkg/auth/authorizer, k8s.io/apiserver/pkg/endpoints/handlers/responsewriters
         (r'User "[^"]*" cannot ', GIVE_RIGHT),
         # plugin/pkg/admission/resourcequota/controller.go
         (r"exceeded quota: ", RAISE_QUOTA),
-        (r"failed quota: \S+: must specify ", SPECIFY),
+        (r"failed quota: \S+: must specify ", _specify),
         (r"(failed|insufficient) quota", RAISE_QUOTA),
         # plugin/pkg/admission/limitranger/admission.go
         (
             r"\[?((minimum|maximum) \S+ usage per |\S+ max limit to request ratio per )",
-            CHANGE_RANGE,
+            _change_range,
         ),
         # k8s.io/apiserver/pkg/admission/plugin/webhook
         (r"(Internal error occurred: )?failed calling webhook ", REPAIR_WEBHOOK),
@@ -83,7 +124,8 @@ def reason(message: str) -> str:
 def fix(message: str) -> str | None:
     """What a person can do about a refusal; None for one that is not known."""
     why = reason(message)
-    return next((fix for beginning, fix in _FIXES if beginning.match(why)), None)
+    found = next((fix for beginning, fix in _FIXES if beginning.match(why)), None)
+    return found(why) if callable(found) else found
 
 
 def passes(message: str) -> bool:

@@ -169,7 +169,7 @@ class EnvVarSource(_Part, frozen=True):
 
 
 class EnvVar(_Part, frozen=True):
-    """One environment variable of the model server."""
+    """One environment variable of the model server or the poller."""
 
     name: str
     value: str | None = None
@@ -242,6 +242,51 @@ class Storage(_Part, frozen=True):
     empty_dir: EmptyDir | None = None
     volume_claim_template: ClaimTemplate | None = None
     cache: SharedCache | None = None
+
+
+class PollerRequests(_Part, frozen=True):
+    """``spec.poller.resources.requests``."""
+
+    cpu: Quantity = Quantity("20m")
+    memory: Quantity = Quantity("128Mi")
+    ephemeral_storage: Quantity | None = msgspec.field(default=None, name="ephemeral-storage")
+
+
+class PollerLimits(_Part, frozen=True):
+    """``spec.poller.resources.limits``."""
+
+    cpu: Quantity | None = None
+    memory: Quantity = Quantity("512Mi")
+    ephemeral_storage: Quantity | None = msgspec.field(default=None, name="ephemeral-storage")
+
+
+class PollerResources(_Part, frozen=True):
+    """``spec.poller.resources``: what is left out keeps its default."""
+
+    requests: PollerRequests = PollerRequests()
+    limits: PollerLimits = PollerLimits()
+
+
+class AuthoritiesConfigMap(_Part, frozen=True):
+    """``spec.poller.extraCAs.configMap``."""
+
+    name: str
+    key: str = "ca.crt"
+
+
+class ExtraAuthorities(_Part, frozen=True):
+    """``spec.poller.extraCAs``."""
+
+    config_map: AuthoritiesConfigMap
+
+
+class Poller(_Part, frozen=True):
+    """``spec.poller``: the container beside the model server."""
+
+    resources: PollerResources = PollerResources()
+    env: tuple[EnvVar, ...] = ()
+    extra_authorities: ExtraAuthorities | None = msgspec.field(default=None, name="extraCAs")
+    log_level: Literal["Debug", "Info", "Warning", "Error"] = "Info"
 
 
 class ClientIP(_Part, frozen=True):
@@ -531,6 +576,7 @@ class InferenceModelSpec(_Part, frozen=True):
     source: Source = Source()
     server: Server = Server()
     storage: Storage = Storage()
+    poller: Poller = Poller()
     replicas: int = 1
     autoscaling: Autoscaling | None = None
     disruption_budget: DisruptionBudget = DisruptionBudget()

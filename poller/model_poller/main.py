@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the poller; returns the exit code, see `once.ExitCode`."""
     try:
         chosen = settings.parse(sys.argv[1:] if arguments is None else arguments, os.environ)
-        logs.set_up(chosen.log_format)
+        logs.set_up(chosen.log_format, chosen.log_level)
         return run(chosen)
     except InvalidSettingsError as error:
         sys.stderr.write(f"model_poller: {' '.join(str(error).splitlines())}\n")

@@ -16,6 +16,7 @@ from model_poller.fetch import FetchLimits
 from model_poller.planner import LOAD_SECONDS, Policy
 from model_poller.process import arguments as reading
 from model_poller.process.arguments import Parser, shown
+from model_poller.process.logs import LEVELS
 from model_poller.stores import options
 from model_poller.stores.uri import parse_uri
 from model_poller.volume import assignment
@@ -97,6 +98,7 @@ class Settings:
     """What counts while the target's file is empty."""
     http_port: int
     log_format: str
+    log_level: str
     policy: Policy
 
 
@@ -175,6 +177,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         first_assignment=assigned,
         http_port=given.http_port,
         log_format=given.log_format,
+        log_level=given.log_level,
         policy=Policy(
             follow_newest=given.target_file is None and not assigned.target,
             num_versions=given.num_versions,
@@ -430,4 +433,5 @@ def _parser() -> Parser:
         help="(8502; 0: any that is free)",
     )
     own.add_argument("--log-format", choices=("json", "text"), default="text", help="(text)")
+    own.add_argument("--log-level", choices=LEVELS, default="info", help="(info)")
     return parser

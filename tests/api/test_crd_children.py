@@ -97,6 +97,18 @@ EVERYTHING: Manifest = {
             },
             "cache": {"claimName": "shared", "maxSize": "0.5Gi"},
         },
+        "poller": {
+            "resources": {
+                "requests": {"cpu": "0.1", "memory": "0.25Gi", "ephemeral-storage": "1.5Gi"},
+                "limits": {"cpu": 1, "memory": 2147483648, "ephemeral-storage": "2e9"},
+            },
+            "env": [
+                {"name": "EMPTY", "value": ""},
+                {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}},
+            ],
+            "extraCAs": {"configMap": {"name": "company"}},
+            "logLevel": "Warning",
+        },
         "replicas": 0,
         "strategy": {"rollingUpdate": {"maxSurge": "0%", "maxUnavailable": 1}},
         "minReadySeconds": 0,

@@ -138,6 +138,101 @@ def fenced(**peer: Any) -> Object:
 
 
 BAD: dict[str, tuple[str, Any, str, str]] = {
+    "a poller's limit below what it requests by default": (
+        "spec.poller",
+        {"resources": {"limits": {"cpu": "10m"}}},
+        "spec.poller.resources.limits.cpu",
+        "(20m by default)",
+    ),
+    "a poller's request above its limit by default": (
+        "spec.poller",
+        {"resources": {"requests": {"memory": "1Gi"}}},
+        "spec.poller.resources.limits.memory",
+        "(512Mi by default)",
+    ),
+    "a poller's disk below what it requests": (
+        "spec.poller",
+        {
+            "resources": {
+                "requests": {"ephemeral-storage": "2Gi"},
+                "limits": {"ephemeral-storage": "1Gi"},
+            }
+        },
+        "spec.poller.resources.limits",
+        "raise the limit or lower the request",
+    ),
+    "an amount for the poller that is none": (
+        "spec.poller",
+        {"resources": {"limits": {"cpu": "much"}}},
+        "spec.poller.resources.limits.cpu",
+        "such as 500m",
+    ),
+    "a GPU for the poller": (
+        "spec.poller",
+        {"resources": {"limits": {"nvidia.com/gpu": 1}}},
+        "spec.poller.resources.limits.nvidia.com/gpu",
+        "unknown field",
+    ),
+    "a variable of the operator's": (
+        "spec.poller",
+        {"env": [{"name": "TARGET_VERSION", "value": "7"}]},
+        "spec.poller.env[0].name",
+        "that the operator sets itself",
+    ),
+    "authorities by a variable": (
+        "spec.poller",
+        {"env": [{"name": "EXTRA_CA_FILE", "value": "/x"}]},
+        "spec.poller.env[0].name",
+        "poller.extraCAs",
+    ),
+    "two values of a variable of the poller": (
+        "spec.poller",
+        {
+            "env": [
+                {
+                    "name": "A",
+                    "value": "7",
+                    "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}},
+                }
+            ]
+        },
+        "spec.poller.env[0]",
+        "leave one of them out",
+    ),
+    "two keys of Google": (
+        "spec",
+        {
+            **GOOD["spec"],
+            "source": {"secretRef": {"name": "key"}},
+            "poller": {"env": [{"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": "/x"}]},
+        },
+        "spec.poller.env",
+        "leave out one of the two",
+    ),
+    "authorities of nobody": (
+        "spec.poller",
+        {"extraCAs": {}},
+        "spec.poller.extraCAs.configMap",
+        "Required value",
+    ),
+    "authorities of a name that is none": (
+        "spec.poller",
+        {"extraCAs": {"configMap": {"name": "Company CA"}}},
+        "spec.poller.extraCAs.configMap.name",
+        "lower-case letters",
+    ),
+    "authorities in a folder": (
+        "spec.poller",
+        {"extraCAs": {"configMap": {"name": "company", "key": "../ca.crt"}}},
+        "spec.poller.extraCAs.configMap.key",
+        "not begin with",
+    ),
+    "a level that is none": (
+        "spec.poller",
+        {"logLevel": "info"},
+        "spec.poller.logLevel",
+        '"Info"',
+    ),
     "a pod that goes at once": ("spec.drain.seconds", 14, "spec.drain.seconds", "15"),
     "a pod that stays for two hours": ("spec.drain.seconds", 7200, "spec.drain.seconds", "3600"),
     "a host twice": (
@@ -2085,6 +2180,23 @@ def test_bad_input_is_refused_with_the_fields_name_and_the_fix(
 
 
 TAKEN: dict[str, tuple[str, Any]] = {
+    "a poller that a strict namespace runs": (
+        "spec.poller",
+        {
+            "resources": {
+                "requests": {"cpu": "50m", "memory": "256Mi", "ephemeral-storage": "1Gi"},
+                "limits": {"cpu": 1, "ephemeral-storage": "1.5Gi"},
+            },
+            "env": [
+                {"name": "HTTPS_PROXY", "value": "http://proxy:3128"},
+                {"name": "P", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+                {"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": "/x.json"},
+            ],
+            "extraCAs": {"configMap": {"name": "company.v1", "key": "bundle.pem"}},
+            "logLevel": "Debug",
+        },
+    ),
+    "a poller's limit of cpu alone": ("spec.poller.resources", {"limits": {"cpu": "20m"}}),
     "an hour of draining": ("spec.drain.seconds", 3600),
     "several hosts": ("spec.ingress.hosts", ["*.example.com", "b.example.com", "c"]),
     "hosts without the one": (

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from inferencemodel_operator import names
-from inferencemodel_operator.children import pod
+from inferencemodel_operator.children import environment, pod
 from inferencemodel_operator.children.leaving import Leaving, leaving
 from inferencemodel_operator.children.manifest import Manifest, present
 
 if TYPE_CHECKING:
-    from inferencemodel_operator.spec import EnvVar, InferenceModel, KeyRef, Server
+    from inferencemodel_operator.spec import InferenceModel, Server
 
 EXECUTABLE: Final = "/usr/bin/tensorflow_model_server"
 
@@ -29,7 +29,7 @@ def container(model: InferenceModel) -> Manifest:
         # Explicit, because the image's own entry point is a shell that adds flags of its own.
         command=list(server.command or (EXECUTABLE,)),
         args=arguments(server, leave),
-        env=[_variable(variable) for variable in server.env],
+        env=environment.variables(server.env),
         ports=[
             {"name": "grpc", "containerPort": names.GRPC_PORT, "protocol": "TCP"},
             {"name": "http", "containerPort": names.HTTP_PORT, "protocol": "TCP"},
@@ -103,20 +103,3 @@ def arguments(server: Server, leave: Leaving) -> list[str]:
             f"--batching_parameters_file={config}/batching.config",
         ]
     return [*arguments, *server.args]
-
-
-def _variable(variable: EnvVar) -> Manifest:
-    source = variable.value_from
-    return present(
-        name=variable.name,
-        value=variable.value,
-        valueFrom=source
-        and present(
-            secretKeyRef=source.secret_key_ref and _key(source.secret_key_ref),
-            configMapKeyRef=source.config_map_key_ref and _key(source.config_map_key_ref),
-        ),
-    )
-
-
-def _key(ref: KeyRef) -> Manifest:
-    return {"name": ref.name, "key": ref.key, **({"optional": True} if ref.optional else {})}

@@ -29,6 +29,8 @@ CLAIM_DIR: Final = "/mnt/model-source"
 CACHE_DIR: Final = "/mnt/model-cache"
 """Where the claim that pods share is, in the poller's container alone."""
 WARMUP_DIR: Final = "/etc/warmup"
+AUTHORITIES_DIR: Final = "/etc/extra-cas"
+AUTHORITIES_FILE: Final = f"{AUTHORITIES_DIR}/ca.crt"
 
 USER: Final = 65532
 """The user and group of both containers; anything but root."""
@@ -89,6 +91,12 @@ def volumes(model: InferenceModel) -> list[Manifest]:
         item = {"key": warmup.config_map.key, "path": warmup.config_map.key}
         files = {"name": warmup.config_map.name, "items": [item], "defaultMode": 0o440}
         wanted.append({"name": "warmup", "configMap": files})
+    authorities = model.spec.poller.extra_authorities
+    if authorities is not None:
+        given = authorities.config_map
+        item = {"key": given.key, "path": AUTHORITIES_FILE.rpartition("/")[2]}
+        files = {"name": given.name, "items": [item], "defaultMode": 0o440}
+        wanted.append({"name": "extra-cas", "configMap": files})
     return wanted
 
 

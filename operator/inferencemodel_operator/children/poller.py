@@ -6,20 +6,21 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from inferencemodel_operator import names
-from inferencemodel_operator.children import batching, pod
+from inferencemodel_operator.children import batching, environment, pod
 from inferencemodel_operator.children.manifest import Manifest, present
 from inferencemodel_operator.record import QUARANTINED_KEY, SERVED_KEY, TARGET_KEY
+from inferencemodel_operator.spec import Poller
 from inferencemodel_operator.values import Quantity
 
 if TYPE_CHECKING:
     from inferencemodel_operator.settings import Settings
-    from inferencemodel_operator.spec import InferenceModel, Model, Source
-
-RESOURCES: Final[Manifest] = {
-    "requests": {"cpu": "20m", "memory": "128Mi"},
-    "limits": {"memory": "512Mi"},
-}
-
+    from inferencemodel_operator.spec import (
+        InferenceModel,
+        Model,
+        PollerLimits,
+        PollerRequests,
+        Source,
+    )
 
 ASSIGNMENT: Final = {
     "TARGET_VERSION": TARGET_KEY,
@@ -59,12 +60,26 @@ def container(model: InferenceModel, settings: Settings) -> Manifest:
 
 
 def _resources(model: InferenceModel) -> Manifest:
-    """What versions in the node's memory take counts against who writes them."""
-    own = model.spec.storage.empty_dir
-    if own is None or own.medium is None or own.size_limit is None:
-        return RESOURCES
-    most = Quantity.parse(RESOURCES["limits"]["memory"]).value + own.size_limit.value
-    return {**RESOURCES, "limits": {"memory": str(Quantity.parse(str(math.ceil(most))))}}
+    requests, limits = model.spec.poller.resources.requests, model.spec.poller.resources.limits
+    own, most = model.spec.storage.empty_dir, limits.memory
+    if own is not None and own.medium is not None and own.size_limit is not None:
+        # What versions in the node's memory take counts against who writes them.
+        most = Quantity.parse(str(math.ceil(most.value + own.size_limit.value)))
+    return {
+        "requests": _amounts(requests, requests.memory),
+        "limits": _amounts(limits, most),
+    }
+
+
+def _amounts(wanted: PollerRequests | PollerLimits, memory: Quantity) -> Manifest:
+    disk = wanted.ephemeral_storage
+    return present(
+        **{
+            "cpu": wanted.cpu and str(wanted.cpu),
+            "memory": str(memory),
+            "ephemeral-storage": disk and str(disk),
+        }
+    )
 
 
 def arguments(model: InferenceModel) -> list[str]:
@@ -88,6 +103,8 @@ def arguments(model: InferenceModel) -> list[str]:
     if source.anonymous:
         arguments.append("--anonymous")
     arguments += [*_store(model), *_cache(model), *_notifications(source), *_demands(wanted)]
+    if model.spec.poller.log_level != Poller().log_level:
+        arguments.append(f"--log-level={model.spec.poller.log_level.lower()}")
     server = model.spec.server
     if server.batching is not None:
         parameters = batching.textproto(server.batching, server.threads)
@@ -149,17 +166,17 @@ def _demands(wanted: Model) -> list[str]:
 
 
 def _environment(model: InferenceModel) -> list[Manifest]:
-    environment: list[Manifest] = [
+    variables: list[Manifest] = [
         *(_remembered(model, variable, key) for variable, key in ASSIGNMENT.items()),
         _field("POD_NAME", "metadata.name"),
         _field("POD_NAMESPACE", "metadata.namespace"),
     ]
     is_google = model.spec.model.storage_uri.startswith("gs://")
     if model.spec.source.secret_ref is not None and is_google:
-        environment.append(
-            {"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": pod.CREDENTIALS_FILE}
-        )
-    return environment
+        variables.append({"name": "GOOGLE_APPLICATION_CREDENTIALS", "value": pod.CREDENTIALS_FILE})
+    if model.spec.poller.extra_authorities is not None:
+        variables.append({"name": "EXTRA_CA_FILE", "value": pod.AUTHORITIES_FILE})
+    return [*variables, *environment.variables(model.spec.poller.env)]
 
 
 def _remembered(model: InferenceModel, variable: str, key: str) -> Manifest:
@@ -196,4 +213,6 @@ def _mounts(model: InferenceModel) -> list[Manifest]:
     warmup = model.spec.model.warmup
     if warmup is not None and warmup.config_map is not None:
         mounts.append(pod.mount("warmup", pod.WARMUP_DIR, read_only=True))
+    if model.spec.poller.extra_authorities is not None:
+        mounts.append(pod.mount("extra-cas", pod.AUTHORITIES_DIR, read_only=True))
     return mounts

@@ -28,8 +28,15 @@ _VOLUMES: Final = {
     "model-claim": "spec.model.storageUri",
     "model-cache": "spec.storage.cache.claimName",
     "models": "spec.storage.volumeClaimTemplate",
+    "extra-cas": "spec.poller.extraCAs.configMap",
 }
 """The pod's volumes that are somebody else's objects (`children.pod.volumes`), and who asks."""
+
+_VARIABLES: Final = {
+    names.POLLER_CONTAINER: "spec.poller.env",
+    names.SERVER_CONTAINER: "spec.server.env",
+}
+"""The containers whose variables a user gives, and where."""
 
 # pkg/kubelet/kubelet_pods.go, pkg/volume/{secret,configmap,util}, the scheduler's volume plugins.
 _ABSENT: Final = re.compile(r'\b(secret|configmap|persistentvolumeclaim) "([^"]+)" not found')
@@ -60,12 +67,10 @@ def references(spec: Mapping[str, Any]) -> tuple[Reference, ...]:
 
 
 def _of_variables(needs: wire.Needs) -> Iterator[Reference]:
-    for container in needs.containers:
-        if container.name != names.SERVER_CONTAINER:
-            continue
-        for variable in container.env:
+    for container in (*needs.init_containers, *needs.containers):
+        for variable in container.env if container.name in _VARIABLES else ():
             source = variable.value_from
-            field = f"spec.server.env[{bounds.text(variable.name, bounds.NAME)}]"
+            field = f"{_VARIABLES[container.name]}[{bounds.text(variable.name, bounds.NAME)}]"
             if source is None:
                 continue
             if source.secret_key_ref is not None:

@@ -263,6 +263,8 @@ def _words(log: str) -> str:
 def _fix(name: str, last: wire.Terminated | None) -> str:
     log = f"`kubectl logs POD --container {name} --previous`"
     if name != names.SERVER_CONTAINER:
+        if last is not None and last.reason == "OOMKilled":
+            return "raise spec.poller.resources.limits.memory"
         return f"read more with {log}"
     if last is not None and last.reason == "OOMKilled":
         return "raise spec.server.resources.limits.memory"

@@ -298,6 +298,7 @@ class Volume(_Wire, frozen=True):
 class Needs(_Wire, frozen=True):
     """A pod's spec, as far as it names other objects."""
 
+    init_containers: tuple[Environment, ...] = ()
     containers: tuple[Environment, ...] = ()
     volumes: tuple[Volume, ...] = ()
     image_pull_secrets: tuple[LocalName, ...] = ()

@@ -19,6 +19,7 @@ from model_poller.errors import PollerError
 from model_poller.metrics import METRICS
 from model_poller.notifications import telling
 from model_poller.process.threads import Worker
+from model_poller.stores import trust
 from model_poller.stores.google import Anonymous, GoogleIdentity
 
 if TYPE_CHECKING:
@@ -229,7 +230,8 @@ class Subscription:
             return grpc.aio.insecure_channel(
                 self._endpoint, options=[*_OPTIONS, ("grpc.enable_http_proxy", 0)]
             )
-        return grpc.aio.secure_channel(HOST, grpc.ssl_channel_credentials(), options=_OPTIONS)
+        credentials = grpc.ssl_channel_credentials(trust.roots())
+        return grpc.aio.secure_channel(HOST, credentials, options=_OPTIONS)
 
     def _take(self, message: Any) -> None:
         sent = message.publish_time.seconds + message.publish_time.nanos / 1e9

@@ -25,13 +25,21 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def set_up(style: str) -> None:
-    """Send the poller's log to stderr; ``style`` is json or text."""
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def set_up(style: str, level: str = "info") -> None:
+    """Send the poller's log to stderr; ``style`` is json or text, ``level`` one of LEVELS.
+
+    Libraries tell from warnings on, and with ``debug`` from what they think worth a word.
+    """
+    least = logging.getLevelNamesMapping()[level.upper()]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         JsonFormatter()
         if style == "json"
         else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
     )
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("model_poller").setLevel(logging.INFO)
+    others = max(least, logging.WARNING) if least > logging.DEBUG else logging.INFO
+    logging.basicConfig(level=others, handlers=[handler], force=True)
+    logging.getLogger("model_poller").setLevel(least)

@@ -23,14 +23,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-import certifi
-
 from model_poller.errors import (
     AccessDeniedError,
     InvalidSettingsError,
     InvalidSourceError,
     UnreachableError,
 )
+from model_poller.stores import trust
 from model_poller.stores.credentials import shown_uri
 
 if TYPE_CHECKING:
@@ -274,15 +273,16 @@ class Connections:
         the host.
 
         Raises:
-            InvalidSettingsError: the endpoint names no host with a port, HTTPS_PROXY no proxy or
-                REQUESTS_CA_BUNDLE no certificates.
+            InvalidSettingsError: the endpoint names no host with a port, HTTPS_PROXY no proxy, or
+                REQUESTS_CA_BUNDLE or EXTRA_CA_FILE no certificates.
         """
         parts, self.host, self._port = _address(endpoint)
         self._timeout = timeout
         self._shown = _shown_host(self.host, self._port, 443 if parts.scheme == "https" else 80)
-        self._tls = self._proxy = None
-        if parts.scheme == "https":
-            self._tls = _trust()
+        self._proxy = None
+        self._tls = parts.scheme == "https"
+        if self._tls:
+            trust.context()
             self._proxy = _proxy(self.host)
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
@@ -300,11 +300,13 @@ class Connections:
                 self._proxy.hostname or "",
                 self._proxy.port or 80,
                 timeout=self._timeout,
-                context=self._tls,
+                context=trust.context(),
             )
             connection.set_tunnel(self.host, self._port or 443, _proves(self._proxy))
         elif self._tls:
-            connection = _Tls(self.host, self._port, timeout=self._timeout, context=self._tls)
+            connection = _Tls(
+                self.host, self._port, timeout=self._timeout, context=trust.context()
+            )
         else:
             connection = _Plain(self.host, self._port, timeout=self._timeout)
         # Also of a proxy's answer.
@@ -349,6 +351,14 @@ class Connections:
             else:
                 connection.sock.sendall(head + body)
             response = connection.answer = self._answer(connection, method)
+        except ssl.SSLCertVerificationError as error:
+            # Which Python counts among the ValueErrors, too.
+            connection.close()
+            raise UnreachableError(
+                f"the certificate of {self.host} is not trusted ({error.verify_message}); if it is"
+                " to be, name its authority by EXTRA_CA_FILE (in a pod of the operator:"
+                " spec.poller.extraCAs)"
+            ) from error
         except (ValueError, http.client.InvalidURL):
             connection.close()
             if not _TARGET.fullmatch(target):
@@ -445,22 +455,11 @@ def check_environment() -> None:
     """Judge what https will be spoken with, before anything is asked.
 
     Raises:
-        InvalidSettingsError: HTTPS_PROXY names no proxy, or REQUESTS_CA_BUNDLE no certificates.
+        InvalidSettingsError: HTTPS_PROXY names no proxy, or REQUESTS_CA_BUNDLE or EXTRA_CA_FILE no
+            certificates.
     """
-    if os.environ.get("REQUESTS_CA_BUNDLE"):
-        _trust()
+    trust.check()
     _proxy("")
-
-
-def _trust() -> ssl.SSLContext:
-    # The same bundle that requests, and so the listing of gs://, uses.
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE")
-    try:
-        return ssl.create_default_context(cafile=bundle or certifi.where())
-    except OSError as error:
-        raise InvalidSettingsError(
-            f"REQUESTS_CA_BUNDLE={bundle} is no file of certificates: {error.strerror or error}"
-        ) from None
 
 
 def _proxy(host: str) -> SplitResult | None:

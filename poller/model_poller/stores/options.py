@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from model_poller.errors import InvalidSettingsError
 from model_poller.process import arguments
+from model_poller.stores import trust
 from model_poller.stores.connections import check_environment
 from model_poller.stores.credentials import Credentials
 from model_poller.stores.opening import SourceSettings
@@ -96,6 +97,9 @@ def source_settings(
                 read(value)
             except ArgumentTypeError as error:
                 raise InvalidSettingsError(f"{name}: {error}") from None
+    # Also where the folder itself is reached otherwise: notifications and warm-up requests may not.
+    if environment.get(trust.EXTRA):
+        trust.check()
     if scheme in ("gs", "s3", "az", "https") and not (endpoint or "").startswith("http://"):
         check_environment()
     return SourceSettings(

@@ -16,6 +16,7 @@ from inferencemodel_operator.observe.wire import DeploymentStatus
 from inferencemodel_operator.settings import Settings
 from inferencemodel_operator.spec import Batching, InferenceModel, InferenceModelSpec, decode
 from model_poller import drain
+from model_poller.stores import trust
 from model_poller.volume.assignment import QUARANTINED_FILE, ROLLOUT_FILE, SERVED_FILE
 
 
@@ -290,6 +291,42 @@ def test_the_assignment_reaches_the_poller_as_files_of_one_folder() -> None:
     }
 
 
+def test_what_is_left_out_of_the_pollers_resources_keeps_its_default() -> None:
+    usual = {"requests": {"cpu": "20m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
+    assert poller()["resources"] == usual
+    given = {"limits": {"cpu": "0.5", "ephemeral-storage": "1024Mi"}, "requests": {"cpu": "100m"}}
+    assert poller(poller={"resources": given})["resources"] == {
+        "requests": {"cpu": "100m", "memory": "128Mi"},
+        "limits": {"cpu": "500m", "memory": "512Mi", "ephemeral-storage": "1Gi"},
+    }
+
+
+def test_the_pollers_variables_come_behind_the_operators() -> None:
+    given = [{"name": "HTTPS_PROXY", "value": "http://$(POD_NAME).proxy:3128"}]
+    spec: dict[str, Any] = {"poller": {"env": given}}
+    assert poller(**spec)["env"] == [*poller()["env"], *given]
+    assert "env" not in server(**spec)
+
+
+def test_the_pollers_log_tells_more_where_that_is_wanted() -> None:
+    assert "log-level" not in flags(poller())
+    assert flags(poller(poller={"logLevel": "Debug"}))["log-level"] == "debug"
+
+
+def test_extra_authorities_are_in_the_pollers_container_alone() -> None:
+    config_map = {"name": "company", "key": "bundle.pem"}
+    spec: dict[str, Any] = {"poller": {"extraCAs": {"configMap": config_map}}}
+    (volume,) = (v for v in template(**spec)["spec"]["volumes"] if v["name"] == "extra-cas")
+    (item,) = volume["configMap"]["items"]
+    assert (volume["configMap"]["name"], item["key"]) == ("company", "bundle.pem")
+    (mount,) = (m for m in poller(**spec)["volumeMounts"] if m["name"] == "extra-cas")
+    assert mount["readOnly"] is True
+    told = {v["name"]: v.get("value") for v in poller(**spec)["env"]}
+    assert told["EXTRA_CA_FILE"] == f"{mount['mountPath']}/{item['path']}"
+    assert told.keys() - {v["name"] for v in poller()["env"]} == {trust.EXTRA}
+    assert "extra-cas" not in {m["name"] for m in server(**spec)["volumeMounts"]}
+
+
 def test_credentials_are_in_the_pollers_container_alone() -> None:
     spec = {"source": {"secretRef": {"name": "key"}}}
     variables = {v["name"]: v.get("value") for v in poller(**spec)["env"]}
@@ -500,6 +537,7 @@ WITH_PODS: dict[str, Any] = {
     "server": {"args": ["--x=1"]},
     "source": {"pollInterval": "5s"},
     "drain": {"seconds": 60},
+    "poller": {"logLevel": "Debug"},
     "template": {"nodeSelector": {"gpu": "true"}},
     "storage": {"cache": {"claimName": "c"}},
     "model": {"storageUri": "gs://models/imagenet", "numVersions": 2},

@@ -84,6 +84,8 @@ def _given(schema: Schema, kind: type[msgspec.Struct], name: str) -> Any:
         return None if _optional(field.type) else msgspec.convert(_empty(field.type), field.type)
     if isinstance(field.default, Duration):
         return Duration.parse(schema["default"])
+    if isinstance(field.default, Quantity):
+        return Quantity.parse(schema["default"])
     return msgspec.convert(schema["default"], field.type, dec_hook=_no_hook)
 
 

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 
 SPEC = {
     "imagePullSecrets": [{"name": "registry"}],
-    "initContainers": [{"name": "poller", "image": "poller:1"}],
+    "initContainers": [
+        {
+            "name": "poller",
+            "image": "poller:1",
+            "env": [
+                {
+                    "name": "HTTPS_PROXY",
+                    "valueFrom": {"secretKeyRef": {"name": "proxy", "key": "url"}},
+                }
+            ],
+        }
+    ],
     "containers": [
         {
             "name": "model-server",
@@ -42,6 +53,7 @@ SPEC = {
         {"name": "models", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}},
         {"name": "model-source", "secret": {"secretName": "bucket-key"}},
         {"name": "warmup", "configMap": {"name": "requests"}},
+        {"name": "extra-cas", "configMap": {"name": "company"}},
         {"name": "model-claim", "persistentVolumeClaim": {"claimName": "models-claim"}},
         {"name": "model-cache", "persistentVolumeClaim": {"claimName": "shared"}},
     ],
@@ -110,6 +122,10 @@ def ended(seconds: float = 1, *, code: int = 1, reason: str = "Error", log: str 
         (
             "couldn't find key log in ConfigMap vision/levels",
             'ConfigMap "levels" has no key "log"; add it, or correct spec.server.env[LEVEL]',
+        ),
+        (
+            'secret "proxy" not found',
+            'Secret "proxy" is not there; create it, or correct spec.poller.env[HTTPS_PROXY]',
         ),
         ("container has runAsNonRoot and image will run as root", "image will run as root"),
     ],
@@ -195,6 +211,24 @@ def test_a_server_that_can_not_start_is_told_at_its_first_restart_with_its_last_
         assert 'exit code 1, its last words: "Failed to start server.' in crashed.message
 
 
+def test_a_poller_that_can_not_read_its_authorities_says_so_with_the_field() -> None:
+    told = (
+        "model_poller: EXTRA_CA_FILE=/etc/extra-cas/ca.crt is no file of certificates: [X509] no "
+        "certificate or crl found; put certificates of authorities into it, in PEM (in a pod of "
+        "the operator: into the ConfigMap of spec.poller.extraCAs)\n"
+    )
+    (status,) = server(1, lastState=ended(code=2, log=told), **waiting("CrashLoopBackOff"))
+    crashed = pod(initContainerStatuses=[{**status, "name": "poller"}])
+    assert crashed.trouble is Trouble.POLLER_CRASHED
+    assert "into the ConfigMap of spec.poller.extraCAs" in crashed.message
+
+
+def test_a_poller_that_needs_more_memory_is_told_with_the_field() -> None:
+    (status,) = server(1, lastState=ended(reason="OOMKilled"), **waiting("CrashLoopBackOff"))
+    crashed = pod(initContainerStatuses=[{**status, "name": "poller"}])
+    assert "raise spec.poller.resources.limits.memory" in crashed.message
+
+
 def test_a_server_that_worked_for_long_may_end_once() -> None:
     once = pod(
         containerStatuses=server(1, lastState=ended(3600), state={"running": {}}),
@@ -272,6 +306,18 @@ def hanging(name: str = "m-1", template: str = "t") -> Pod:
                    '"bucket-key" not found')],
             'can\'t be mounted: Secret "bucket-key" is not there; create it, or correct '
             "spec.source.secretRef",
+        ),
+        (
+            [event("FailedMount", 'MountVolume.SetUp failed for volume "extra-cas" : configmap '
+                   '"company" not found')],
+            'ConfigMap "company" is not there; create it, or correct '
+            "spec.poller.extraCAs.configMap",
+        ),
+        (
+            [event("FailedMount", 'MountVolume.SetUp failed for volume "extra-cas" : references '
+                   "non-existent config key: ca.crt")],
+            'ConfigMap "company" has no key "ca.crt"; add it, or correct '
+            "spec.poller.extraCAs.configMap",
         ),
         (
             [event("FailedMount", 'MountVolume.SetUp failed for volume "warmup" : references '

@@ -200,6 +200,8 @@ def test_variables_that_stand_for_options_are_read_as_these(
     [
         ("REQUESTS_CA_BUNDLE", "/not/there", "/not/there"),
         ("REQUESTS_CA_BUNDLE", __file__, __file__),
+        ("EXTRA_CA_FILE", "/not/there", "/not/there"),
+        ("EXTRA_CA_FILE", __file__, "spec.poller.extraCAs"),
         ("HTTPS_PROXY", "proxy:99999", "HTTPS_PROXY names no proxy"),
     ],
 )
@@ -210,6 +212,22 @@ def test_what_https_is_spoken_with_is_judged_at_the_start(
     with pytest.raises(InvalidSettingsError, match=told):
         parse(POD, {})
     assert parse([*POD, "--endpoint=http://127.0.0.1:9000"], {}).source.endpoint
+
+
+def test_extra_authorities_are_judged_wherever_the_folder_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EXTRA_CA_FILE", "/not/there")
+    arguments = [*POD, "--endpoint=http://127.0.0.1:9000"]
+    with pytest.raises(InvalidSettingsError, match="EXTRA_CA_FILE=/not/there"):
+        parse(arguments, {"EXTRA_CA_FILE": "/not/there"})
+
+
+def test_the_log_tells_as_much_as_is_asked_for() -> None:
+    assert parse(POD, {}).log_level == "info"
+    assert parse([*POD, "--log-level=debug"], {}).log_level == "debug"
+    with pytest.raises(InvalidSettingsError, match="--log-level"):
+        parse([*POD, "--log-level=loud"], {})
 
 
 def test_a_secret_in_an_endpoint_is_not_shown() -> None:
