@@ -25,7 +25,8 @@ SECONDS, MIB, WEIGHTS_MIB = map(int, sys.argv[2:])
 
 
 def asleep(seconds):
-    dataset = tf.data.Dataset.from_tensors(0.0).apply(testing.sleep(int(seconds * 1e6)))
+    micros = tf.cast(seconds * 1e6, tf.int64)
+    dataset = tf.data.Dataset.from_tensors(0.0).apply(testing.sleep(micros))
     return dataset.get_single_element()
 
 
@@ -91,6 +92,8 @@ save("late", at_load=lambda: asleep(SECONDS))
 save("fatal", predict=before(aborted))
 save("nan", predict=lambda y: y * float("nan"))
 save("slow", predict=before(lambda: asleep(0.05)))
+# Each request takes so many seconds as its first number says.
+save("long", offset=0.0, predict=lambda y: before(lambda: asleep(2 * y[0]))(y))
 save("errors", predict=lambda y: failing(0.1, y))
 save("unsigned", signed=False)
 save("renamed", input="inputs")
