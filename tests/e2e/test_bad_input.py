@@ -210,6 +210,32 @@ def test_pods_that_the_namespace_refuses_are_told_and_come_when_it_takes_them(
     served.until_active(1, replicas=1)
 
 
+def test_a_namespace_that_asks_for_limits_is_told_field_by_field(served: Served) -> None:
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "limits"},
+        "spec": {"hard": {"limits.cpu": "8"}},
+    }
+    served.kubectl.apply(quota)
+    served.kubectl.until(
+        "resourcequota", "limits", lambda found: found["status"].get("hard"), what="the quota"
+    )
+    served.upload(1, offset=2)
+    served.apply(replicas=1)
+    told = served.until(
+        lambda obj: condition(obj, "Ready")["reason"] == "PodsRefused",
+        what="PodsRefused",
+        within=20,
+    )
+    missing = "set spec.server.resources.limits.cpu, spec.poller.resources.limits.cpu"
+    assert missing in condition(told, "Ready")["message"]
+
+    limited = {"resources": {"limits": {"cpu": 1}}}
+    served.patch({"server": limited, "poller": limited})
+    served.until_active(1, replicas=1)
+
+
 TOKEN = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "tokens", "key": "main"}}}
 OTHER_KEY = {"kind": "Secret", "metadata": {"name": "tokens"}, "stringData": {"other": "key"}}
 ITS_KEY = {**OTHER_KEY, "stringData": {"main": "key"}}
