@@ -126,10 +126,12 @@ SECRET_ENV: Final = {"valueFrom": {"secretKeyRef": {"name": "model-token", "key"
                 "notifications": {"sqs": {"queueUrl": "https://sqs.eu-north-1.amazonaws.com/1/q"}}
             },
         },
+        {"poller": {"resources": {"limits": {"cpu": "1"}}, "logLevel": "Debug"}},
         {"server": {"env": [{"name": "PLAIN", "value": "v"}, {"name": "TOKEN", **SECRET_ENV}]}},
         {
             "ingress": {
                 "host": HOST,
+                "hosts": [f"*.{HOST}"],
                 "annotations": {"cert-manager.io/cluster-issuer": "letsencrypt"},
                 "tls": {"secretName": "model-tls"},
             }
@@ -163,6 +165,10 @@ def test_what_authors_are_there_for_is_allowed(kubectl: Kubectl, spec: dict[str,
     [
         ("server.image", {"server": {"image": "registry.example.com/other:1"}}),
         ("server.command", {"server": {"command": ["/bin/sh"]}}),
+        ("poller.env", {"poller": {"env": [{"name": "HTTPS_PROXY", "value": "http://p:1"}]}}),
+        ("poller.extraCAs", {"poller": {"extraCAs": {"configMap": {"name": "mine"}}}}),
+        ("spec.ingress", {"ingress": {"hosts": [HOST, "*.example.com"]}}),
+        ("service.type", {"service": {"labels": {"app": "other"}}}),
         ("model.storageUri", {"model": {"storageUri": "gs://others/m"}}),
         ("model.storageUri", {"model": {"storageUri": "pvc://backups/m"}}),
         ("model.storageUri", {"model": {"storageUri": "https://models.example.com/m"}}),
