@@ -19,7 +19,7 @@ from model_poller.errors import PollerError
 from model_poller.metrics import METRICS
 from model_poller.notifications import telling
 from model_poller.process.threads import Worker
-from model_poller.stores import trust
+from model_poller.stores import connections, trust
 from model_poller.stores.google import Anonymous, GoogleIdentity
 
 if TYPE_CHECKING:
@@ -231,7 +231,9 @@ class Subscription:
                 self._endpoint, options=[*_OPTIONS, ("grpc.enable_http_proxy", 0)]
             )
         credentials = grpc.ssl_channel_credentials(trust.roots())
-        return grpc.aio.secure_channel(HOST, credentials, options=_OPTIONS)
+        proxy = connections.proxy(HOST.partition(":")[0])
+        through = [("grpc.http_proxy", proxy)] if proxy else []
+        return grpc.aio.secure_channel(HOST, credentials, options=[*_OPTIONS, *through])
 
     def _take(self, message: Any) -> None:
         sent = message.publish_time.seconds + message.publish_time.nanos / 1e9

@@ -462,6 +462,18 @@ def check_environment() -> None:
     _proxy("")
 
 
+def proxy(host: str) -> str | None:
+    """The URL of the proxy by which gRPC is to reach a host; None for none.
+
+    gRPC itself reads the variable in lower case alone.
+
+    Raises:
+        InvalidSettingsError: HTTPS_PROXY names no proxy.
+    """
+    found = _proxy(host)
+    return found.geturl() if found else None
+
+
 def _proxy(host: str) -> SplitResult | None:
     if not (os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")):
         return None

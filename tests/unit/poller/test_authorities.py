@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,10 @@ from model_poller.stores import trust
 from model_poller.stores.credentials import Credentials
 from model_poller.stores.http_calls import HttpCalls
 from tests.support.certificates import Authority
+from tests.unit.poller.test_connections import Proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 
@@ -138,10 +139,8 @@ def test_what_holds_no_authority_is_refused_with_the_field(
         assert "the ConfigMap of spec.poller.extraCAs" in str(caught.value)
 
 
-def test_pubsub_trusts_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, file = Authority(), tmp_path / "ca.crt"
-    file.write_text(ours.certificate)
-    subscription = Subscription(
+def listener() -> Subscription:
+    return Subscription(
         "projects/p/subscriptions/s",
         None,
         credentials=Credentials({}),
@@ -150,25 +149,59 @@ def test_pubsub_trusts_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         report=lambda _: None,
     )
 
-    async def ready(port: int) -> bool:
-        monkeypatch.setattr(pubsub, "HOST", f"localhost:{port}")
-        async with subscription._open_channel() as channel:
-            try:
-                await asyncio.wait_for(channel.channel_ready(), 5)
-            except TimeoutError:
-                return False
+
+async def reaches(host: str) -> bool:
+    """Whether the channel to Pub/Sub, were it there, can be opened."""
+    pubsub_host, pubsub.HOST = pubsub.HOST, host
+    try:
+        async with listener()._open_channel() as channel:
+            await asyncio.wait_for(channel.channel_ready(), 5)
             return True
+    except TimeoutError:
+        return False
+    finally:
+        pubsub.HOST = pubsub_host
+
+
+@asynccontextmanager
+async def grpc_server(pem: str) -> AsyncIterator[int]:
+    """A server of gRPC with this key and certificate; its port."""
+    server = grpc.aio.server()
+    key, certificate = pem.split("-----BEGIN CERTIFICATE", 1)
+    pair = (key.encode(), f"-----BEGIN CERTIFICATE{certificate}".encode())
+    port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials([pair]))
+    await server.start()
+    yield port
+    await server.stop(None)
+
+
+def test_pubsub_trusts_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, file = Authority(), tmp_path / "ca.crt"
+    file.write_text(ours.certificate)
 
     async def judge() -> tuple[bool, bool]:
-        server = grpc.aio.server()
-        key, certificate = ours.issue("localhost").split("-----BEGIN CERTIFICATE", 1)
-        pair = (key.encode(), f"-----BEGIN CERTIFICATE{certificate}".encode())
-        port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials([pair]))
-        await server.start()
-        before = await ready(port)
-        monkeypatch.setenv(trust.EXTRA, str(file))
-        after = await ready(port)
-        await server.stop(None)
-        return before, after
+        async with grpc_server(ours.issue("localhost")) as port:
+            before = await reaches(f"localhost:{port}")
+            monkeypatch.setenv(trust.EXTRA, str(file))
+            return before, await reaches(f"localhost:{port}")
 
     assert asyncio.run(judge()) == (False, True)
+
+
+def test_pubsub_is_reached_through_the_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, file = Authority(), tmp_path / "ca.crt"
+    file.write_text(ours.certificate)
+    monkeypatch.setenv(trust.EXTRA, str(file))
+
+    async def judge() -> tuple[list[bytes], bool]:
+        async with grpc_server(ours.issue("pubsub.example")) as port:
+            with Proxy(port) as proxy:
+                monkeypatch.setenv("HTTPS_PROXY", f"http://me:s%40cret@{proxy.address}")
+                return proxy.asked, await reaches("pubsub.example:443")
+
+    (asked, *_), reached = asyncio.run(judge())
+    assert reached
+    assert asked.startswith(b"CONNECT pubsub.example:443 ")
+    assert b"Proxy-Authorization: Basic bWU6c0BjcmV0" in asked
