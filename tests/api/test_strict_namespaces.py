@@ -53,13 +53,6 @@ CASES = {
         "set spec.poller.resources.limits.cpu, or have a LimitRange",
         {"limits": {"cpu": "500m"}},
     ),
-    "a quota of disks": Case(
-        "ResourceQuota",
-        {"hard": {"requests.ephemeral-storage": "4Gi"}},
-        "set spec.poller.resources.requests.ephemeral-storage, or have a LimitRange",
-        {"requests": {"ephemeral-storage": "1Gi"}},
-        server={"requests": {"ephemeral-storage": "1Gi"}},
-    ),
     "a least request": Case(
         "LimitRange",
         limits(min={"cpu": "50m", "memory": "256Mi"}),

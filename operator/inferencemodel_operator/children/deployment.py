@@ -46,7 +46,8 @@ def build(model: InferenceModel, settings: Settings) -> Manifest:
                 **present(replicas=model.replicas),
                 "selector": {"matchLabels": names.selector(model.name)},
                 "strategy": _strategy(model.spec.strategy),
-                "minReadySeconds": model.spec.min_ready_seconds,
+                # Which the API server leaves out where it is 0.
+                **present(minReadySeconds=model.spec.min_ready_seconds or None),
                 "progressDeadlineSeconds": model.spec.progress_deadline_seconds,
                 "revisionHistoryLimit": model.spec.revision_history_limit,
                 "template": template,

@@ -304,9 +304,7 @@ class Connections:
             )
             connection.set_tunnel(self.host, self._port or 443, _proves(self._proxy))
         elif self._tls:
-            connection = _Tls(
-                self.host, self._port, timeout=self._timeout, context=trust.context()
-            )
+            connection = _Tls(self.host, self._port, timeout=self._timeout, context=trust.context())
         else:
             connection = _Plain(self.host, self._port, timeout=self._timeout)
         # Also of a proxy's answer.

@@ -74,6 +74,8 @@ def test_how_pods_are_replaced_is_the_users_to_say() -> None:
     times = {"minReadySeconds": 30, "progressDeadlineSeconds": 600, "revisionHistoryLimit": 0}
     spec = deployment.build(model(**times), Settings())["spec"]
     assert times.items() <= spec.items()
+    at_once = deployment.build(model(minReadySeconds=0), Settings())["spec"]
+    assert "minReadySeconds" not in at_once
 
 
 def test_the_selector_is_immutable_so_it_holds_nothing_that_a_user_can_change() -> None:
