@@ -70,11 +70,11 @@ def triggers(model: InferenceModel, settings: Settings) -> list[Manifest]:
 
 def outer_hosts(model: InferenceModel) -> list[str]:
     """The hosts by which requests come in that are to be counted, each once."""
-    wanted, gateway = model.scaled_by_requests, model.spec.gateway
+    wanted, gateway, ingress = model.scaled_by_requests, model.spec.gateway, model.spec.ingress
     if wanted is None:
         return []
     found = [
-        *([model.host] if model.host else []),
+        *(ingress.every_host if ingress else ()),
         *(gateway.hostnames if gateway else ()),
         *wanted.hosts,
     ]
