@@ -88,6 +88,8 @@ class Pod:
     retries: set[str] = field(default_factory=set)
     evicted: bool = False
     """Whether its node has ended it; the object stays."""
+    lies: tuple[VersionStatus, ...] = ()
+    """What it tells of versions instead of what is."""
     hung: set[int] = field(default_factory=set)
     """Loads that don't end, each with a thread of the model server's."""
 
@@ -348,7 +350,8 @@ class Fleet:
             target=pod.assigned.target,
             assigned=AssignmentStatus(target=str(pod.assigned.target or ""), rollout=text),
             source=SourceStatus(uri=URI, state=SourceState.READY, reason=SourceReason.LISTED),
-            versions=tuple(
+            versions=pod.lies
+            or tuple(
                 self._version(pod, number, disk.get(number))
                 for number in sorted({*disk, *self.bucket}, reverse=True)
             ),

@@ -13,7 +13,15 @@ from inferencemodel_operator.conditions import Reason
 from inferencemodel_operator.record import VersionsRecord
 from inferencemodel_operator.rollouts.checks import Finding
 from inferencemodel_operator.rollouts.steps import count
-from model_poller.status import CheckResult, Interface, SignatureSpec, TensorSpec
+from model_poller.status import (
+    CheckResult,
+    GoldenStatus,
+    Interface,
+    SignatureSpec,
+    TensorSpec,
+    VersionState,
+    VersionStatus,
+)
 from tests.support.fleets import Fleet
 
 LOADS = st.sampled_from(["good", "good", "fails", "crashes", "hangs", "crashes-serving"])
@@ -61,6 +69,27 @@ ENDS = st.one_of(
 )
 SILENCE = st.tuples(st.just("silence"), st.integers(0, 4), st.booleans())
 TEMPLATES = st.tuples(st.just("template"), st.booleans())
+LIES = st.tuples(
+    st.just("lie"),
+    st.integers(0, 4),
+    st.lists(
+        st.builds(
+            VersionStatus,
+            version=NUMBERS | st.sampled_from([0, 7, 2**53]),
+            state=st.sampled_from(VersionState),
+            in_source=st.booleans(),
+            fingerprint=st.sampled_from(["", "f2", "f2x", "other", "/v2@f2#"]),
+            disk_fingerprint=st.sampled_from(["", "f3"]),
+            proven=st.booleans(),
+            failures=st.sampled_from([0, 9]),
+            weight_bytes=st.sampled_from([0, 2**62]),
+            golden=st.none()
+            | st.builds(GoldenStatus, task=st.just("2-1.0"), result=st.sampled_from(CheckResult)),
+        ),
+        max_size=3,
+        unique_by=lambda version: version.version,
+    ),
+)
 HAPPENINGS = st.lists(
     st.one_of(
         st.tuples(
@@ -87,6 +116,7 @@ HAPPENINGS = st.lists(
         st.tuples(st.just("rehearse"), st.none() | st.sampled_from(CheckResult)),
         st.tuples(st.just("requests"), st.sampled_from([0, 10, 1000])),
         CLOCKS,
+        LIES,
         ENDS,
         RUNS,
     ),
@@ -142,6 +172,8 @@ def happen(fleet: Fleet, what: tuple[Any, ...]) -> None:
         case ("rehearse", result):
             finding = None if result is None else Finding(result, "", Reason.REHEARSAL_FAILED)
             fleet.rehearsal = finding
+        case ("lie", index, told) if index < len(uids):
+            fleet.pods[uids[index]].lies = tuple(told)
         case ("requests", number):
             fleet.requests = number
         case ("clock", seconds):
@@ -198,6 +230,7 @@ def test_it_can_be_aborted_comes_to_rest_and_holds_up_no_good_version(
         happen(fleet, what)
     fleet.model_fields, fleet.actions, fleet.is_replacing = {}, {}, False
     fleet.scale(max(fleet.replicas, 1))
+    fleet.kill(*(uid for uid, pod in fleet.pods.items() if pod.lies))
     for pod in fleet.pods.values():
         pod.silent = False
     for _ in range(10):
