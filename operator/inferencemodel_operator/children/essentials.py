@@ -11,7 +11,7 @@ import posixpath
 from typing import TYPE_CHECKING, Any, Final
 
 from inferencemodel_operator import names
-from inferencemodel_operator.children import overlay, pod
+from inferencemodel_operator.children import overlay, pod, poller
 from inferencemodel_operator.children.overlay import FIELD, HANDLERS, Problem
 
 if TYPE_CHECKING:
@@ -26,7 +26,16 @@ LISTS: Final[Mapping[str, str]] = {"containers": SERVER, "initContainers": POLLE
 SCRATCH: Final = "tmp"
 """The one volume of the operator's that may be another one: nothing of it is looked for."""
 
+VARIABLES: Final = frozenset(
+    {*poller.ASSIGNMENT, "POD_NAME", "POD_NAMESPACE", "GOOGLE_APPLICATION_CREDENTIALS"}
+)
+"""Of the poller, those that the operator sets itself."""
 _LEAVE: Final = "leave it out"
+_STORED: Final = {
+    "models": "set spec.storage, which has what it can be made of",
+    "model-cache": "set spec.storage.cache, which names the claim",
+}
+"""Volumes that only the poller writes, and what says which they are."""
 _ACCOUNT: Final = (
     "the pods' account is a field of its own, as it gives access to the bucket",
     "set spec.source.serviceAccountName instead",
@@ -232,6 +241,8 @@ def _ports(where: str, before: Manifest, after: Manifest) -> Iterator[Problem]:
 
 def _environment(where: str, before: Manifest, after: Manifest) -> Iterator[Problem]:
     for variable in before.get("env", ()):
+        if variable["name"] not in VARIABLES:
+            continue
         wanted = _named(variable["name"])
         if overlay.item(after.get("env"), "env", wanted) != variable:
             yield Problem(
@@ -286,7 +297,9 @@ def _volumes(base: Manifest, merged: Manifest) -> Iterator[Problem]:
         yield Problem(
             f"{FIELD}.{overlay.step('volumes', wanted)}",
             "the poller and the model server need this volume as it is",
-            "leave it out, or call a volume of your own by another name",
+            _STORED.get(
+                volume["name"], "leave it out, or call a volume of your own by another name"
+            ),
         )
 
 
@@ -329,11 +342,11 @@ def _written(where: str, container: Manifest) -> Iterator[Problem]:
     """A mount by which somebody else than the poller could write what is served."""
     given = container.get("volumeMounts")
     for mount in given if isinstance(given, list) else ():
-        own = container.get("name") == POLLER and mount.get("mountPath") == pod.MODELS_DIR
-        if mount.get("name") == "models" and mount.get("readOnly") is not True and not own:
-            path = (("mountPath", mount.get("mountPath")),)
+        path = mount.get("mountPath")
+        own = container.get("name") == POLLER and path in (pod.MODELS_DIR, pod.CACHE_DIR)
+        if mount.get("name") in _STORED and mount.get("readOnly") is not True and not own:
             yield Problem(
-                f"{where}.{overlay.step('volumeMounts', path)}",
+                f"{where}.{overlay.step('volumeMounts', (('mountPath', path),))}",
                 "only the poller may write into the volume of what is served",
                 "add readOnly: true",
             )

@@ -154,6 +154,19 @@ def test_of_several_faults_the_others_are_named_as_well() -> None:
     assert one.value.field == "spec.template.spec.serviceAccountName"
 
 
+def test_the_volumes_of_spec_storage_are_held_as_well() -> None:
+    cached = {"storage": {"cache": {"claimName": "shared"}}}
+    logs = mount("/c", "model-cache")
+    assert pod(sidecar(**mount("/c", "model-cache", readOnly=True)), **cached)
+    for overlay, fix in (
+        (sidecar(**logs), "readOnly: true"),
+        ({"volumes": [{"name": "model-cache", "emptyDir": {}}]}, "spec.storage.cache"),
+        ({"volumes": [{"name": "models", "emptyDir": {"sizeLimit": "1Gi"}}]}, "spec.storage,"),
+    ):
+        with pytest.raises(InvalidModelError, match=fix):
+            pod(overlay, **cached)
+
+
 CLAIM = {"model": {"storageUri": "pvc://claim/m"}}
 
 
