@@ -83,6 +83,11 @@ def server(restarts: int = 0, **state: Any) -> list[dict[str, Any]]:
     return [{"name": "model-server", "image": "server:1", "restartCount": restarts, **state}]
 
 
+def added(statuses: str, container: dict[str, Any]) -> Pod:
+    status: dict[str, Any] = {statuses: [container]}
+    return pod("m-1", "t", **status)
+
+
 def waiting(reason: str, message: str = "") -> dict[str, Any]:
     return {"state": {"waiting": {"reason": reason, "message": message}}}
 
@@ -199,7 +204,32 @@ def test_an_image_that_can_not_be_pulled_names_field_and_secrets(reason: str, fi
     assert fix in stuck.message
 
 
+@pytest.mark.parametrize("statuses", ["containerStatuses", "initContainerStatuses"])
+def test_the_image_of_an_added_container_is_told_with_where_it_comes_from(statuses: str) -> None:
+    logs = {"name": "logs", "image": "logs:1", **waiting("ImagePullBackOff")}
+    stuck = added(statuses, logs)
+    assert stuck.trouble is Trouble.IMAGE_PULL_FAILED
+    assert "logs:1 of container logs" in stuck.message
+    assert "spec.template.spec" in stuck.message
+
+
 # -- what crashes
+
+
+@pytest.mark.parametrize("statuses", ["containerStatuses", "initContainerStatuses"])
+def test_an_added_container_that_ends_again_and_again_is_told(statuses: str) -> None:
+    state = {"lastState": ended(log="no such file"), **waiting("CrashLoopBackOff")}
+    prepare = {"name": "prepare", "image": "a", "restartCount": 2, **state}
+    crashed = added(statuses, prepare)
+    assert crashed.trouble is Trouble.CONTAINER_CRASHED
+    assert 'container prepare ended with exit code 1, its last words: "no such' in crashed.message
+    assert "kubectl logs POD --container prepare --previous" in crashed.message
+
+
+def test_an_init_container_that_did_its_work_in_the_end_crashes_no_more() -> None:
+    done = {"state": ended(code=0, reason="Completed"), "lastState": ended()}
+    well = pod(initContainerStatuses=[{"name": "prepare", "restartCount": 4, **done}])
+    assert well.trouble is None
 
 
 def test_a_server_that_can_not_start_is_told_at_its_first_restart_with_its_last_words() -> None:
@@ -296,6 +326,14 @@ def event(reason: str, note: str = "", second: int = 0) -> dict[str, Any]:
 def hanging(name: str = "m-1", template: str = "t") -> Pod:
     creating = {"name": "poller", **waiting("PodInitializing")}
     return pod(name, template, conditions=[SCHEDULED], initContainerStatuses=[creating])
+
+
+def test_a_pod_whose_init_container_works_before_the_poller_hangs_not() -> None:
+    poller = {"name": "poller", **waiting("PodInitializing")}
+    first = {"name": "prepare", "state": {"running": {}}}
+    assert hanging().is_hanging
+    for started in (first, {**first, "state": ended(code=0)}):
+        assert not pod(conditions=[SCHEDULED], initContainerStatuses=[started, poller]).is_hanging
 
 
 @pytest.mark.parametrize(
