@@ -20,7 +20,7 @@ from bench.patterned import Patterned, version
 from bench.poller_s3 import KEYS
 from demo.console import say, table
 from demo.errors import OutcomeError
-from inferencemodel_operator.children.poller import RESOURCES
+from inferencemodel_operator.spec import PollerLimits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ def run(rounds: int) -> None:
     Raises:
         OutcomeError: a figure was not reached, or there is no room for 6 GB.
     """
-    limit = _bytes(RESOURCES["limits"]["memory"])
+    limit = _bytes(PollerLimits().memory)
     with tempfile.TemporaryDirectory() as scratch:
         if shutil.disk_usage(scratch).free < 8 * _GB:
             raise OutcomeError(f"{scratch} has less than 8 GB free; set TMPDIR")
