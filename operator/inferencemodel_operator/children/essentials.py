@@ -154,7 +154,7 @@ def _pod(base: Manifest, merged: Manifest) -> Iterator[Problem]:
         yield Problem(
             f"{FIELD}.terminationGracePeriodSeconds",
             f"a pod that ends still serves for a while, for which it needs {least} s",
-            f"leave it out, or give at least {least}",
+            f"set spec.drain.seconds instead, or give at least {least}",
         )
 
 
@@ -200,7 +200,7 @@ def _server(where: str, before: Manifest, after: Manifest) -> Iterator[Problem]:
         yield Problem(
             f"{where}.lifecycle.preStop",
             "it lets requests end before the server does",
-            "leave it out; another container may have a hook of its own",
+            "set spec.drain.seconds for more time; another container may have a hook of its own",
         )
     for amounts in ("requests", "limits"):
         if _field(after, "resources", amounts) != _field(before, "resources", amounts):
