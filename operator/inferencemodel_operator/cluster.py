@@ -207,7 +207,8 @@ class Cluster:
             )
         except NotFoundError:
             return False
-        return any(known["name"] == resource.plural for known in found["resources"])
+        kinds = found.get("resources") or ()
+        return any(isinstance(k, dict) and k.get("name") == resource.plural for k in kinds)
 
     async def list(self, resource: Resource, namespace: str | None) -> AsyncIterator[Object]:
         """Read all objects of a kind as of one moment: the pages of the list."""
@@ -233,10 +234,12 @@ class Cluster:
                     raise
                 size = max(1, size // 4)
                 continue
+            token = _next_page(page, target)
             yield page
-            token = page["metadata"].get("continue")
             if not token:
                 return
+            if token == query.get("continue"):
+                raise ApiUnavailableError(f"{target}: the list does not go on; trying again")
             query["continue"] = token
 
     async def watch(
@@ -277,13 +280,14 @@ class Cluster:
             ) as response:
                 if response.status >= HTTPStatus.BAD_REQUEST:
                     answer = await bodies.start(response, LARGEST_ERROR)
-                    raise answers.error(target, answers.status(response.status, answer))
+                    asked = response.headers.get("Retry-After", "")
+                    raise answers.error(target, answers.status(response.status, answer), asked)
                 on_open()
                 async for line in bodies.lines(response, LARGEST_OBJECT):
-                    event = documents.loads(line)
-                    if event["type"] == "ERROR":
-                        raise answers.error(target, _status(event["object"]))
-                    yield event["type"], event["object"]
+                    kind, obj = _event(documents.loads(line), target)
+                    if kind == "ERROR":
+                        raise answers.error(target, _status(obj))
+                    yield kind, obj
         except (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError) as error:
             raise ApiUnavailableError(
                 f"{target}: {error or type(error).__name__}; trying again"
@@ -588,11 +592,14 @@ class Cluster:
             raise problem
         self._rights.granted(target)
         try:
-            decoded: Object = documents.loads(answer)
+            decoded = documents.loads(answer)
         except orjson.JSONDecodeError as error:
             raise ApiUnavailableError(
                 f"{target}: the answer is no JSON ({error}); trying again"
             ) from None
+        # Something between may answer in place of the API server.
+        if not isinstance(decoded, dict):
+            raise _odd(target, "no object")
         return decoded
 
 
@@ -601,6 +608,47 @@ def _form(resource: Resource, suffix: str = "") -> str:
     if not resource.metadata_only:
         return JSON
     return f"{JSON};as=PartialObjectMetadata{suffix};g=meta.k8s.io;v=v1"
+
+
+def _odd(target: Target, what: str) -> ApiUnavailableError:
+    return ApiUnavailableError(f"{target}: the answer is {what}; trying again")
+
+
+def _next_page(page: Object, target: Target) -> str:
+    """What the next page of a list is asked for with; empty for the last one.
+
+    Raises:
+        ApiUnavailableError: this is no page of a list.
+    """
+    match page:
+        case {"metadata": {"resourceVersion": str(), **metadata}}:
+            items = page.get("items") or ()
+        case _:
+            raise _odd(target, "no list")
+    if not isinstance(items, list | tuple) or not all(map(_is_object, items)):
+        raise _odd(target, "no list of objects")
+    return str(metadata.get("continue") or "")
+
+
+def _event(told: Any, target: Target) -> tuple[str, Object]:
+    """Type and object of one event of a watch.
+
+    Raises:
+        ApiUnavailableError: it is none.
+    """
+    match told:
+        case {"type": "ERROR", "object": dict(obj)}:
+            return "ERROR", obj
+        case {"type": str(kind), "object": {"metadata": {"resourceVersion": str()}} as obj}:
+            return kind, obj
+    raise _odd(target, "no event of a watch")
+
+
+def _is_object(item: Any) -> bool:
+    match item:
+        case {"metadata": {"name": str(), "uid": str(), "resourceVersion": str()}}:
+            return True
+    return False
 
 
 class _TooLargeError(ApiUnavailableError):

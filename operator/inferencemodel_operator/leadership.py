@@ -104,14 +104,19 @@ class Leadership:
         if self._lease is None or not self.holds():
             return
         self._valid_until = 0.0
-        spec = {**self._lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+        spec = {**self._spec, "holderIdentity": "", "leaseDurationSeconds": 1}
         try:
             await self._cluster.replace(LEASES, {**self._lease, "spec": spec})
         except OperatorError as error:
             logger.warning("the Lease was not released: %s", error)
 
+    @property
+    def _spec(self) -> Object:
+        """The Lease's; a Lease that a person has made may be without."""
+        return (self._lease or {}).get("spec") or {}
+
     def _holder(self) -> str:
-        holder: str = (self._lease or {"spec": {}})["spec"].get("holderIdentity") or ""
+        holder: str = self._spec.get("holderIdentity") or ""
         return holder
 
     async def _attempt(self) -> bool:
@@ -153,7 +158,7 @@ class Leadership:
     def _free(self) -> bool:
         if self._lease is None or self._holder() in ("", self._identity):
             return True
-        duration: int = self._lease["spec"].get("leaseDurationSeconds") or LEASE_SECONDS
+        duration: int = self._spec.get("leaseDurationSeconds") or LEASE_SECONDS
         return time.monotonic() >= self._seen_at + duration
 
     async def _write(self) -> Object:
@@ -174,11 +179,14 @@ class Leadership:
                     "spec": spec,
                 },
             )
-        before = self._lease["spec"]
+        before = self._spec
         if self._holder() == self._identity:
             spec |= {name: before.get(name) for name in ("acquireTime", "leaseTransitions")}
         else:
-            spec |= {"acquireTime": now, "leaseTransitions": before.get("leaseTransitions", 0) + 1}
+            spec |= {
+                "acquireTime": now,
+                "leaseTransitions": (before.get("leaseTransitions") or 0) + 1,
+            }
         return await self._cluster.replace(LEASES, {**self._lease, "spec": spec})
 
 

@@ -101,6 +101,8 @@ _BEHIND_ROUTES: Final = (INGRESSES.kind, HTTP_ROUTES.kind, SCALED_OBJECTS.kind)
 class _Memory(msgspec.Struct):
     """What spares work for one InferenceModel; losing it costs nothing but that work."""
 
+    uid: str
+    """Of the InferenceModel."""
     crashes: CrashWatch
     confirmations: ConfirmationWatch
     patience: Patience = msgspec.field(default_factory=Patience)
@@ -171,15 +173,14 @@ class Reconciler:
         model = self._cache.model(key)
         if model is None or (model.terminating and not model.finalizers):
             # Owner references do the rest.
-            self._memories.pop(key, None)
-            self._applier.forget(key)
-            self._hangs.forget(key)
-            self._rehearsals.forget(key)
-            self._trials.forget(key)
-            self._metrics.rollouts.forget(key)
-            self._updates.forget(key)
+            self._forget(key)
             return
-        memory = self._memories.setdefault(key, _Memory(CrashWatch(), ConfirmationWatch()))
+        memory = self._memories.get(key)
+        if memory is None or memory.uid != model.uid:
+            # One that was deleted and made again at once is another one: that it was gone between
+            # may never be seen.
+            self._forget(key)
+            memory = self._memories[key] = _Memory(model.uid, CrashWatch(), ConfirmationWatch())
         if model.model is None:
             self._updates.forget(key)
             await self._rehearsals.arrange(model, None, None)
@@ -225,6 +226,16 @@ class Reconciler:
                     raise problem
         if problems:
             self._queue.add_after(key, RECHECK_SECONDS)
+
+    def _forget(self, key: Key) -> None:
+        """Drop all that spares work for a resource that is gone."""
+        self._memories.pop(key, None)
+        self._applier.forget(key)
+        self._hangs.forget(key)
+        self._rehearsals.forget(key)
+        self._trials.forget(key)
+        self._metrics.rollouts.forget(key)
+        self._updates.forget(key)
 
     def _wanted(
         self, typed: InferenceModel, record: VersionsRecord

@@ -34,6 +34,9 @@ _END: Final = b"\r\n"
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [^\r\n]*)?")
 _LENGTH: Final = re.compile(rb"\d{1,15}")
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[^\r\n]*)?\r\n")
+_FREE_CHUNKS: Final = 1000
+_CHUNK_BYTES: Final = 256
+"""At least, on the average, beyond the free ones: a proxy sends on kilobytes."""
 _PROVISIONAL: Final = 5
 """So many answers like "100 Continue" may come before the true one."""
 
@@ -259,11 +262,12 @@ _ONCE: Final = (b"content-length", b"content-encoding", b"transfer-encoding")
 class _Body:
     """The parts of an answer's body, as they come."""
 
-    __slots__ = ("_is_chunked", "_is_first", "_left", "_reader")
+    __slots__ = ("_chunks", "_is_chunked", "_is_first", "_left", "_reader", "_size")
 
     def __init__(self, reader: asyncio.StreamReader, head: _Head) -> None:
         self._reader = reader
         self._is_chunked, self._is_first = head.is_chunked, True
+        self._chunks = self._size = 0
         has_none = self._is_chunked or head.status == HTTPStatus.SWITCHING_PROTOCOLS
         self._left = 0 if has_none else head.length
         """Bytes, of this chunk or of all; None: until the connection ends."""
@@ -298,6 +302,11 @@ class _Body:
         if size is None:
             raise InvalidReportError("a chunk of it has no size")
         self._left = int(size[1], 16)
+        self._chunks += 1
+        self._size += self._left
+        # Each costs as much of a processor as a kilobyte does.
+        if self._chunks > _FREE_CHUNKS + self._size // _CHUNK_BYTES:
+            raise InvalidReportError("it comes in too many small chunks")
         if self._left == 0:
             self._is_chunked = False
             # What follows the last chunk tells nothing.

@@ -184,6 +184,9 @@ class Feed:
             # One odd object must not stop the others.
             logger.error("%s %s: %s", resource.kind, obj["metadata"].get("name"), error)  # noqa: TRY400
             return
+        except Exception:
+            logger.exception("%s %s", resource.kind, obj["metadata"].get("name"))
+            return
         if news is not None and news.key is not None:
             self._queue.add(news.key)
 

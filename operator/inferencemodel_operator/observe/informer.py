@@ -13,7 +13,12 @@ import random
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
-from inferencemodel_operator.errors import ExpiredError, NotFoundError, OperatorError
+from inferencemodel_operator.errors import (
+    ApiUnavailableError,
+    ExpiredError,
+    NotFoundError,
+    OperatorError,
+)
 from inferencemodel_operator.waits import Wait
 
 if TYPE_CHECKING:
@@ -127,10 +132,11 @@ class Informer:
             ExpiredError: only a new listing helps.
         """
         sign.beat()
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
         steady: list[asyncio.TimerHandle] = []
 
         def settle() -> None:
-            loop = asyncio.get_running_loop()
             steady.append(loop.call_later(STEADY_SECONDS, self._wait.worked))
 
         try:
@@ -143,6 +149,9 @@ class Informer:
                     version = obj["metadata"]["resourceVersion"]
                     if kind != "BOOKMARK":
                         self._seen(self._resource, kind, obj)
+            if loop.time() < begin + STEADY_SECONDS:
+                # Or something that ends them all at once would be asked without a pause.
+                raise ApiUnavailableError(f"the watch of {self._resource.plural} ended at once")
         except ExpiredError:
             raise
         except OperatorError as error:

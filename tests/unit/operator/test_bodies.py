@@ -62,8 +62,12 @@ def store(items: list[dict[str, Any]], sizes: list[int]) -> Handler:
     return answer
 
 
+def identity(number: int) -> dict[str, str]:
+    return {"name": str(number), "uid": str(number), "resourceVersion": "1"}
+
+
 async def test_of_large_objects_fewer_are_listed_at_a_time(tmp_path: Path) -> None:
-    items = [{"metadata": {"name": str(n)}, "data": "x" * 10**6} for n in range(30)]
+    items = [{"metadata": identity(n), "data": "x" * 10**6} for n in range(30)]
     sizes: list[int] = []
     async with served(store(items, sizes), tmp_path) as api:
         names = [
@@ -97,7 +101,7 @@ async def test_an_error_is_told_by_its_beginning(tmp_path: Path) -> None:
 
 async def test_a_watch_gives_line_after_line_however_they_are_cut(tmp_path: Path) -> None:
     events = [
-        {"type": "ADDED", "object": {"metadata": {"name": str(n)}, "data": "x" * n * 30_000}}
+        {"type": "ADDED", "object": {"metadata": identity(n), "data": "x" * n * 30_000}}
         for n in range(20)
     ]
     text = b"".join(json.dumps(event).encode() + b"\n" for event in events)

@@ -79,6 +79,13 @@ async def test_a_new_connection_that_says_nothing_is_not_replaced_again() -> Non
         assert server.connections == 1
 
 
+async def test_an_answer_in_chunks_of_a_byte_is_not_read_to_its_end() -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with asked(head + b"1\r\n \r\n" * 100_000 + b"0\r\n\r\n") as (_, channel):
+        with pytest.raises(InvalidReportError, match="too many small chunks"):
+            await channel.ask({}, 5, keep=True)
+
+
 async def test_a_connection_is_closed_when_it_is_not_to_be_kept() -> None:
     async with asked(PLAIN) as (server, channel):
         assert await channel.ask({}, 5, keep=False) == BODY

@@ -203,19 +203,64 @@ async def test_an_apply_names_the_manager_and_the_object_that_is_meant(
 
 
 async def test_a_list_is_read_page_by_page(server: Server, api: Cluster) -> None:
+    a, b = ({"metadata": {"name": n, "uid": n, "resourceVersion": "1"}} for n in "ab")
     server.answers = [
-        (200, {"metadata": {"continue": "next"}, "items": [{"a": 1}]}),
-        (200, {"metadata": {"continue": ""}, "items": [{"b": 2}]}),
+        (200, {"metadata": {"resourceVersion": "2", "continue": "next"}, "items": [a]}),
+        (200, {"metadata": {"resourceVersion": "2", "continue": ""}, "items": [b]}),
     ]
 
     pages = [page async for page in api.list(SERVICES, None)]
 
-    assert [page["items"] for page in pages] == [[{"a": 1}], [{"b": 2}]]
+    assert [page["items"] for page in pages] == [[a], [b]]
     queries = [query for _, _, query, _ in server.seen]
     assert queries[1]["continue"] == "next"
     assert {query["labelSelector"] for query in queries} == {
         "app.kubernetes.io/managed-by=inferencemodel-operator"
     }
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        [],
+        "good",
+        {},
+        {"metadata": None},
+        {"metadata": {"resourceVersion": 1}},
+        {"metadata": {"resourceVersion": "1"}, "items": {"a": 1}},
+        {"metadata": {"resourceVersion": "1"}, "items": [None]},
+        {"metadata": {"resourceVersion": "1"}, "items": [{"metadata": {"name": "a"}}]},
+        {"metadata": {"resourceVersion": "1", "continue": "next"}},
+    ],
+)
+async def test_what_answers_in_place_of_the_api_server_is_no_list(
+    server: Server, api: Cluster, answer: Any
+) -> None:
+    server.answers = [(200, answer)] * 3
+    with pytest.raises(ApiUnavailableError, match="trying again"):
+        _ = [page async for page in api.list(SERVICES, None)]
+    assert len(server.seen) <= 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [None, [], {}, {"type": "ADDED"}, {"type": "ADDED", "object": {}}, {"type": 1, "object": None}],
+)
+async def test_what_answers_in_place_of_the_api_server_is_no_watch(
+    server: Server, api: Cluster, line: Any
+) -> None:
+    server.lines = [line]
+    with pytest.raises(ApiUnavailableError, match="no event of a watch"):
+        _ = [event async for event in api.watch(SERVICES, None, "7")]
+
+
+async def test_a_watch_that_is_to_be_begun_later_says_when(server: Server, api: Cluster) -> None:
+    server.headers = {"Retry-After": "3"}
+    server.refuse(429, "too many requests")
+    with pytest.raises(ApiUnavailableError) as told:
+        _ = [event async for event in api.watch(SERVICES, None, "7")]
+    assert told.value.retry_after == 3
 
 
 async def test_what_is_not_there_is_none_and_deleting_it_is_no_error(

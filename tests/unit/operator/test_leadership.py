@@ -110,6 +110,14 @@ async def test_the_first_leads_and_the_second_stands_by(election: Election) -> N
     assert election.api.holder == "a"
 
 
+async def test_a_lease_that_somebody_made_by_hand_is_free(election: Election) -> None:
+    election.api.lease = {"metadata": {"name": "operator", "resourceVersion": "1"}}
+    first, running = election.candidate("a")
+    await within(first.acquired)
+    assert not running.done()
+    assert election.api.holder == "a"
+
+
 async def test_a_leader_that_is_gone_is_replaced(election: Election) -> None:
     first, running = election.candidate("a")
     await within(first.acquired)

@@ -27,6 +27,7 @@ from inferencemodel_operator.errors import (
     LastingError,
     RefusedError,
     StatusRefusedError,
+    TransientError,
 )
 from inferencemodel_operator.metrics import Metrics
 from inferencemodel_operator.observe import hangs
@@ -420,6 +421,23 @@ async def test_a_status_that_the_api_server_takes_as_another_is_not_written_agai
 
     world.cache.reports["uid-a"] = told({1: A, 2: F}, target=1)
     assert "apply InferenceModel/status" in await world.pass_()
+
+
+async def test_one_that_is_made_again_at_once_begins_without_its_predecessors_memory(
+    world: World,
+) -> None:
+    await world.pass_()
+    before = world.reconciler._memories[KEY]
+    await world.pass_()
+    assert world.reconciler._memories[KEY] is before
+    # Deleted and made again, and nobody has seen that it was gone.
+    again = {"name": "m", "namespace": "vision", "uid": "uid-again", "generation": 1}
+    again["resourceVersion"] = "5000"
+    spec = {"model": {"storageUri": "gs://models/m"}, "replicas": 2}
+    world.cache.put(MODELS, {"metadata": again, "spec": spec})
+    with pytest.raises(TransientError, match="of this name that was deleted"):
+        await world.pass_()
+    assert world.reconciler._memories[KEY] is not before
 
 
 async def test_a_status_that_is_refused_is_told_by_one_event(world: World) -> None:

@@ -1,0 +1,50 @@
+"""Watches go on, whatever answers in place of the API server."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from inferencemodel_operator.cache import Cache
+from inferencemodel_operator.cluster import PODS, Cluster
+from inferencemodel_operator.observe import informer
+from inferencemodel_operator.observe.informer import Informer
+from inferencemodel_operator.observe.signs import Signs
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+    import pytest
+
+
+class Ending(Cluster):
+    """An API server, or what stands before it, that accepts each watch and ends it at once."""
+
+    def __init__(self) -> None:
+        self.watches = 0
+
+    async def list(self, *_: Any) -> AsyncIterator[Any]:
+        yield {"metadata": {"resourceVersion": "1"}}
+
+    async def watch(self, *arguments: Any) -> AsyncGenerator[tuple[str, Any], None]:
+        self.watches += 1
+        accepted: Callable[[], object] = arguments[-1]
+        accepted()
+        await asyncio.sleep(0)
+        for event in list[tuple[str, Any]]():
+            yield event
+
+
+async def test_a_watch_that_ends_at_once_is_not_begun_anew_without_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(informer, "FIRST_BACKOFF", 0.05)
+    server = Ending()
+    watching = Informer(
+        server, Cache(), PODS, None, Signs(), seen=lambda *_: None, gone=lambda _: None
+    )
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await watching.run()
+    assert 2 <= server.watches <= 10
