@@ -109,6 +109,13 @@ class Pod:
         except urllib.error.HTTPError as error:
             return error.code
 
+    def begin(self, version: int) -> None:
+        """Serve a version of the bucket, the first one."""
+        self.tell(version)
+        self.poller.wait_for(version, VersionState.PUBLISHED)
+        self.start_server()
+        self.serves(version)
+
     def serves(self, version: int) -> PollerStatus:
         def probe() -> PollerStatus | None:
             status = self.poller.status()
@@ -139,10 +146,7 @@ def test_versions_are_served_one_after_the_other_and_back(
     for version in (1, 2):
         bucket.put(f"linear/000{version}.zip", zipped(below(f"000{version}", exports[version])))
     pod.poller.wait_for(2, VersionState.FETCHED)
-    pod.tell(1)
-    pod.poller.wait_for(1, VersionState.PUBLISHED)
-    pod.start_server()
-    pod.serves(1)
+    pod.begin(1)
     for version in (2, 1, 2):
         pod.tell(version)
         status = pod.serves(version)
@@ -155,10 +159,7 @@ def test_a_version_that_can_not_be_loaded_is_taken_away_and_its_repair_is_served
     pod: Pod, bucket: GcsServer, exports: dict[int, dict[str, bytes]]
 ) -> None:
     bucket.put("linear/1.zip", zipped(exports[1]))
-    pod.tell(1)
-    pod.poller.wait_for(1, VersionState.PUBLISHED)
-    pod.start_server()
-    pod.serves(1)
+    pod.begin(1)
     # Whole as far as files tell, but no graph that TensorFlow knows.
     bucket.put("linear/2.zip", zipped({**model(), "saved_model.pb": graph()}))
     pod.tell(2)
@@ -175,10 +176,7 @@ def test_a_restarted_server_gets_back_what_it_served(
     pod: Pod, bucket: GcsServer, exports: dict[int, dict[str, bytes]]
 ) -> None:
     bucket.put("linear/1.zip", zipped(exports[1]))
-    pod.tell(1)
-    pod.poller.wait_for(1, VersionState.PUBLISHED)
-    pod.start_server()
-    pod.serves(1)
+    pod.begin(1)
     pod.kill_server()
     eventually(lambda: not pod.poller.status().server_reachable, what="the silence", within=30)
     pod.start_server()
@@ -190,10 +188,7 @@ def test_a_poller_killed_in_a_version_change_finishes_it_afterwards(
     pod: Pod, bucket: GcsServer, exports: dict[int, dict[str, bytes]]
 ) -> None:
     bucket.put("linear/1.zip", zipped(exports[1]))
-    pod.tell(1)
-    pod.poller.wait_for(1, VersionState.PUBLISHED)
-    pod.start_server()
-    pod.serves(1)
+    pod.begin(1)
     bucket.put("linear/2.zip", zipped(exports[2]))
     pod.poller.wait_for(2, VersionState.FETCHED)
     pod.tell(2)
@@ -210,10 +205,7 @@ def test_a_rollback_to_what_can_not_be_loaded_any_more_interrupts_nothing(
     for version in (1, 2):
         bucket.put(f"linear/{version}.zip", zipped(below(f"{version}", exports[version])))
     pod.poller.wait_for(2, VersionState.FETCHED)
-    pod.tell(1)
-    pod.poller.wait_for(1, VersionState.PUBLISHED)
-    pod.start_server()
-    pod.serves(1)
+    pod.begin(1)
     pod.tell(2)
     what = "version 1 to be unloaded"
     eventually(lambda: served(pod.poller.status()).get(1) == "END", what=what, within=30)
@@ -239,10 +231,7 @@ def test_predictions_are_counted_while_a_rollout_asks_for_it(
     pod: Pod, bucket: GcsServer, exports: dict[int, dict[str, bytes]]
 ) -> None:
     bucket.put("linear/1.zip", zipped(exports[1]))
-    pod.tell(1)
-    pod.poller.wait_for(1, VersionState.PUBLISHED)
-    pod.start_server()
-    pod.serves(1)
+    pod.begin(1)
 
     def live(task: str, requests: int) -> LiveStatus:
         def probe() -> LiveStatus | None:
@@ -277,10 +266,7 @@ def test_a_pod_is_out_of_its_services_while_another_version_is_loaded(
 ) -> None:
     for version in (1, 2):
         bucket.put(f"linear/{version}.zip", zipped(below(f"{version}", exports[version])))
-    pod.tell(1)
-    pod.poller.wait_for(1, VersionState.PUBLISHED)
-    pod.start_server()
-    pod.serves(1)
+    pod.begin(1)
     pod.poller.wait_for(2, VersionState.FETCHED)
     pod.ask(RolloutTask(version=2, key="a", drain=True))
     assert pod.poller.get("/drainz")[0] == 200
