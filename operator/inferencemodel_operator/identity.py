@@ -101,6 +101,7 @@ def replica(
         evicted=pod.disruption.message if pod.disruption and pod.disruption.evicted else "",
         template=pod.template,
         node=pod.node,
+        behind_poller=pod.behind_poller,
     )
 
 

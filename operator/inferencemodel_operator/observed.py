@@ -68,6 +68,8 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     template: str = ""
     """Hash of the pod template that it was made from."""
     node: str = ""
+    behind_poller: str = ""
+    """A container of others that starts only when the poller has its first version."""
 
     @property
     def answer(self) -> Answer:

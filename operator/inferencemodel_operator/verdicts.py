@@ -139,6 +139,26 @@ def _once_resumed(model: InferenceModel) -> str:
     return ", once spec.suspend is false" if model.spec.suspend else ""
 
 
+_UNHEARD: Final = (SourceReason.UNREACHABLE, SourceReason.ACCESS_DENIED)
+"""How a pod sees its source that has no network, or nobody yet who says who it is."""
+
+
+def _kept_waiting(seen: Observed) -> str:
+    """What may keep pods from their source: a proxy that waits for the poller, and it for that."""
+    names = (
+        pod.behind_poller
+        for pod in seen.pods
+        if pod.behind_poller and pod.report and pod.report.source.reason in _UNHEARD
+    )
+    name = next(names, None)
+    if name is None:
+        return ""
+    return (
+        f"; the container {name} starts only when the poller has a version: if it is the pod's way"
+        " to the network, as a mesh's proxy is, it has to be a native sidecar"
+    )
+
+
 def source_ready(model: InferenceModel, seen: Observed) -> Verdict:
     """Whether the bucket can be listed and holds a version."""
     uri = model.spec.model.storage_uri
@@ -156,7 +176,7 @@ def source_ready(model: InferenceModel, seen: Observed) -> Verdict:
         return Verdict(
             "False",
             reason_of(failed[0].reason),
-            f"{message if uri in message else f'{uri}: {message}'}{some}",
+            f"{message if uri in message else f'{uri}: {message}'}{some}{_kept_waiting(seen)}",
         )
     if all(source.state is SourceState.PENDING for source in sources):
         return Verdict("Unknown", Reason.NOT_LISTED_YET, f"{uri} is being listed")

@@ -120,10 +120,11 @@ def test_a_proxy_that_is_no_native_sidecar_is_told_and_one_that_is_late_waited_f
     # The proxy is the pod's only way to the store.
     source = {"endpoint": f"http://127.0.0.1:{PORT}", "anonymous": True, "pollInterval": "30s"}
     served.apply(replicas=1, source=source)
-    served.until(
-        lambda obj: condition(obj, "SourceReady")["reason"] == "Unreachable",
-        what="the store that isn't reached",
+    found = served.until(
+        lambda obj: f"container {PROXY} starts only" in condition(obj, "SourceReady")["message"],
+        what="the container that waits for the poller",
     )
+    assert condition(found, "SourceReady")["reason"] == "Unreachable"
     (held,) = served.pods()
     # It is started only behind all init containers: behind the poller, which waits for it.
     assert held["spec"]["containers"][-1]["name"] == PROXY

@@ -139,6 +139,8 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     """About the trouble: stable while the trouble lasts, with what to do."""
     is_hanging: bool = False
     """It has a node, and nothing in its status says why it does not start."""
+    behind_poller: str = ""
+    """A container beside the operator's that starts only when the poller is done, if one waits."""
     needs: tuple[Reference, ...] = ()
     """What it can't start without; of a pod that hangs alone."""
     disruption: Disruption | None = None
@@ -425,6 +427,7 @@ def pod(obj: Mapping[str, Any]) -> Pod | None:
         trouble=trouble,
         message=bounds.text(message),
         is_hanging=hanging,
+        behind_poller="" if ready else sys.intern(troubles.behind_poller(seen)),
         needs=seen.needs if hanging else (),
         disruption=disruptions.read(status),
         rehearsing=_rehearsing(live) if rehearses else None,

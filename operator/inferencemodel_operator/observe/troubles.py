@@ -130,6 +130,21 @@ def is_hanging(pod: Status) -> bool:
     return all(_never_started(container) for container in containers if container is not None)
 
 
+def behind_poller(pod: Status) -> str:
+    """An ordinary container, not the operator's, that starts when the running poller is done.
+
+    A mesh's proxy may be one: then the poller waits for the network that it would give.
+    """
+    if pod.poller is None or pod.poller.state.running is None:
+        return ""
+    waiting = (
+        container.name
+        for container in pod.status.container_statuses
+        if container in pod.others and _never_started(container)
+    )
+    return bounds.text(next(waiting, ""), bounds.NAME)
+
+
 def _never_started(container: wire.ContainerStatus) -> bool:
     return (
         container.state.waiting is not None

@@ -375,6 +375,25 @@ def test_a_source_that_fails_is_told_with_its_uri(reason: SourceReason, expected
     assert condition(found, "Ready")[0] == "True"
 
 
+@pytest.mark.parametrize(
+    ("reason", "named"),
+    [
+        (SourceReason.UNREACHABLE, True),
+        (SourceReason.ACCESS_DENIED, True),
+        (SourceReason.BUCKET_NOT_FOUND, False),
+    ],
+)
+def test_a_container_that_waits_for_a_poller_without_a_network_is_named(
+    reason: SourceReason, *, named: bool
+) -> None:
+    failed = SourceStatus(
+        uri="gs://models/m", state=SourceState.FAILED, reason=reason, message="the words"
+    )
+    held = pod(1, told({}, source=failed), ready=False, behind_poller="mesh-proxy")
+    found = compute(observed(held, target=None))
+    assert ("the container mesh-proxy starts only" in message(found, "SourceReady")) is named
+
+
 def test_a_source_without_a_report_or_a_listing_is_unknown() -> None:
     pending = SourceStatus(uri="gs://models/m")
     assert condition(compute(observed(pod(1, None))), "SourceReady") == ("Unknown", "NoReport")

@@ -259,6 +259,22 @@ def test_a_poller_that_needs_more_memory_is_told_with_the_field() -> None:
     assert "raise spec.poller.resources.limits.memory" in crashed.message
 
 
+def test_a_container_that_waits_for_the_poller_is_named_while_it_does() -> None:
+    running = {"state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}
+    proxy = {"name": "mesh-proxy", "image": "proxy:1"}
+    poller = [{"name": "poller", "image": "poller:1", **running}]
+    held = [*server(**waiting("PodInitializing")), proxy | waiting("PodInitializing")]
+    assert pod(initContainerStatuses=poller, containerStatuses=held).behind_poller == "mesh-proxy"
+    starting = [*server(**waiting("PodInitializing")), proxy | running]
+    assert pod(initContainerStatuses=poller, containerStatuses=starting).behind_poller == ""
+    native = [proxy | waiting("PodInitializing"), *poller]
+    only = server(**waiting("PodInitializing"))
+    assert pod(initContainerStatuses=native, containerStatuses=only).behind_poller == ""
+    # Whatever waits for an image is not what the poller waits for.
+    before = [{"name": "poller", "image": "poller:1", **waiting("PodInitializing")}]
+    assert pod(initContainerStatuses=before, containerStatuses=held).behind_poller == ""
+
+
 def test_a_server_that_worked_for_long_may_end_once() -> None:
     once = pod(
         containerStatuses=server(1, lastState=ended(3600), state={"running": {}}),
