@@ -6,7 +6,9 @@ import threading
 from typing import TYPE_CHECKING
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from model_poller.checks.wire import delimited, fields, written
 from model_poller.model_server import _tfs
 from model_poller.process.threads import Worker
 from model_poller.status import ServedVersion
@@ -15,6 +17,7 @@ from model_poller.volume.store import write_atomically
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from typing import Any
 
 _METHOD = "/tensorflow.serving.ModelService/GetModelStatus"
 _TIMEOUT_SECONDS = 2.0
@@ -38,7 +41,7 @@ class ModelServer:
         self._call = self._channel.unary_unary(
             _METHOD,
             request_serializer=_tfs.GetModelStatusRequest.SerializeToString,
-            response_deserializer=_tfs.GetModelStatusResponse.FromString,
+            response_deserializer=_decoded,
         )
         self._request = _tfs.GetModelStatusRequest()
         self._request.model_spec.name = model
@@ -70,6 +73,33 @@ class ModelServer:
                 )
             )
         return None
+
+
+def _decoded(answer: bytes) -> Any:
+    """A GetModelStatusResponse, also where a message in it is no UTF-8.
+
+    C++ writes such a text, and Python refuses all of the answer for it: a server that can't load
+    one version would be taken for one that isn't there.
+    """
+    try:
+        return _tfs.GetModelStatusResponse.FromString(answer)
+    except DecodeError:
+        # One field of each is a message: the versions' and, of a version, its status.
+        return _tfs.GetModelStatusResponse.FromString(_readable(answer, range(len(answer)), (1, 3)))
+
+
+def _readable(answer: bytes, where: range, path: tuple[int, ...]) -> bytes:
+    """The same message with texts as Python shows them; numbers stay, all else is left out."""
+    rewritten = bytearray()
+    for number, value in fields(answer, where.start, where.stop):
+        if isinstance(value, int):
+            rewritten += written(number << 3) + written(value)
+        elif not path:
+            text = answer[value.start : value.stop].decode(errors="backslashreplace")
+            rewritten += delimited(number, text.encode())
+        elif number == path[0]:
+            rewritten += delimited(number, _readable(answer, value, path[1:]))
+    return bytes(rewritten)
 
 
 def _state_name(number: int) -> str:

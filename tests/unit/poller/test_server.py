@@ -32,7 +32,7 @@ class Fake:
                 "GetModelStatus": grpc.unary_unary_rpc_method_handler(
                     self._get,
                     request_deserializer=_tfs.GetModelStatusRequest.FromString,
-                    response_serializer=_tfs.GetModelStatusResponse.SerializeToString,
+                    response_serializer=self._serialized,
                 )
             },
         )
@@ -40,6 +40,10 @@ class Fake:
         self.server.add_generic_rpc_handlers((handler,))
         self.port = self.server.add_insecure_port("127.0.0.1:0")
         self.server.start()
+
+    def _serialized(self, answer: Any) -> bytes:
+        content: bytes = answer.SerializeToString()
+        return content.replace(b"<bytes>", b"\xff\xfe\0(\xc3(!")
 
     def _get(self, request: Any, context: grpc.ServicerContext) -> Any:
         self.asked.append(request.model_spec.name)
@@ -70,6 +74,22 @@ def test_the_servers_words_are_passed_on_newest_first(fake: Fake) -> None:
         ServedVersion(version=1, state="AVAILABLE"),
     )
     assert fake.asked == ["imagenet"]
+
+
+def test_a_server_whose_words_are_no_utf_8_is_heard_all_the_same(fake: Fake) -> None:
+    state = _tfs.ModelVersionStatus.State
+    fake.answer.model_version_status.add(version=1, state=state.AVAILABLE)
+    bad = fake.answer.model_version_status.add(version=2**63 - 1, state=state.END)
+    bad.status.error_code, bad.status.error_message = 3, "no node <bytes> in größe"
+    assert ModelServer(f"127.0.0.1:{fake.port}", "imagenet").status() == (
+        ServedVersion(
+            version=2**63 - 1,
+            state="END",
+            error_code="INVALID_ARGUMENT",
+            error_message="no node \\xff\\xfe\0(\\xc3(! in größe",
+        ),
+        ServedVersion(version=1, state="AVAILABLE"),
+    )
 
 
 def test_a_state_that_only_a_newer_server_knows_is_passed_on_by_its_number(fake: Fake) -> None:
