@@ -71,6 +71,9 @@ def test_foreign_is_what_others_have_set_and_the_operator_has_not_applied(
         ),
         ({"f:spec": {"f:ports": {PORT_80: {"f:name": {}, "f:nodePort": {}}}}}, [], True),
         ({"f:spec": {"f:clusterIP": {}}}, [], False),
+        # A cloud's webhook sets it, and nobody can take it back.
+        ({"f:spec": {"f:loadBalancerClass": {}}}, [], False),
+        ({"f:spec": {"f:externalTrafficPolicy": {}}}, ["spec.externalTrafficPolicy"], False),
         ({"f:immutable": {}}, ["immutable"], False),
     ],
 )
