@@ -52,7 +52,7 @@ class _Part(Protocol):
 
 
 CACHE_SECONDS = 600.0
-"""So long ``--once`` waits at its end until others have what it fetched."""
+"""So long the end is put off until others have what was fetched here; a pod's grace may be less."""
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -86,10 +86,11 @@ def run(chosen: Settings) -> ExitCode:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     learnt = None if chosen.source.locations else _open_learnt(chosen)
     source = learnt or open_source(chosen.source)
+    bringer = _bringer(chosen, source)
     poller = Poller(
         chosen.model,
         chosen.policy,
-        _bringer(chosen, source),
+        bringer,
         look_now=lambda: looker.look_now(),
         hurry=lambda fast: watch.hurry(fast),
         golden=GoldenRequests(chosen.server_address, chosen.model).check,
@@ -168,6 +169,8 @@ def run(chosen: Settings) -> ExitCode:
     _log.info("bringing %s from %s to %s", chosen.model, source.uri or "…", chosen.base)
     _log.info("listening on port %d", api.port)
     _log.info("%s: ending", signal.Signals(signal.sigwait(_ENDING)).name)
+    if bringer.cache:
+        bringer.cache.finish(CACHE_SECONDS)
     # Threads that don't end at once are daemons, whose work is safe to lose at any point.
     for part in parts:
         part.stop()

@@ -114,6 +114,8 @@ class Session:
     note: str = ""
     """What is going on, for users."""
     given_up: bool = False
+    storing: bool = False
+    """Whether what the pod has fetched is on its way into the cache."""
     outcome: Outcome | None = None
     changed: threading.Event = field(default_factory=threading.Event)
     _orders: queue.SimpleQueue[str | _Kept] = field(default_factory=queue.SimpleQueue)
@@ -146,6 +148,7 @@ class Session:
         )
         size = sum((folder / name).stat().st_size for name in names)
         tree = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.storing = True
         self._orders.put(_Kept(tree, names, size))
 
     # What its own thread does.

@@ -172,12 +172,20 @@ class Cache:
             session.give_up()
 
     def join(self, seconds: float) -> None:
-        """Wait until what was fetched is in the cache, unless it hangs there."""
+        """Wait until all that goes on has ended, unless it hangs."""
+        self._wait(lambda _: True, seconds)
+
+    def finish(self, seconds: float) -> None:
+        """Wait until what was fetched is in the cache, unless it hangs there: others want it."""
+        self._wait(lambda session: session.storing, seconds)
+
+    def _wait(self, counts: Callable[[Session], bool], seconds: float) -> None:
         until = self._clock() + seconds
         while self._clock() < until:
             with self._lock:
-                if all(session.pulse.stuck > STUCK_SECONDS for session in self._sessions):
-                    return
+                awaited = [session for session in self._sessions if counts(session)]
+            if all(session.pulse.stuck > STUCK_SECONDS for session in awaited):
+                return
             time.sleep(_GLANCE_SECONDS)
 
     def hangs(self, session: Session) -> None:

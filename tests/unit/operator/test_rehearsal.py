@@ -132,6 +132,14 @@ def test_it_is_the_deployments_own_pod_in_all_else() -> None:
     assert {**poller, "env": before["env"]} == before
 
 
+def test_it_has_time_to_leave_what_it_has_fetched_to_the_replicas() -> None:
+    assert built()["spec"]["terminationGracePeriodSeconds"] == child.GRACE_SECONDS
+    cached = built(storage={"cache": {"claimName": "shared"}})["spec"]
+    assert cached["terminationGracePeriodSeconds"] == child.CACHE_GRACE_SECONDS
+    (poller,) = cached["initContainers"]
+    assert "model-cache" in {mount["name"] for mount in poller["volumeMounts"]}
+
+
 def test_it_starts_with_its_version_and_never_with_that_of_the_replicas() -> None:
     made = built()
     assert child.assigned(made) == {

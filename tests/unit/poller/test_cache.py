@@ -594,6 +594,30 @@ def test_a_pod_without_room_of_its_own_says_that_and_blames_no_cache(
     assert list((cache / "v1" / "damaged").iterdir()) == []
 
 
+def test_a_pod_that_ends_puts_what_it_has_fetched_into_the_cache_first(
+    new_pod: Callable[..., Bringer],
+    source: CountedStore,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one that has rehearsed a version, which all replicas are to get then."""
+    copied = copying.copy_in
+
+    def copy_in(*given: Any, progress: Callable[[int], None], **more: Any) -> Any:
+        time.sleep(0.3)
+        return copied(*given, progress=progress, **more)
+
+    monkeypatch.setattr(session, "copy_in", copy_in)
+    kit = new_pod("one")
+    kit.bring(version(source), stopped=threading.Event(), progress=lambda _: None)
+    assert held(cache) == []
+    assert kit.cache is not None
+    kit.cache.finish(10)
+    kit.cache.stop()
+
+    assert len(held(cache)) == 1
+
+
 def test_a_fetch_that_broke_off_leaves_nothing_in_the_cache(
     new_pod: Callable[..., Bringer], source: CountedStore, cache: Path
 ) -> None:
