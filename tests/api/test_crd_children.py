@@ -237,10 +237,19 @@ PRIORITY_CLASS = {
 }
 
 
+RUNTIME_CLASS = {
+    "apiVersion": "node.k8s.io/v1",
+    "kind": "RuntimeClass",
+    "metadata": {"name": "nvidia"},
+    "handler": "nvidia",
+}
+
+
 @pytest.fixture(scope="module")
 def namespace(api_server: Api) -> Iterator[str]:
     with crd.installed(api_server) as name, kinds.installed(api_server):
         api_server.kubectl("apply", "-f", "-", stdin=json.dumps(PRIORITY_CLASS))
+        api_server.kubectl("apply", "-f", "-", stdin=json.dumps(RUNTIME_CLASS))
         yield name
 
 
