@@ -138,6 +138,8 @@ def _pod(model: InferenceModel, wanted: Manifest) -> Manifest:
         "namespace": model.namespace,
         # As a ReplicaSet would name it.
         "name": f"{wanted['metadata']['name']}-trial",
+        # Policies look for who answers for it.
+        "ownerReferences": wanted["metadata"]["ownerReferences"],
     }
     return {
         "apiVersion": PODS.api_version,

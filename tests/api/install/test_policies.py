@@ -259,6 +259,7 @@ def test_what_authors_are_there_for_is_allowed(kubectl: Kubectl, spec: dict[str,
         ("spec.template", {"template": {"metadata": {"annotations": {"inject": "yes"}}}}),
         ("spec.template", {"template": {"priorityClassName": "system-node-critical"}}),
         ("spec.template", {"template": {"tolerations": [{"operator": "Exists"}]}}),
+        ("spec.template.spec", {"template": {"spec": {"hostPID": True}}}),
     ],
 )
 def test_what_authors_are_not_to_have_is_refused_by_the_fields_name(

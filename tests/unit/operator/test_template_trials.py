@@ -99,6 +99,8 @@ async def test_a_new_template_is_asked_about_once_as_a_pod_of_it(stage: Stage) -
     template = build(OVERLAY)["spec"]["template"]
     assert pod["spec"] == template["spec"]
     assert pod["metadata"]["labels"] == template["metadata"]["labels"]
+    (owner,) = pod["metadata"]["ownerReferences"]
+    assert owner["kind"] == "InferenceModel", "a policy may ask for it"
     assert await stage.check(there=live(build(OVERLAY))) is None
     assert len(stage.server.asked) == 1, "the Deployment has it"
 
