@@ -104,6 +104,7 @@ bench: $(STAMP) ## Measure version change and traffic; print ratios
 .PHONY: bench-operator
 bench-operator: $(STAMP) programs ## Measure the operator with up to 5,000 resources; draw the plots
 	$(BIN)/python -m bench operator
+	$(BIN)/python -m bench rollouts
 
 .PHONY: bench-large
 bench-large: $(STAMP) ## Measure 6 GB beside 1 GB in a poller's memory; takes 8 GB of disk

@@ -12,6 +12,7 @@ from bench import (
     poller,
     poller_idle,
     poller_large,
+    rollouts,
     traffic,
     version_change,
 )
@@ -50,6 +51,12 @@ def main() -> int:
     operator.set_defaults(
         run=lambda given: operator_figures.run(given.sizes, given.fleet, given.steady)
     )
+    many = commands.add_parser(
+        "rollouts", help="measure a rollout of every resource at once, beside all replicas at once"
+    )
+    many.add_argument("--resources", type=int, default=1000)
+    many.add_argument("--waiting", type=float, default=60, help="seconds to look at waiting ones")
+    many.set_defaults(run=lambda given: rollouts.run(given.resources, given.waiting))
     fetch = commands.add_parser(
         "poller", help="time the fetching of versions beside what else could fetch them"
     )

@@ -32,7 +32,7 @@ _TREE = Path(__file__).parent.parent
 _CHANGES = 100
 _WARM_UP = 50
 _QUIET_SECONDS = 5.0
-_MODELS = f"/apis/inferencemodel.dev/v1alpha1/namespaces/{NAMESPACE}/inferencemodels"
+MODELS = f"/apis/inferencemodel.dev/v1alpha1/namespaces/{NAMESPACE}/inferencemodels"
 _DEPLOYMENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 
 
@@ -125,7 +125,7 @@ def run(sizes: Sequence[int], fleet: int, steady_seconds: float) -> None:
 
 
 async def _grow(api: Api, size: int) -> tuple[Creation, Restart, Delays]:
-    _prepare(api)
+    prepare(api)
     async with writers(api) as hands:
         # A new API server is slow at first, and a machine has its moods: half of the floor is
         # measured before, and half after.
@@ -143,7 +143,8 @@ async def _grow(api: Api, size: int) -> tuple[Creation, Restart, Delays]:
     return creation, restart, change
 
 
-def _prepare(api: Api) -> None:
+def prepare(api: Api) -> None:
+    """The definition, and the namespaces."""
     api.kubectl("apply", "--server-side", "-k", str(_TREE / "crds"))
     for namespace in (NAMESPACE, operator_create.FLOOR_NAMESPACE):
         api.kubectl("create", "namespace", namespace)
@@ -174,7 +175,7 @@ async def _change_specs(hands: Writers, operator: OperatorProcess, size: int) ->
     async def change(number: int) -> None:
         spec = {"server": {"args": [f"--flush_filesystem_caches={number % 2 == 0}"]}}
         await hands.call(
-            "PATCH", f"{_MODELS}/model-{number}", {"spec": spec}, "application/merge-patch+json"
+            "PATCH", f"{MODELS}/model-{number}", {"spec": spec}, "application/merge-patch+json"
         )
 
     def arrived(deployment: Object) -> bool:
@@ -214,14 +215,14 @@ async def _delays(
 
 
 async def _report(api: Api, resources: int, steady_seconds: float) -> Steady:
-    _prepare(api)
+    prepare(api)
     async with writers(api) as hands, operator_fleet.pollers() as fleet:
         with OperatorProcess(api) as operator:
             await asyncio.to_thread(operator.until_ready)
             await operator_create.create(hands, operator, resources)
         await operator_fleet.populate(hands, fleet, resources)
         with OperatorProcess(api) as operator:
-            await asyncio.to_thread(_until_served, operator, resources)
+            await asyncio.to_thread(until_served, operator, resources)
             log, cpu = AuditLog(api), operator.cpu_seconds
             await asyncio.sleep(steady_seconds)
             used, writes = operator.cpu_seconds - cpu, log.writes().total()
@@ -236,7 +237,8 @@ async def _report(api: Api, resources: int, steady_seconds: float) -> Steady:
             )
 
 
-def _until_served(operator: OperatorProcess, resources: int) -> None:
+def until_served(operator: OperatorProcess, resources: int) -> None:
+    """Wait until so many resources serve."""
     operator.until(
         lambda: operator.metric("inferencemodels", 'ready="True"') >= resources,
         f"{resources} resources to be Ready",
@@ -252,7 +254,7 @@ async def _change_versions(hands: Writers, fleet: Fleet, resources: int) -> Dela
 
     return await _delays(
         hands,
-        _MODELS,
+        MODELS,
         resources,
         change,
         lambda model: model["status"].get("model", {}).get("activeVersion") == 2,

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from aiohttp import web
 
 from bench.operator_process import NAMESPACE
@@ -30,12 +31,16 @@ class Fleet:
         self._changed: dict[str, asyncio.Event] = {}
 
     def tell(self, number: int, version: int) -> None:
-        """Have all pods of a model report that they serve a version."""
+        """Have all pods of a model report that they serve a version, the only one."""
         for index in range(PODS_EACH):
-            ip = address(number, index)
-            revision = self._told.get(ip, (0, b""))[0] + 1
-            self._told[ip] = (revision, _report(number, revision, version))
-            self._changed.pop(ip, asyncio.Event()).set()
+            self.say(address(number, index), report(number, {version: "1"}, version))
+
+    def say(self, ip: str, report: status.PollerStatus) -> None:
+        """Have one pod report something else."""
+        revision = self._told.get(ip, (0, b""))[0] + 1
+        report = msgspec.structs.replace(report, revision=f"bench-{revision}")
+        self._told[ip] = (revision, status.encode(report))
+        self._changed.pop(ip, asyncio.Event()).set()
 
     async def answer(self, request: web.Request) -> web.Response:
         """``GET /status`` of one of them."""
@@ -187,22 +192,55 @@ def _uri(number: int) -> str:
     return f"gs://models/model-{number}"
 
 
-def _report(number: int, revision: int, version: int) -> bytes:
-    told = status.VersionStatus(
-        version=version, state=status.VersionState.AVAILABLE, in_source=True, fingerprint="1"
+def report(
+    number: int,
+    stored: Mapping[int, str],
+    serves: int,
+    assigned: status.AssignmentStatus | None = None,
+) -> status.PollerStatus:
+    """What a pod of a model reports that has all of these versions on its disk.
+
+    Args:
+        number: of the model.
+        stored: versions and their fingerprints.
+        serves: the one that its model server answers with.
+        assigned: what it was told; None for a poller that doesn't tell.
+    """
+    return status.PollerStatus(
+        revision="",
+        model=f"model-{number}",
+        target=serves,
+        assigned=assigned,
+        source=status.SourceStatus(
+            uri=_uri(number),
+            state=status.SourceState.READY,
+            reason=status.SourceReason.LISTED,
+        ),
+        versions=tuple(
+            status.VersionStatus(
+                version=version,
+                state=_state(version, serves),
+                in_source=True,
+                fingerprint=fingerprint,
+                proven=version <= serves,
+                golden=_golden(version, assigned) if version == serves else None,
+            )
+            for version, fingerprint in sorted(stored.items(), reverse=True)
+        ),
+        server_reachable=True,
+        served=(status.ServedVersion(version=serves, state="AVAILABLE"),),
     )
-    return status.encode(
-        status.PollerStatus(
-            revision=f"bench-{revision}",
-            model=f"model-{number}",
-            target=version,
-            source=status.SourceStatus(
-                uri=_uri(number),
-                state=status.SourceState.READY,
-                reason=status.SourceReason.LISTED,
-            ),
-            versions=(told,),
-            server_reachable=True,
-            served=(status.ServedVersion(version=version, state="AVAILABLE"),),
-        )
-    )
+
+
+def _state(version: int, serves: int) -> status.VersionState:
+    if version == serves:
+        return status.VersionState.AVAILABLE
+    return status.VersionState.RETIRED if version < serves else status.VersionState.FETCHED
+
+
+def _golden(version: int, assigned: status.AssignmentStatus | None) -> status.GoldenStatus | None:
+    """No version comes with golden requests."""
+    task = status.decode_task(assigned.rollout) if assigned is not None else None
+    if task is None or task.golden is None or task.version != version:
+        return None
+    return status.GoldenStatus(task=task.key, result=status.CheckResult.SKIPPED)
