@@ -68,6 +68,16 @@ class Keeper:
             self._evict(held.key)
         return ""
 
+    def has_room(self, needed: int) -> bool:
+        """Whether so many bytes could be kept, with nothing evicted.
+
+        Raises:
+            SharedError
+        """
+        with self.pulse:
+            free = self.folder.free()
+        return free - RESERVE_BYTES >= needed and (self.room is None or needed <= self.room)
+
     def clear_up(self) -> bool:
         """Remove what the dead have left; whether somebody may turn out to be dead yet.
 

@@ -59,6 +59,8 @@ class Cache:
         self._status = CacheStatus()
         self._not_before = 0.0
         self._check_at = 0.0
+        self._lacking = 0
+        """Bytes of the version that had no room last."""
         self._stopped = False
 
     @property
@@ -151,6 +153,8 @@ class Cache:
                 self._folder.prepare()
                 self._folder.probe()
             again = keeper.clear_up()
+            if self._status.state is CacheState.FULL and not keeper.has_room(self._lacking):
+                state, why, again = CacheState.FULL, self._status.message, True
         except SharedError as error:
             state, why = state_of(error), str(error)
             again = True
@@ -160,8 +164,7 @@ class Cache:
                 if not again:
                     # As long as all is well, whoever uses it next sees what isn't.
                     self._check_at = float("inf")
-        if self._status.state is not CacheState.FULL or state is not CacheState.READY:
-            self._judge(state, why)
+        self._judge(state, why)
 
     def stop(self) -> None:
         """End what goes on, as far as it can be ended."""
@@ -195,6 +198,7 @@ class Cache:
 
     def _ended(self, session: Session, state: CacheState, why: str) -> None:
         if not session.given_up and state is not CacheState.PENDING:
+            self._lacking = session.about.size
             self._judge(state, why)
         with self._lock:
             self._sessions.remove(session)

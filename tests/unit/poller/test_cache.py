@@ -437,6 +437,24 @@ def test_a_version_in_use_is_never_evicted(
     assert state(slow) is CacheState.READY
 
 
+def test_a_cache_that_was_full_is_told_so_until_there_is_room(
+    new_pod: Callable[..., Bringer], source: CountedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [100]
+    monkeypatch.setattr(Folder, "free", lambda _: free[0])
+    kit = new_pod("one")
+    bring(kit)
+    assert state(kit) is CacheState.FULL
+    cache: Cache = kit.cache  # type: ignore[assignment]
+    time.sleep(0.6)
+    cache.tend()
+    cache.join(0.5)
+    assert state(kit) is CacheState.FULL
+
+    free[0] = 10**12
+    until(kit, CacheState.READY)
+
+
 def test_a_version_that_can_not_be_kept_is_fetched_by_all_at_once(
     new_pod: Callable[..., Bringer], source: CountedStore
 ) -> None:
