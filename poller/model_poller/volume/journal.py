@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
+
+
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading JSON ends with whose bytes a power cut, or somebody else, has left."""
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
@@ -40,7 +44,7 @@ class Journal:
             for line in path.read_bytes().splitlines():
                 try:
                     part = msgspec.json.decode(line, type=Part)
-                except msgspec.DecodeError:
+                except UNREADABLE:
                     continue
                 self._known[part.name, part.start] = part
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)

@@ -9,6 +9,7 @@ import msgspec
 
 from model_poller.stores.uri import Location
 from model_poller.versions import split_path
+from model_poller.volume.journal import UNREADABLE
 from model_poller.volume.store import write_atomically
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def recall(file: Path) -> list[Location]:
         return msgspec.json.decode(file.read_bytes(), type=list[Location])
     except FileNotFoundError:
         return []
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         _log.warning("%s can't be read (%s); where versions are is learnt anew", file, error)
         return []
 

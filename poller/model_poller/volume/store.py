@@ -35,6 +35,7 @@ from model_poller.errors import InsufficientDiskError
 from model_poller.process import threads
 from model_poller.status import VersionReason  # noqa: TC001 (msgspec reads it)
 from model_poller.versions import MAX_VERSION, parse_number
+from model_poller.volume.journal import UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -223,7 +224,10 @@ class Store:
         record = msgspec.structs.replace(record, size=_occupied(model))
         self._write(self._records / f"{record.version}.json", record)
         _sync_file_system(self._staging)
-        model.rename(self._retained / str(record.version))
+        place = self._retained / str(record.version)
+        if os.path.lexists(place) and not place.is_dir():
+            self._throw_away(place)
+        model.rename(place)
 
     def adopt_link(self, folder: Path, record: Record) -> None:
         """Take a SavedModel on a mounted volume for one of the complete ones, by a link."""
@@ -409,7 +413,7 @@ def _entries(folder: Path) -> list[Path]:
     """What is in a folder; nothing in one that is gone."""
     try:
         return list(folder.iterdir())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
@@ -468,7 +472,7 @@ _T = TypeVar("_T", Record, Quarantined)
 def _read(path: Path, kind: type[_T]) -> _T | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from model_poller.errors import InsufficientDiskError
 from model_poller.status import VersionReason
+from model_poller.volume import places
+from model_poller.volume.journal import Journal, Part
 from model_poller.volume.store import Quarantined, Record, Store
 from tests.support.waiting import eventually
 from tests.unit.poller.doubles import model
@@ -243,6 +245,32 @@ def test_a_damaged_note_counts_as_none(store: Store, tmp_path: Path) -> None:
     (tmp_path / ".quarantine" / "2.json").write_bytes(b"")
     assert store.scan().retained == {1: Record(1)}
     assert store.scan().quarantined == {}
+
+
+def test_a_note_of_which_a_power_cut_has_left_other_bytes_counts_as_none(
+    store: Store, tmp_path: Path
+) -> None:
+    adopt(store, 1)
+    (tmp_path / ".records" / "1.json").write_bytes(b'{"version":1,"source":"\xff\xfe"}')
+    note = b'{"version":2,"fingerprint":"f","reason":"LoadFailed","message":"\xff"}'
+    (tmp_path / ".quarantine" / "2.json").write_bytes(note)
+    assert store.scan().retained == {1: Record(1)}
+    assert store.scan().quarantined == {}
+    (tmp_path / "learnt").write_bytes(b'[{"bucket":"\xff","prefix":""}]')
+    assert places.recall(tmp_path / "learnt") == []
+    part = Part("archive", 0, 1, 2)
+    lines = [b'["\xff",0,1,2]', b"[" * 100_000, b"\xff", msgspec.json.encode(part)]
+    (tmp_path / Journal.NAME).write_bytes(b"\n".join(lines))
+    with Journal(tmp_path) as journal:
+        assert journal.recall(tmp_path / "archive", 0, 1) == part
+
+
+def test_a_file_of_a_versions_name_among_the_retained_keeps_none_away(
+    store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / ".retained" / "1").write_text("what is this?")
+    adopt(store, 1)
+    assert store.scan().retained.keys() == {1}
 
 
 def test_too_little_room_is_told_in_bytes(store: Store) -> None:
