@@ -49,7 +49,8 @@ WORKERS = 4
 SMALL_BYTES = 1 << 20
 SMALL_WORKERS = 16
 """For objects that are small on the average: the time goes into waiting for answers."""
-_BUFFER_BYTES = 1 << 19
+_BUFFER_BYTES = 1 << 17
+"""What was read is written and checked while the processor has it at hand."""
 _LARGE_BYTES = 256 << 20
 """A version of which it is worth 7 MB of memory to check as fast as can be."""
 RETRIES = RetryPolicy(attempts=5, first_seconds=0.2, longest_seconds=30.0, deadline_seconds=1800.0)
