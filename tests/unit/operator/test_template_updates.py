@@ -279,6 +279,26 @@ async def test_those_that_wait_keep_their_template_and_get_all_else(world: World
     assert world.server.objects[last]["spec"] == {**before["spec"], "replicas": 7}
 
 
+async def test_pods_of_a_user_s_own_wait_in_turn_with_all_that_was_added(world: World) -> None:
+    last = max(world.keys)
+    own = {
+        "containers": [{"name": "logs", "image": "logs", "ports": [{"containerPort": 9}]}],
+        "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["store"]}],
+    }
+    await world.change(last, template={"spec": own})
+    await world.finish(last)
+    before = copy.deepcopy(world.server.objects[last])
+    assert len(before["spec"]["template"]["spec"]["containers"]) == 2
+    for _ in range(2):
+        await world.start(NEW)
+        assert world.holds[last] is Hold.WAITING
+        assert world.server.objects[last]["spec"] == before["spec"]
+        waits = world.server.objects[last]["metadata"]["annotations"]
+        has = before["metadata"]["annotations"]
+        # By this it is known that there is nothing new to ask the API server about.
+        assert waits[names.TEMPLATE_HASH_ANNOTATION] == has[names.TEMPLATE_HASH_ANNOTATION]
+
+
 async def test_a_restart_in_the_middle_goes_on_where_it_was(world: World) -> None:
     order = sorted(world.keys)
     await world.start(NEW)
