@@ -50,7 +50,24 @@ pytestmark = pytest.mark.api
 
 SPEC: dict[str, Any] = {
     "model": {"storageUri": "gs://models/m"},
-    "template": {"metadata": {"labels": {"app": "photos"}}},
+    "template": {
+        "metadata": {"labels": {"app": "photos"}},
+        "spec": {
+            "containers": [
+                {
+                    "name": "logs",
+                    "image": "logs",
+                    # Pods of this namespace may have none: one that rehearses leaves it out.
+                    "ports": [{"containerPort": 9000, "hostPort": 9000}],
+                    "lifecycle": {"preStop": {"sleep": {"seconds": 9}}},
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                }
+            ]
+        },
+    },
     "networkPolicy": {"enabled": True},
     "rollout": {"rehearsal": {"enabled": True}},
 }
