@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 BUCKET_ENDPOINT_IN_CLUSTER = "http://bucket.development-bucket:4443"
 PUBSUB_ENDPOINT_IN_CLUSTER = "pubsub.development-bucket:8085"
+DRAIN_SECONDS = 20
 DEVELOPMENT_SERVER = "inferencemodel/development-model-server:0.1.0"
 
 
@@ -134,6 +135,8 @@ class Served:
                     "source": source,
                     "server": {"image": DEVELOPMENT_SERVER, "imagePullPolicy": "IfNotPresent"},
                     "replicas": replicas,
+                    # No request of a test takes longer, and each pod that goes is waited for.
+                    "drain": {"seconds": DRAIN_SECONDS},
                     "ingress": {"className": "traefik", "host": self.host},
                     **spec,
                 },
