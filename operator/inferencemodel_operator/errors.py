@@ -47,7 +47,8 @@ class TransientError(OperatorError):
 class InvalidModelError(PermanentError):
     """An InferenceModel that the API server accepted, but whose content can't be understood.
 
-    Happens when the installed CRD is of another release than the operator.
+    Happens when the installed CRD is of another release than the operator, or where what no CRD
+    knows the fields of, ``spec.template.spec``, takes away what pods can't be without.
     """
 
     def __init__(self, name: str, field: str, problem: str, fix: str) -> None:
