@@ -112,7 +112,7 @@ def test_requests_are_counted_for_the_model_whose_host_and_path_they_have() -> N
     wanted = built(
         model={"storageUri": "gs://models/imagenet", "name": "ResNet"},
         service={"httpPort": 80},
-        ingress={"host": "m.example.com", "path": "/api"},
+        ingress={"host": "m.example.com", "hosts": ["*.m.example.com"], "path": "/api"},
         gateway={"parentRefs": [{"name": "public"}], "hostnames": ["g.example.com"]},
         autoscaling={"maxReplicas": 3, "keda": {"http": {**http, "timeout": "1m30s"}}},
     )
@@ -121,7 +121,13 @@ def test_requests_are_counted_for_the_model_whose_host_and_path_they_have() -> N
         "target": {"service": "imagenet", "port": 80},
         "rules": [
             {
-                "hosts": ["m.example.com", "g.example.com", "*.example.org", *SERVED_HERE],
+                "hosts": [
+                    "m.example.com",
+                    "*.m.example.com",
+                    "g.example.com",
+                    "*.example.org",
+                    *SERVED_HERE,
+                ],
                 "paths": [
                     {"value": api},
                     *({"value": f"{api}:{v}"} for v in ("predict", "classify", "regress")),
