@@ -56,6 +56,32 @@ def test_an_upload_is_served_and_the_next_one_replaces_it(world: World) -> None:
     assert all(v.in_source and v.bytes_done == v.bytes_total > 0 for v in status.versions)
 
 
+@pytest.mark.parametrize("policy", [ALONE, TOLD], ids=["alone", "told"])
+def test_a_load_of_ten_minutes_is_waited_for_and_the_way_back_takes_no_download(
+    tmp_path: Path, policy: Policy
+) -> None:
+    world = World(tmp_path, policy)
+    for number in (1, 2):
+        world.source.put(f"{number}.zip", archive(number))
+        world.server.slow = {number}
+        world.tell(number)
+        # The first comes up with its server, the second beside one that answers.
+        status = world.settle(100, seconds=6.0)
+        assert sorted(world.base()) == [str(known) for known in range(1, number + 1)]
+        assert status.active_version == (number - 1 or None)
+        loading = world.version(number)
+        assert (loading.state, loading.reason) == (VersionState.PUBLISHED, None)
+        world.server.slow = set()
+        world.server.states[number] = ("AVAILABLE", "")
+        assert world.settle().active_version == number
+    assert world.retained() == ["1"]
+    # The store has nothing any more.
+    world.source.objects.clear()
+    if policy is TOLD:
+        world.tell(1)
+        assert world.settle().active_version == 1
+
+
 def test_a_pod_fetches_at_once_and_publishes_when_told(pod: World) -> None:
     pod.source.put("0001.zip", archive(1))
     status = pod.settle()
