@@ -105,7 +105,7 @@ HAPPENINGS = st.lists(
         st.tuples(st.just("mend"), NUMBERS),
         st.tuples(st.just("scale"), st.integers(0, 5)),
         st.tuples(st.just("node"), st.integers(0, 1)),
-        st.tuples(st.just("kill"), st.integers(0, 4)),
+        st.tuples(st.sampled_from(["kill", "evict"]), st.integers(0, 4)),
         SILENCE,
         st.tuples(st.just("act"), ACTIONS, NUMBERS.map(str) | TEXTS),
         st.tuples(st.just("act twice"), ACTIONS, NUMBERS.map(str)),
@@ -151,6 +151,8 @@ def happen(fleet: Fleet, what: tuple[Any, ...]) -> None:
             fleet.kill(*(uid for uid, pod in fleet.pods.items() if pod.node == f"n{number}"))
         case ("kill", index) if index < len(uids):
             fleet.kill(uids[index])
+        case ("evict", index) if index < len(uids):
+            fleet.evict(uids[index])
         case ("silence", index, silent) if index < len(uids):
             fleet.pods[uids[index]].silent = silent
         case ("act", annotation, text):
@@ -232,7 +234,7 @@ def test_it_can_be_aborted_comes_to_rest_and_holds_up_no_good_version(
     fleet.scale(max(fleet.replicas, 1))
     fleet.kill(*(uid for uid, pod in fleet.pods.items() if pod.lies))
     for pod in fleet.pods.values():
-        pod.silent = False
+        pod.silent = pod.evicted
     for _ in range(10):
         check_step(fleet)
     abort(fleet)
