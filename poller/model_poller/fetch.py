@@ -101,6 +101,8 @@ class _Target:
     missing: int = 0
     """Parts to go."""
     lock: threading.Lock = field(default_factory=threading.Lock)
+    writing: threading.Lock = field(default_factory=threading.Lock)
+    """The system lets only one at a time write to a file, and the others burn the processor."""
     is_described: bool = False
     told_crc: int | None = None
     md5: _Md5 | None = None
@@ -502,7 +504,8 @@ class Download:
                         )
                     chunk = buffer[: body.readinto(buffer)]
                     if file is not None:
-                        _write(file, chunk, part.start + part.done)
+                        with part.target.writing:
+                            _write(file, chunk, part.start + part.done)
                         self._progress(len(chunk))
                     part.add(chunk)
                     METRICS.fetched_bytes.inc(len(chunk))
