@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from bench import (
+    cache,
     changes,
     cost,
     operator_figures,
@@ -80,6 +81,16 @@ def main() -> int:
     )
     large.add_argument("--rounds", type=int, default=3)
     large.set_defaults(run=lambda given: poller_large.run(given.rounds))
+    shared = commands.add_parser(
+        "cache", help="time new replicas with and without a shared cache, and count its fetches"
+    )
+    shared.add_argument("--rounds", type=int, default=3)
+    shared.add_argument("--megabytes", type=int, default=1000, help="of the version")
+    shared.add_argument("--bandwidth", default="100M", help="of a pod's way to the store")
+    shared.add_argument("--pods", type=int, default=10, help="at once on one cold cache")
+    shared.set_defaults(
+        run=lambda given: cache.run(given.rounds, given.megabytes, given.bandwidth, given.pods)
+    )
     price = commands.add_parser(
         "cost", help="count what a model asks of its store and of the API server"
     )

@@ -46,7 +46,8 @@ def version(shards: Sequence[int]) -> dict[str, bytes | int]:
 class Patterned:
     """The store in a ``with`` block; ``files`` are contents, or sizes, by their keys."""
 
-    def __init__(self, files: Mapping[str, bytes | int]) -> None:
+    def __init__(self, files: Mapping[str, bytes | int], host: str = "127.0.0.1") -> None:
+        """``host`` is the address that it is asked at."""
         self._files = dict(files)
         self._sent = 0
         self._lock = threading.Lock()
@@ -66,9 +67,9 @@ class Patterned:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((host, 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"http://{host}:{self._server.server_port}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
