@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.kubectl import condition
 from tests.support.savedmodels import archive
 from tests.support.waiting import eventually
 
@@ -117,3 +119,69 @@ def test_new_replicas_a_new_pod_and_a_rehearsal_start_without_a_download(
     served.until_active(2, replicas=3)
     # One had fetched it, be it the rehearsal, which is gone.
     assert sorted(fetched(served).values())[:2] == [0, 0]
+    assert condition(served.get(), "SourceReady")["reason"] == "Listed"
+    assert served.predict(2.0) == pytest.approx(4.0)
+
+
+def test_a_cache_that_breaks_is_told_and_what_is_served_goes_on(
+    served: Served, claim: Path
+) -> None:
+    served.upload(1, offset=2)
+    served.apply(replicas=1, storage=storage())
+    served.until_active(1, replicas=1)
+    eventually(lambda: list(claim.glob("v1/entries/1-*")), what="the entry", within=60)
+    # A file where a folder has to be: whatever is asked of the cache ends with an error.
+    shutil.rmtree(claim / "v1")
+    (claim / "v1").write_bytes(b"")
+
+    served.upload(2, offset=3)
+    served.until_active(2, replicas=1)
+    told = served.until(
+        lambda o: condition(o, "SourceReady")["reason"] == "CacheUnusable",
+        what="SourceReady told as CacheUnusable",
+    )
+    message = condition(told, "SourceReady")["message"]
+    assert f"claim {CLAIM} (spec.storage.cache)" in message
+    assert condition(told, "Ready")["status"] == "True"
+
+    (claim / "v1").unlink()
+    served.until(
+        lambda o: condition(o, "SourceReady")["reason"] == "Listed",
+        what="the cache to be of use again",
+        within=180,
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "field"),
+    [
+        (storage("no-such-claim"), "spec.storage.cache.claimName"),
+        (
+            {
+                "volumeClaimTemplate": {
+                    "spec": {
+                        "storageClassName": "no-such-class",
+                        "resources": {"requests": {"storage": "1Gi"}},
+                    }
+                }
+            },
+            "spec.storage.volumeClaimTemplate",
+        ),
+    ],
+)
+def test_a_volume_that_is_not_there_is_told_with_its_field_and_what_is_served_stays(
+    served: Served, wanted: Object, field: str
+) -> None:
+    served.upload(1, offset=2)
+    served.apply(replicas=1)
+    served.until_active(1, replicas=1)
+
+    served.patch({"storage": wanted})
+
+    def is_told(found: Object) -> bool:
+        return any(field in one["message"] for one in found["status"]["conditions"])
+
+    served.until(is_told, what=f"a condition that names {field}")
+    assert served.predict(2.0) == pytest.approx(3.0)
+    served.patch({"storage": None})
+    served.until_active(1, replicas=1)
