@@ -93,7 +93,7 @@ def test_a_bucket_of_a_companys_own_authority(served: Served) -> None:
             message = condition(obj, "Ready")["message"]
             return all(word in message for word in words)
 
-        served.until(says, what=f"{words} in Ready", within=60)
+        served.until(says, what=f"{words} in Ready", within=180)
 
     # Nobody has made it.
     told('ConfigMap "company" is not there', FIELD)
