@@ -92,8 +92,9 @@ save("late", at_load=lambda: asleep(SECONDS))
 save("fatal", predict=before(aborted))
 save("nan", predict=lambda y: y * float("nan"))
 save("slow", predict=before(lambda: asleep(0.05)))
-# Each request takes so many seconds as its first number says.
-save("long", offset=0.0, predict=lambda y: before(lambda: asleep(2 * y[0]))(y))
+# Each request takes so many seconds as its first number says: it sleeps for half of it, and once
+# more when the dataset is looked at for a second element.
+save("long", offset=0.0, predict=lambda y: before(lambda: asleep(y[0]))(y))
 save("errors", predict=lambda y: failing(0.1, y))
 save("unsigned", signed=False)
 save("renamed", input="inputs")
