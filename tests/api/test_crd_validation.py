@@ -1028,7 +1028,7 @@ BAD: dict[str, tuple[str, Any, str, str]] = {
         "spec.ingress",
         {"tls": {"secretName": "cert"}},
         "spec.ingress.host",
-        "name the host that the certificate is for",
+        "name the hosts that the certificate is for",
     ),
     "a relative path": (
         "spec.ingress.path",
@@ -2224,14 +2224,14 @@ TAKEN: dict[str, tuple[str, Any]] = {
             "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 86400}},
             "trafficDistribution": "PreferSameZone",
             "ipFamilyPolicy": "PreferDualStack",
-            "ipFamilies": ["IPv6", "IPv4"],
+            "ipFamilies": ["IPv4"],
         },
     ),
     "a policy for ports of nodes": (
         "spec.service",
         {"type": "NodePort", "externalTrafficPolicy": "Local"},
     ),
-    "one family without a policy": ("spec.service", {"ipFamilies": ["IPv6"]}),
+    "one family without a policy": ("spec.service", {"ipFamilies": ["IPv4"]}),
     "pods that go before their successors come": (
         "spec.strategy",
         {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},

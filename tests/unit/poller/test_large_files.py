@@ -119,7 +119,8 @@ def test_files_beyond_what_32_bits_can_count_come_whole_and_go_on_after_a_cut(
     # Parts that were under way at the cut are all that came twice.
     assert FILES * SIZE <= cut.given + again.given <= FILES * SIZE + 8 * fetch.PART_BYTES
     assert all(path.stat().st_size == SIZE for path in targets)
-    assert sum(path.stat().st_blocks * 512 for path in targets) < FILES * 0.1 * GB
+    # One block of each buffer: the file system keeps the rest as a hole.
+    assert sum(path.stat().st_blocks * 512 for path in targets) < FILES * SIZE / 20
 
 
 def test_a_byte_that_is_another_one_is_found(
