@@ -28,7 +28,14 @@ SIDE_BY_SIDE := -n 4 --dist loadfile
 # -- Tests ----------------------------------------------------------------------------------
 
 .PHONY: test
-test: lint unit api e2e ## Run every test: linters, types, unit, API server, whole cluster
+test: lint unit programs ## Run every test: linters, types, unit, API server, stores, whole cluster
+	# A cluster is waited for most of the time: what waits less runs beside it.
+	$(MAKE) --no-print-directory --jobs=2 cluster beside-cluster
+
+.PHONY: beside-cluster
+beside-cluster:
+	$(MAKE) api
+	$(MAKE) stores
 
 .PHONY: lint
 lint: $(STAMP) docs ## Check style, types and the docs
@@ -59,8 +66,14 @@ api: $(STAMP) programs ## Run the tests on a real API server (no node)
 	$(BIN)/pytest tests/api -n 2 --dist loadfile
 
 .PHONY: e2e
-e2e: $(STAMP) programs ## Run the tests on a whole cluster
-	$(BIN)/pytest tests/e2e/poller $(SIDE_BY_SIDE)
+e2e: stores cluster ## Run the tests of stores and of a whole cluster
+
+.PHONY: stores
+stores: $(STAMP) programs ## Run the tests of poller and publisher with real stores
+	$(BIN)/pytest tests/e2e/poller -n 2 --dist loadfile
+
+.PHONY: cluster
+cluster: $(STAMP) programs ## Run the tests on a whole cluster
 	$(BIN)/pytest tests/e2e --ignore=tests/e2e/poller
 
 .PHONY: chaos
