@@ -401,9 +401,11 @@ class Connections:
             raise http.client.InvalidURL
         lines = [f"{method} {target} HTTP/1.1", f"Host: {self._shown}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
-        if "Accept-Encoding" not in headers:
+        named = {name.lower() for name in headers}
+        if "accept-encoding" not in named:
             lines.append("Accept-Encoding: identity")
-        if body_bytes or method in _WITH_LENGTH:
+        # Who signs it has named it: twice, servers refuse it.
+        if (body_bytes or method in _WITH_LENGTH) and "content-length" not in named:
             lines.append(f"Content-Length: {body_bytes}")
         text = "\r\n".join(lines)
         if text.count("\r") + text.count("\n") != 2 * len(lines) - 2 or "\0" in text:

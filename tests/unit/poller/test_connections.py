@@ -184,3 +184,23 @@ def test_what_names_no_proxy_is_told_at_the_start(
     monkeypatch.setenv("HTTPS_PROXY", named)
     with pytest.raises(InvalidSettingsError, match=r"HTTPS_PROXY .* write http://HOST:PORT"):
         HttpCalls(f"https://{HOST}")
+
+
+def test_a_length_that_is_signed_is_sent_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        host, port = listening.getsockname()
+        calls = HttpCalls(f"http://{host}:{port}", 5)
+        heads: list[bytes] = []
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                heads.append(connection.recv(65536))
+                connection.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        calls.send("PUT", "/models/1.zip", {"content-length": "4"}, b"good")
+        thread.join(5)
+        calls.close()
+    assert heads[0].lower().count(b"content-length: 4") == 1
