@@ -27,9 +27,9 @@ SIDE_BY_SIDE := -n 4 --dist loadfile
 
 # -- Tests ----------------------------------------------------------------------------------
 
+# A cluster is waited for most of the time: what waits less runs beside it.
 .PHONY: test
 test: lint unit programs ## Run every test: linters, types, unit, API server, stores, whole cluster
-	# A cluster is waited for most of the time: what waits less runs beside it.
 	$(MAKE) --no-print-directory --jobs=2 cluster beside-cluster
 
 .PHONY: beside-cluster
