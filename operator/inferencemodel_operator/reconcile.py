@@ -176,10 +176,12 @@ class Reconciler:
             self._forget(key)
             return
         memory = self._memories.get(key)
-        if memory is None or memory.uid != model.uid:
+        if memory is not None and memory.uid != model.uid:
             # One that was deleted and made again at once is another one: that it was gone between
             # may never be seen.
             self._forget(key)
+            memory = None
+        if memory is None:
             memory = self._memories[key] = _Memory(model.uid, CrashWatch(), ConfirmationWatch())
         if model.model is None:
             self._updates.forget(key)
