@@ -78,6 +78,17 @@ class Keeper:
             free = self.folder.free()
         return free - RESERVE_BYTES >= needed and (self.room is None or needed <= self.room)
 
+    def lacks(self, needed: int) -> str:
+        """Why so many bytes can't be kept with nothing evicted; empty where they can.
+
+        Raises:
+            SharedError
+        """
+        if self.has_room(needed):
+            return ""
+        limit = "" if self.room is None else f" of the {self.room} that it may hold"
+        return f"it had no room for {needed} bytes{limit} when another pod fetched them"
+
     def clear_up(self) -> bool:
         """Remove what the dead have left; whether somebody may turn out to be dead yet.
 

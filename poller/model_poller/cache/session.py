@@ -217,7 +217,8 @@ class Session:
             if lease and lease.number == waited_for and phase == beats.UNSTORABLE:
                 # One after the other would take as long as all of them together.
                 self._finish(Missing())
-                return None
+                why = self.keeper.lacks(self.about.size)
+                return (CacheState.FULL, why) if why else None
             if lease is None or lease.is_free:
                 with self.pulse:
                     taken = leases.take(
