@@ -59,24 +59,13 @@ class Keeper:
         if chosen is None:
             with self.pulse:
                 free = self.folder.free()
-            limit = "" if self.room is None else f" of the {self.room} that it may hold"
             return (
-                f"it has no room for {needed} bytes{limit}: {free} are free on its disk, and"
+                f"it has no room for {needed} bytes{self._limit}: {free} are free on its disk, and"
                 " no version is left there that could be evicted"
             )
         for held in chosen:
             self._evict(held.key)
         return ""
-
-    def has_room(self, needed: int) -> bool:
-        """Whether so many bytes could be kept, with nothing evicted.
-
-        Raises:
-            SharedError
-        """
-        with self.pulse:
-            free = self.folder.free()
-        return free - RESERVE_BYTES >= needed and (self.room is None or needed <= self.room)
 
     def lacks(self, needed: int) -> str:
         """Why so many bytes can't be kept with nothing evicted; empty where they can.
@@ -84,10 +73,16 @@ class Keeper:
         Raises:
             SharedError
         """
-        if self.has_room(needed):
+        with self.pulse:
+            free = self.folder.free()
+        if free - RESERVE_BYTES >= needed and (self.room is None or needed <= self.room):
             return ""
-        limit = "" if self.room is None else f" of the {self.room} that it may hold"
-        return f"it had no room for {needed} bytes{limit} when another pod fetched them"
+        return f"it had no room for {needed} bytes{self._limit} when another pod fetched them"
+
+    @property
+    def _limit(self) -> str:
+        """What it may hold, as a part of a sentence."""
+        return "" if self.room is None else f" of the {self.room} that it may hold"
 
     def clear_up(self) -> bool:
         """Remove what the dead have left; whether somebody may turn out to be dead yet.

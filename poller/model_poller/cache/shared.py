@@ -153,7 +153,7 @@ class Cache:
                 self._folder.prepare()
                 self._folder.probe()
             again = keeper.clear_up()
-            if self._status.state is CacheState.FULL and not keeper.has_room(self._lacking):
+            if self._status.state is CacheState.FULL and keeper.lacks(self._lacking):
                 state, why, again = CacheState.FULL, self._status.message, True
         except SharedError as error:
             state, why = state_of(error), str(error)
