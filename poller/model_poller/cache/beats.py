@@ -11,6 +11,7 @@ import os
 import stat
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -66,7 +67,7 @@ def write(path: Path, beat: Beat, *, new: bool = False) -> None:
     file = os.open(path, flags, 0o664)
     try:
         if new:
-            _share(file, 0o664)
+            share(file)
         os.pwrite(file, msgspec.json.encode(beat).ljust(_BYTES), 0)
     finally:
         # By it, what was written is on the server before anybody opens the file.
@@ -90,12 +91,10 @@ def read(path: Path) -> tuple[bytes, Beat | None]:
         return content, None
 
 
-def _share(file: int, mode: int) -> None:
+def share(file: int) -> None:
     """Let pods of other users with the same group write to it, whatever this one's umask is."""
-    try:
-        os.fchmod(file, mode)
-    except OSError:
-        return
+    with suppress(OSError):
+        os.fchmod(file, 0o664)
 
 
 class Watch:

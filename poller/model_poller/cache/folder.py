@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from model_poller.cache.beats import share
 from model_poller.cache.key import KEY
 
 if TYPE_CHECKING:
@@ -255,8 +256,7 @@ def _read_entry(folder: int) -> Entry:
 def _write(path: Path, content: bytes) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o664), "wb") as file:
-        with suppress(OSError):
-            os.fchmod(file.fileno(), 0o664)
+        share(file.fileno())
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
