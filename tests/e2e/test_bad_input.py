@@ -186,19 +186,25 @@ def test_somebody_elses_service_of_the_same_name_is_left_untouched(served: Serve
     assert served.kubectl.get("service", served.name) == before
 
 
+def set_quota(served: Served, name: str, hard: dict[str, str]) -> None:
+    """Limit what the namespace may have, from when the API server knows of it."""
+    served.kubectl.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": {"name": name},
+            "spec": {"hard": hard},
+        }
+    )
+    served.kubectl.until(
+        "resourcequota", name, lambda found: found["status"].get("hard"), what="the quota"
+    )
+
+
 def test_pods_that_the_namespace_refuses_are_told_and_come_when_it_takes_them(
     served: Served,
 ) -> None:
-    quota = {
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"name": "no-pods"},
-        "spec": {"hard": {"pods": "0"}},
-    }
-    served.kubectl.apply(quota)
-    served.kubectl.until(
-        "resourcequota", "no-pods", lambda found: found["status"].get("hard"), what="the quota"
-    )
+    set_quota(served, "no-pods", {"pods": "0"})
     served.upload(1, offset=2)
     served.apply(replicas=1)
     served.until(lambda obj: condition(obj, "Ready")["reason"] == "PodsRefused", what="PodsRefused")
@@ -211,16 +217,7 @@ def test_pods_that_the_namespace_refuses_are_told_and_come_when_it_takes_them(
 
 
 def test_a_namespace_that_asks_for_limits_is_told_field_by_field(served: Served) -> None:
-    quota = {
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"name": "limits"},
-        "spec": {"hard": {"limits.cpu": "8"}},
-    }
-    served.kubectl.apply(quota)
-    served.kubectl.until(
-        "resourcequota", "limits", lambda found: found["status"].get("hard"), what="the quota"
-    )
+    set_quota(served, "limits", {"limits.cpu": "8"})
     served.upload(1, offset=2)
     served.apply(replicas=1)
     told = served.until(
