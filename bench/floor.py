@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from bench.available import Arrival
 from demo.errors import ClusterError, OutcomeError
+from devcluster.ports import free_port
 
 if TYPE_CHECKING:
     from typing import Self
@@ -96,7 +96,7 @@ class Floor:
     def _start(self, base: Path) -> subprocess.Popen[bytes]:
         config = base.with_suffix(".config")
         config.write_text(_CONFIG.format(name=_MODEL, path=base))
-        port, rest_port = _free_port(), _free_port()
+        port, rest_port = free_port(), free_port()
         self._addresses.append(f"127.0.0.1:{port}")
         with base.with_suffix(".log").open("w") as log:
             return subprocess.Popen(
@@ -123,10 +123,3 @@ def _run(*argv: str) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
     if done.returncode != 0:
         raise ClusterError(f"{' '.join(argv)}: {done.stderr.strip()}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from demo.errors import ClusterError
 from devcluster import build
+from devcluster.ports import free_port
 from model_poller.stores.credentials import Credentials
 from model_poller.stores.s3_upload import S3Uploads
 from model_poller.stores.uri import parse_uri
@@ -36,9 +37,7 @@ class S3Server:
     def __init__(self, folder: Path) -> None:
         """Choose a port; ``folder`` has to lie on a file system with extended attributes."""
         self._folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port: int = probe.getsockname()[1]
+        self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
 

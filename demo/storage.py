@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from demo.bucket import Bucket
 from demo.errors import ClusterError
 from devcluster import build
+from devcluster.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,8 +39,8 @@ class Storage:
             else ["-backend=filesystem", f"-filesystem-root={folder}"]
         )
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self.pubsub = f"127.0.0.1:{_free_port()}"
-        self.address = f"127.0.0.1:{_free_port()}"
+        self.pubsub = f"127.0.0.1:{free_port()}"
+        self.address = f"127.0.0.1:{free_port()}"
         self.url = f"http://{self.address}"
         self.bucket = Bucket(self.address, "models")
 
@@ -103,10 +104,3 @@ class Storage:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise ClusterError(f"{argv[0]} does not listen:\n{log.read_text()[-2000:]}")
             time.sleep(0.02)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -6,7 +6,6 @@ import http.client
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from devcluster.ports import free_port
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Operator:
     kubeconfig: Path
     namespaces: tuple[str, ...]
     arguments: tuple[str, ...] = ("--poller-access=direct",)
-    port: int = field(default_factory=lambda: _free_port())
+    port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
     _log: Path = field(
         default_factory=lambda: Path(tempfile.mkstemp(prefix="operator-", suffix=".log")[1])
@@ -158,10 +158,3 @@ class Operator:
             return self.get("/readyz") == "ok\n"
         except OSError as error:
             raise AssertionError(str(error)) from error
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

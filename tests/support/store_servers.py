@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devcluster import locks, paths
+from devcluster.ports import free_port
 from devcluster.progress import say
 from tests.support.waiting import eventually
 
@@ -31,9 +32,7 @@ class Server:
     """A server process, and the port that it listens on."""
 
     def __init__(self, log: Path, command: Callable[[int], list[str]], **environment: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         # Ends with the tests, however these end.
         kept_short = ["setpriv", "--pdeathsig=KILL", "--"]

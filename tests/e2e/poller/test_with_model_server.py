@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from devcluster.ports import free_port
 from model_poller import drain
 from model_poller.drain import LEAST_SECONDS, MOST_SECONDS, QUIET_SECONDS
 from model_poller.status import LiveStatus, RolloutTask, VersionReason, VersionState, encode_task
@@ -50,10 +50,7 @@ class Pod:
         self.root = root
         self.models = root / "models"
         self.target = root / "target"
-        with socket.socket() as grpc, socket.socket() as rest:
-            grpc.bind(("127.0.0.1", 0))
-            rest.bind(("127.0.0.1", 0))
-            self._ports = grpc.getsockname()[1], rest.getsockname()[1]
+        self._ports = free_port(), free_port()
         self._server: subprocess.Popen[bytes] | None = None
         self._arguments = [
             "--model-name=linear",

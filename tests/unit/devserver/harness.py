@@ -17,6 +17,7 @@ import grpc
 from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
+from devcluster.ports import free_port
 from development_model_server import protos
 from tests.support.waiting import eventually
 
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[3]
 QUICK = ("--max_num_load_retries=0", "--num_load_threads=2", "--num_unload_threads=1")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def publish(model: Path, base_path: Path, version: int | str) -> Path:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
+from devcluster.ports import free_port
 from inferencemodel_operator.errors import LostLeadershipError
 from inferencemodel_operator.leadership import Leadership
 from inferencemodel_operator.process import Operator
@@ -32,10 +33,7 @@ def api() -> Iterator[ApiDouble]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free: int = probe.getsockname()[1]
-    return free
+    return free_port()
 
 
 def options(
