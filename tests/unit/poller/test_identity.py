@@ -51,8 +51,13 @@ class Careless:
         self.ranges: list[tuple[str, int]] = []
         self.before: Callable[[int], None] = lambda _: None
         """Called before each range with the number of those before."""
+        self._one_at_a_time = threading.Lock()
 
     def __call__(self, request: Request) -> Reply:
+        with self._one_at_a_time:
+            return self._answer(request)
+
+    def _answer(self, request: Request) -> Reply:
         path = request.target.lstrip("/")
         if path.endswith("list.json"):
             entries = [self._entry(name) for name in self.files]
@@ -244,11 +249,16 @@ class CarelessS3:
         self.damage: set[int] = set()
         """Which of the ranges come damaged."""
         self.ranges = 0
+        self._one_at_a_time = threading.Lock()
 
     def replace(self, content: bytes) -> None:
         self.content = content
 
     def __call__(self, request: Request) -> Reply:
+        with self._one_at_a_time:
+            return self._answer(request)
+
+    def _answer(self, request: Request) -> Reply:
         tag, size = self.tag(self.content), len(self.content)
         if "list-type" in request.target:
             return Reply(
