@@ -71,7 +71,8 @@ def assess(
         finalizers: what holds a resource that is being deleted; empty for one that is not.
         interceptor_port: where the interceptor of KEDA's HTTP add-on takes requests.
     """
-    before = _same_source(model, previous.model)
+    cut_off = _cut_off(model, previous.model)
+    before = ModelStatus() if cut_off else previous.model
     active = active_version(seen, before.active_version)
     stalled = verdicts.stalled(model, seen)
     judged = {
@@ -115,7 +116,7 @@ def assess(
                 now=now,
             ),
             last_failure=history.last_failure(before, quarantined, seen, now),
-            rollout=seen.rollout,
+            rollout=history.last_rollout(previous.model.rollout, seen.rollout, cut_off, now),
         ),
     )
 
@@ -156,13 +157,20 @@ def _url(model: InferenceModel, previous: Status, interceptor_port: int) -> str:
     return model.url
 
 
-def _same_source(model: InferenceModel, before: ModelStatus) -> ModelStatus:
-    """What was known about versions, if it was about those of the spec's source."""
+def _cut_off(model: InferenceModel, before: ModelStatus) -> str:
+    """By what all that was known about versions is about others than those of the spec's source.
+
+    Empty where it is about these.
+    """
     # Releases before this one wrote none.
-    same = before.storage_uri in ("", model.spec.model.storage_uri) and store.same(
-        before.store, store.of_source(model.spec.source)
-    )
-    return before if same else ModelStatus()
+    if before.storage_uri not in ("", model.spec.model.storage_uri):
+        now = model.spec.model.storage_uri
+        return f"it was a version of {before.storage_uri}; spec.model.storageUri is {now} now"
+    if not store.same(before.store, now := store.of_source(model.spec.source)):
+        return (
+            f"it was a version on another server ({before.store}); by spec.source it is {now} now"
+        )
+    return ""
 
 
 def _latest(seen: Observed, previous: int | None) -> int | None:

@@ -49,6 +49,8 @@ def changes(before: Status, after: Status) -> list[Change]:
         happened.append(
             Change("VersionActivated", f"version {active.version} answers on all replicas{instead}")
         )
+    if ended := history.superseded(before.model.rollout, after.model.rollout):
+        happened.append(Change("RolloutSuperseded", ended))
     return happened + [
         Change(new.reason, new.message, True)
         for kind, new in _turns(before, after)

@@ -1,16 +1,24 @@
-"""What became of the last versions: ``status.model.history`` and ``lastFailureInfo``; pure.
+"""What became of the last versions: ``history``, ``lastFailureInfo``, ``rollout``; pure.
 
-Both are carried on from the live status, for they tell of what no observation shows any more.
+All are carried on from the live status, for they tell of what no observation shows any more.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from inferencemodel_operator.status import LISTED_VERSIONS, Change, Failure, Quarantine
+from inferencemodel_operator import bounds
+from inferencemodel_operator.record import Phase
+from inferencemodel_operator.status import (
+    LISTED_VERSIONS,
+    Change,
+    Failure,
+    Quarantine,
+    RolloutStatus,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -121,3 +129,56 @@ def last_failure(
         time=now,
         pod=pods[0] if pods else "",
     )
+
+
+def last_rollout(
+    before: RolloutStatus | None, after: RolloutStatus | None, cut_off: str, now: datetime
+) -> RolloutStatus | None:
+    """The rollout that runs or ran last, also where the memory has none any more.
+
+    Args:
+        before: of the live status.
+        after: what the memory tells.
+        cut_off: by what the memory is about something else than the live status; empty if it isn't.
+        now: when one that ran ended, if it did.
+    """
+    if before is None or (after is not None and not (cut_off and is_same(before, after))):
+        return after
+    if is_ended(before):
+        # What had come to its end is about something else than what is asked now.
+        return None if cut_off else before
+    why = cut_off or "what was remembered of it is gone: somebody took away its ConfigMap"
+    return replace(
+        before,
+        phase=Phase.SUPERSEDED.value,
+        replicas_on=None,
+        replicas_wanted=None,
+        end_time=now,
+        message=bounds.text(why),
+    )
+
+
+def superseded(before: RolloutStatus | None, after: RolloutStatus | None) -> str:
+    """Which rollout ended between two statuses because something else is wanted; empty for none."""
+    if before is None or after is None or is_ended(before):
+        return ""
+    told = f"the rollout of version {before.version} ended before it was everywhere"
+    if is_same(before, after):
+        return f"{told}: {after.message}" if after.phase == Phase.SUPERSEDED else ""
+    # One that was taken back, or was everywhere, has an Event of its own.
+    if before.phase in (Phase.ROLLING_BACK, Phase.BAKING):
+        return ""
+    return f"{told}: that of version {after.version} took its place"
+
+
+def is_same(one: RolloutStatus, other: RolloutStatus) -> bool:
+    """Whether two statuses tell of one rollout."""
+    return (one.version, one.start_time) == (other.version, other.start_time)
+
+
+def is_ended(rollout: RolloutStatus) -> bool:
+    """Whether nothing more comes of it."""
+    return rollout.phase in _ENDED
+
+
+_ENDED: Final = frozenset(phase.value for phase in Phase if phase.is_ended)

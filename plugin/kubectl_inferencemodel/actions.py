@@ -133,6 +133,11 @@ def became(asked: Asked, before: InferenceModel, now: InferenceModel) -> Arrival
                 return Arrival(Outcome.ARRIVED, f"version {version} is taken back: {standing(now)}")
         case _ if back or failed is not None:
             return Arrival(Outcome.HOPELESS, f"version {version} is taken back: {standing(now)}")
+        case _ if running is not None and (running.version, running.phase) == (
+            version,
+            "Superseded",
+        ):
+            return Arrival(Outcome.HOPELESS, f"version {version} is superseded: {running.message}")
         case _ if running != then and running is not None and running.version == version:
             return Arrival(Outcome.ARRIVED, standing(now))
     if running is not None and running.version != version and asked.action is not Action.RETRY:

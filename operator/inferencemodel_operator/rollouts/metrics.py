@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import prometheus_client
 
+from inferencemodel_operator.history import is_ended, is_same
 from inferencemodel_operator.record import Phase
 from inferencemodel_operator.rollouts import checks
 from model_poller.status import CheckResult
@@ -54,12 +55,13 @@ def rollout_changes(
     """
     if after is None:
         return RolloutChanges()
-    same = before is not None and _id(before) == _id(after)
+    same = before is not None and is_same(before, after)
     outcomes = []
-    if before is not None and not same and not _is_ended(before):
+    if before is not None and not same and not is_ended(before):
         # Its end was never written: the next version's rollout took its place at once.
-        outcomes.append(Phase.SUPERSEDED.value)
-    if _is_ended(after) and not (same and before is not None and _is_ended(before)):
+        was_everywhere = before.phase == Phase.BAKING
+        outcomes.append((Phase.COMPLETED if was_everywhere else Phase.SUPERSEDED).value)
+    if is_ended(after) and not (same and before is not None and is_ended(before)):
         outcomes.append(after.phase)
     known = {(check.name, check.result) for check in before.checks} if before and same else set()
     judged = [(check.name, check.result) for check in after.checks]
@@ -70,20 +72,12 @@ def rollout_changes(
     )
 
 
-def _id(rollout: RolloutStatus) -> tuple[int, datetime.datetime]:
-    return rollout.version, rollout.start_time
-
-
-def _is_ended(rollout: RolloutStatus) -> bool:
-    return rollout.phase in OUTCOMES
-
-
 def _steps(
     before: RolloutStatus, after: RolloutStatus, now: datetime.datetime
 ) -> tuple[tuple[str, float], ...]:
     """The step that is over. One of which no status tells the end is left out."""
     began = before.step_started_time if before.step else before.start_time
-    if began is None or _is_ended(before) or before.phase in _DONE:
+    if began is None or is_ended(before) or before.phase in _DONE:
         return ()
     ended = None
     if after.step == before.step + 1:
@@ -154,7 +148,7 @@ class RolloutMetrics:
 
     def show(self, key: Key, rollout: RolloutStatus | None) -> None:
         """Take in where the rollout of an InferenceModel is; None for none."""
-        if rollout is None or _is_ended(rollout):
+        if rollout is None or is_ended(rollout):
             self.forget(key)
         elif self._phases.get(key) != rollout.phase:
             self._phases[key] = rollout.phase

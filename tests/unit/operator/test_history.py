@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from inferencemodel_operator import history
-from inferencemodel_operator.status import Change, Quarantine
+from inferencemodel_operator.status import Change, Quarantine, RolloutStatus
 
 TIMES = [datetime(2026, 1, 1, 0, 0, second, 500000, tzinfo=UTC) for second in range(60)]
 
@@ -91,3 +92,56 @@ def test_pods_that_come_and_go_are_no_change(active: int | None) -> None:
 def test_only_the_last_ten_changes_are_kept() -> None:
     after = told(*((version, version, ()) for version in range(1, 31)))
     assert [entry.version for entry in after] == list(range(30, 20, -1))
+
+
+RUNNING = RolloutStatus(
+    version=5, phase="Progressing", start_time=TIMES[0], step=1, replicas_on=1, replicas_wanted=1
+)
+DONE = replace(RUNNING, phase="Completed", end_time=TIMES[3], replicas_wanted=None)
+NEXT = replace(RUNNING, version=6, start_time=TIMES[4])
+
+
+@pytest.mark.parametrize("after", [None, RUNNING])
+def test_a_rollout_that_another_source_cut_off_ends_as_superseded(
+    after: RolloutStatus | None,
+) -> None:
+    # A suspended resource goes on with what its live status tells.
+    cut = history.last_rollout(RUNNING, after, "another source", TIMES[9])
+    assert cut is not None
+    assert (cut.phase, cut.message, cut.end_time) == ("Superseded", "another source", TIMES[9])
+    assert (cut.replicas_on, cut.replicas_wanted) == (None, None)
+    # It stays, by the next status of that source, until the next rollout.
+    assert history.last_rollout(cut, None, "", TIMES[10]) == cut
+    assert history.last_rollout(cut, NEXT, "", TIMES[10]) == NEXT
+
+
+def test_a_rollout_of_which_the_memory_is_lost_ends_as_superseded() -> None:
+    lost = history.last_rollout(RUNNING, None, "", TIMES[9])
+    assert lost is not None
+    assert lost.phase == "Superseded"
+    assert "ConfigMap" in lost.message
+
+
+def test_a_rollout_that_the_memory_tells_is_what_is_told() -> None:
+    assert history.last_rollout(None, RUNNING, "", TIMES[9]) == RUNNING
+    assert history.last_rollout(RUNNING, DONE, "", TIMES[9]) == DONE
+    assert history.last_rollout(RUNNING, NEXT, "another source", TIMES[9]) == NEXT
+    assert history.last_rollout(None, None, "another source", TIMES[9]) is None
+
+
+def test_one_that_has_ended_is_not_told_of_another_source() -> None:
+    assert history.last_rollout(DONE, None, "another source", TIMES[9]) is None
+    assert history.last_rollout(DONE, None, "", TIMES[9]) == DONE
+
+
+def test_who_lost_its_place_before_it_was_everywhere_is_told() -> None:
+    cut = history.last_rollout(RUNNING, None, "another source", TIMES[9])
+    assert "another source" in history.superseded(RUNNING, cut)
+    assert "version 6 took its place" in history.superseded(RUNNING, NEXT)
+    assert history.superseded(cut, cut) == ""
+
+
+@pytest.mark.parametrize("before", [None, DONE, replace(RUNNING, phase="Baking")])
+def test_who_was_everywhere_has_lost_nothing(before: RolloutStatus | None) -> None:
+    assert history.superseded(before, NEXT) == ""
+    assert history.superseded(RUNNING, DONE) == ""

@@ -24,6 +24,7 @@ from inferencemodel_operator.observe.wire import DeploymentStatus
 from inferencemodel_operator.observed import Observed, Replica
 from inferencemodel_operator.record import QuarantinedVersion, VersionsRecord
 from inferencemodel_operator.spec import InferenceModel, decode
+from inferencemodel_operator.status import RolloutStatus
 from model_poller.status import (
     CacheState,
     CacheStatus,
@@ -780,6 +781,32 @@ def test_another_source_begins_with_nothing_known() -> None:
     assert "gs://models/new" in message(found, "Ready")
     assert condition(found, "SourceReady") == ("Unknown", "NoReport")
     assert condition(found, "ModelLoaded") == ("Unknown", "NoReport")
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"model": {"storageUri": "gs://models/new"}}, "spec.model.storageUri is gs://models/new"),
+        ({"source": {"endpoint": "http://minio:9000"}}, "endpoint=http://minio:9000"),
+    ],
+)
+def test_a_rollout_that_runs_while_the_source_changes_ends_as_superseded(
+    spec: dict[str, Any], why: str
+) -> None:
+    running = RolloutStatus(
+        version=2, phase="Progressing", start_time=datetime.fromisoformat(NOW), step=1, steps=2
+    )
+    before = compute(observed(pod(1, ONE), pod(2, ONE), rollout=running))
+    assert before["model"]["rollout"]["phase"] == "Progressing"
+    old = [Replica(name=f"pod-{n}", ready=True, report=None, other_source=True) for n in (1, 2)]
+    seen = observed(*old, target=None)
+
+    found = compute(seen, before, LATER, **spec)
+
+    ended = found["model"]["rollout"]
+    assert (ended["phase"], ended["endTime"]) == ("Superseded", "2026-01-01T00:05:00Z")
+    assert why in ended["message"]
+    assert compute(seen, found, "2026-01-01T00:06:00Z", **spec) == found
 
 
 def test_one_replica_of_three_is_no_version_reached() -> None:

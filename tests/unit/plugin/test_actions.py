@@ -110,6 +110,7 @@ def test_a_promotion_shows_in_the_next_step() -> None:
     [
         (rolling("RollingBack", message="NaN"), "version 3 is taken back: .* RollingBack: NaN"),
         (model(quarantined=FAILED), "version 3 is taken back"),
+        (rolling("Superseded", message="another URI"), "version 3 is superseded: another URI"),
         (
             model(**arriving(4, "Fetched"), rollout=rollout("Checking", version=4)),
             "version 3 has been superseded: version 4",
