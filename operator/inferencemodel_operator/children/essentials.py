@@ -11,7 +11,7 @@ import posixpath
 from typing import TYPE_CHECKING, Any, Final
 
 from inferencemodel_operator import names
-from inferencemodel_operator.children import overlay, pod, poller
+from inferencemodel_operator.children import form, overlay, pod, poller
 from inferencemodel_operator.children.overlay import FIELD, HANDLERS, Problem
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ SCRATCH: Final = "tmp"
 """The one volume of the operator's that may be another one: nothing of it is looked for."""
 
 VARIABLES: Final = frozenset(
-    {*poller.ASSIGNMENT, "POD_NAME", "POD_NAMESPACE", "GOOGLE_APPLICATION_CREDENTIALS"}
+    {
+        *poller.ASSIGNMENT,
+        *("POD_NAME", "POD_NAMESPACE", "GOOGLE_APPLICATION_CREDENTIALS", "EXTRA_CA_FILE"),
+    }
 )
 """Of the poller, those that the operator sets itself."""
 _LEAVE: Final = "leave it out"
@@ -108,6 +111,9 @@ def problems(base: Manifest, merged: Manifest) -> list[Problem]:
         base: the operator's own pod spec.
         merged: the same with the overlay on top.
     """
+    unreadable = form.problems(merged)
+    if unreadable:
+        return unreadable
     found: list[Problem] = [*_pod(base, merged), *_places(merged)]
     for field, name in LISTS.items():
         before = overlay.item(base.get(field), field, _named(name))

@@ -14,6 +14,8 @@ from inferencemodel_operator.settings import Settings
 from inferencemodel_operator.spec import LARGEST_POD_SPEC, InferenceModel, decode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from inferencemodel_operator.children.manifest import Manifest
 
 Spec = dict[str, Any]
@@ -134,6 +136,20 @@ REFUSED: list[tuple[Spec, str]] = [
     ({"restartPolicy": "Never"}, "restartPolicy"),
     ({"activeDeadlineSeconds": 60}, "activeDeadlineSeconds"),
     ({"ephemeralContainers": [{"name": "a"}]}, "ephemeralContainers"),
+    # What is of another type than the operator reads
+    ({"volumes": [{"name": 5, "emptyDir": {}}]}, "volumes[name=5].name"),
+    (sidecar(ports=[{"containerPort": 9, "name": ["metrics"]}]),
+     f"{LOGS}.ports[containerPort=9,protocol=TCP].name"),
+    (sidecar(ports=[{"containerPort": "9"}]),
+     f"{LOGS}.ports[containerPort=9,protocol=TCP].containerPort"),
+    (sidecar(ports=9000), f"{LOGS}.ports"),
+    (sidecar(volumeMounts=[{"mountPath": "/logs", "name": ["mine"]}]),
+     f"{LOGS}.volumeMounts[mountPath=/logs].name"),
+    (server(volumeDevices=5), f"{SERVER}.volumeDevices"),
+    ({"initContainers": [{"name": "first", "args": ["-v", 2]}]},
+     "initContainers[name=first].args[1]"),
+    ({"initContainers": [{"name": "first", "args": "-v"}]}, "initContainers[name=first].args"),
+    (sidecar(lifecycle="none"), f"{LOGS}.lifecycle"),
 ]  # fmt: skip
 
 
@@ -175,6 +191,23 @@ def test_the_claim_of_the_versions_is_held_as_well() -> None:
     for overlay in (server(**mount("/mnt")), server(**mount("/mnt/model-source/m/1"))):
         with pytest.raises(InvalidModelError, match="hide /mnt/model-source"):
             pod(overlay, **CLAIM)
+
+
+def test_no_variable_that_the_operator_sets_is_another_one() -> None:
+    everything = {
+        "source": {"secretRef": {"name": "key"}},
+        "poller": {
+            "env": [{"name": "HTTPS_PROXY", "value": "http://proxy"}],
+            "extraCAs": {"configMap": {"name": "authorities"}},
+        },
+    }
+    (container,) = pod({}, **everything)["initContainers"]
+    for name in {variable["name"] for variable in container["env"]} - {"HTTPS_PROXY"}:
+        for other in ({"value": "mine"}, {"$patch": "delete"}):
+            with pytest.raises(InvalidModelError) as refused:
+                pod(poller(env=[{"name": name, **other}]), **everything)
+            assert refused.value.field == f"spec.template.spec.{POLLER}.env[name={name}]"
+    assert pod(poller(env=[{"name": "HTTPS_PROXY", "value": "http://other"}]), **everything)
 
 
 ACCEPTED: list[Spec] = [
@@ -269,6 +302,59 @@ def test_whatever_is_written_there_makes_a_pod_or_a_message(overlay: Spec) -> No
         wanted, template, version=1, fingerprint="f", served=(1,), quarantined="", rollout=""
     )
     assert [c["name"] for c in template["spec"]["containers"] if c["name"] == "model-server"]
+
+
+def test_whichever_part_is_of_another_type_makes_a_pod_or_a_message() -> None:
+    container: Spec = {
+        "image": "a",
+        "args": ["a"],
+        "command": ["x"],
+        "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "envFrom": [{"configMapRef": {"name": "x"}}],
+        "lifecycle": {"preStop": {"sleep": {"seconds": 1}}},
+        "ports": [{"containerPort": 9, "name": "z", "hostPort": 3}],
+        "readinessProbe": {"exec": {"command": ["x"]}, "periodSeconds": 3},
+        "resources": {"limits": {"cpu": "1"}, "claims": [{"name": "g"}]},
+        "securityContext": {"capabilities": {"add": ["A"]}},
+        "volumeDevices": [{"name": "d", "devicePath": "/dev/x"}],
+        "volumeMounts": [{"name": "mine", "mountPath": "/z"}],
+    }
+    whole: Spec = {
+        "containers": [{"name": "logs", **container}, {"name": "model-server", **container}],
+        "initContainers": [{"name": "first", **container}, {"name": "poller", **container}],
+        "securityContext": {"sysctls": [{"name": "a", "value": "b"}]},
+        "topologySpreadConstraints": [{"topologyKey": "a", "whenUnsatisfiable": "DoNotSchedule"}],
+        "volumes": [{"name": "mine", "emptyDir": {}}],
+    }
+    others: tuple[Any, ...] = (
+        *(None, True, 5, 1.5, "x", [], {}, [None], [5], ["x"], [[]]),
+        *({"name": []}, [{"name": "x"}], {"$patch": {}}, [{"$patch": "delete"}]),
+    )
+    for overlay in (alone for other in others for alone in changed(whole, other)):
+        wanted = model(overlay)
+        try:
+            template = deployment.pod_template(wanted, Settings())
+        except InvalidModelError:
+            continue
+        rehearsal.build(
+            wanted, template, version=1, fingerprint="f", served=(1,), quarantined="", rollout=""
+        )
+
+
+def changed(value: Any, other: Any) -> Iterator[Any]:
+    """The value with another one in the place of each of its parts, and little beside that."""
+    if isinstance(value, dict):
+        keys = {name: value[name] for name in KEYS if name in value}
+        for name, below in value.items():
+            for found in (other, *changed(below, other)):
+                yield {**keys, name: found}
+    elif isinstance(value, list):
+        for below in value:
+            for found in (other, *changed(below, other)):
+                yield [found]
+
+
+KEYS = ("name", "containerPort", "mountPath", "devicePath", "topologyKey", "whenUnsatisfiable")
 
 
 def test_its_size_and_depth_are_bounded() -> None:
