@@ -39,14 +39,23 @@ class _Files:
     """Which file ``extra`` was."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Believed:
+    """The authorities of such files."""
+
+    context: ssl.SSLContext
+    extra: bytes
+    """What ``extra`` held, for whom a context is of no use."""
+
+
 class _Trust:
-    """The last context, for all who ask."""
+    """What was believed last, for all who ask."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: tuple[_Files, ssl.SSLContext] | None = None
+        self._kept: tuple[_Files, _Believed] | None = None
 
-    def context(self) -> ssl.SSLContext:
+    def believed(self) -> _Believed:
         with self._lock:
             files = _files()
             if self._kept and self._kept[0] == files:
@@ -76,7 +85,7 @@ def context() -> ssl.SSLContext:
     Raises:
         InvalidSettingsError: a file that the environment names holds no certificates.
     """
-    return _trust.context()
+    return _trust.believed().context
 
 
 def check() -> None:
@@ -98,8 +107,8 @@ def roots() -> bytes | None:
     files = _files()
     if files.extra is None:
         return None
-    context()
-    return b"\n".join(Path(p).read_bytes() for p in (files.bundle or certifi.where(), files.extra))
+    extra = _trust.believed().extra
+    return b"\n".join((Path(files.bundle or certifi.where()).read_bytes(), extra))
 
 
 def _files() -> _Files:
@@ -118,25 +127,25 @@ def _names(files: _Files) -> tuple[str | None, str | None]:
     return files.bundle, files.extra
 
 
-def _make(files: _Files) -> ssl.SSLContext:
+def _make(files: _Files) -> _Believed:
     try:
         made = ssl.create_default_context(cafile=files.bundle or certifi.where())
     except OSError as error:
         raise InvalidSettingsError(
             f"{BUNDLE}={files.bundle} is no file of certificates: {error.strerror or error}"
         ) from None
-    if files.extra:
-        _add(made, files.extra)
-    return made
+    return _Believed(made, _add(made, files.extra) if files.extra else b"")
 
 
-def _add(made: ssl.SSLContext, extra: str) -> None:
+def _add(made: ssl.SSLContext, extra: str) -> bytes:
+    """Believe these as well; what the file holds."""
     try:
         if Path(extra).stat().st_size > LARGEST_BYTES:
             raise InvalidSettingsError(
                 f"{EXTRA}={extra} has more than {LARGEST_BYTES >> 20} MiB; {_FIX}"
             )
         made.load_verify_locations(cafile=extra)
+        text = Path(extra).read_bytes()
     except OSError as error:
         raise InvalidSettingsError(
             f"{EXTRA}={extra} is no file of certificates: {error.strerror or error}; {_FIX}"
@@ -144,6 +153,7 @@ def _add(made: ssl.SSLContext, extra: str) -> None:
     # Newer Pythons ask of an authority what many a company's own doesn't have, and no other
     # client asks for (https://docs.python.org/3/library/ssl.html#ssl.VERIFY_X509_STRICT).
     made.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return text
 
 
 _FIX: Final = (

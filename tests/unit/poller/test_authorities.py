@@ -188,6 +188,22 @@ def test_pubsub_trusts_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert asyncio.run(judge()) == (False, True)
 
 
+@pytest.mark.parametrize("later", [None, "half a fi", "-----BEGIN CERTIFICATE-----\nAAAA"])
+def test_what_pubsub_was_believed_by_counts_until_there_is_something_better(
+    later: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "ca.crt"
+    file.write_text(Authority().certificate)
+    monkeypatch.setenv(trust.EXTRA, str(file))
+    before = trust.roots()
+    file.unlink()
+    if later is not None:
+        file.write_text(later)
+    assert trust.roots() == before
+    file.write_text(other := Authority("another").certificate)
+    assert (trust.roots() or b"").endswith(other.encode())
+
+
 def test_pubsub_is_reached_through_the_proxy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
