@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -19,6 +19,7 @@ from model_poller.cache.beats import share
 from model_poller.cache.key import KEY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -28,6 +29,16 @@ GONE: Final = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
 """What a name ends with that another machine has removed."""
 MODE: Final = 0o2775
 """Of folders: pods of other users with the same group may write there as well."""
+
+
+@contextmanager
+def gone() -> Iterator[None]:
+    """Do what is of no account where another machine has removed what it is about."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
 
 
 class DamagedError(Exception):
@@ -185,7 +196,10 @@ class Folder:
                 found = opened.entry.id
         if found != entry_id:
             return False
-        return self._move(self.entries / key, self.damaged / f"{key}.{secrets.token_hex(4)}")
+        return self._move(self.entries / key, self._aside(key))
+
+    def _aside(self, key: str) -> Path:
+        return self.damaged / f"{key}.{secrets.token_hex(4)}"
 
     def evict(self, key: str) -> Path | None:
         """Take an entry out of sight; where it waits to be deleted, None if another one did it."""
@@ -207,8 +221,14 @@ class Folder:
     def publish(self, incoming: Path, key: str) -> bool:
         """Let everybody see a whole entry; whether it is this one that they see."""
         sync(incoming)
+        target = self.entries / key
         try:
-            incoming.rename(self.entries / key)
+            try:
+                incoming.rename(target)
+            except NotADirectoryError:
+                # A file or a link, which nobody reads as an entry.
+                self._move(target, self._aside(key))
+                incoming.rename(target)
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
@@ -282,5 +302,7 @@ def sync(folder: Path) -> None:
 
 
 def delete(folder: Path) -> None:
-    """Remove a folder with all that is in it, as far as that goes."""
+    """Remove a folder with all that is in it, as far as that goes; or what is none."""
     shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        folder.unlink()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from model_poller.cache import beats
 from model_poller.cache.eviction import Held, victims
-from model_poller.cache.folder import DamagedError, delete
+from model_poller.cache.folder import DamagedError, delete, gone
 from model_poller.cache.key import KEY
 
 if TYPE_CHECKING:
@@ -28,6 +27,11 @@ FORGOTTEN_SECONDS: Final = 3600.0
 BEAT: Final = "beat"
 """The file by which the writer of an entry shows that it lives."""
 _INCOMING: Final = re.compile(r"[0-9a-f]{16}\.([0-9]{1,19})")
+_OURS: Final = re.compile(
+    rf"({KEY.pattern}|incoming|[0-9a-f]{{16}})\.[0-9a-f]{{1,19}}|\.(look|probe)-[0-9a-f]{{16}}"
+)
+"""Names that some pod has given. Others are left alone: file servers have folders of their own in
+each of a volume's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +98,7 @@ class Keeper:
         coming = self._clear_incoming()
         kept = {*users, *coming}
         self._empty(self.folder.trash, used)
-        with self.pulse:
-            aside = sorted(
-                self.folder.damaged.iterdir(), key=lambda path: path.lstat().st_mtime, reverse=True
-            )
-        for path in aside[1:]:
+        for path in sorted(self._ours(self.folder.damaged), key=self._age)[1:]:
             with self.pulse:
                 delete(path)
         kept |= self._clear_leases()
@@ -135,7 +135,7 @@ class Keeper:
                     continue
                 with opened:
                     size = opened.entry.size
-                with suppress(FileNotFoundError):
+                with gone():
                     moment = (self.folder.entries / key / "used").stat().st_mtime
             yield Held(key, size, moment, key in used)
 
@@ -156,11 +156,10 @@ class Keeper:
         users: set[Hashable] = set()
         with self.pulse:
             self.folder.refresh(self.folder.users)
-            paths = list(self.folder.users.iterdir())
-        for path in paths:
+        for path in self._ours(self.folder.users):
             silent = self._silent(path)
             if silent >= beats.DEAD_SECONDS:
-                with self.pulse, suppress(FileNotFoundError):
+                with self.pulse, gone():
                     path.unlink()
                 continue
             key = path.name.partition(".")[0]
@@ -171,45 +170,48 @@ class Keeper:
 
     def _clear_incoming(self) -> set[Hashable]:
         coming: set[Hashable] = set()
-        with self.pulse:
-            paths = list(self.folder.incoming.iterdir())
-        for path in paths:
+        for path in self._ours(self.folder.incoming):
             if self._silent(path / BEAT) < beats.DEAD_SECONDS:
                 coming.add(path / BEAT)
                 continue
             # Two may do it; and its writer, if it lives after all, finds it gone.
             trash = self.folder.trash / f"incoming.{secrets.token_hex(4)}"
-            with self.pulse, suppress(FileNotFoundError):
+            with self.pulse, gone():
                 path.rename(trash)
                 delete(trash)
         return coming
 
     def _clear_leases(self) -> set[Hashable]:
         leases: set[Hashable] = set()
-        with self.pulse:
-            paths = list(self.folder.leases.iterdir())
-        for path in paths:
+        for path in self._ours(self.folder.leases):
             if self._silent(path) >= FORGOTTEN_SECONDS:
-                with self.pulse, suppress(FileNotFoundError):
+                with self.pulse, gone():
                     path.unlink()
             else:
                 leases |= {path, (path, "progress")}
         return leases
 
     def _empty(self, folder: Path, used: set[str]) -> None:
-        with self.pulse:
-            paths = list(folder.iterdir())
-        for path in paths:
+        for path in self._ours(folder):
             if path.name.partition(".")[0] not in used:
                 with self.pulse:
                     delete(path)
 
+    def _ours(self, folder: Path) -> list[Path]:
+        """What pods have put there."""
+        with self.pulse:
+            return [path for path in folder.iterdir() if _OURS.fullmatch(path.name)]
+
+    def _age(self, path: Path) -> float:
+        """By which older ones come later, and what another pod has just removed last."""
+        moment = 0.0
+        with self.pulse, gone():
+            moment = path.lstat().st_mtime
+        return -moment
+
     def _silent(self, path: Path) -> float:
         """For how many seconds nobody has written it, as far as it was watched."""
-        content: Hashable
-        with self.pulse:
-            try:
-                content, _ = beats.read(path)
-            except FileNotFoundError:
-                content = b""
+        content: Hashable = b""
+        with self.pulse, gone():
+            content, _ = beats.read(path)
         return self.watch.unchanged(path, content)

@@ -16,6 +16,7 @@ import pytest
 from model_poller.bring import Bringer, Demands
 from model_poller.cache import beats, copying, key, session, shared
 from model_poller.cache.folder import Folder
+from model_poller.cache.housekeeping import Keeper
 from model_poller.errors import InsufficientDiskError, StoppedError, UnreachableError
 from model_poller.status import CacheState
 from model_poller.stores.opening import SourceSettings
@@ -480,6 +481,72 @@ def test_a_version_that_can_not_be_kept_is_fetched_by_all_at_once(
         assert state(kit) is CacheState.FULL
         assert kit.cache is not None
         assert "1000" in kit.cache.status.message
+
+
+def test_what_others_put_beside_entries_is_left_alone(
+    new_pod: Callable[..., Bringer], cache: Path
+) -> None:
+    kit, folder = new_pod("one"), Folder(cache)
+    bring(kit)
+    for place in (folder.users, folder.incoming, folder.leases, folder.trash, folder.damaged):
+        (place / "@eaDir").mkdir()
+        (place / ".DS_Store").write_bytes(b"")
+        (place / "elsewhere").symlink_to(place / "nowhere")
+
+    for _ in range(5):
+        time.sleep(0.5)
+        assert until(kit, CacheState.READY) == ""
+
+    assert (folder.users / "@eaDir").is_dir()
+    other = new_pod("other")
+    bring(other)
+    assert retained(other) == FILES
+    assert state(other) is CacheState.READY
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.ESTALE])
+def test_what_another_pod_clears_up_at_the_same_time_is_no_fault_of_the_cache(
+    code: int, new_pod: Callable[..., Bringer], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit, folder = new_pod("one"), Folder(cache)
+    bring(kit)
+    name = f"{folder.keys()[0]}.{'0' * 8}"
+    for place in (folder.users, folder.incoming, folder.leases, folder.damaged):
+        (place / name).mkdir()
+
+    def removed(*_: object, **__: object) -> Any:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(beats, "read", removed)
+    for call in ("lstat", "rename", "unlink"):
+        monkeypatch.setattr(f"pathlib.Path.{call}", removed)
+    clear_up = Keeper(folder, beats.Watch(), None, copying.Pulse()).clear_up
+    clear_up()
+    monkeypatch.setattr(beats, "DEAD_SECONDS", 0.0)
+    clear_up()
+
+
+@pytest.mark.parametrize("what", ["file", "link"])
+def test_what_is_no_entry_but_has_its_name_makes_room_for_it(
+    what: str, new_pod: Callable[..., Bringer], source: CountedStore, cache: Path
+) -> None:
+    bring(new_pod("one"))
+    found = entry(cache)
+    found.rename(cache / "moved")
+    if what == "file":
+        found.write_bytes(b"mine")
+    else:
+        found.symlink_to(cache / "moved")
+    source.requests.clear()
+
+    bring(other := new_pod("other"))
+
+    assert source.requests
+    assert state(other) is CacheState.READY
+    source.requests.clear()
+    bring(last := new_pod("last"))
+    assert retained(last) == FILES
+    assert source.requests == []
 
 
 def test_a_folder_that_is_gone_is_done_without_and_comes_back(
