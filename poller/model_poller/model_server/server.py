@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import grpc
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _METHOD = "/tensorflow.serving.ModelService/GetModelStatus"
 _TIMEOUT_SECONDS = 2.0
+_BUSY_SECONDS = 30.0
+"""So long a server's last words count while it refuses calls because all its threads have one: it
+is there, and answers requests. Longer, and they may be threads that hang."""
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     # A server that starts is noticed as soon as its port opens.
@@ -35,8 +39,12 @@ Served = tuple[ServedVersion, ...]
 class ModelServer:
     """Asks one model server about one model."""
 
-    def __init__(self, address: str, model: str) -> None:
+    def __init__(
+        self, address: str, model: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """``address`` is HOST:PORT of its gRPC port."""
+        self._clock = clock
+        self._heard: tuple[float, Served] | None = None
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._call = self._channel.unary_unary(
             _METHOD,
@@ -49,19 +57,32 @@ class ModelServer:
     def status(self) -> Served | None:
         """The server's words, newest version first; None when it does not answer.
 
-        Empty when the server answers that it knows no version of the model.
+        Empty when the server answers that it knows no version of the model. One that has as many
+        calls as threads refuses this one like any other (``--grpc_max_threads``), which is no
+        silence: its last words count.
         """
+        served, is_busy = self._ask()
+        now = self._clock()
+        if served is not None:
+            self._heard = now, served
+        elif is_busy and self._heard and now - self._heard[0] < _BUSY_SECONDS:
+            return self._heard[1]
+        return served
+
+    def _ask(self) -> tuple[Served | None, bool]:
+        """Its words, or none and whether it is merely busy."""
         for last_try in (False, True):
             try:
                 response = self._call(self._request, timeout=_TIMEOUT_SECONDS)
             except grpc.RpcError as error:
                 if error.code() == grpc.StatusCode.NOT_FOUND:
-                    return ()
+                    return (), False
+                is_busy = error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
                 # A server that limits a connection's age may close it under a call.
-                if last_try:
-                    return None
+                if last_try or is_busy:
+                    return None, is_busy
                 continue
-            return tuple(
+            served = tuple(
                 ServedVersion(
                     version=entry.version,
                     state=_state_name(entry.state),
@@ -72,7 +93,8 @@ class ModelServer:
                     response.model_version_status, key=lambda e: e.version, reverse=True
                 )
             )
-        return None
+            return served, False
+        return None, False
 
 
 def _decoded(answer: bytes) -> Any:

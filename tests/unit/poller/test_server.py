@@ -113,6 +113,28 @@ def test_a_server_that_is_not_there_gives_no_answer() -> None:
     assert ModelServer("127.0.0.1:9", "imagenet").status() is None
 
 
+def test_a_server_that_refuses_calls_for_want_of_threads_is_no_absence(fake: Fake) -> None:
+    now = 100.0
+    server = ModelServer(f"127.0.0.1:{fake.port}", "imagenet", lambda: now)
+    busy = grpc.StatusCode.RESOURCE_EXHAUSTED
+    fake.error = busy
+    assert server.status() is None, "nothing was heard yet"
+    fake.error = None
+    fake.answer.model_version_status.add(version=1, state=_tfs.ModelVersionStatus.State.AVAILABLE)
+    words = server.status()
+    assert words
+    fake.error = busy
+    now = 120.0
+    assert server.status() == words
+    # They don't become younger by being told again.
+    now = 131.0
+    assert server.status() is None
+    fake.error = None
+    assert server.status() == words
+    fake.error = grpc.StatusCode.UNAVAILABLE
+    assert server.status() is None
+
+
 def test_a_hurried_watch_asks_at_once() -> None:
     answers: list[Served | None] = []
     asked = threading.Semaphore(0)
