@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from typing import Self
 
 EVERY = 0.02
-"""Seconds between two questions to one server; the resolution of what is measured."""
+"""Seconds between two questions to one server, unless told otherwise: the resolution of what is
+measured, and a tenth of a core for each server."""
 
 
 class Arrival:
@@ -26,6 +27,7 @@ class Arrival:
         version: the awaited one.
         limit: seconds after which to give up.
         alone: whether no other one may be AVAILABLE there any more.
+        every: seconds between two questions to one server.
     """
 
     def __init__(
@@ -36,9 +38,11 @@ class Arrival:
         *,
         limit: float = 90.0,
         alone: bool = False,
+        every: float = EVERY,
     ) -> None:
         self._version = version
         self._alone = alone
+        self._every = every
         self._deadline = time.monotonic() + limit
         self._seen: dict[str, float] = {}
         self._threads = [
@@ -77,4 +81,4 @@ class Arrival:
             if self._version in answering and not (self._alone and len(answering) > 1):
                 self._seen[address] = time.monotonic()
                 return
-            time.sleep(EVERY)
+            time.sleep(self._every)

@@ -1,18 +1,26 @@
 """How long it takes to go back to the version before, and what requests notice of a change.
 
-A pin moves between two versions that lie on every pod's disk, under steady requests. Forward it
-goes by the resource's steps, back at once.
+A pin moves between two versions that lie on every pod's disk, under steady requests. Both have
+served, so neither way is a rollout: all replicas change at once.
+
+With drain it is new versions that come, for nothing else is drained: replicas leave their Services
+one at a time, load, and come back.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
+from functools import partial
+from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING
 
 from bench import demo_model, record
 from bench.available import Arrival
 from bench.demo_model import REPLICAS
+from bench.namespace import renumbered
 from demo.console import say, table
 from demo.errors import OutcomeError
 from demo.load import Traffic
@@ -20,12 +28,18 @@ from demo.served import NAME, SELECTOR, Served
 from demo.traffic import check, loads, report, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from bench.demo_model import DemoModel
     from demo.load import Load
 
 _REST_SECONDS = 4.0
 """Between two changes, for the requests that notice none."""
+_EVERY = 0.1
+"""Seconds between two questions to one server: more of them would take a sixth of two cores from
+what is measured, and the figure is late by half of it."""
+_DRAINED_REST_SECONDS = 10.0
+"""The same where a change takes three quarters of a minute."""
 _MEDIAN_SECONDS, _WORST_SECONDS = 3.0, 5.0
 """To reach: from the patch until each replica answers with the version before, alone."""
 _P99_RATIO = 1.1
@@ -33,7 +47,8 @@ _P99_RATIO = 1.1
 
 
 def run(rounds: int, rate: float, *, drain: bool) -> None:
-    """Go forward and back ``rounds`` times, under ``rate`` requests/s of each load.
+    """Go forward and back ``rounds`` times, under ``rate`` requests/s of each load; with ``drain``,
+    to so many new versions.
 
     Raises:
         OutcomeError: a request failed, a change did not come to its end, or a figure was not
@@ -41,60 +56,105 @@ def run(rounds: int, rate: float, *, drain: bool) -> None:
         ClusterError: a part does not run.
     """
     model = demo_model.begin(rate, {"drain": True} if drain else None)
-    served, image, first = model.served, model.image, model.first
-    model.upload(2, model.made.archive(2).read_bytes())
-    back: list[float] = []
-    during: list[float] = []
-    between: list[float] = []
-    with Traffic(*loads(served, image, first, rate)) as traffic:
-        tell(traffic, image)
-        for number in range(rounds):
-            for version in (1, 2):
-                marks = _marks(traffic.loads)
-                time.sleep(_REST_SECONDS)
-                between += _since(traffic.loads, marks)
-                marks = _marks(traffic.loads)
-                seconds = _change(served, version)
-                during += _since(traffic.loads, marks)
-                if version == 1:
-                    back.append(seconds)
-            say(f"{number + 1}: back in {back[-1]:.2f} s; {len(traffic.failures)} failed so far")
+    with Traffic(*loads(model.served, model.image, model.first, rate)) as traffic:
+        tell(traffic, model.image)
+        clock = _Clock(traffic.loads)
+        back = _roll_out(model, clock, rounds) if drain else _pin(model, clock, rounds)
     report(traffic)
-    ratio = _p99(during) / _p99(between)
-    table(
-        [
-            ("PIN TO THE VERSION BEFORE", "MEDIAN (RANGE)"),
-            ("patched to alone on each replica", record.summary(back)),
-            ("requests during changes, p99", f"{_p99(during) * 1e3:.0f} ms"),
-            ("requests between them, p99", f"{_p99(between) * 1e3:.0f} ms ({ratio:.2f} times)"),
-        ]
-    )
+    during, between = _p99(clock.during), _p99(clock.between)
+    rows = [("", "MEDIAN (RANGE)" if back else "")]
+    if back:
+        rows.append(("version before pinned to alone on each replica", record.summary(back)))
+    rows += [
+        ("requests during changes, p99", f"{during * 1e3:.0f} ms"),
+        ("requests between them, p99", f"{between * 1e3:.0f} ms ({during / between:.2f} times)"),
+    ]
+    table(rows)
     path = record.write(
         "changes-drained" if drain else "changes",
         {
             "replicas": REPLICAS,
             "requests_per_second": rate,
-            "back_seconds": [round(value, 3) for value in back],
-            "p99_ms": {
-                "during": round(_p99(during) * 1e3, 1),
-                "between": round(_p99(between) * 1e3, 1),
-            },
+            "load_average": [round(value, 1) for value in os.getloadavg()],
+            "changes": len(clock.changes),
+            "change_seconds": [round(value, 3) for value in clock.changes],
+            **({"back_seconds": [round(value, 3) for value in back]} if back else {}),
+            "p99_ms": {"during": round(during * 1e3, 1), "between": round(between * 1e3, 1)},
             "sent": traffic.sent,
             "failed": len(traffic.failures),
         },
     )
     say(f"written to bench/results/{path.name}")
-    served.remove()
+    model.served.remove()
     check(traffic)
-    if median(back) > _MEDIAN_SECONDS or max(back) > _WORST_SECONDS:
+    if back and (median(back) > _MEDIAN_SECONDS or max(back) > _WORST_SECONDS):
         raise OutcomeError("going back takes too long")
-    if drain and ratio > _P99_RATIO:
+    if drain and during / between > _P99_RATIO:
         raise OutcomeError("requests notice changes although replicas leave their Services")
+
+
+class _Clock:
+    """Times changes, and the requests that were answered during them and between them."""
+
+    def __init__(self, found: Sequence[Load]) -> None:
+        self._loads = found
+        self.during: list[float] = []
+        self.between: list[float] = []
+        self.changes: list[float] = []
+
+    def time(self, change: Callable[[], float], rest: float) -> float:
+        """Rest, then make a change, which tells how many seconds it took."""
+        marks = self._marks()
+        time.sleep(rest)
+        self.between += self._since(marks)
+        marks = self._marks()
+        seconds = change()
+        self.during += self._since(marks)
+        self.changes.append(seconds)
+        return seconds
+
+    def _marks(self) -> list[int]:
+        return [len(load.seconds) for load in self._loads]
+
+    def _since(self, marks: Sequence[int]) -> list[float]:
+        return [
+            s for load, mark in zip(self._loads, marks, strict=True) for s in load.seconds[mark:]
+        ]
+
+
+def _pin(model: DemoModel, clock: _Clock, rounds: int) -> list[float]:
+    """Seconds that each way back took."""
+    model.upload(2, model.made.archive(2).read_bytes())
+    back: list[float] = []
+    for number in range(rounds):
+        back.append(clock.time(lambda: _change(model.served, 1), _REST_SECONDS))
+        forward = clock.time(lambda: _change(model.served, 2), _REST_SECONDS)
+        say(f"{number + 1}: back in {back[-1]:.2f} s, forward in {forward:.2f} s")
+    return back
+
+
+def _roll_out(model: DemoModel, clock: _Clock, rounds: int) -> list[float]:
+    """Nothing goes back here."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for version in range(2, rounds + 2):
+            made = renumbered(model.made.archive(2 - version % 2), version, Path(scratch))
+            bring = partial(_bring, model, version, made)
+            seconds = clock.time(bring, _DRAINED_REST_SECONDS)
+            say(f"version {version}: everywhere in {seconds:.1f} s")
+    return []
+
+
+def _bring(model: DemoModel, version: int, archive: Path) -> float:
+    """Upload a version; seconds until the resource says that all replicas answer with it."""
+    begin = time.monotonic()
+    model.upload(version, archive.read_bytes())
+    return time.monotonic() - begin
 
 
 def _change(served: Served, version: int) -> float:
     """Pin a version; seconds until each replica answers with it, and with no other one."""
-    with Arrival(_addresses(served), NAME, version, alone=True, limit=300.0) as arrival:
+    addresses = _addresses(served)
+    with Arrival(addresses, NAME, version, alone=True, limit=300.0, every=_EVERY) as arrival:
         begin = time.monotonic()
         demo_model.patch(served, {"model": {"version": version}})
         arrived = arrival.wait()
@@ -106,14 +166,6 @@ def _addresses(served: Served) -> list[str]:
     """``host:port`` of the gRPC of each replica."""
     wanted = f"--selector={SELECTOR}", "--output=jsonpath={.items[*].status.podIP}"
     return [f"{address}:8500" for address in served.kubectl("get", "pods", *wanted).split()]
-
-
-def _marks(found: Sequence[Load]) -> list[int]:
-    return [len(load.seconds) for load in found]
-
-
-def _since(found: Sequence[Load], marks: Sequence[int]) -> list[float]:
-    return [s for load, mark in zip(found, marks, strict=True) for s in load.seconds[mark:]]
 
 
 def _p99(seconds: Sequence[float]) -> float:
