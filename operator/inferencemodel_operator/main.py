@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from inferencemodel_operator import limits, logs, names, selectors
+from inferencemodel_operator import garbage, limits, logs, names, selectors
 from inferencemodel_operator.errors import OperatorError
 from inferencemodel_operator.process import Operator
 from inferencemodel_operator.settings import (
@@ -196,6 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, log_format, log_level = parse(arguments)
     logs.configure(log_format, log_level)
     limits.raise_open_files()
+    garbage.search_seldom()
     try:
         with suppress(asyncio.CancelledError):
             asyncio.run(run(options))

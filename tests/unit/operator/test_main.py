@@ -88,8 +88,14 @@ def test_an_add_on_that_is_nowhere_is_refused(
 def test_without_access_to_a_cluster_it_ends_with_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    spared: list[bool] = []
     monkeypatch.setattr("inferencemodel_operator.logs.configure", lambda *_: None)
+    # Which would be the tests' own process'.
+    monkeypatch.setattr(
+        "inferencemodel_operator.garbage.search_seldom", lambda: spared.append(True)
+    )
     assert main(["run", "--kubeconfig", str(tmp_path / "absent"), "--http-port=0"]) == 1
+    assert spared == [True]
     (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert line.exc_info is None
     assert "name a kubeconfig file with --kubeconfig" in line.getMessage()
