@@ -25,6 +25,10 @@ demo-down: $(STAMP) ## Take the demo away, leaving nothing behind
 # Tests wait more than they work; those of one file share what they start.
 SIDE_BY_SIDE := -n 4 --dist loadfile
 
+# Whoever shares a machine is late now and then. What fails is run once more, and told at the end
+# where it passes then: each of those is a fault to mend, of a test or of the program.
+ONCE_MORE := --reruns 1 -rR
+
 # -- Tests ----------------------------------------------------------------------------------
 
 # A cluster is waited for most of the time: what waits less runs beside it.
@@ -55,7 +59,7 @@ format: $(STAMP) ## Rewrite the sources in the project's format
 
 .PHONY: unit
 unit: $(STAMP) ## Run the tests that need no cluster
-	$(BIN)/pytest tests/unit $(SIDE_BY_SIDE)
+	$(BIN)/pytest tests/unit $(SIDE_BY_SIDE) $(ONCE_MORE)
 
 .PHONY: programs
 programs: ## Build the embedded cluster's programs, where they are needed and not there yet
@@ -63,18 +67,18 @@ programs: ## Build the embedded cluster's programs, where they are needed and no
 
 .PHONY: api
 api: $(STAMP) programs ## Run the tests on a real API server (no node)
-	$(BIN)/pytest tests/api -n 2 --dist loadfile
+	$(BIN)/pytest tests/api -n 2 --dist loadfile $(ONCE_MORE)
 
 .PHONY: e2e
 e2e: stores cluster ## Run the tests of stores and of a whole cluster
 
 .PHONY: stores
 stores: $(STAMP) programs ## Run the tests of poller and publisher with real stores
-	$(BIN)/pytest tests/e2e/poller -n 2 --dist loadfile
+	$(BIN)/pytest tests/e2e/poller -n 2 --dist loadfile $(ONCE_MORE)
 
 .PHONY: cluster
 cluster: $(STAMP) programs ## Run the tests on a whole cluster
-	$(BIN)/pytest tests/e2e --ignore=tests/e2e/poller
+	$(BIN)/pytest tests/e2e --ignore=tests/e2e/poller $(ONCE_MORE)
 
 .PHONY: chaos
 chaos: $(STAMP) programs ## Change the target a hundred times on a busy machine; try every bad version

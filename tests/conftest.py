@@ -2,4 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 pytest_plugins = ["devcluster.testing"]
+
+
+@pytest.fixture(autouse=True)
+def _unblocked_signals() -> Iterator[None]:
+    """Undo what a program's ``main`` blocks: processes that later tests start would inherit it."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)

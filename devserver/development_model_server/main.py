@@ -38,7 +38,7 @@ from development_model_server.rest import RestApi
 from development_model_server.saved_model import SavedModelLoader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from development_model_server.flags import Options
     from development_model_server.saved_model import SavedModel
@@ -67,13 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if line.unknown:
         print(f"unknown argument: {line.unknown[0]}\n{flags.usage(program)}", end="", flush=True)
     _logger.warning("%s", identity.BANNER)
-    sigterm = _Sigterm()
-    if line.options.development_exit_on_sigterm:
-        sigterm.listen()
-    else:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _set_signals(line.options)
     try:
-        Server(line.options).run(sigterm)
+        Server(line.options).run()
     except ServingError as error:
         print(f"Failed to start server. Error: {error.text}", flush=True)
         _end(_FAILURE)
@@ -83,36 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Sigterm:
-    """Ends the process on SIGTERM, from a thread that waits for nothing else."""
-
-    def __init__(self) -> None:
-        self._drain: Callable[[], object] | None = None
-
-    def listen(self) -> None:
-        """Take SIGTERM from now on; has to be called on the main thread."""
-        told, tell = os.pipe()
-        os.set_blocking(tell, False)
-        # Handlers of Python run on the main thread, when that gets to it; this byte is written
-        # at once, whatever thread the signal reaches and whatever the main thread waits in.
-        signal.set_wakeup_fd(tell)
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        threading.Thread(target=self._wait, args=(told,), name="sigterm", daemon=True).start()
-
-    def drain_by(self, drain: Callable[[], object]) -> None:
-        """Call ``drain`` on SIGTERM in place of ending at once; the process ends soon after it."""
-        self._drain = drain
-
-    def _wait(self, told: int) -> None:
-        while signal.SIGTERM not in os.read(told, 64):
-            pass
-        if self._drain is None:
-            # Until the servers run there is nothing to drain.
-            _end(0)
-        else:
-            self._drain()
-            time.sleep(2 * _DRAIN_SECONDS + 5)
-            _end(_FAILURE)
+def _set_signals(options: Options) -> None:
+    if options.development_exit_on_sigterm:
+        # Until the servers run there is nothing to drain.
+        signal.signal(signal.SIGTERM, lambda *_: _end(0))
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _end(code: int) -> None:
@@ -168,15 +140,15 @@ class Server:
         )
         self._api = Api(self._core, inference)
 
-    def run(self, sigterm: _Sigterm) -> None:
-        """Load the models, then listen until ``sigterm`` tells to drain.
+    def run(self) -> None:
+        """Load the models, then listen until the process is told to end.
 
         Raises:
             ServingError: a model doesn't become available, or a port is taken.
         """
         self._core.reload_config(self._model_config)
         self._poll_model_config()
-        asyncio.run(self._serve(sigterm))
+        asyncio.run(self._serve())
 
     def _poll_model_config(self) -> None:
         options = self._options
@@ -203,11 +175,11 @@ class Server:
         except ServingError as error:
             _logger.error("PollFilesystemAndReloadConfig failed to ReloadConfig: %s", error.message)  # noqa: TRY400 - the message says it all
 
-    async def _serve(self, sigterm: _Sigterm) -> None:
+    async def _serve(self) -> None:
         options = self._options
         ended = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        sigterm.drain_by(lambda: loop.call_soon_threadsafe(ended.set))
+        if options.development_exit_on_sigterm:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
         grpc_server = make_server(
             self._api,
             Calls(
