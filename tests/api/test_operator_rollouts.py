@@ -95,6 +95,15 @@ def until_read(model: Model, action: str) -> None:
     )
 
 
+def notes(model: Model, reason: str) -> list[str]:
+    """What Events say."""
+    events = model.kubectl(
+        *("get", "events", "-o", "json"),
+        f"--field-selector=involvedObject.name={model.name},reason={reason}",
+    )
+    return [event["message"] for event in json.loads(events)["items"]]
+
+
 def record(model: Model) -> dict[str, str]:
     data: dict[str, str] = model.child("configmap", "-versions")["data"]
     return data
@@ -156,15 +165,10 @@ def test_an_action_that_means_nothing_is_dropped_with_an_event(here: World) -> N
     with serving(here, WAITING) as model:
         act(model, "promote", "7")
         until_read(model, "promote")
-
-        def notes() -> list[str]:
-            events = model.kubectl(
-                *("get", "events", "-o", "json"),
-                f"--field-selector=involvedObject.name={model.name},reason=ActionDropped",
-            )
-            return [event["message"] for event in json.loads(events)["items"]]
-
-        eventually(lambda: [n for n in notes() if "version 7" in n], what="an Event that says so")
+        eventually(
+            lambda: [n for n in notes(model, "ActionDropped") if "version 7" in n],
+            what="an Event that says so",
+        )
 
 
 def test_what_names_no_version_is_taken_away_and_does_nothing(here: World) -> None:
@@ -199,16 +203,18 @@ def test_a_version_that_nodes_evict_twice_goes_to_no_third_pod(here: World) -> N
         assert [entry["reason"] for entry in quarantined] == ["CrashedServing"]
 
 
-def test_another_bucket_in_the_middle_leaves_nothing_of_the_rollout(here: World) -> None:
+def test_another_bucket_in_the_middle_ends_the_rollout_as_superseded(here: World) -> None:
     with serving(here, WAITING) as model:
         upload(model)
         phase(model, "Paused")
         before = {pod.name: pod.target for pod in model.pods}
         model.patch(model={"storageUri": "gs://models/other"})
-        model.until(
-            lambda o: "rollout" not in o["status"]["model"], what="the rollout to be forgotten"
-        )
+        told = phase(model, "Superseded")["status"]["model"]["rollout"]
+        assert "spec.model.storageUri is gs://models/other now" in told["message"]
         here.operator.until_quiet()
+        assert phase(model, "Superseded")["status"]["model"]["rollout"] == told
+        (note,) = notes(model, "RolloutSuperseded")
+        assert told["message"] in note
         assert "candidate" not in record(model)
         assert "rollout.json" not in record(model)
         # What is about the former bucket is told nothing of the present one.
