@@ -323,3 +323,38 @@ def test_a_download_stops_when_it_is_told(tmp_path: Path) -> None:
     stopped.set()
     with pytest.raises(StoppedError):
         run(source, tmp_path, stopped)
+
+
+class Noting(MemorySource):
+    """Notes how much each answer is asked for at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: set[int] = set()
+
+    def open_range(self, stored: StoredObject, start: int, length: int) -> Any:
+        whole = super().open_range(stored, start, length)
+
+        @contextmanager
+        def noted() -> Iterator[ByteRange]:
+            with whole as body:
+
+                def readinto(buffer: memoryview) -> int:
+                    self.asked.add(len(buffer))
+                    return body.readinto(buffer)
+
+                yield SimpleNamespace(readinto=readinto, validators=body.validators, is_listed=True)
+
+        return noted()
+
+
+@pytest.mark.parametrize(("parallelism", "piece"), [(1, 300), (4, 300), (5, 240), (32, 37)])
+def test_the_buffers_of_all_workers_have_one_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parallelism: int, piece: int
+) -> None:
+    monkeypatch.setattr(fetch, "_BUFFERS_BYTES", 1200)
+    source = Noting()
+    source.put("a", os.urandom(5000))
+    run(source, tmp_path, limits=FetchLimits(parallelism=parallelism))
+    assert (tmp_path / "a").read_bytes() == source.objects["a"][0]
+    assert source.asked == {piece}
