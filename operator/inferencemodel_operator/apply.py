@@ -26,7 +26,7 @@ from inferencemodel_operator.pace import REPAIR_SECONDS, Bucket, repairs
 from inferencemodel_operator.values import same_amount
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from inferencemodel_operator.cache import Cache
     from inferencemodel_operator.children.manifest import Manifest
@@ -40,18 +40,17 @@ RECHECK_SECONDS: Final = 60.0
 RIVALS: Final = 400
 """Bytes of who changes a child, and what of it: field managers are called as they like."""
 
-_SHARED_LISTS: Final = frozenset(
-    {
-        "containers",
-        "env",
-        "initContainers",
-        "ownerReferences",
-        "ports",
-        "volumeMounts",
-        "volumes",
-    }
-)
-"""Lists that others may add to (list maps by their schema): an injected sidecar is no drift."""
+_SHARED_LISTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "containers": ("name",),
+    "env": ("name",),
+    "initContainers": ("name",),
+    "ownerReferences": ("uid",),
+    "ports": ("containerPort", "port"),
+    "volumeMounts": ("mountPath",),
+    "volumes": ("name",),
+}
+"""Lists that others may add to (list maps by their schema): an injected sidecar is no drift. Each
+with the fields one of which is the same in two items that are about the same."""
 _QUANTITIES: Final = frozenset(
     {
         ("scaleDown", "tolerance"),
@@ -68,18 +67,35 @@ _OF_AMOUNTS: Final = frozenset({"limits", "requests"})
 """... and those that are maps of such."""
 _FALSE_IS_NOTHING: Final = frozenset(
     {
+        "chapAuthDiscovery",
+        "chapAuthSession",
         "hostIPC",
         "hostNetwork",
         "hostPID",
         "hostPort",
         "initialDelaySeconds",
+        "partition",
         "readOnly",
+        "sslEnabled",
         "stdin",
         "stdinOnce",
         "tty",
     }
 )
-_MAPS: Final = frozenset({*_OF_AMOUNTS, "matchLabels", "nodeSelector", "volumeAttributes"})
+_MAPS: Final = frozenset(
+    {
+        *_OF_AMOUNTS,
+        *("annotations", "labels", "matchLabels", "nodeSelector", "options", "volumeAttributes"),
+    }
+)
+_FILLED_IN: Final = frozenset(
+    {
+        *("failureThreshold", "periodSeconds", "successThreshold", "timeoutSeconds"),
+        *("apiVersion", "dnsPolicy", "imagePullPolicy", "iscsiInterface", "path", "scheme"),
+        *("schedulerName", "terminationMessagePath", "terminationMessagePolicy"),
+    }
+)
+"""Fields of a pod for which 0 or nothing is written: the API server takes its default instead."""
 
 
 def covers(live: Any, wanted: Any, *, field: str = "", within: str = "") -> bool:
@@ -96,10 +112,27 @@ def covers(live: Any, wanted: Any, *, field: str = "", within: str = "") -> bool
         )
     if isinstance(wanted, list) and isinstance(live, list):
         if field in _SHARED_LISTS:
-            return all(any(covers(there, item) for there in live) for item in wanted)
+            # By name, as there may be thousands of both.
+            named: dict[Any, list[Any]] = {}
+            for there in live:
+                named.setdefault(_name(field, there), []).append(there)
+            return all(
+                any(covers(there, item) for there in named.get(_name(field, item), ()))
+                for item in wanted
+            )
         return len(live) == len(wanted) and all(map(covers, live, wanted))
+    if field in _FILLED_IN and wanted in ("", 0) and live not in (None, "", 0):
+        return True
     is_amount = (within, field) in _QUANTITIES or field in _AMOUNTS or within in _OF_AMOUNTS
     return bool(live == wanted) or (is_amount and same_amount(live, wanted))
+
+
+def _name(field: str, item: Any) -> Any:
+    """What is the same in another item of the list that is about the same."""
+    if not isinstance(item, dict):
+        return None
+    found = next((item[name] for name in _SHARED_LISTS[field] if name in item), None)
+    return found if isinstance(found, str | int) else None
 
 
 def _says_nothing(field: str, value: Any) -> bool:

@@ -590,9 +590,42 @@ async def test_replicas_are_held_by_somebody_before_the_operator_lets_go_of_them
         ({}, {"runAsUser": 0}, False),
         ({}, {"emptyDir": {}}, False),
         ({"resources": {}}, {"resources": {"limits": {}}}, True),
+        ({"metadata": {}}, {"metadata": {"labels": {}}}, True),
+        ({"startupProbe": {"timeoutSeconds": 1}}, {"startupProbe": {"timeoutSeconds": 0}}, True),
+        ({"httpGet": {"scheme": "HTTP"}}, {"httpGet": {"scheme": ""}}, True),
+        ({"containers": [{"imagePullPolicy": "Always"}]}, {"containers": [{"imagePullPolicy": ""}]},
+         True),
+        ({"startupProbe": {"timeoutSeconds": 3}}, {"startupProbe": {"timeoutSeconds": 1}}, False),
+        ({"sleep": {"seconds": 5}}, {"sleep": {"seconds": 0}}, False),
+        ({"ports": [{"port": 1, "name": "a"}]}, {"ports": [{"port": 1}]}, True),
+        ({"ports": [{"containerPort": 1}]}, {"ports": [{"containerPort": 2}]}, False),
+        ({"ports": [{"protocol": "UDP"}]}, {"ports": [{"protocol": "TCP"}]}, False),
+        ({"ports": [{"containerPort": 1, "protocol": "TCP"},
+                    {"containerPort": 1, "protocol": "UDP"}]},
+         {"ports": [{"containerPort": 1, "protocol": "UDP"}]}, True),
     ],
 )  # fmt: skip
 def test_wanted_is_covered_by_live_with_what_others_add(
     live: Any, wanted: Any, covered: bool
 ) -> None:
     assert covers(live, wanted) is covered
+
+
+def test_lists_of_thousands_are_compared_item_by_item() -> None:
+    compared = 0
+
+    class Text(str):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return super().__eq__(other)
+
+        __hash__ = str.__hash__
+
+    # As large as what may be laid over a pod.
+    wanted = {"env": [{"name": Text(f"A{n}")} for n in range(3000)]}
+    live = {"env": [{"name": f"A{n}", "value": "x"} for n in reversed(range(3000))]}
+    assert covers(live, wanted)
+    assert compared < 30_000
