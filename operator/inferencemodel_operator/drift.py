@@ -133,19 +133,30 @@ def extras(
     others: Iterable[Foreign], live: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> list[Extra]:
     """What others have set of a child that is neither wanted nor theirs to set."""
+    theirs = _Theirs(live, wanted)
     return [
         Extra(other.manager, path)
         for other in others
         for path in _unwanted(other.fields, wanted, ())
-        if not _is_theirs(path, live, wanted)
+        if not theirs.has(path)
     ]
 
 
 def trimmed(live: Mapping[str, Any], unwanted: Iterable[Extra]) -> dict[str, Any]:
     """The live object without these."""
     content: dict[str, Any] = copy.deepcopy(dict(live))
+    items: dict[Path, list[Key]] = {}
     for extra in unwanted:
-        _remove(content, extra.path)
+        parent, last = extra.path[:-1], extra.path[-1]
+        if isinstance(last, tuple):
+            items.setdefault(parent, []).append(last)
+        elif isinstance(there := _at(content, parent), dict):
+            there.pop(last, None)
+    for path, keys in items.items():
+        if isinstance(there := _at(content, path), list):
+            listed = _Items(there)
+            gone = {id(listed.find(key)) for key in keys}
+            there[:] = [item for item in there if id(item) not in gone]
     return content
 
 
@@ -158,11 +169,12 @@ def theirs(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]
         found = _at(live, (*parents, name))
         if found is not None:
             _branch(kept, parents)[name] = copy.deepcopy(found)
+    judge = _Theirs(live, wanted)
     for field in _SIDECARS if wanted["kind"] == "Deployment" else ():
         items = [
             copy.deepcopy(item)
             for item in _at(live, (*_POD, field)) or ()
-            if _is_theirs((*_POD, field, _key(field, item)), live, wanted)
+            if judge.has((*_POD, field, _key(field, item)))
         ]
         if items:
             _branch(kept, _POD)[field] = items
@@ -227,8 +239,9 @@ def _without(
 
 
 def _holds(content: Mapping[str, Any], wanted: Any) -> bool:
+    here = _Items(wanted) if isinstance(wanted, list) else wanted
     for name, below in content.items():
-        found, value = _wanted(name, wanted)
+        found, value = _wanted(name, here)
         if found and (not below or set(below) == {"."} or _holds(below, value)):
             return True
     return False
@@ -236,8 +249,9 @@ def _holds(content: Mapping[str, Any], wanted: Any) -> bool:
 
 def _unwanted(content: Mapping[str, Any], wanted: Any, path: Path) -> Iterator[Path]:
     """The topmost fields of a set that are not in what is wanted."""
+    here = _Items(wanted) if isinstance(wanted, list) else wanted
     for name, below in content.items():
-        found, value = _wanted(name, wanted)
+        found, value = _wanted(name, here)
         if name == "." or not isinstance(wanted, dict | list):
             continue
         step = managed_fields.step(name)
@@ -247,48 +261,49 @@ def _unwanted(content: Mapping[str, Any], wanted: Any, path: Path) -> Iterator[P
             yield (*path, step)
 
 
-def _wanted(name: str, wanted: Any) -> tuple[bool, Any]:
+def _wanted(name: str, here: Any) -> tuple[bool, Any]:
     """Whether a field or an item of a set is wanted, and how."""
     if name == ".":
         return False, None
     step = managed_fields.step(name)
     if isinstance(step, tuple):
-        item = _find(wanted, step) if isinstance(wanted, list) else None
+        item = here.find(step) if isinstance(here, _Items) else None
         return item is not None, item
-    return (True, wanted[step]) if isinstance(wanted, dict) and step in wanted else (False, None)
+    return (True, here[step]) if isinstance(here, dict) and step in here else (False, None)
 
 
-def _is_theirs(path: Path, live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    kind = wanted["kind"]
-    if any(_matches(path, pattern) for pattern in _OTHERS.get(kind, ())):
-        return True
-    if kind != "Deployment" or path[:3] != _POD or len(path) < 5:
-        return False
-    field, key = path[3], path[4]
-    if field not in _SIDECARS or not isinstance(key, tuple):
-        return False
-    if len(path) == 5:
-        return _is_whole(field, live, wanted) and _find(_at(wanted, path[:4]) or [], key) is None
-    return len(path) == 7 and path[5] == "volumeMounts" and _is_mount_of_theirs(path, live, wanted)
+class _Theirs:
+    """What of a child is others' to set."""
 
+    def __init__(self, live: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        self._live = live
+        self._patterns = _OTHERS.get(wanted["kind"], ())
+        self._ours: dict[str, _Items] = {}
+        """By the lists that others may add to."""
+        for field in _SIDECARS if wanted["kind"] == "Deployment" else ():
+            ours = _at(wanted, (*_POD, field)) or []
+            there = _Items(_at(live, (*_POD, field)))
+            # Where one of ours is missing, it may be there under another name, so nothing beside
+            # the wanted ones is left; a sidecar is then injected anew.
+            if all(there.find(_key(field, item)) is not None for item in ours):
+                self._ours[field] = _Items(ours)
 
-def _is_whole(field: str | Key, live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether all of the operator's items are in a list that others may add to.
+    def has(self, path: Path) -> bool:
+        """Whether it is a field of theirs."""
+        if any(_matches(path, pattern) for pattern in self._patterns):
+            return True
+        if path[:3] != _POD or len(path) not in (5, 7):
+            return False
+        if len(path) == 7:
+            return path[3] in _SIDECARS and path[5] == "volumeMounts" and self._is_mount(path)
+        field, key = path[3], path[4]
+        ours = self._ours.get(field) if isinstance(field, str) else None
+        return ours is not None and isinstance(key, tuple) and ours.find(key) is None
 
-    Where one is missing, it may be there under another name, so nothing beside the wanted ones is
-    left; a sidecar is then injected anew.
-    """
-    there = _at(live, (*_POD, field)) or []
-    return all(
-        _find(there, _key(str(field), item)) is not None
-        for item in _at(wanted, (*_POD, field)) or ()
-    )
-
-
-def _is_mount_of_theirs(path: Path, live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    mount = _at(live, path)
-    name = mount.get("name") if isinstance(mount, dict) else None
-    return name is not None and _is_theirs((*_POD, "volumes", (("name", name),)), live, wanted)
+    def _is_mount(self, path: Path) -> bool:
+        mount = _at(self._live, path)
+        name = mount.get("name") if isinstance(mount, dict) else None
+        return name is not None and self.has((*_POD, "volumes", (("name", name),)))
 
 
 def _matches(path: Path, pattern: tuple[str, ...]) -> bool:
@@ -311,6 +326,36 @@ def _key(field: str, item: Mapping[str, Any]) -> Key:
     return tuple(sorted((name, item[name]) for name in _KEYS.get(field, ()) if name in item))
 
 
+class _Items:
+    """The items of a list by their keys; there may be thousands."""
+
+    def __init__(self, items: Any) -> None:
+        given = items if isinstance(items, list) else ()
+        self._items = [item for item in given if isinstance(item, dict)]
+        self._by_key: dict[tuple[str, ...], dict[tuple[Any, ...], dict[str, Any]]] = {}
+
+    def find(self, key: Key) -> dict[str, Any] | None:
+        """The item of that key."""
+        fields = tuple(name for name, _ in key)
+        found = self._by_key.get(fields)
+        if found is None:
+            if len(self._by_key) == _KINDS_OF_KEYS:
+                return None
+            found = self._by_key[fields] = {}
+            for item in self._items:
+                # A key that is empty is left out of the item.
+                found.setdefault(tuple(_plain(item.get(name, "")) for name in fields), item)
+        return found.get(tuple(_plain(value) for _, value in key))
+
+
+_KINDS_OF_KEYS: Final = 4
+"""A list's items have the same fields for a key; somebody may write down others."""
+
+
+def _plain(value: Any) -> Any:
+    return repr(value) if isinstance(value, dict | list) else value
+
+
 def _find(items: Iterable[Any], key: Key) -> dict[str, Any] | None:
     for item in items:
         # A key that is empty is left out of the item.
@@ -326,14 +371,6 @@ def _at(value: Any, path: Iterable[str | Key]) -> Any:
         else:
             value = value.get(step) if isinstance(value, dict) else None
     return value
-
-
-def _remove(content: dict[str, Any], path: Path) -> None:
-    parent, last = _at(content, path[:-1]), path[-1]
-    if isinstance(last, str) and isinstance(parent, dict):
-        parent.pop(last, None)
-    elif isinstance(last, tuple) and isinstance(parent, list):
-        parent[:] = [item for item in parent if _find([item], last) is None]
 
 
 def _branch(content: dict[str, Any], path: Iterable[str]) -> dict[str, Any]:

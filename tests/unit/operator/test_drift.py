@@ -10,6 +10,7 @@ import pytest
 from inferencemodel_operator import drift, names
 from inferencemodel_operator.drift import Foreign
 from inferencemodel_operator.observe.wire import FieldManager
+from tests.support.counting import Compared
 
 
 def manager(name: str, fields: dict[str, Any], **more: str) -> FieldManager:
@@ -169,6 +170,31 @@ def test_what_is_others_stays_when_all_else_is_set_anew() -> None:
     }
     assert template["spec"]["volumes"] == [{"name": "v", "emptyDir": {}}]
     assert "hostNetwork" not in template["spec"]
+
+
+def test_of_thousands_of_items_each_is_looked_at_a_few_times() -> None:
+    wanted = pods(volumes=[{"name": Compared(f"v{n}"), "emptyDir": {}} for n in range(2000)])
+    live = pods(volumes=[{"name": f"v{n}", "emptyDir": {}} for n in range(2000)])
+    volumes = live["spec"]["template"]["spec"]["volumes"]
+    volumes.extend({"name": f"theirs{n}"} for n in range(1000))
+    others = [
+        Foreign("edit", of_template(volumes={f'k:{{"name":"{n}"}}': {} for n in found}))
+        for found in ([f"v{n}" for n in range(2000)], [f"theirs{n}" for n in range(1000)])
+    ]
+    before = Compared.times
+    assert drift.taken(others, wanted)
+    assert drift.extras(others, live, wanted) == []
+    assert len(drift.theirs(live, wanted)["spec"]["template"]["spec"]["volumes"]) == 1000
+    assert Compared.times - before < 60_000
+
+    env = [{"name": Compared(f"A{n}")} for n in range(2000)]
+    edited = pods(containers=[{"name": "server", "env": env}])
+    path = ("spec", "template", "spec", "containers", (("name", "server"),), "env")
+    extras = [drift.Extra("edit", (*path, (("name", f"A{n}"),))) for n in range(1999)]
+    before = Compared.times
+    (server,) = drift.trimmed(edited, extras)["spec"]["template"]["spec"]["containers"]
+    assert server["env"] == [{"name": "A1999"}]
+    assert Compared.times - before < 20_000
 
 
 def test_only_what_differs_is_rewritten() -> None:
