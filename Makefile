@@ -127,6 +127,13 @@ bench-operator: $(STAMP) programs ## Measure the operator with up to 5,000 resou
 bench-large: $(STAMP) ## Measure 6 GB beside 1 GB in a poller's memory; takes 8 GB of disk
 	$(BIN)/python -m bench poller-large
 
+# How long it is, in minutes.
+MINUTES ?= 60
+
+.PHONY: soak
+soak: $(STAMP) ## Serve 20 models for MINUTES, a version of each every minute; judge what grows
+	$(BIN)/python -m bench soak --minutes=$(MINUTES)
+
 .PHONY: bench-poller
 bench-poller: $(STAMP) ## Measure fetching beside gcloud, kserve-storage, curl and s5cmd; draw the plot
 	$(BIN)/python -m bench poller

@@ -14,6 +14,7 @@ from bench import (
     poller_idle,
     poller_large,
     rollouts,
+    soak,
     traffic,
     version_change,
 )
@@ -91,6 +92,12 @@ def main() -> int:
     shared.set_defaults(
         run=lambda given: cache.run(given.rounds, given.megabytes, given.bandwidth, given.pods)
     )
+    long = commands.add_parser(
+        "soak", help="serve for hours with new versions every minute, and judge what grows"
+    )
+    long.add_argument("--minutes", type=float, default=60)
+    long.add_argument("--models", type=int, default=20)
+    long.set_defaults(run=lambda given: soak.run(given.minutes, given.models))
     price = commands.add_parser(
         "cost", help="count what a model asks of its store and of the API server"
     )
