@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import sys
-import zlib
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -18,7 +17,7 @@ from inferencemodel_operator import bounds, drift, managed_fields, names, spec, 
 from inferencemodel_operator import status as resource_status
 from inferencemodel_operator.cluster import DEPLOYMENTS, REPLICA_SETS
 from inferencemodel_operator.errors import InvalidModelError
-from inferencemodel_operator.observe import disruptions, troubles, wire
+from inferencemodel_operator.observe import deflating, disruptions, troubles, wire
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -193,7 +192,8 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
 
     def content_object(self) -> dict[str, Any]:
         """The content, decoded."""
-        text = zlib.decompress(self.content) if self.is_whole else self.content
+        whole = self.is_whole
+        text = deflating.inflate(self.kind, self.content) if whole else self.content
         decoded: dict[str, Any] = orjson.loads(text)
         return decoded
 
@@ -223,7 +223,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     actions: Mapping[str, str] = {}
     """The annotations by which somebody acts on a rollout."""
     status: bytes
-    """The live status' JSON."""
+    """The live status' JSON, deflated."""
 
     @property
     def is_followed(self) -> bool:
@@ -232,7 +232,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     def live_status(self) -> resource_status.Status:
         """The live status, decoded."""
-        return resource_status.decode(orjson.loads(self.status))
+        return resource_status.decode(orjson.loads(deflating.inflate(names.KIND, self.status)))
 
 
 def model(obj: Mapping[str, Any]) -> Model:
@@ -258,7 +258,7 @@ def model(obj: Mapping[str, Any]) -> Model:
             for name in names.ACTION_ANNOTATIONS
             if name in meta.annotations
         },
-        status=_compact(obj.get("status") or {}),
+        status=deflating.deflate(names.KIND, _compact(obj.get("status") or {})),
     )
 
 
@@ -286,7 +286,7 @@ def child(kind: str, obj: Mapping[str, Any]) -> Child:
     owner = meta.controller_reference(names.KIND)
     name = owner.name if owner else meta.labels.get(names.MODEL_LABEL)
     expected = owner is not None and meta.name in names.children(owner.name)
-    content = _content(obj, whole_spec) if expected else _NO_CONTENT
+    content = _content(kind, obj, whole_spec) if expected else _NO_CONTENT
     others = drift.foreign(meta.managed_fields) if _is_whole(content) else ()
     if drift.are_too_many(others):
         content, others = _digest(content), ()
@@ -338,7 +338,7 @@ def _origin(meta: wire.Meta) -> Origin:
     )
 
 
-def _content(obj: Mapping[str, Any], encoded_spec: bytes | None) -> bytes:
+def _content(kind: str, obj: Mapping[str, Any], encoded_spec: bytes | None) -> bytes:
     kept = {field: value for field, value in obj.items() if field != "status"}
     if encoded_spec is not None and "spec" in kept:
         kept["spec"] = msgspec.Raw(encoded_spec)
@@ -349,10 +349,7 @@ def _content(obj: Mapping[str, Any], encoded_spec: bytes | None) -> bytes:
     }
     content = _compact(kept)
     if len(content) <= LARGEST_CONTENT:
-        # A small window and little memory for hashing: zlib's defaults clear 256 kB for each call,
-        # which takes eight times as long as two kilobytes of content.
-        deflating = zlib.compressobj(zlib.Z_BEST_SPEED, zlib.DEFLATED, 12, 4)
-        return deflating.compress(content) + deflating.flush()
+        return deflating.deflate(kind, content)
     return _digest(content)
 
 
