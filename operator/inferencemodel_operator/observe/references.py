@@ -36,13 +36,13 @@ _VARIABLES: Final = {
     names.POLLER_CONTAINER: "spec.poller.env",
     names.SERVER_CONTAINER: "spec.server.env",
 }
-"""The containers whose variables a user gives, and where."""
+"""The containers whose variables a user gives in a field of their own, and where."""
 
 # pkg/kubelet/kubelet_pods.go, pkg/volume/{secret,configmap,util}, the scheduler's volume plugins.
 _ABSENT: Final = re.compile(r'\b(secret|configmap|persistentvolumeclaim) "([^"]+)" not found')
 _NO_KEY: Final = re.compile(r"couldn't find key (\S+) in (Secret|ConfigMap) (?:[^/\s]+/)?(\S+)")
 _NO_FILE: Final = re.compile(
-    r'for volume "([^"]+)" : references non-existent (?:secret|config) key: (\S+)'
+    r'for volume "([^"]+)" : references non-existent (secret|config) key: (\S+)'
 )
 _KINDS: Final = {"secret": SECRET, "configmap": CONFIG_MAP, "persistentvolumeclaim": CLAIM}
 
@@ -67,10 +67,13 @@ def references(spec: Mapping[str, Any]) -> tuple[Reference, ...]:
 
 
 def _of_variables(needs: wire.Needs) -> Iterator[Reference]:
-    for container in (*needs.init_containers, *needs.containers):
-        for variable in container.env if container.name in _VARIABLES else ():
-            source = variable.value_from
-            field = f"{_VARIABLES[container.name]}[{bounds.text(variable.name, bounds.NAME)}]"
+    lists = {"initContainers": needs.init_containers, "containers": needs.containers}
+    for name, container in ((name, one) for name, found in lists.items() for one in found):
+        where = f"spec.template.spec.{name}[name={bounds.text(container.name, bounds.NAME)}]"
+        typed = _VARIABLES.get(container.name)
+        for variable in container.env:
+            source, told = variable.value_from, bounds.text(variable.name, bounds.NAME)
+            field = f"{where}.env[name={told}]" if typed is None else f"{typed}[{told}]"
             if source is None:
                 continue
             if source.secret_key_ref is not None:
@@ -79,6 +82,17 @@ def _of_variables(needs: wire.Needs) -> Iterator[Reference]:
             if source.config_map_key_ref is not None:
                 ref = source.config_map_key_ref
                 yield Reference(CONFIG_MAP, ref.name, field, key=ref.key)
+        for whole in container.env_from:
+            yield from _of_names(whole, f"{where}.envFrom")
+
+
+def _of_names(found: wire.Names, field: str, volume: str = "") -> Iterator[Reference]:
+    for kind, ref in (
+        (SECRET, found.secret or found.secret_ref),
+        (CONFIG_MAP, found.config_map or found.config_map_ref),
+    ):
+        if ref is not None:
+            yield Reference(kind, ref.name, field, volume)
 
 
 def _of_volumes(needs: wire.Needs) -> Iterator[Reference]:
@@ -90,6 +104,8 @@ def _of_volumes(needs: wire.Needs) -> Iterator[Reference]:
             yield Reference(SECRET, volume.secret.secret_name, field, volume.name)
         if volume.config_map is not None:
             yield Reference(CONFIG_MAP, volume.config_map.name, field, volume.name)
+        for source in volume.projected.sources if volume.projected else ():
+            yield from _of_names(source, field, volume.name)
         if volume.persistent_volume_claim is not None:
             name = volume.persistent_volume_claim.claim_name
             yield Reference(CLAIM, name, field, volume.name)
@@ -128,9 +144,11 @@ def explain(message: str, needs: tuple[Reference, ...]) -> str | None:
         return f'{kind} "{name}" has no key "{key}"; add it, or correct {asked}'
     file = _NO_FILE.search(message)
     if file is not None:
-        ref = next((ref for ref in needs if ref.volume == file[1]), None)
-        if ref is not None:
-            return f'{ref.kind} "{ref.name}" has no key "{file[2]}"; add it, or correct {ref.field}'
+        volume, kind, key = file[1], SECRET if file[2] == "secret" else CONFIG_MAP, file[3]
+        refs = [ref for ref in needs if (ref.volume, ref.kind) == (volume, kind)]
+        if refs:
+            which = " or ".join(dict.fromkeys(f'"{ref.name}"' for ref in refs))
+            return f'{kind} {which} has no key "{key}"; add it, or correct {refs[0].field}'
     return None
 
 

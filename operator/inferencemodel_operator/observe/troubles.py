@@ -216,7 +216,7 @@ def _crashed(pod: Status) -> tuple[Trouble | None, str]:
         *((container, Trouble.CONTAINER_CRASHED) for container in pod.others),
     ):
         if container is not None and _is_crashing(pod.status, container):
-            return crash, _crash(container)
+            return crash, _crash(pod, container)
     return None, ""
 
 
@@ -254,7 +254,7 @@ def _end(container: wire.ContainerStatus) -> wire.Terminated | None:
     return container.last_state.terminated or container.state.terminated
 
 
-def _crash(container: wire.ContainerStatus) -> str:
+def _crash(pod: Status, container: wire.ContainerStatus) -> str:
     last = _end(container)
     name = container.name
     if last is None:
@@ -265,7 +265,9 @@ def _crash(container: wire.ContainerStatus) -> str:
         what = f"can't be started: {bounds.text(last.message or last.reason, WORDS)}"
     else:
         what = f"ended with exit code {last.exit_code}{_words(last.message)}"
-    return f"container {name} {what}; {_fix(name, last)}"
+    is_other = container in pod.others
+    fix = _fix_of_other(pod, container, last) if is_other else _fix(name, last)
+    return f"container {name} {what}; {fix}"
 
 
 def _words(log: str) -> str:
@@ -276,10 +278,12 @@ def _words(log: str) -> str:
 
 
 def _fix(name: str, last: wire.Terminated | None) -> str:
-    log = f"`kubectl logs POD --container {name} --previous`"
-    if name != names.SERVER_CONTAINER:
+    log = _LOG.format(name)
+    if name == names.POLLER_CONTAINER:
         if last is not None and last.reason == "OOMKilled":
             return "raise spec.poller.resources.limits.memory"
+        if last is not None and last.reason in _NOT_STARTED:
+            return f"correct {_IMAGES[name]}"
         return f"read more with {log}"
     if last is not None and last.reason == "OOMKilled":
         return "raise spec.server.resources.limits.memory"
@@ -288,6 +292,22 @@ def _fix(name: str, last: wire.Terminated | None) -> str:
     if last is not None and last_words.is_usage(last.message):
         return f"correct spec.server.args; {log} says which at its beginning"
     return f"correct spec.server where it says so; read more with {log}"
+
+
+_LOG: Final = "`kubectl logs POD --container {} --previous`"
+
+
+def _fix_of_other(
+    pod: Status, container: wire.ContainerStatus, last: wire.Terminated | None
+) -> str:
+    is_init = container in pod.status.init_container_statuses
+    field = f"{'initContainers' if is_init else 'containers'}[name={container.name}]"
+    where = f"spec.template.spec.{field}, or where the container comes from"
+    if last is not None and last.reason == "OOMKilled":
+        return f"raise resources.limits.memory of {where}"
+    if last is not None and last.reason in _NOT_STARTED:
+        return f"correct command or image of {where}"
+    return f"read more with {_LOG.format(container.name)}"
 
 
 def _container(

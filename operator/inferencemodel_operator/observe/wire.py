@@ -262,11 +262,27 @@ class Variable(_Wire, frozen=True):
     value_from: ValueSource | None = None
 
 
+class Names(_Wire, frozen=True):
+    """A Secret or ConfigMap, all of it or some of its keys."""
+
+    secret: LocalName | None = None
+    secret_ref: LocalName | None = None
+    config_map: LocalName | None = None
+    config_map_ref: LocalName | None = None
+
+
 class Environment(_Wire, frozen=True):
     """A container, as far as its variables go."""
 
     name: str
     env: tuple[Variable, ...] = ()
+    env_from: tuple[Names, ...] = ()
+
+
+class ProjectedVolume(_Wire, frozen=True):
+    """Files of several objects."""
+
+    sources: tuple[Names, ...] = ()
 
 
 class SecretVolume(_Wire, frozen=True):
@@ -291,6 +307,7 @@ class Volume(_Wire, frozen=True):
     name: str
     secret: SecretVolume | None = None
     config_map: LocalName | None = None
+    projected: ProjectedVolume | None = None
     persistent_volume_claim: ClaimVolume | None = None
     ephemeral: EphemeralVolume | None = None
 

@@ -9,7 +9,7 @@ import pytest
 
 from inferencemodel_operator.cluster import Cluster
 from inferencemodel_operator.errors import ApiUnavailableError
-from inferencemodel_operator.observe import disruptions, hangs, last_words, objects
+from inferencemodel_operator.observe import disruptions, hangs, last_words, objects, references
 from inferencemodel_operator.observe.hangs import Hangs
 from inferencemodel_operator.observe.troubles import Trouble
 
@@ -141,6 +141,57 @@ def test_a_variable_without_its_object_names_object_and_field(words: str, messag
     assert message in stuck.message
 
 
+LOGS = "spec.template.spec.containers[name=logs]"
+ADDED: dict[str, Any] = {
+    "initContainers": [
+        {"name": "poller", "envFrom": [{"configMapRef": {"name": "proxies"}}]},
+        {"name": "first", "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "first"}}}]},
+    ],
+    "containers": [
+        {"name": "model-server", "envFrom": [{"secretRef": {"name": "flags"}}]},
+        {
+            "name": "logs",
+            "env": [
+                {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "levels", "key": "log"}}}
+            ],
+        },
+    ],
+    "volumes": [
+        {
+            "name": "files",
+            "projected": {
+                "sources": [
+                    {"secret": {"name": "keys"}},
+                    {"configMap": {"name": "one"}},
+                    {"configMap": {"name": "other"}},
+                ]
+            },
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        ('configmap "proxies" not found', "spec.template.spec.initContainers[name=poller].envFrom"),
+        ('secret "first" not found', "spec.template.spec.initContainers[name=first].env[name=A]"),
+        ('secret "flags" not found', "spec.template.spec.containers[name=model-server].envFrom"),
+        ("couldn't find key log in ConfigMap vision/levels", f"{LOGS}.env[name=B]"),
+        ('configmap "other" not found', "spec.template.spec.volumes[name=files]"),
+        ('MountVolume.SetUp failed for volume "files" : references non-existent secret key: a',
+         'Secret "keys" has no key "a"; add it, or correct spec.template.spec.volumes[name=files]'),
+        ('MountVolume.SetUp failed for volume "files" : references non-existent config key: a',
+         'ConfigMap "one" or "other" has no key "a"; add it, or correct '
+         "spec.template.spec.volumes[name=files]"),
+    ],
+)  # fmt: skip
+def test_what_an_added_part_of_a_pod_lacks_is_told_with_its_field(words: str, fix: str) -> None:
+    told = references.explain(words, references.references(ADDED))
+    assert told is not None
+    assert told.endswith(fix)
+
+
 def test_a_claim_that_is_not_there_is_told_with_the_field_that_names_it() -> None:
     words = (
         '0/3 nodes are available: persistentvolumeclaim "models-claim" not found. preemption: '
@@ -224,6 +275,24 @@ def test_an_added_container_that_ends_again_and_again_is_told(statuses: str) -> 
     assert crashed.trouble is Trouble.CONTAINER_CRASHED
     assert 'container prepare ended with exit code 1, its last words: "no such' in crashed.message
     assert "kubectl logs POD --container prepare --previous" in crashed.message
+
+
+@pytest.mark.parametrize(
+    ("reason", "fix"),
+    [
+        ("OOMKilled", "raise resources.limits.memory of"),
+        ("StartError", "correct command or image of"),
+    ],
+)
+def test_an_added_container_is_mended_where_it_is_added(reason: str, fix: str) -> None:
+    state = {"lastState": ended(reason=reason), **waiting("CrashLoopBackOff")}
+    for statuses, field in (
+        ("containerStatuses", "containers"),
+        ("initContainerStatuses", "initContainers"),
+    ):
+        crashed = added(statuses, {"name": "logs", "restartCount": 2, **state})
+        assert f"{fix} spec.template.spec.{field}[name=logs]" in crashed.message
+        assert "spec.poller" not in crashed.message
 
 
 def test_an_init_container_that_did_its_work_in_the_end_crashes_no_more() -> None:
