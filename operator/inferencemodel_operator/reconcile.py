@@ -32,8 +32,10 @@ from inferencemodel_operator.cluster import (
     INGRESSES,
     INTERCEPTOR_ROUTES,
     MODELS,
+    NETWORK_POLICIES,
     PODS,
     SCALED_OBJECTS,
+    SERVICES,
 )
 from inferencemodel_operator.conditions import ConditionType, Reason
 from inferencemodel_operator.confirmation import ConfirmationWatch
@@ -95,7 +97,11 @@ on changing is then written once in so many seconds."""
 
 
 _BEHIND_ROUTES: Final = (INGRESSES.kind, HTTP_ROUTES.kind, SCALED_OBJECTS.kind)
-"""What an InterceptorRoute has to be there for, where there is to be one."""
+"""What the way by the interceptor has to be there for, where there is to be one."""
+_ENTRANCES: Final = (INGRESSES.kind, HTTP_ROUTES.kind)
+"""What leads requests by it, or no longer."""
+WAY_SECONDS: Final = 10.0
+"""Until whoever serves these has heard that they lead elsewhere."""
 
 
 class _Memory(msgspec.Struct):
@@ -116,6 +122,8 @@ class _Memory(msgspec.Struct):
     taken: tuple[Status, Status] | None = None
     """A status that the API server took as something else (its CRD is of another release, say),
     and what it made of it: writing it again would change nothing."""
+    way_until: float = 0.0
+    """Until when requests may come by the interceptor, though nothing leads there any more."""
     status_refused: bool = False
     """Whether the last status was, which an Event has told."""
     soaking: Soaking | None = None
@@ -414,25 +422,60 @@ class Reconciler:
             done, problems = await _outcomes(self._ensure(model, typed, child) for child in first)
             if problems:
                 pods, plan = [], msgspec.structs.replace(plan, rehearse=False)
-        leading, wanted = _parted(wanted, (INTERCEPTOR_ROUTES.kind,))
+        way = {(INTERCEPTOR_ROUTES.kind, names.route(typed.name))}
+        way.add((SERVICES.kind, names.interceptor(typed.name)))
+        leading = tuple(c for c in wanted if (c["kind"], c["metadata"]["name"]) in way)
+        wanted = tuple(child for child in wanted if child not in leading)
         ways, lacking = await _outcomes(self._ensure(model, typed, child) for child in leading)
         done, problems = [*done, *ways], [*problems, *lacking]
         if lacking:
             # Requests go on by the way that there is: the interceptor would know no model for them.
             _, wanted = _parted(wanted, _BEHIND_ROUTES)
+        surplus = [
+            child
+            for child in self._cache.children(model.key)
+            if (child.kind, child.name) not in kept
+        ]
+        if any((child.kind, child.name) in way for child in surplus):
+            back, stuck, wanted = await self._lead_back(model, typed, wanted, memory)
+            done, problems = [*done, *back], [*problems, *stuck]
+            if stuck or memory.way_until:
+                surplus = [child for child in surplus if (child.kind, child.name) not in way]
         more, others = await _outcomes(
             [
                 *(self._assign(pod, typed, plan, memory.confirmations) for pod in pods),
                 *(self._ensure(model, typed, child) for child in wanted),
                 *(self._rehearse(model, typed, plan, template) for template in templates),
-                *(
-                    self._remove(model, child)
-                    for child in self._cache.children(model.key)
-                    if (child.kind, child.name) not in kept
-                ),
+                *(self._remove(model, child) for child in surplus),
             ]
         )
         return [*done, *more], ownership.merge([*problems, *others])
+
+    async def _lead_back(
+        self,
+        model: Model,
+        typed: InferenceModel,
+        wanted: tuple[Manifest, ...],
+        memory: _Memory,
+    ) -> tuple[list[str], list[OperatorError], tuple[Manifest, ...]]:
+        """Have requests come past the interceptor again, before the way by it goes.
+
+        Returns:
+            What was done, what stood in the way, and the children that are left to do.
+        """
+        now = asyncio.get_running_loop().time()
+        entrances, wanted = _parted(wanted, _ENTRANCES)
+        back, stuck = await _outcomes(self._ensure(model, typed, child) for child in entrances)
+        if back:
+            memory.way_until = now + WAY_SECONDS
+        if memory.way_until <= now:
+            memory.way_until = 0.0
+        if memory.way_until:
+            self._queue.add_after(model.key, memory.way_until - now)
+        if stuck or memory.way_until:
+            # It lets the interceptor in for as long.
+            _, wanted = _parted(wanted, (NETWORK_POLICIES.kind,))
+        return back, stuck, wanted
 
     async def _assign(
         self,

@@ -17,8 +17,10 @@ from inferencemodel_operator.cluster import (
     DISRUPTION_BUDGETS,
     EVENTS,
     MODELS,
+    OPTIONAL,
     PODS,
     REPLICA_SETS,
+    SERVICES,
     Cluster,
     Resource,
 )
@@ -175,7 +177,8 @@ class World:
         self.server, self.cache = Server(), Cache()
         self.queue: WorkQueue[Key] = WorkQueue()
         metrics = Metrics()
-        applier = Applier(self.server, self.cache, Offers(self.server))
+        self.offers = Offers(self.server)
+        applier = Applier(self.server, self.cache, self.offers)
         self.reconciler = Reconciler(
             self.server,
             self.cache,
@@ -514,3 +517,51 @@ async def test_an_owned_child_that_is_not_wanted_is_deleted(world: World) -> Non
             },
         )
     assert await world.pass_() == ["delete PodDisruptionBudget old"]
+
+
+BY_REQUESTS = {"maxReplicas": 3, "keda": {"http": {"concurrency": 10}}}
+ENTRANCE = {"host": "m.example.com"}
+WAY = ["delete InterceptorRoute m", "delete Service keda-http-m"]
+
+
+async def test_requests_come_past_the_interceptor_before_the_way_by_it_goes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "WAY_SECONDS", 0.3)
+    world.offers.optional = frozenset(OPTIONAL)
+    world.model(2, autoscaling=BY_REQUESTS, ingress=ENTRANCE, networkPolicy={"enabled": True})
+    sent = await world.pass_()
+    assert sent.index("create InterceptorRoute") < sent.index("create Ingress")
+    assert sent.index("create Service") < sent.index("create Ingress")
+
+    world.model(5000, ingress=ENTRANCE, networkPolicy={"enabled": True})
+    world.server.failures["apply Ingress"] = RefusedError("Ingress", "m", "no", "fix it")
+    sent = await world.pass_()
+    assert "delete ScaledObject m" in sent
+    assert not {*WAY, "apply NetworkPolicy"} & {*sent}, "the Ingress still leads there"
+
+    world.server.failures.clear()
+    world.model(6000, ingress={**ENTRANCE, "path": "/x"}, networkPolicy={"enabled": True})
+    sent = await world.pass_()
+    assert "apply Ingress" in sent
+    assert not {*WAY, "apply NetworkPolicy"} & {*sent}, "who serves it has yet to hear of it"
+    world.model(7000, ingress={**ENTRANCE, "path": "/x"}, networkPolicy={"enabled": True})
+    assert not {*WAY} & {*await world.pass_()}
+
+    await asyncio.sleep(0.35)
+    world.model(8000, ingress={**ENTRANCE, "path": "/x"}, networkPolicy={"enabled": True})
+    sent = await world.pass_()
+    assert {*WAY, "apply NetworkPolicy"} <= {*sent}
+    world.queue.close()
+
+
+async def test_nothing_leads_to_a_service_of_somebody_else(world: World) -> None:
+    world.offers.optional = frozenset(OPTIONAL)
+    theirs = owned("keda-http-m", "uid-theirs", MODEL_OWNER)
+    theirs["metadata"]["ownerReferences"] = []
+    world.cache.put(SERVICES, theirs)
+    world.model(2, autoscaling=BY_REQUESTS, ingress=ENTRANCE)
+    sent = await world.pass_()
+    assert "create InterceptorRoute" in sent
+    assert "create Ingress" not in sent
+    world.queue.close()
