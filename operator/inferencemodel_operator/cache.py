@@ -184,6 +184,14 @@ class Cache:
             if namespace in (None, name[0])
         }
 
+    def forget_versions(self, resource: Resource, namespace: str | None = None) -> None:
+        """Let the next view of each object count, although its version is an older one."""
+        entries = self._entries[resource.kind]
+        for name, entry in entries.items():
+            if namespace in (None, name[0]):
+                entries[name] = msgspec.structs.replace(entry, resource_version=_NEVER[0])
+        self._gone.clear()
+
     def prune(
         self, resource: Resource, before: Mapping[ObjectName, str], listed: set[str]
     ) -> list[Entry]:

@@ -242,6 +242,22 @@ class Cluster:
                 raise ApiUnavailableError(f"{target}: the list does not go on; trying again")
             query["continue"] = token
 
+    async def is_before(self, resource: Resource, namespace: str | None, version: str) -> bool:
+        """Whether the API server has yet to reach a version, as after a restore of its etcd.
+
+        A watch from such a version is silent until then, and brings nothing of what is before it.
+        """
+        query = {"limit": "1"}
+        labels = self._selector(resource)
+        if labels is not None:
+            query["labelSelector"] = labels
+        target = resource.target("list", namespace)
+        path, form = resource.path(namespace), _form(resource, "List")
+        page = await self._json(
+            "GET", path, target, query=query, largest=LARGEST_OBJECT, accept=form
+        )
+        return int(page["metadata"]["resourceVersion"]) < int(version)
+
     async def watch(
         self,
         resource: Resource,

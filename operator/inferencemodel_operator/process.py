@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import uuid
@@ -14,7 +15,7 @@ from inferencemodel_operator import cluster, health, limits
 from inferencemodel_operator.access import Access
 from inferencemodel_operator.apply import Applier
 from inferencemodel_operator.cache import Cache
-from inferencemodel_operator.cluster import OPTIONAL, WATCHED, Cluster
+from inferencemodel_operator.cluster import MODELS, OPTIONAL, WATCHED, Cluster
 from inferencemodel_operator.leadership import Leadership
 from inferencemodel_operator.lean import kopf
 from inferencemodel_operator.metrics import Metrics
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from inferencemodel_operator.observe.channels import Channel
     from inferencemodel_operator.observe.objects import Key, Pod
     from inferencemodel_operator.settings import Options
+
+logger = logging.getLogger(__name__)
 
 
 class Operator:
@@ -103,7 +106,9 @@ class Operator:
     async def _wire(self, access: Access, resources: AsyncExitStack) -> None:
         options = self._options
         self._access = access
-        self._watches = ModelWatches(options.namespaces, self._signs, access.server)
+        self._watches = ModelWatches(
+            options.namespaces, self._signs, access.server, went_back=self._went_back
+        )
         count = (len(WATCHED) + len(OPTIONAL)) * max(1, len(options.namespaces))
         self._pool = await resources.enter_async_context(cluster.connect(access, watches=count))
         requests = cluster.session(self._pool, self._metrics, access)
@@ -147,6 +152,17 @@ class Operator:
         await resources.enter_async_context(
             health.serve(options.http_port, self._signs, self._feed, self._metrics, self._refresh)
         )
+
+    async def _went_back(self, namespace: str | None, version: str) -> bool:
+        if not await self._api.is_before(MODELS, namespace, version):
+            return False
+        logger.warning(
+            "%s: version %s is yet to come, as after a restore; listing anew",
+            MODELS.plural,
+            version,
+        )
+        self._cache.forget_versions(MODELS, namespace)
+        return True
 
     async def _reach_pollers(
         self, access: Access, resources: AsyncExitStack, connections: int

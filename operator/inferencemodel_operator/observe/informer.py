@@ -19,6 +19,7 @@ from inferencemodel_operator.errors import (
     NotFoundError,
     OperatorError,
 )
+from inferencemodel_operator.observe import objects
 from inferencemodel_operator.waits import Wait
 
 if TYPE_CHECKING:
@@ -74,6 +75,10 @@ class Informer:
         self._seen = seen
         self._gone = gone
         where = namespace or "all namespaces"
+        self._reached = 0
+        """The newest version that was listed or watched."""
+        self._is_broken = False
+        """Whether the last watch did not end as it should."""
         self._wait = Wait(f"watching {resource.plural} in {where}", quiet=QUIET_FAILURES)
         self.listed = asyncio.Event()
         """Set once everything was listed, or can't be for want of rights."""
@@ -95,6 +100,7 @@ class Informer:
                 while loop.time() < relist_at:
                     version = await self._follow(version, sign)
             except ExpiredError as error:
+                self._is_broken = False
                 logger.info("%s: %s", self._resource.plural, error)
                 await self._back_off(error)
             except OperatorError as error:
@@ -116,6 +122,10 @@ class Informer:
         async for page in self._cluster.list(self._resource, self._namespace):
             sign.beat()
             version = page["metadata"]["resourceVersion"]
+            if (now := objects.version(version)) < self._reached:
+                # As after a restore of etcd. What is known has newer versions, and is of no use.
+                self._cache.forget_versions(self._resource, self._namespace)
+            self._reached = now
             for obj in page.get("items") or ():
                 self._seen(self._resource, None, self._resource.name_kind(obj))
                 listed.add(obj["metadata"]["uid"])
@@ -140,6 +150,12 @@ class Informer:
             steady.append(loop.call_later(STEADY_SECONDS, self._wait.worked))
 
         try:
+            if self._is_broken:
+                if await self._cluster.is_before(self._resource, self._namespace, version):
+                    raise ExpiredError(
+                        f"version {version} is yet to come, as after a restore; listing anew"
+                    )
+                self._is_broken = False
             async with aclosing(
                 self._cluster.watch(self._resource, self._namespace, version, settle)
             ) as events:
@@ -147,6 +163,7 @@ class Informer:
                     sign.beat()
                     self._wait.worked()
                     version = obj["metadata"]["resourceVersion"]
+                    self._reached = objects.version(version)
                     if kind != "BOOKMARK":
                         self._seen(self._resource, kind, obj)
             if loop.time() < begin + STEADY_SECONDS:
@@ -155,6 +172,7 @@ class Informer:
         except ExpiredError:
             raise
         except OperatorError as error:
+            self._is_broken = True
             await self._back_off(error)
         finally:
             for timer in steady:

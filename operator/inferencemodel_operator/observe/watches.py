@@ -30,13 +30,14 @@ from inferencemodel_operator.cluster import (
 from inferencemodel_operator.errors import (
     ApiUnavailableError,
     NotFoundError,
+    OperatorError,
     TransientError,
 )
 from inferencemodel_operator.lean import kopf
 from inferencemodel_operator.waits import Wait
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 
     from aiohttp import ClientRequest, ClientResponse
     from aiohttp.client_middlewares import ClientHandlerType
@@ -64,8 +65,10 @@ class _TryAgain(aiohttp.ClientConnectionError):
 class _Shallow:
     """What an answer brings, without what is nested too deeply for kopf's reader of JSON."""
 
-    def __init__(self, response: ClientResponse) -> None:
+    def __init__(self, response: ClientResponse, ended: Callable[[], object]) -> None:
+        """``ended`` is called when a watch ends as it should."""
         self._response, self._content = response, response.content
+        self._ended = ended
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._content, name)
@@ -78,18 +81,40 @@ class _Shallow:
         """The events of a watch, line by line."""
         async for line in bodies.lines(self._response, LARGEST_OBJECT):
             yield nesting.shallow(line) + b"\n"
+        self._ended()
+
+
+class _Expired:
+    """A watch that tells kopf to list anew."""
+
+    async def iter_chunked(self, _: int) -> AsyncIterator[bytes]:
+        """The only event."""
+        yield b'{"type": "ERROR", "object": {"kind": "Status", "code": 410}}\n'
+
+
+async def _never(_namespace: str | None, _version: str) -> bool:
+    return False
 
 
 class ModelWatches:
     """kopf's watches of the InferenceModels; an aiohttp client middleware on its session."""
 
-    def __init__(self, namespaces: Collection[str], signs: Signs, server: str = "") -> None:
+    def __init__(
+        self,
+        namespaces: Collection[str],
+        signs: Signs,
+        server: str = "",
+        *,
+        went_back: Callable[[str | None, str], Awaitable[bool]] = _never,
+    ) -> None:
         """Expect one watch in each namespace, or one of all when there are none.
 
         Args:
             namespaces: the namespaces that are served.
             signs: of life of all watches.
             server: the API server's URL, which may have a path of its own.
+            went_back: tells of a namespace whether the API server is at an older version than
+                the given one; is asked when a watch was broken, and may raise OperatorError.
         """
         prefix = urlsplit(server).path.rstrip("/")
         version = MODELS.path(None).rpartition("/")[0]
@@ -106,6 +131,12 @@ class ModelWatches:
             )
             for namespace in (namespaces or (None,))
         }
+        self._went_back = went_back
+        self._spaces = {
+            prefix + MODELS.path(namespace): namespace for namespace in (namespaces or (None,))
+        }
+        self._broken: set[str] = set()
+        """The paths of watches that did not end as they should, or have yet to."""
         self._closed = set(self._signs)
         self.relist = asyncio.Event()
         """Set once all watches are open after one of them had to list anew: kopf doesn't tell of
@@ -125,18 +156,41 @@ class ModelWatches:
         if not watching:
             self._closed.add(path)
         wait = self._waits[path]
-        response = await _send(request, send, wait)
+        response = await self._send(path, request, send)
         if response.status == HTTPStatus.NOT_FOUND:
             self._closed.add(path)
             self.relist.set()
             wait.failed(NotFoundError(NO_CRD), quiet=0)
             raise _TryAgain(NO_CRD)
-        if response.ok:
-            response.content = _Shallow(response)  # type: ignore[assignment]  # as far as kopf reads
-        if watching and response.ok:
+        if not response.ok:
+            return response
+        content: Any = _Shallow(response, lambda: self._broken.discard(path))
+        if watching:
+            if await self._is_behind(path, request.url.query.get("resourceVersion", "")):
+                content = _Expired()
+            self._broken.add(path)
             wait.worked()
             self._open(path)
+        response.content = content
         return response
+
+    async def _send(
+        self, path: str, request: ClientRequest, send: ClientHandlerType
+    ) -> ClientResponse:
+        try:
+            return await _send(request, send, self._waits[path])
+        except BaseException:
+            self._broken.add(path)
+            raise
+
+    async def _is_behind(self, path: str, version: str) -> bool:
+        """Whether a watch would be silent until the API server reaches a version anew."""
+        if path not in self._broken or not version:
+            return False
+        try:
+            return await self._went_back(self._spaces[path], version)
+        except OperatorError as error:
+            raise _TryAgain(str(error)) from error
 
     def _open(self, path: str) -> None:
         if path in self._closed:

@@ -441,6 +441,7 @@ class Lists(Cluster):
     def __init__(self) -> None:
         self.lists: dict[str, list[dict[str, Any]]] = {}
         self.failures = 0
+        self.listed_as_of, self.now = 50, 1000
         self.absent = False
         self.during: Any = None
         self.offered: set[Resource] = set()
@@ -458,7 +459,7 @@ class Lists(Cluster):
             raise NotFoundError("no such kind")
         self.listings[resource.kind] += 1
         items = self.lists.get(resource.kind, [])
-        yield {"metadata": {"resourceVersion": "50"}, "items": items}
+        yield {"metadata": {"resourceVersion": str(self.listed_as_of)}, "items": items}
         if self.during is not None and resource is MODELS:
             self.during()
 
@@ -478,6 +479,9 @@ class Lists(Cluster):
             if event is None:
                 return
             yield event
+
+    async def is_before(self, resource: Resource, namespace: str | None, version: str) -> bool:
+        return self.now < int(version)
 
     async def offers(self, resource: Resource) -> bool:
         return resource in self.offered
@@ -651,12 +655,16 @@ async def asked(
     watch: bool,
     status: int = 200,
     body: dict[str, Any] | None = None,
-) -> None:
+    version: str = "",
+) -> list[bytes]:
+    """What kopf asks, and reads to its end."""
+
     async def send(_: Any) -> Any:
         return Answer(status, body or {})
 
-    query = {"watch": "true"} if watch else {}
-    await watching(Request(path, **query), send)  # type: ignore[arg-type]
+    query = {"watch": "true", "resourceVersion": version} if watch else {}
+    answer: Any = await watching(Request(path, **query), send)  # type: ignore[arg-type]
+    return [line async for line in answer.content.iter_chunked(1)] if watch else []
 
 
 async def test_a_listing_is_due_when_all_watches_are_open_and_after_each_gap() -> None:
@@ -676,6 +684,31 @@ async def test_a_listing_is_due_when_all_watches_are_open_and_after_each_gap() -
     assert not watching.relist.is_set()
     await asked(watching, paths[0], watch=True)
     assert watching.relist.is_set()
+
+
+async def test_kopf_lists_anew_after_a_restore() -> None:
+    questions: list[tuple[str | None, str]] = []
+    is_restored = True
+
+    async def went_back(namespace: str | None, version: str) -> bool:
+        questions.append((namespace, version))
+        return is_restored
+
+    watching = ModelWatches(("vision",), Signs(), went_back=went_back)
+    path = MODELS.path("vision")
+    await asked(watching, path, watch=True, version="90")
+    await asked(watching, path, watch=True, version="90")
+    assert questions == [], "watches that ended as they should go on where they were"
+
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await asked(watching, path, watch=True, status=500, version="90")
+    (event,) = await asked(watching, path, watch=True, version="90")
+    assert json.loads(event) == {"type": "ERROR", "object": {"kind": "Status", "code": 410}}
+    assert questions == [("vision", "90")]
+
+    is_restored = False
+    assert await asked(watching, path, watch=True, version="45") == []
+    assert questions == [("vision", "90"), ("vision", "45")]
 
 
 async def test_what_kopf_would_end_by_is_a_broken_connection_to_it(
@@ -739,6 +772,37 @@ async def test_a_watch_goes_on_where_the_last_one_ended(harness: Harness) -> Non
     events.put_nowait(("DELETED", obj("p", 61)))
     await until(lambda: harness.cache.labelled_pods(("vision", "m")) == [])
     assert harness.server.listings["Pod"] == 1
+
+
+async def test_older_versions_count_after_a_restore(harness: Harness) -> None:
+    harness.server.lists = {"Pod": [obj("p", 40), obj("deleted", 41)]}
+    await relisted(harness)
+    events = harness.server.events["Pod"]
+    events.put_nowait(("MODIFIED", obj("p", 90, status={"podIP": "10.0.0.9"})))
+    events.put_nowait(("DELETED", obj("deleted", 91)))
+    await until(lambda: [p.name for p in harness.cache.labelled_pods(("vision", "m"))] == ["p"])
+
+    harness.server.listed_as_of = harness.server.now = 45
+    events.put_nowait(ApiUnavailableError("cut", retry_after=0.01))
+    await until(lambda: len(harness.cache.labelled_pods(("vision", "m"))) == 2)
+    deleted, back = harness.cache.labelled_pods(("vision", "m"))
+    assert (deleted.name, back.name, back.resource_version) == ("deleted", "p", 40)
+    assert harness.server.listings["Pod"] == 2
+    assert harness.server.watched[-1] == ("Pod", "45")
+
+
+async def test_what_is_behind_is_seen_by_a_listing_whatever_the_watch_was_like(
+    harness: Harness,
+) -> None:
+    harness.server.lists = {"Pod": [obj("p", 40)]}
+    await relisted(harness)
+    events = harness.server.events["Pod"]
+    events.put_nowait(("MODIFIED", obj("p", 90, status={"podIP": "10.0.0.9"})))
+    await until(lambda: harness.cache.labelled_pods(("vision", "m"))[0].resource_version == 90)
+
+    harness.server.listed_as_of = 45
+    events.put_nowait(ExpiredError("too old"))
+    await until(lambda: harness.cache.labelled_pods(("vision", "m"))[0].resource_version == 40)
 
 
 async def test_a_right_to_list_without_the_one_to_watch_is_waited_for_with_backoff(
