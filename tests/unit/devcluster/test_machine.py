@@ -42,6 +42,20 @@ MOUNTINFO = """\
 """
 
 
+@pytest.mark.parametrize(
+    ("setting", "cores", "weight"),
+    [("cpu.shares", 2, 8192), ("cpu.weight", 2, 800), ("cpu.weight", 192, 10000)],
+)
+def test_pods_weigh_more_than_one_process(
+    tmp_path: Path, setting: str, cores: int, weight: int
+) -> None:
+    (tmp_path / setting).write_text("1024\n")
+    cgroups.weigh(tmp_path, cores)
+    assert [(path.name, int(path.read_text())) for path in tmp_path.iterdir()] == [
+        (setting, weight)
+    ]
+
+
 def test_only_chains_of_a_cluster_are_removed_and_what_leads_there() -> None:
     assert network.removal(SAVED, keep=[]) == [
         "*nat",
