@@ -23,6 +23,9 @@ _MEAN, _SCALE = 127.0, 128.0
 # A centre crop leaves this many of (image_size + 32) pixels' worth of border out.
 _CROP_PADDING = 32
 
+_LOOKED_UP = 282
+"""A class: tiger cat."""
+
 _PAGE_BYTES = 4096
 _RANDOM_BYTES = 64
 
@@ -48,9 +51,10 @@ def save(
     - ``labels``: ``class_ids`` int64 [-1] -> ``classes`` string [-1], a look-up that costs next
       to nothing, for clients that only want to see whether the model answers.
 
-    ``photo`` becomes the warm-up request, so that a version is not AVAILABLE before it has
-    answered once. The answer is recorded with it, which makes it a golden request: a server that
-    answers anything else has another model.
+    ``photo`` and a look-up become the warm-up requests, so that a version is not AVAILABLE before
+    it has answered once by each signature that clients use: the first answer of a signature takes
+    some tenths of a second, and all who ask by it meanwhile wait. The answers are recorded with
+    them, which makes them golden requests: a server that answers anything else has another model.
 
     Args:
         network: the weights.
@@ -75,9 +79,16 @@ def save(
         },
     )
     judge = module if right is None else _module(right, variant, labels, image_input)
-    answer = judge.predict(**{image_input: tf.constant([photo])})
+    seen = tf.constant([photo])
+    asked = tf.constant([_LOOKED_UP], tf.int64)
     path = directory / "assets.extra" / "tf_serving_warmup_requests"
-    _write_golden_request(photo, image_input, answer, path)
+    path.parent.mkdir()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, name, value, answer in (
+            ("serving_default", image_input, seen, judge.predict(**{image_input: seen})),
+            ("labels", "class_ids", asked, judge.labels(class_ids=asked)),
+        ):
+            writer.write(_golden_request(signature, name, value, answer))
 
 
 def jpeg(image: bytes) -> bytes:
@@ -182,16 +193,15 @@ def _picture(image: Any, side: int) -> Any:
     return (tf.clip_by_value(pixels, 0.0, 255.0) - _MEAN) / _SCALE
 
 
-def _write_golden_request(photo: bytes, image_input: str, answer: Any, path: Path) -> None:
+def _golden_request(signature: str, name: str, value: Any, answer: Any) -> bytes:
     request = predict_pb2.PredictRequest()
-    request.model_spec.signature_name = "serving_default"
-    request.inputs[image_input].CopyFrom(tf.make_tensor_proto([photo]))
+    request.model_spec.signature_name = signature
+    request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
     response = predict_pb2.PredictResponse()
-    for name, value in answer.items():
-        response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
+    for output, tensor in answer.items():
+        response.outputs[output].CopyFrom(tf.make_tensor_proto(tensor))
     log = prediction_log_pb2.PredictionLog(
         predict_log=prediction_log_pb2.PredictLog(request=request, response=response)
     )
-    path.parent.mkdir()
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        writer.write(log.SerializeToString())
+    content: bytes = log.SerializeToString()
+    return content
