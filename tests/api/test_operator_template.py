@@ -67,14 +67,36 @@ WHOLE: dict[str, Any] = {
         {
             "name": "logs",
             "image": "logs",
+            "imagePullPolicy": "",
             "stdin": False,
             "args": [],
+            "startupProbe": {
+                "httpGet": {"path": "", "port": "metrics", "scheme": ""},
+                "timeoutSeconds": 0,
+                "periodSeconds": 0,
+                "failureThreshold": 0,
+            },
+            "terminationMessagePath": "",
             "ports": [{"containerPort": 9000, "name": "metrics"}],
             "resources": {"limits": {"cpu": "0.5", "memory": "64Mi"}},
             "volumeMounts": [{"name": "models", "mountPath": "/models", "readOnly": True}],
         },
     ],
-    "volumes": [{"name": "certificates", "emptyDir": {"sizeLimit": "1024Mi"}}],
+    "volumes": [
+        {"name": "certificates", "emptyDir": {"sizeLimit": "1024Mi"}},
+        {
+            "name": "scratch",
+            "ephemeral": {
+                "volumeClaimTemplate": {
+                    "metadata": {"labels": {}},
+                    "spec": {
+                        "accessModes": ["ReadWriteOnce"],
+                        "resources": {"requests": {"storage": "1024Mi"}},
+                    },
+                }
+            },
+        },
+    ],
 }
 """In forms that the API server rewrites, too."""
 
