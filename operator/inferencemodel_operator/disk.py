@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _BESIDE: Final = 2
 """A version that comes, and the archive that it comes out of."""
+RESERVE_BYTES: Final = 32 << 20
+"""Which a poller leaves free."""
 _MEBIBYTE: Final = 1 << 20
 _GIBIBYTE: Final = 1 << 30
 
@@ -36,7 +38,7 @@ def needed(model: InferenceModel, reports: Iterable[PollerStatus], before: str) 
     )
     if not largest:
         return before
-    size = largest * (model.spec.model.retain_versions + _BESIDE)
+    size = largest * (model.spec.model.retain_versions + _BESIDE) + RESERVE_BYTES
     if size >= 10 * _GIBIBYTE:
         return f"{math.ceil(size / _GIBIBYTE)}Gi"
     return f"{math.ceil(size / _MEBIBYTE)}Mi"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from inferencemodel_operator.observed import Observed, Replica
     from inferencemodel_operator.record import QuarantinedVersion
-    from inferencemodel_operator.spec import InferenceModel
+    from inferencemodel_operator.spec import InferenceModel, Storage
     from inferencemodel_operator.status import RolloutStatus
     from model_poller.status import VersionStatus
 
@@ -396,7 +396,18 @@ def _told(model: InferenceModel, version: VersionStatus) -> str:
     if version.reason is not VersionReason.INSUFFICIENT_DISK:
         return words
     kept = model.spec.model.retain_versions
-    return f"{words} (the volume is on the node's disk; spec.model.retainVersions is {kept})"
+    return f"{words} ({_volume(model.spec.storage)}; spec.model.retainVersions is {kept})"
+
+
+def _volume(storage: Storage) -> str:
+    """What says how large a replica's volume is."""
+    template, own = storage.volume_claim_template, storage.empty_dir
+    if template is not None:
+        size = template.spec.resources.requests.storage
+        return f"spec.storage.volumeClaimTemplate asks for {size}"
+    if own is not None and own.size_limit is not None:
+        return f"spec.storage.emptyDir.sizeLimit is {own.size_limit}"
+    return "the volume is on the node's disk"
 
 
 def version_skew(seen: Observed) -> Verdict:

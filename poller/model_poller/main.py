@@ -284,7 +284,7 @@ def _assignment(chosen: Settings) -> Assignment:
 def _prepare_volume(chosen: Settings) -> Store:
     # What is fetched has to be readable by the model server's user.
     os.umask(0o022)
-    store = Store(chosen.base, chosen.hidden)
+    store = Store(chosen.base, chosen.hidden, chosen.most_bytes)
     try:
         store.lock()
         store.prepare()

@@ -72,6 +72,8 @@ class Settings:
     """The model server's base path."""
     hidden: Path
     """Where the poller keeps what is not served; on the same mount as ``base``."""
+    most_bytes: int | None
+    """That all of it may take; None for the whole volume."""
     source: SourceSettings
     fetch: FetchLimits
     cache: CacheSettings | None
@@ -156,6 +158,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         model=model,
         base=base,
         hidden=hidden,
+        most_bytes=given.models_max_size,
         source=_source(given, environment),
         fetch=FetchLimits(given.parallelism, given.max_bandwidth or None),
         cache=_cache(given, environment),
@@ -218,6 +221,10 @@ def _check(given: Namespace) -> None:
     if given.cache_max_size and not given.cache_dir:
         raise InvalidSettingsError(
             f"--cache-max-size={given.cache_max_size} needs --cache-dir: it is about that folder"
+        )
+    if given.models_max_size and not given.models_dir:
+        raise InvalidSettingsError(
+            f"--models-max-size={given.models_max_size} needs --models-dir: it is about that folder"
         )
     if given.source_dir and not (given.storage_uri or "").startswith("pvc://"):
         raise InvalidSettingsError(
@@ -364,6 +371,13 @@ def _parser() -> Parser:
     disk = parser.add_argument_group("versions")
     disk.add_argument(
         "--models-dir", metavar="DIR", help="instead of SAVE_DIR: the base path is DIR/NAME"
+    )
+    disk.add_argument(
+        "--models-max-size",
+        type=reading.whole(1, 2**60),
+        metavar="BYTES",
+        help="that may lie in --models-dir, where whoever made it ends what takes more (all of its"
+        " disk)",
     )
     disk.add_argument("--model-name", metavar="NAME", help="default: the last part of SAVE_DIR")
     disk.add_argument(

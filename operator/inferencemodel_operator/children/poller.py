@@ -102,7 +102,13 @@ def arguments(model: InferenceModel) -> list[str]:
         arguments.append(f"--endpoint={source.endpoint}")
     if source.anonymous:
         arguments.append("--anonymous")
-    arguments += [*_store(model), *_cache(model), *_notifications(source), *_demands(wanted)]
+    arguments += [
+        *_volume(model),
+        *_store(model),
+        *_cache(model),
+        *_notifications(source),
+        *_demands(wanted),
+    ]
     if model.spec.poller.log_level != Poller().log_level:
         arguments.append(f"--log-level={model.spec.poller.log_level.lower()}")
     server = model.spec.server
@@ -126,6 +132,15 @@ def _store(model: InferenceModel) -> list[str]:
     }
     given = [f"--{name}={value}" for name, value in options.items() if value]
     return [*given, "--path-style"] if source.path_style else given
+
+
+def _volume(model: InferenceModel) -> list[str]:
+    own = model.spec.storage.empty_dir
+    if own is None or own.size_limit is None or own.medium is not None:
+        return []
+    # The disk has room for more; but the kubelet evicts a pod that takes it. In memory, the file
+    # system itself ends there.
+    return [f"--models-max-size={math.ceil(own.size_limit.value)}"]
 
 
 def _cache(model: InferenceModel) -> list[str]:

@@ -20,10 +20,12 @@ import ctypes
 import errno
 import fcntl
 import logging
+import math
 import os
 import re
 import secrets
 import shutil
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +51,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 RESERVE_BYTES = 32 << 20
 """Left free beyond what a version needs: the volume is shared with logs and other versions."""
 RESERVE_FILES = 16
+_COUNT_SECONDS = 0.5
 """The same in inodes, for what is noted of a version."""
 
 
@@ -111,8 +114,12 @@ class Disk:
 class Store:
     """The model volume. One thread may change it; staging is a second one's."""
 
-    def __init__(self, base: Path, hidden: Path) -> None:
+    def __init__(self, base: Path, hidden: Path, most: int | None = None) -> None:
+        """``most``: bytes that may lie below ``hidden``, whatever its disk could hold."""
         self.base = base
+        self._most = most
+        self._taken = (-math.inf, 0)
+        """When that was counted, and how many there were."""
         self._hidden = hidden
         self._staging = hidden / ".staging"
         self._retained = hidden / ".retained"
@@ -292,7 +299,20 @@ class Store:
         What an unfinished fetch has left counts as free: the next one goes on from it or clears it.
         """
         usage = shutil.disk_usage(self._hidden)
-        return usage.free + self._unfinished, usage.total
+        free, total = usage.free, usage.total
+        if self._most is not None:
+            free = min(free, max(0, self._most - self._count()))
+            total = min(total, self._most)
+        return free + self._unfinished, total
+
+    def _count(self) -> int:
+        """Bytes on the volume, counted a moment ago: it is asked for each file of an archive."""
+        when, taken = self._taken
+        now = time.monotonic()
+        if now - when >= _COUNT_SECONDS:
+            taken = _occupied(self._hidden)
+            self._taken = now, taken
+        return taken
 
     def inodes(self) -> tuple[int, int]:
         """Free and all inodes of the volume; 0 and 0 where its file system doesn't count them."""
@@ -459,11 +479,13 @@ def _is_dangling(link: Path) -> bool:
 
 def _occupied(folder: Path) -> int:
     """Bytes on the volume below a folder; 0 when it is gone."""
-    return sum(
-        (Path(parent) / name).lstat().st_blocks * 512
-        for parent, _, names in os.walk(folder)
-        for name in names
-    )
+    found = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            # Another thread may remove what is counted.
+            with suppress(FileNotFoundError):
+                found += (Path(parent) / name).lstat().st_blocks * 512
+    return found
 
 
 _T = TypeVar("_T", Record, Quarantined)

@@ -451,6 +451,8 @@ def test_a_replicas_own_volume_is_what_the_spec_says() -> None:
     assert volume("models", storage={"emptyDir": {"sizeLimit": "20480Mi"}})["emptyDir"] == {
         "sizeLimit": "20Gi"
     }
+    (poller,) = pod(storage={"emptyDir": {"sizeLimit": "20480Mi"}})["initContainers"]
+    assert f"--models-max-size={20 << 30}" in poller["args"], "nothing else tells it"
     wanted = {"resources": {"requests": {"storage": "20Gi"}}, "storageClassName": "fast"}
     claimed = volume("models", storage={"volumeClaimTemplate": {"spec": wanted}})
     assert claimed["ephemeral"]["volumeClaimTemplate"]["spec"] == {
@@ -467,6 +469,8 @@ def test_versions_in_memory_count_against_who_writes_them() -> None:
     assert plain["resources"]["limits"]["memory"] == "512Mi"
     assert Quantity(poller["resources"]["limits"]["memory"]).value == 2 << 30
     assert volume("models", storage=memory)["emptyDir"]["medium"] == "Memory"
+    # The file system itself ends there.
+    assert [text for text in poller["args"] if text.startswith("--models-max-size")] == []
 
 
 def test_pods_spread_over_hosts_and_zones_as_far_as_there_is_room() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from inferencemodel_operator import assessment, status
+from inferencemodel_operator import assessment, disk, status
 from inferencemodel_operator.conditions import ConditionType, Reason, reason_of
 from inferencemodel_operator.errors import (
     AddressConflictError,
@@ -38,6 +38,7 @@ from model_poller.status import (
     VersionState,
     VersionStatus,
 )
+from model_poller.volume.store import RESERVE_BYTES
 from tests.support.pods import told
 
 A, D, P, Q, R = (
@@ -451,12 +452,13 @@ def test_the_room_that_versions_need_is_told_and_kept_while_nobody_reports() -> 
         return msgspec.structs.replace(told({1: A}), versions=versions)
 
     found = compute(observed(pod(1, sized(100 << 20, 300 << 20)), pod(2, sized(1))))
-    # Two are kept; one comes, out of an archive.
-    assert found["model"]["diskNeeded"] == "1200Mi"
+    # Two are kept; one comes, out of an archive; and the poller leaves a little free.
+    assert disk.RESERVE_BYTES == RESERVE_BYTES
+    assert found["model"]["diskNeeded"] == "1232Mi"
     later = compute(observed(wanted=0), {**found})
-    assert later["model"]["diskNeeded"] == "1200Mi"
+    assert later["model"]["diskNeeded"] == "1232Mi"
     large = compute(observed(pod(1, sized(20 << 30))), model={"storageUri": "gs://models/m"})
-    assert large["model"]["diskNeeded"] == "80Gi"
+    assert large["model"]["diskNeeded"] == "81Gi"
 
 
 def test_an_upload_that_is_not_whole_is_told_unless_it_is_still_moving() -> None:
@@ -661,6 +663,13 @@ def test_a_version_without_room_names_the_field() -> None:
     assert message(waiting, "ModelLoaded") == (
         f"version 2: {words} (the volume is on the node's disk; spec.model.retainVersions is 3)"
     )
+    claimed: dict[str, Any] = {"spec": {"resources": {"requests": {"storage": "20Gi"}}}}
+    for storage, field in (
+        ({"emptyDir": {"sizeLimit": "9Gi"}}, "spec.storage.emptyDir.sizeLimit is 9Gi"),
+        ({"volumeClaimTemplate": claimed}, "spec.storage.volumeClaimTemplate asks for 20Gi"),
+    ):
+        told_so = compute(observed(pod(1, report), target=2, wanted=1), model=of, storage=storage)
+        assert f"{words} ({field}; " in message(told_so, "ModelLoaded")
     missed = told({1: A, 2: D}, target=1, reasons=full)
     assert "spec.model.retainVersions is 2" in message(
         compute(observed(pod(1, missed), wanted=1)), "ModelLoaded"

@@ -79,6 +79,10 @@ def test_an_emulator_is_found_by_its_usual_variable() -> None:
         (["p", "s"], "SAVE_DIR is missing"),
         (["--models-dir=/m", "--storage-uri=gs://models/x"], "needs --model-name"),
         (["--models-dir=/m", "--model-name=x"], "give --storage-uri"),
+        (
+            ["--storage-uri=gs://models/x", "--models-max-size=5"],
+            "--models-max-size=5 needs --models-dir",
+        ),
         ([*POD, "--storage-uri=ftp://x"], "gs://BUCKET/FOLDER"),
         ([*POD, "--num-versions=3"], "--retain-versions not less"),
         ([*POD, "--num-versions=0"], "at least 1"),

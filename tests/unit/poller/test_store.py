@@ -15,6 +15,7 @@ import pytest
 from model_poller.errors import InsufficientDiskError
 from model_poller.status import VersionReason
 from model_poller.volume import places
+from model_poller.volume import store as volume
 from model_poller.volume.journal import Journal, Part
 from model_poller.volume.store import Quarantined, Record, Store
 from tests.support.waiting import eventually
@@ -278,6 +279,26 @@ def test_too_little_room_is_told_in_bytes(store: Store) -> None:
     with pytest.raises(InsufficientDiskError, match=r"bytes are needed and \d+ of \d+ are free"):
         store.require(free)
     store.require(1)
+
+
+def test_a_volume_that_may_take_less_than_its_disk_is_full_before_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volume, "_COUNT_SECONDS", 0.0)
+    adopt(store, 1)
+    bounded = Store(tmp_path / "imagenet", tmp_path, 100 << 20)
+    before, total = bounded.space()
+    assert total == 100 << 20
+    assert 99 << 20 < before < 100 << 20
+    bounded.require(60 << 20)
+    (tmp_path / ".retained" / "another").write_bytes(b"x" * (10 << 20))
+    with pytest.raises(InsufficientDiskError, match=rf" of {total} are free"):
+        bounded.require(60 << 20)
+    # What is there already may be more.
+    assert Store(tmp_path / "imagenet", tmp_path, 1 << 20).space() == (0, 1 << 20)
+    # A disk that has less counts as it is.
+    huge, disk = Store(tmp_path / "imagenet", tmp_path, 1 << 60), Store(tmp_path / "i", tmp_path)
+    assert huge.space()[1] == disk.space()[1]
 
 
 def test_links_to_what_a_trainer_deleted_do_not_pile_up(store: Store, tmp_path: Path) -> None:
