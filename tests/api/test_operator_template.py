@@ -285,7 +285,7 @@ LOGS = "spec.template.spec.containers[name=logs]"
          (f"{LOGS}.ports[containerPort=70000,protocol=TCP].containerPort: Invalid value",)),
         (sidecar(volumeMounts=[{"name": "none", "mountPath": "/x"}]),
          (f"{LOGS}.volumeMounts[mountPath=/x].name: Not found",)),
-        (sidecar(env="text"), ("spec.template.spec.containers.env", "cannot unmarshal string")),
+        (sidecar(tty="text"), ("spec.template.spec.containers.tty", "cannot unmarshal string")),
         ({"securityContext": "text"}, ("spec.template.spec.securityContext",)),
         ({"runtimeClassName": "absent"}, ("absent",)),
         ({"dnsPolicy": "Whatever"}, ("spec.template.spec.dnsPolicy: Unsupported value",)),
