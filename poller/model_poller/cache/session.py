@@ -299,9 +299,12 @@ class Session:
         entry = opened.entry
         self.room(entry.size, len(entry.files))
         self.done, self.note = 0, f"copied from the cache, where {entry.pod or 'a pod'} brought it"
+        copied = 0
 
         def progress(count: int) -> None:
-            self.done += count
+            nonlocal copied
+            copied += count
+            self.done = self._part(copied, entry.size)
             self._show_life(user)
 
         copy_out(opened, self.into, pulse=self.pulse, progress=progress)
@@ -395,10 +398,12 @@ class Session:
 
     def _write_entry(self, kept: _Kept, lease: Path | None) -> None:
         incoming = self.folder.incoming / f"{secrets.token_hex(8)}.{kept.size}"
-        self.done = 0
+        self.done = written = 0
 
         def progress(count: int) -> None:
-            self.done += count
+            nonlocal written
+            written += count
+            self.done = self._part(written, kept.size)
             if self.given_up:
                 raise GivenUpError
             if lease is not None:
@@ -422,6 +427,10 @@ class Session:
         if stored:
             METRICS.cache.labels("stored").inc()
             _log.info("version %d is in the cache: %d bytes", about.version, kept.size)
+
+    def _part(self, done: int, whole: int) -> int:
+        """How far it is, of the bytes to fetch: out of an archive come more."""
+        return done * self.about.size // max(whole, 1)
 
     def _finish(self, outcome: Outcome) -> None:
         if self.outcome is None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
+import tarfile
 import threading
 import time
 from dataclasses import replace
@@ -119,6 +121,38 @@ def test_progress_is_told_of_a_copy_too(
     new_pod("other").bring(stored, stopped=threading.Event(), progress=told.append)
 
     assert sum(told) == stored.size
+
+
+def test_of_an_archive_the_part_is_told_that_is_there(
+    new_pod: Callable[..., Bringer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = CountedStore(None)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, data in FILES.items():
+            entry = tarfile.TarInfo(f"1/{name}")
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+            archive.delete(f"1/{name}")
+    archive.put("1.tar.gz", packed.getvalue())
+    stored = version(archive)
+    assert stored.size < sum(map(len, FILES.values())) / 10
+    said: list[int] = []
+    say = session.Session._say
+
+    def told(self: session.Session, path: Path, phase: str) -> None:
+        said.append(self.done)
+        say(self, path, phase)
+
+    monkeypatch.setattr(session.Session, "_say", told)
+
+    bring(new_pod("one", archive))
+    other = new_pod("other", archive)
+    bring(other)
+
+    assert retained(other) == FILES
+    assert max(said) <= stored.size
+    assert any(0 < done < stored.size for done in said)
 
 
 def damage(kind: str, folder: Path) -> None:
