@@ -136,8 +136,8 @@ def _pod(model: InferenceModel, wanted: Manifest) -> Manifest:
     metadata = {
         **template["metadata"],
         "namespace": model.namespace,
-        # As a ReplicaSet would name it.
-        "name": f"{wanted['metadata']['name']}-trial",
+        # As a ReplicaSet would name it, and nobody has: of a pod that is there, nothing is learnt.
+        "name": f"{wanted['metadata']['name']}-trial-{deployments.template_hash(wanted)[:8]}",
         # Policies look for who answers for it.
         "ownerReferences": wanted["metadata"]["ownerReferences"],
     }

@@ -105,6 +105,16 @@ async def test_a_new_template_is_asked_about_once_as_a_pod_of_it(stage: Stage) -
     assert len(stage.server.asked) == 1, "the Deployment has it"
 
 
+async def test_each_template_is_asked_about_by_a_name_of_its_own(stage: Stage) -> None:
+    await stage.check()
+    await stage.check({"hostAliases": [{"ip": "10.0.0.1", "hostnames": ["store"]}]})
+    one, other = (pod["metadata"]["name"] for pod in stage.server.asked)
+    assert one != other
+    # A pod that somebody has called so would be in the way for ever.
+    assert "m-trial" not in (one, other)
+    assert all(name.startswith("m-trial-") for name in (one, other))
+
+
 async def test_nobody_asks_without_an_overlay_or_for_what_the_deployment_has(stage: Stage) -> None:
     assert await stage.check({}) is None
     assert await stage.check(there=live(build(OVERLAY))) is None
