@@ -38,6 +38,13 @@ COMPARED: Final = (2, 3, 4, 6)
 _REQUEST: Final = 1
 _RESPONSE: Final = 2
 """Numbers of the fields of each of them."""
+_MULTI: Final = 4
+_TASKS: Final = 1
+"""Of a MultiInferenceRequest."""
+_MODEL_SPEC: Final = 1
+"""Of each other request, and of such a task."""
+_SIGNATURE_NAME: Final = 3
+"""Of a ModelSpec."""
 
 
 def records(data: bytes | mmap.mmap) -> Iterator[range]:
@@ -93,6 +100,39 @@ def check(path: Path) -> int:
         raise ValueError("it is empty")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return sum(_is_golden(data, place, number) for number, place in enumerate(records(data), 1))
+
+
+def signatures(path: Path) -> frozenset[str]:
+    """By which signatures the requests of a file ask; it has been checked.
+
+    Raises:
+        ValueError: as `check`.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return frozenset(
+            name
+            for place in records(data)
+            for kind in COMPARED
+            for log in _parts(data, place, kind)
+            for request in _parts(data, log, _REQUEST)
+            # Each task of a MultiInferenceRequest has its own.
+            for asked in ([*_parts(data, request, _TASKS)] if kind == _MULTI else [request])
+            for name in _signature(data, asked)
+        )
+
+
+def _signature(data: mmap.mmap, request: range) -> Iterator[str]:
+    name = b""
+    for spec in _parts(data, request, _MODEL_SPEC):
+        for part in _parts(data, spec, _SIGNATURE_NAME):
+            name = data[part.start : part.stop]
+    yield name.decode(errors="replace") or "serving_default"
+
+
+def _parts(data: mmap.mmap, message: range, wanted: int) -> Iterator[range]:
+    for number, part in fields(data, message.start, message.stop):
+        if number == wanted and isinstance(part, range):
+            yield part
 
 
 def _is_golden(data: mmap.mmap, place: range, number: int) -> bool:

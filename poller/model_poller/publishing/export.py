@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from model_poller.archives import archive
 from model_poller.archives.paths import Names, is_noise
 from model_poller.archives.unpacking import Limits
-from model_poller.checks import integrity, manifest, version_files
+from model_poller.checks import integrity, interface, manifest, version_files
 from model_poller.errors import (
     BrokenVersionError,
     IncompleteVersionError,
     InvalidSettingsError,
 )
 from model_poller.model_server import records
+from model_poller.process.arguments import shown
 from model_poller.publishing import golden, graph
 from model_poller.status import VersionReason
 
@@ -126,6 +127,8 @@ def stage(
         if not (into / records.FOLDER / records.FILE).exists():
             names.add_file(f"{records.FOLDER}/{records.FILE}")
         say(golden.put(proof.golden, into))
+    if told := _left_cold(into):
+        say(f"{export}: {told}")
     if (into / manifest.SIGNATURE_NAME).exists() and not (into / manifest.NAME).exists():
         raise BrokenVersionError(
             VersionReason.SIGNATURE_MISMATCH,
@@ -233,6 +236,25 @@ def _check_warmup(export: Path, staged: Path) -> None:
             f"{export}/{records.FOLDER}/{records.FILE}: {error}; a model server fails to load a"
             " version with it: write PredictionLogs with tf.io.TFRecordWriter, or remove it",
         ) from error
+
+
+def _left_cold(staged: Path) -> str:
+    """By which signatures the version is not warmed up; empty where it is by all, or by none."""
+    own = staged / records.FOLDER / records.FILE
+    if not own.is_file():
+        return ""
+    try:
+        left = sorted(interface.read(staged).signatures.keys() - records.signatures(own))
+    except ValueError:
+        # Of a kind of request that only a newer model server knows, say.
+        return ""
+    if not left:
+        return ""
+    names = ", ".join(shown(name) for name in left[:5]) + (", …" if len(left) > 5 else "")
+    return (
+        f"no warm-up request asks by the signature {names}: TensorFlow prepares it at its first"
+        " request, and all who ask by it meanwhile wait"
+    )
 
 
 def _nearby(export: Path) -> str:

@@ -253,6 +253,37 @@ def test_damaged_warm_up_requests_are_not_sent(exported: Path, bucket: Path) -> 
     assert f"{WARMUP}: record 1 does not begin like one of a TFRecord" in said
 
 
+def asking(kind: int, *signatures: str) -> bytes:
+    """A record of a request by signatures: one, but for a MultiInferenceRequest (4)."""
+    specs = [field(1, field(1, b"m") + field(3, name.encode())) for name in signatures]
+    request = b"".join(field(1, spec) if kind == 4 else spec for spec in specs)
+    return framed(field(kind, field(1, request)))
+
+
+@pytest.mark.parametrize(
+    ("records", "told"),
+    [
+        (asking(6, "serving_default"), "'classify', 'labels'"),
+        (asking(6, "labels") + asking(2, ""), "'classify'"),
+        (asking(6, "") + asking(4, "labels", "classify"), ""),
+        (asking(3, "classify") + asking(6, "labels") + framed(field(6, field(1, b""))), ""),
+        (framed(field(6, field(1, b"no message"))), ""),
+        (b"", ""),
+    ],
+    ids=["one", "two", "several at once", "no name", "not to be read", "no file"],
+)
+def test_signatures_that_no_warm_up_request_asks_by_are_told(
+    tmp_path: Path, bucket: Path, records: bytes, told: str
+) -> None:
+    signatures = ("serving_default", "labels", "classify")
+    files = {"saved_model.pb": graph(signatures=signatures, saver=False)}
+    export = write(tmp_path / "export", {**files, **({WARMUP: records} if records else {})})
+    code, said = publish(export, bucket)
+    assert code == 0, said
+    assert (f"no warm-up request asks by the signature {told}: " in said) is bool(told)
+    assert ("no warm-up request" in said) is bool(told)
+
+
 GOLDEN = framed(field(6, field(1, b"a request") + field(2, b"an answer")))
 COLD = framed(field(6, field(1, b"a request")))
 
