@@ -91,8 +91,8 @@ _MAPS: Final = frozenset(
 _FILLED_IN: Final = frozenset(
     {
         *("failureThreshold", "periodSeconds", "successThreshold", "timeoutSeconds"),
-        *("apiVersion", "dnsPolicy", "imagePullPolicy", "iscsiInterface", "path", "scheme"),
-        *("schedulerName", "terminationMessagePath", "terminationMessagePolicy"),
+        *("apiVersion", "dnsPolicy", "imagePullPolicy", "iscsiInterface", "path", "protocol"),
+        *("schedulerName", "scheme", "terminationMessagePath", "terminationMessagePolicy"),
     }
 )
 """Fields of a pod for which 0 or nothing is written: the API server takes its default instead."""

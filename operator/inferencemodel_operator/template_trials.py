@@ -19,7 +19,7 @@ from inferencemodel_operator import bounds, refusals
 from inferencemodel_operator.answers import MESSAGE_LIMIT
 from inferencemodel_operator.apply import RECHECK_SECONDS
 from inferencemodel_operator.children import deployment as deployments
-from inferencemodel_operator.children import origin
+from inferencemodel_operator.children import origin, overlay
 from inferencemodel_operator.cluster import DEPLOYMENTS, PODS
 from inferencemodel_operator.errors import RefusedError
 from inferencemodel_operator.values import Quantity
@@ -120,7 +120,9 @@ def explained(refusal: RefusedError, model: InferenceModel, wanted: Manifest) ->
         model.spec.template.spec,
         prefix="" if is_pod else "spec.template.",
     )
-    fix = refusals.fix(refusal.problem) or "correct the field that is named here"
+    # Of a quantity that is none, say, the API server doesn't tell which.
+    named = "the field that is named here" if "spec." in text else overlay.FIELD
+    fix = refusals.fix(refusal.problem) or f"correct {named}"
     # Of the Deployment, though a pod was asked about: that is what stays as it is.
     return RefusedError(
         DEPLOYMENTS.kind,

@@ -15,7 +15,7 @@ from inferencemodel_operator.children import form, overlay, pod, poller
 from inferencemodel_operator.children.overlay import FIELD, HANDLERS, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from inferencemodel_operator.children.manifest import Manifest
 
@@ -316,27 +316,31 @@ def _shared(base: Manifest, merged: Manifest) -> Iterator[Problem]:
         for _, there in containers(base)
         for port in there.get("ports", ())
     }
-    words = {port["name"] for _, there in containers(base) for port in there.get("ports", ())}
+    words = {
+        port["name"]: there["name"]
+        for _, there in containers(base)
+        for port in there.get("ports", ())
+    }
     for where, there in containers(merged):
-        if there.get("name") not in LISTS.values():
-            yield from _taken(where, there, ports, words)
+        yield from _taken(where, there, ports, words)
         yield from _written(where, there)
 
 
 def _taken(
-    where: str, container: Manifest, ports: Mapping[int, str], words: Iterable[str]
+    where: str, container: Manifest, ports: Mapping[int, str], words: Mapping[str, str]
 ) -> Iterator[Problem]:
-    given = container.get("ports")
-    for port in given if isinstance(given, list) else ():
+    """Ports that are another container's; its own are judged by themselves."""
+    name = container["name"]
+    for port in container.get("ports", ()):
         number, protocol = port.get("containerPort"), port.get("protocol")
         path = f"{where}.{overlay.step('ports', overlay.key('ports', port) or ())}"
-        if number in ports and protocol == "TCP":
+        if ports.get(number, name) != name and protocol == "TCP":
             yield Problem(
                 path,
                 f"{ports[number]} listens there, and the containers of a pod share their ports",
                 "let the container listen on another one",
             )
-        elif port.get("name") in words:
+        elif words.get(port.get("name"), name) != name:
             yield Problem(
                 f"{path}.name",
                 "a Service would find this port instead of the operator's of that name",

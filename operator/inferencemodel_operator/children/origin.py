@@ -87,17 +87,22 @@ def field(path: str, pod: Manifest, given: Mapping[str, Any]) -> str:
     live: Any = pod
     user: Any = given
     name = container = ""
+    is_given = False
     for found in _STEP.finditer(path):
         if found[1]:
             name = found[1]
             words.append(f".{name}")
             live, user = (_below(there, name) for there in (live, user))
             continue
+        listed = isinstance(user, list) and name not in overlay.KEYS
         live, user, word = _item(live, user, name, found[2])
         words.append(word)
         if name in LISTS and isinstance(live, dict):
             container = str(live.get("name", ""))
-    is_given = user is not None or container not in ("", *LISTS.values())
+        else:
+            # What an item lacks is its writer's to add, and a list without keys is one's alone.
+            is_given |= listed or user is not None
+    is_given |= user is not None or container not in ("", *LISTS.values())
     typed = None if is_given else _typed(words, container)
     return typed or FIELD + "".join(words)
 

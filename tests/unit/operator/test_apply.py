@@ -594,6 +594,8 @@ async def test_replicas_are_held_by_somebody_before_the_operator_lets_go_of_them
         ({"metadata": {}}, {"metadata": {"labels": {}}}, True),
         ({"startupProbe": {"timeoutSeconds": 1}}, {"startupProbe": {"timeoutSeconds": 0}}, True),
         ({"httpGet": {"scheme": "HTTP"}}, {"httpGet": {"scheme": ""}}, True),
+        ({"ports": [{"containerPort": 1, "protocol": "TCP"}]},
+         {"ports": [{"containerPort": 1, "protocol": ""}]}, True),
         ({"containers": [{"imagePullPolicy": "Always"}]}, {"containers": [{"imagePullPolicy": ""}]},
          True),
         ({"startupProbe": {"timeoutSeconds": 3}}, {"startupProbe": {"timeoutSeconds": 1}}, False),

@@ -77,6 +77,12 @@ REFUSED: list[tuple[Spec, str]] = [
     (sidecar(ports=[{"containerPort": 8502}]), f"{LOGS}.ports[containerPort=8502,protocol=TCP]"),
     (sidecar(ports=[{"containerPort": 9, "name": "http"}]),
      f"{LOGS}.ports[containerPort=9,protocol=TCP].name"),
+    (server(ports=[{"containerPort": 8502}]),
+     f"{SERVER}.ports[containerPort=8502,protocol=TCP]"),
+    (server(ports=[{"containerPort": 9, "name": "poller"}]),
+     f"{SERVER}.ports[containerPort=9,protocol=TCP].name"),
+    (poller(ports=[{"containerPort": 9, "name": "http"}]),
+     f"{POLLER}.ports[containerPort=9,protocol=TCP].name"),
     # The volumes and what is mounted where
     ({"volumes": None}, "volumes[name=models]"),
     ({"volumes": [{"name": "models", "emptyDir": None}]}, "volumes[name=models]"),

@@ -69,6 +69,23 @@ def test_a_field_of_the_pod_is_one_of_the_inferencemodel(path: str, field: str) 
     assert origin.field(path, POD, OVERLAY) == field
 
 
+def test_what_an_item_lacks_is_missing_where_the_item_is_written() -> None:
+    over = {
+        "topologySpreadConstraints": [
+            {"topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}
+        ],
+        "tolerations": [None],
+    }
+    pod = {**POD, **over}
+    spread = "topologySpreadConstraints[topologyKey=rack,whenUnsatisfiable=DoNotSchedule]"
+    for path, field in (
+        (".topologySpreadConstraints[0].maxSkew", f"{spread}.maxSkew"),
+        (".tolerations[0].operator", "tolerations[0].operator"),
+    ):
+        assert origin.field(path, pod, over) == f"{OWN}.{field}"
+        assert origin.field(path, pod, {}) == f"spec.template.{field}"
+
+
 @pytest.mark.parametrize(
     ("said", "translated"),
     [

@@ -133,6 +133,14 @@ async def test_a_refusal_names_the_field_of_the_inferencemodel_and_what_to_do(
     )
 
 
+async def test_where_the_api_server_names_no_field_the_whole_is_to_be_corrected(
+    stage: Stage,
+) -> None:
+    # pkg/api/resource/quantity.go: it doesn't know whose quantity that is.
+    stage.server.answer = refused("quantities must match the regular expression '^x$'")
+    assert str(await stage.check()).endswith("'^x$'; correct spec.template.spec")
+
+
 async def test_a_refused_template_is_not_asked_about_again_until_its_time_has_come(
     stage: Stage,
 ) -> None:
