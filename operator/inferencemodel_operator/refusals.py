@@ -40,6 +40,9 @@ _RANGE: Final = re.compile(
     r"|, but (?P<kind>request|limit) is (?P<given>[\w.]+))"
     r"|(?P<other>\S+) max limit to request ratio per \w+ is (?P<ratio>[\w.]+), but"
 )
+# Each of these begins one of the list; plugin/pkg/admission/limitranger collects them from maps.
+_RANGES: Final = re.compile(r"\[(?=minimum |maximum |\S+ max limit )(.*)\]", re.DOTALL)
+_NEXT_RANGE: Final = re.compile(r", (?=(?:minimum|maximum) \S+ usage per |\S+ max limit to )")
 
 
 def _specify(why: str) -> str:
@@ -116,9 +119,12 @@ _PASSING: Final = re.compile(
 
 
 def reason(message: str) -> str:
-    """The refusal without the name of what is refused."""
+    """The refusal without the name of what is refused, in the same words for the same refusal."""
     named = _OBJECT.match(message)
-    return message[named.end() :] if named else message
+    why = message[named.end() :] if named else message
+    ranges = _RANGES.fullmatch(why.rstrip())
+    # The API server tells them in another order each time.
+    return f"[{', '.join(sorted(_NEXT_RANGE.split(ranges[1])))}]" if ranges else why
 
 
 def fix(message: str) -> str | None:

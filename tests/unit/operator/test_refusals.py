@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 
 from inferencemodel_operator import refusals
@@ -77,3 +79,22 @@ def test_no_others_words_make_a_refusal_pass(message: str) -> None:
 def test_an_unknown_refusal_has_no_fix() -> None:
     assert refusals.fix('pods "p" is forbidden: something new') is None
     assert refusals.reason("something new") == "something new"
+
+
+def test_a_refusal_is_told_in_the_same_words_in_whatever_order_its_parts_come() -> None:
+    parts = (
+        "minimum memory usage per Container is 256Mi, but request is 128Mi",
+        "minimum cpu usage per Container is 50m, but request is 20m",
+        "maximum cpu usage per Container is 2.  No limit is specified",
+        "memory max limit to request ratio per Container is 2, but provided ratio is 4.000000",
+    )
+    told = {
+        (refusals.reason(message), refusals.fix(message))
+        for order in permutations(parts)
+        for message in [f'pods "m-{len(order)}" is forbidden: [{", ".join(order)}]']
+    }
+    assert len(told) == 1
+    ((why, fix),) = told
+    assert all(part in why for part in parts)
+    assert fix is not None
+    assert fix.index("requests.cpu from 20m") < fix.index("requests.memory from 128Mi")
