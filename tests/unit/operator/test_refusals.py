@@ -31,8 +31,8 @@ from inferencemodel_operator import refusals
         (
             "[minimum cpu usage per Container is 50m, but request is 20m, maximum memory usage per "
             "Pod is 150Mi, but limit is 512Mi]",
-            "raise requests.cpu from 20m to at least 50m and lower limits.memory from 512Mi to at "
-            "most 150Mi in",
+            "lower limits.memory from 512Mi to at most 150Mi and raise requests.cpu from 20m to at "
+            "least 50m in",
         ),
         (
             "maximum cpu usage per Container is 2.  No limit is specified",
