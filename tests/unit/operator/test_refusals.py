@@ -29,8 +29,8 @@ from inferencemodel_operator import refusals
             "spec.poller.resources",
         ),
         (
-            "[minimum cpu usage per Container is 50m, but request is 20m, maximum memory usage per "
-            "Pod is 150Mi, but limit is 512Mi]",
+            "[maximum memory usage per Pod is 150Mi, but limit is 512Mi, minimum cpu usage per "
+            "Container is 50m, but request is 20m]",
             "lower limits.memory from 512Mi to at most 150Mi and raise requests.cpu from 20m to at "
             "least 50m in",
         ),
