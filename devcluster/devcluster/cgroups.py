@@ -37,9 +37,9 @@ def hierarchies(mounts: str) -> list[Path]:
     return [Path(point) for point, kind in found if kind in {"cgroup", "cgroup2"}]
 
 
-def _groups() -> Iterator[Path]:
+def _groups(name: str = ROOT) -> Iterator[Path]:
     for hierarchy in hierarchies(Path("/proc/mounts").read_text()):
-        yield hierarchy / ROOT.lstrip("/")
+        yield hierarchy / name.lstrip("/")
 
 
 def _inside(group: Path) -> list[Path]:
@@ -62,13 +62,26 @@ def create(memory: Path) -> None:
                 *hand_down(group.parent),
             ]
             hand_down(group)
-        for setting in ("cpuset.cpus", "cpuset.mems"):
-            # In version 1 a new group has no processors and no memory until it is given some.
-            inherited = group.parent / setting
-            if inherited.exists() and not (group / setting).read_text().strip():
-                (group / setting).write_text(inherited.read_text())
+        _inherit(group)
         weigh(group, os.cpu_count() or 1)
     files.write(memory, json.dumps(handed))
+
+
+def add(name: str) -> None:
+    """Make a group below the one of the cluster, for one node of several."""
+    for group in _groups(name):
+        group.mkdir(exist_ok=True)
+        if (group / "cgroup.controllers").exists():
+            hand_down(group)
+        _inherit(group)
+
+
+def _inherit(group: Path) -> None:
+    for setting in ("cpuset.cpus", "cpuset.mems"):
+        # In version 1 a new group has no processors and no memory until it is given some.
+        inherited = group.parent / setting
+        if inherited.exists() and not (group / setting).read_text().strip():
+            (group / setting).write_text(inherited.read_text())
 
 
 def weigh(group: Path, cores: int) -> None:
@@ -101,27 +114,27 @@ def hand_down(group: Path) -> list[str]:
     return new
 
 
-def kill() -> None:
-    """Kill every process in the group.
+def kill(name: str = ROOT) -> None:
+    """Kill every process in the group, and in those below it.
 
     Raises:
         StartError: some of them do not go.
     """
     deadline = time.monotonic() + KILL_SECONDS
-    while pids := _pids():
+    while pids := _pids(name):
         for pid in pids:
             identity = Identity.of(pid)
             # It may have ended since, and its id may be another one's by now: look again.
-            if identity and pid in _pids():
+            if identity and pid in _pids(name):
                 identity.signal(signal.SIGKILL)
         if time.monotonic() > deadline:
             raise StartError(f"containers that can't be killed: processes {sorted(pids)}")
         time.sleep(0.05)
 
 
-def _pids() -> set[int]:
+def _pids(name: str) -> set[int]:
     pids: set[int] = set()
-    for group in _groups():
+    for group in _groups(name):
         for inner in _inside(group):
             with contextlib.suppress(OSError):
                 pids |= {int(pid) for pid in (inner / "cgroup.procs").read_text().split()}
@@ -129,23 +142,32 @@ def _pids() -> set[int]:
 
 
 def remove(memory: Path) -> None:
-    """Remove the group and all below it; what is not empty yet is tried until a deadline.
+    """Remove the group and all below it, and take back what the top group handed down.
 
     ``memory`` is what ``create`` wrote.
 
     Raises:
         StartError: a group stays busy.
     """
+    remove_groups(ROOT)
+    for top, controllers in (json.loads(memory.read_text()) if memory.exists() else {}).items():
+        for controller in controllers:
+            # Somebody else may use it by now.
+            with contextlib.suppress(OSError):
+                (Path(top) / "cgroup.subtree_control").write_text(f"-{controller}")
+
+
+def remove_groups(name: str) -> None:
+    """Remove a group and all below it; what is not empty yet is tried until a deadline.
+
+    Raises:
+        StartError: a group stays busy.
+    """
     deadline = time.monotonic() + KILL_SECONDS
-    for group in _groups():
+    for group in _groups(name):
         while group.is_dir():
             for inner in _inside(group):
                 with contextlib.suppress(OSError):
                     inner.rmdir()
             if group.is_dir() and time.monotonic() > deadline:
                 raise StartError(f"{group} stays busy: see its cgroup.procs")
-    for top, controllers in (json.loads(memory.read_text()) if memory.exists() else {}).items():
-        for controller in controllers:
-            # Somebody else may use it by now.
-            with contextlib.suppress(OSError):
-                (Path(top) / "cgroup.subtree_control").write_text(f"-{controller}")

@@ -10,6 +10,7 @@ import socket
 import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from devcluster import (
     build,
@@ -22,30 +23,33 @@ from devcluster import (
     packages,
     paths,
     recipes,
+    topology,
 )
 from devcluster.addons import NAMES, Addons, load_program, program_image
 from devcluster.client import Api, KubectlError, answers
+from devcluster.controllers import CONTROLLER_MANAGER, SCHEDULER, USERS, Controllers
 from devcluster.controlplane import ADMIN, API_SERVER, STOP_SECONDS, ControlPlane
 from devcluster.errors import DevclusterError, PreconditionError, UsageError
 from devcluster.images import NodeImages
 from devcluster.network import Network
 from devcluster.node import (
-    CONTAINERD,
-    CONTROLLER_MANAGER,
     KUBELET,
-    NODE_NAME,
     PROXY,
-    SCHEDULER,
-    USERS,
-    Node,
+    PROXY_USER,
+    NodePrograms,
+    kubelet_user,
     usable_resolv_conf,
 )
 from devcluster.processes import Identity, Processes
 from devcluster.progress import step
+from devcluster.runtime import CONTAINERD
+
+if TYPE_CHECKING:
+    from devcluster.certs import Certificate
+    from devcluster.topology import Node
 
 API_PORT = 6443
 READY_SECONDS = 120.0
-_KUBELET_HEALTH = "http://127.0.0.1:10248/healthz"
 #: In the order in which they end.
 _PROGRAMS = (
     (KUBELET, PROXY, CONTROLLER_MANAGER, SCHEDULER),
@@ -143,9 +147,10 @@ class Cluster:
             self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
             files.write(self._state / "settings.json", json.dumps(asdict(chosen)))
             plane = self._plane(programs)
+            controllers = Controllers(plane)
             node = self._node(plane)
             with step("starting etcd and the API server"):
-                self._start_api_server(plane)
+                self._start_api_server(plane, kubelet_user(node.node))
             with step("preparing the machine's network and control groups"):
                 self._network.setup(API_PORT)
                 cgroups.create(self._state / "controllers.json")
@@ -154,11 +159,13 @@ class Cluster:
             self._load_system_images(programs, images)
             api = self.api()
             with step("starting the controllers and the node"):
-                for program in node.programs():
+                for path, content in controllers.configuration().items():
+                    files.write(path, content)
+                for program in (*controllers.programs(), *node.programs()):
                     self._processes.ensure(program)
                 self._processes.wait(
                     KUBELET,
-                    lambda: self._node_ready(api),
+                    lambda: node_ready(node.node, api),
                     what="the node was Ready",
                     within=READY_SECONDS,
                 )
@@ -208,7 +215,7 @@ class Cluster:
         return Status(
             running=ready and all(found.values()),
             programs={name: identity.pid if identity else None for name, identity in found.items()},
-            node_ready=ready and self._node_ready(self.api()),
+            node_ready=ready and node_ready(self._where(), self.api()),
             kubeconfig=str(self.kubeconfig),
             url=plane.url,
             ingress=f"http://127.0.0.1:{settings.http_port}",
@@ -238,6 +245,9 @@ class Cluster:
     def _images_root(self) -> Path:
         return paths.cache() / "containerd"
 
+    def _where(self) -> Node:
+        return topology.only(self._state, self._sockets, self._images_root)
+
     def _plane(self, programs: dict[str, Path]) -> ControlPlane:
         return ControlPlane(
             programs,
@@ -248,13 +258,13 @@ class Cluster:
             node=True,
         )
 
-    def _node(self, plane: ControlPlane) -> Node:
+    def _node(self, plane: ControlPlane) -> NodePrograms:
         plugins = packages.plugins()
         if plugins is None:
             raise PreconditionError("the CNI plugins are missing")
-        return Node(
+        return NodePrograms(
             plane,
-            images=self._images_root,
+            self._where(),
             plugins=plugins,
             sandbox_image=f"docker.io/{program_image(plane.programs['pause'])}",
         )
@@ -275,9 +285,9 @@ class Cluster:
                 "Kubernetes, export its KUBECONFIG and use that"
             )
 
-    def _start_api_server(self, plane: ControlPlane) -> None:
+    def _start_api_server(self, plane: ControlPlane, *kubelets: Certificate) -> None:
         plane.prepare()
-        plane.certificates.ensure(*USERS)
+        plane.certificates.ensure(*USERS, PROXY_USER, *kubelets)
         self._processes.ensure(plane.etcd())
         self._processes.ensure(plane.api_server())
         self._processes.wait(
@@ -288,15 +298,15 @@ class Cluster:
         )
         files.write(self.kubeconfig, plane.certificates.kubeconfig(ADMIN, plane.url))
 
-    def _start_containerd(self, node: Node, *, fresh: bool) -> NodeImages:
+    def _start_containerd(self, node: NodePrograms, *, fresh: bool) -> NodeImages:
         for path, content in node.configuration().items():
             files.write(path, content)
         files.write(node.resolv_conf, usable_resolv_conf(_machine_resolv_conf()), mode=0o644)
         self._images_root.mkdir(parents=True, exist_ok=True)
-        images = NodeImages(node.plane.programs["ctr"], node.containerd_socket)
+        images = NodeImages(node.plane.programs["ctr"], node.runtime.socket)
 
         def start() -> None:
-            self._processes.ensure(node.containerd())
+            self._processes.ensure(node.runtime.program())
             self._processes.wait(CONTAINERD, images.answers, what="it answered")
 
         start()
@@ -313,7 +323,7 @@ class Cluster:
                 load_program(programs[name], images)
 
     def _apply_addons(
-        self, api: Api, settings: Settings, programs: dict[str, Path], node: Node
+        self, api: Api, settings: Settings, programs: dict[str, Path], node: NodePrograms
     ) -> None:
         addons = Addons(
             programs,
@@ -325,15 +335,6 @@ class Cluster:
             addons.apply(api)
             addons.wait(api)
 
-    def _node_ready(self, api: Api) -> bool:
-        path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
-        try:
-            # What the API server tells of the node may be older than the end of its kubelet.
-            urllib.request.urlopen(_KUBELET_HEALTH, timeout=5).close()
-            return api.kubectl("get", "node", NODE_NAME, "-o", path, timeout=10) == "True"
-        except (OSError, KubectlError):
-            return False
-
     def _end_containers(self) -> None:
         cgroups.kill()
         for identity in shims(self._sockets / "containerd.sock"):
@@ -341,6 +342,17 @@ class Cluster:
         # What is left in containerd's records is purged at the next start too.
         with contextlib.suppress(DevclusterError):
             self.images().purge_containers()
+
+
+def node_ready(node: Node, api: Api) -> bool:
+    """Whether a node is Ready, by its kubelet and by the API server."""
+    path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
+    try:
+        # What the API server tells of the node may be older than the end of its kubelet.
+        urllib.request.urlopen(node.health, timeout=5).close()  # noqa: S310 (http)
+        return api.kubectl("get", "node", node.name, "-o", path, timeout=10) == "True"
+    except (OSError, KubectlError):
+        return False
 
 
 def _taken(port: int) -> bool:

@@ -65,6 +65,11 @@ class ControlPlane:
         return f"https://127.0.0.1:{self.port}"
 
     @property
+    def inner_url(self) -> str:
+        """The API server as seen from nodes with a network of their own."""
+        return f"https://{self.address}:{self.port}"
+
+    @property
     def audit_log(self) -> Path:
         """One JSON event (``audit.k8s.io/v1``) a line for each write."""
         return self.state / "audit.log"

@@ -1,4 +1,4 @@
-"""How a node and its controllers run: pure descriptions of programs and their configuration."""
+"""How a node runs: pure descriptions of its programs and their configuration."""
 
 from __future__ import annotations
 
@@ -6,93 +6,109 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from devcluster import cgroups
 from devcluster.certs import Certificate
-from devcluster.network import BRIDGE, NODE_ADDRESS, POD_NETWORK
-from devcluster.packages import SYSTEM_DIRECTORIES
+from devcluster.network import BRIDGE, POD_NETWORK
 from devcluster.processes import Program
+from devcluster.runtime import Pods, Runtime
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from devcluster.controlplane import ControlPlane
+    from devcluster.topology import Node
 
-NODE_NAME = "devcluster"
 POD_NETWORK_NAME = "devcluster"
 CLUSTER_DOMAIN = "cluster.local"
 CLUSTER_DNS = "10.96.0.10"
-#: As many as the pods' network has room for, and more than a test needs.
-MAX_PODS = 500
 
-CONTROLLER_MANAGER = "kube-controller-manager"
-SCHEDULER = "kube-scheduler"
 KUBELET = "kubelet"
 PROXY = "kube-proxy"
-CONTAINERD = "containerd"
 
-#: The users that the programs are to the API server; the names are Kubernetes' own.
-USERS = (
-    Certificate(CONTROLLER_MANAGER, "system:kube-controller-manager"),
-    Certificate(SCHEDULER, "system:kube-scheduler"),
-    Certificate(PROXY, "system:kube-proxy"),
-    Certificate(
-        KUBELET,
-        f"system:node:{NODE_NAME}",
+#: The user that every kube-proxy is to the API server.
+PROXY_USER = Certificate(PROXY, "system:kube-proxy")
+
+
+def kubelet_user(node: Node) -> Certificate:
+    """The user that a node's kubelet is to the API server, and the server that it is to that."""
+    return Certificate(
+        node.user,
+        f"system:node:{node.name}",
         group="system:nodes",
-        names=(f"DNS:{NODE_NAME}", "IP:127.0.0.1", f"IP:{NODE_ADDRESS}"),
-    ),
-)
+        names=(f"DNS:{node.name}", "IP:127.0.0.1", f"IP:{node.address}"),
+    )
+
+
+def proxy_configuration(name: str, address: str, kubeconfig: Path) -> dict[str, Any]:
+    """kube-proxy's configuration, for a node or for the control plane's side."""
+    return {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "iptables",
+        "hostnameOverride": name,
+        "clusterCIDR": POD_NETWORK,
+        "clientConnection": {"kubeconfig": str(kubeconfig)},
+        # NodePorts are for this machine, not for the network that it is in.
+        "nodePortAddresses": ["127.0.0.0/8", f"{address}/32"],
+        "healthzBindAddress": "127.0.0.1:10256",
+        "metricsBindAddress": "127.0.0.1:10249",
+        "oomScoreAdj": 0,
+        # The machine's own settings stay.
+        "conntrack": {
+            "maxPerCore": 0,
+            "tcpEstablishedTimeout": "0s",
+            "tcpCloseWaitTimeout": "0s",
+        },
+    }
 
 
 @dataclass(frozen=True)
-class Node:
-    """The one node, over a control plane."""
+class NodePrograms:
+    """The programs of a node, over a control plane."""
 
     plane: ControlPlane
-    images: Path
-    """containerd's store, which outlives the cluster."""
+    node: Node
     plugins: Path
     """The directory of the CNI plugins."""
     sandbox_image: str
 
     @property
-    def state(self) -> Path:
-        """What survives a reboot."""
-        return self.plane.state
-
-    @property
-    def sockets(self) -> Path:
-        """What does not."""
-        return self.plane.sockets
-
-    @property
-    def containerd_socket(self) -> Path:
-        """Where containerd listens."""
-        return self.sockets / "containerd.sock"
+    def runtime(self) -> Runtime:
+        """The node's containerd."""
+        state = self.node.state
+        return Runtime(
+            self.plane.programs,
+            state / "containerd.toml",
+            root=self.node.images,
+            sockets=self.node.sockets,
+            pods=Pods(self.plugins, state / "cni", self.sandbox_image),
+            within=self._within,
+        )
 
     @property
     def resolv_conf(self) -> Path:
         """The name servers of the machine, as pods may use them."""
-        return self.state / "resolv.conf"
+        return self.plane.state / "resolv.conf"
 
     def configuration(self) -> dict[Path, str]:
         """Every file that the node's programs read, with its content."""
         certificates = self.plane.certificates
+        url = self.plane.inner_url if self.node.namespace else self.plane.url
         kubeconfigs = {
-            self._kubeconfig(user.file): certificates.kubeconfig(user.file, self.plane.url)
-            for user in USERS
+            self._kubeconfig(KUBELET): certificates.kubeconfig(self.node.user, url),
+            self._kubeconfig(PROXY): certificates.kubeconfig(PROXY, url),
         }
+        state = self.node.state
         return {
             **kubeconfigs,
-            self.state / "cni" / "10-devcluster.conflist": _json(self.cni()),
-            self.state / "containerd.toml": self.containerd_toml(),
-            self.state / "kubelet.json": _json(self.kubelet_configuration()),
-            self.state / "kube-proxy.json": _json(self.proxy_configuration()),
+            state / "cni" / "10-devcluster.conflist": _json(self.cni()),
+            state / "containerd.toml": self.runtime.toml(),
+            state / "kubelet.json": _json(self.kubelet_configuration()),
+            state / "kube-proxy.json": _json(self.proxy_configuration()),
         }
 
     def programs(self) -> list[Program]:
-        """What runs beside containerd, etcd and the API server."""
-        return [self._controller_manager(), self._scheduler(), self._kubelet(), self._proxy()]
+        """What runs on the node beside containerd."""
+        return [self._kubelet(), self._proxy()]
 
     def cni(self) -> dict[str, Any]:
         """The pods' network: a bridge, and ports of the host for those that ask for one."""
@@ -107,68 +123,14 @@ class Node:
                     "hairpinMode": True,
                     "ipam": {
                         "type": "host-local",
-                        "ranges": [[{"subnet": POD_NETWORK, "gateway": NODE_ADDRESS}]],
+                        "ranges": [[{"subnet": self.node.pods, "gateway": self.node.gateway}]],
                         "routes": [{"dst": "0.0.0.0/0"}],
-                        "dataDir": str(self.sockets / "addresses"),
+                        "dataDir": str(self.node.sockets / "addresses"),
                     },
                 },
                 {"type": "portmap", "capabilities": {"portMappings": True}},
             ],
         }
-
-    def containerd_toml(self) -> str:
-        """containerd's configuration; everything it writes is below our own directories."""
-        run = self.sockets / "containerd"
-        return f"""\
-version = 3
-root = {_quoted(self.images)}
-state = {_quoted(run)}
-imports = []
-disabled_plugins = [
-  "io.containerd.nri.v1.nri",
-  "io.containerd.snapshotter.v1.blockfile",
-  "io.containerd.snapshotter.v1.devmapper",
-  "io.containerd.snapshotter.v1.erofs",
-  "io.containerd.snapshotter.v1.zfs",
-  "io.containerd.tracing.processor.v1.otlp",
-]
-
-[plugins."io.containerd.server.v1.grpc"]
-address = {_quoted(self.containerd_socket)}
-
-[plugins."io.containerd.server.v1.ttrpc"]
-address = {_quoted(f"{self.containerd_socket}.ttrpc")}
-
-[plugins."io.containerd.internal.v1.opt"]
-path = {_quoted(self.images / "opt")}
-
-[plugins."io.containerd.shim.v1.manager"]
-socket_dir = {_quoted(self.sockets / "s")}
-
-[plugins."io.containerd.cri.v1.images"]
-snapshotter = "overlayfs"
-
-[plugins."io.containerd.cri.v1.images".pinned_images]
-sandbox = {_quoted(self.sandbox_image)}
-
-[plugins."io.containerd.cri.v1.runtime"]
-# Where root lacks CAP_SYS_RESOURCE, as in many virtual machines and containers, a lower value than
-# containerd's own can't be set, and no container would start.
-restrict_oom_score_adj = true
-netns_mounts_under_state_dir = true
-
-[plugins."io.containerd.cri.v1.runtime".cni]
-bin_dirs = [{_quoted(self.plugins)}]
-conf_dir = {_quoted(self.state / "cni")}
-use_internal_loopback = true
-
-[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
-runtime_type = "io.containerd.runc.v2"
-
-[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-SystemdCgroup = false
-Root = {_quoted(self.sockets / "runc")}
-"""
 
     def kubelet_configuration(self) -> dict[str, Any]:
         """The kubelet's configuration."""
@@ -176,26 +138,26 @@ Root = {_quoted(self.sockets / "runc")}
         return {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
-            "address": NODE_ADDRESS,
+            "address": self.node.address,
             "authentication": {
                 "anonymous": {"enabled": False},
                 "webhook": {"enabled": True},
                 "x509": {"clientCAFile": str(certificates.crt("ca"))},
             },
             "authorization": {"mode": "Webhook"},
-            "tlsCertFile": str(certificates.crt(KUBELET)),
-            "tlsPrivateKeyFile": str(certificates.key(KUBELET)),
+            "tlsCertFile": str(certificates.crt(self.node.user)),
+            "tlsPrivateKeyFile": str(certificates.key(self.node.user)),
             "clusterDomain": CLUSTER_DOMAIN,
             "clusterDNS": [CLUSTER_DNS],
             "resolvConf": str(self.resolv_conf),
-            "containerRuntimeEndpoint": f"unix://{self.containerd_socket}",
+            "containerRuntimeEndpoint": f"unix://{self.runtime.socket}",
             "cgroupDriver": "cgroupfs",
-            "cgroupRoot": cgroups.ROOT,
+            "cgroupRoot": self.node.control_group,
             "failCgroupV1": False,
             "failSwapOn": False,
-            "maxPods": MAX_PODS,
-            "podLogsDir": str(self.state / "logs" / "pods"),
-            "volumePluginDir": str(self.state / "kubelet-plugins"),
+            "maxPods": self.node.max_pods,
+            "podLogsDir": str(self.node.pod_logs),
+            "volumePluginDir": str(self.node.state / "kubelet-plugins"),
             "oomScoreAdj": 0,
             # A development machine's disk is often nearly full, and its images can't be pulled
             # again: nothing is evicted or collected before the disk really is.
@@ -207,109 +169,61 @@ Root = {_quoted(self.sockets / "runc")}
             },
             "imageGCHighThresholdPercent": 100,
             "imageGCLowThresholdPercent": 99,
+        } | self._of_several()
+
+    def _of_several(self) -> dict[str, Any]:
+        """What is different where nodes come and go: their loss and recovery are told sooner."""
+        if not self.node.namespace:
+            return {}
+        return {
+            "healthzBindAddress": self.node.inner_address,
+            # Renewed every quarter of it.
+            "nodeLeaseDurationSeconds": 20,
+            "nodeStatusUpdateFrequency": "5s",
+            "evictionPressureTransitionPeriod": "20s",
         }
 
     def proxy_configuration(self) -> dict[str, Any]:
         """kube-proxy's configuration."""
-        return {
-            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
-            "kind": "KubeProxyConfiguration",
-            "mode": "iptables",
-            "hostnameOverride": NODE_NAME,
-            "clusterCIDR": POD_NETWORK,
-            "clientConnection": {"kubeconfig": str(self._kubeconfig(PROXY))},
-            # NodePorts are for this machine, not for the network that it is in.
-            "nodePortAddresses": ["127.0.0.0/8", f"{NODE_ADDRESS}/32"],
-            "healthzBindAddress": "127.0.0.1:10256",
-            "metricsBindAddress": "127.0.0.1:10249",
-            "oomScoreAdj": 0,
-            # The machine's own settings stay.
-            "conntrack": {
-                "maxPerCore": 0,
-                "tcpEstablishedTimeout": "0s",
-                "tcpCloseWaitTimeout": "0s",
-            },
-        }
-
-    def containerd(self) -> Program:
-        """The container runtime; it finds its shim, and the shim finds runc, through PATH."""
-        built = self.plane.programs
-        configuration = self.state / "containerd.toml"
-        places = [str(built["containerd-shim-runc-v2"].parent), *SYSTEM_DIRECTORIES]
-        return Program(
-            CONTAINERD,
-            (str(built[CONTAINERD]), f"--config={configuration}"),
-            {"PATH": ":".join(places)},
-            inputs=(configuration,),
-        )
+        return proxy_configuration(self.node.name, self.node.address, self._kubeconfig(PROXY))
 
     def _kubelet(self) -> Program:
-        configuration = self.state / "kubelet.json"
+        configuration = self.node.state / "kubelet.json"
+        zone = [f"--node-labels=topology.kubernetes.io/zone={self.node.zone}"]
         return Program(
             KUBELET,
             (
+                *self._within,
                 str(self.plane.programs[KUBELET]),
                 f"--config={configuration}",
                 f"--kubeconfig={self._kubeconfig(KUBELET)}",
-                f"--root-dir={self.state / 'kubelet'}",
-                f"--cert-dir={self.state / 'pki'}",
-                f"--hostname-override={NODE_NAME}",
-                f"--node-ip={NODE_ADDRESS}",
+                f"--root-dir={self.node.kubelet}",
+                f"--cert-dir={self.plane.state / 'pki'}",
+                f"--hostname-override={self.node.name}",
+                f"--node-ip={self.node.address}",
+                *(zone if self.node.zone else []),
             ),
             {},
             inputs=(configuration, self._kubeconfig(KUBELET)),
         )
 
     def _proxy(self) -> Program:
-        configuration = self.state / "kube-proxy.json"
+        configuration = self.node.state / "kube-proxy.json"
         return Program(
             PROXY,
-            (str(self.plane.programs[PROXY]), f"--config={configuration}"),
+            (*self._within, str(self.plane.programs[PROXY]), f"--config={configuration}"),
             {},
             inputs=(configuration, self._kubeconfig(PROXY)),
         )
 
-    def _controller_manager(self) -> Program:
-        certificates = self.plane.certificates
-        kubeconfig = self._kubeconfig(CONTROLLER_MANAGER)
-        return Program(
-            CONTROLLER_MANAGER,
-            (
-                str(self.plane.programs[CONTROLLER_MANAGER]),
-                f"--kubeconfig={kubeconfig}",
-                f"--authentication-kubeconfig={kubeconfig}",
-                f"--authorization-kubeconfig={kubeconfig}",
-                "--bind-address=127.0.0.1",
-                "--leader-elect=false",
-                "--use-service-account-credentials=true",
-                f"--service-account-private-key-file={certificates.service_accounts}",
-                f"--root-ca-file={certificates.crt('ca')}",
-                f"--cluster-signing-cert-file={certificates.crt('ca')}",
-                f"--cluster-signing-key-file={certificates.key('ca')}",
-                f"--flex-volume-plugin-dir={self.state / 'kubelet-plugins'}",
-            ),
-            {},
-            inputs=(kubeconfig,),
-        )
-
-    def _scheduler(self) -> Program:
-        kubeconfig = self._kubeconfig(SCHEDULER)
-        return Program(
-            SCHEDULER,
-            (
-                str(self.plane.programs[SCHEDULER]),
-                f"--kubeconfig={kubeconfig}",
-                f"--authentication-kubeconfig={kubeconfig}",
-                f"--authorization-kubeconfig={kubeconfig}",
-                "--bind-address=127.0.0.1",
-                "--leader-elect=false",
-            ),
-            {},
-            inputs=(kubeconfig,),
-        )
+    @property
+    def _within(self) -> tuple[str, ...]:
+        # nsenter becomes the program, so the process that was started is the program's own.
+        namespace = self.node.namespace
+        return ("nsenter", f"--net={namespace}", "--") if namespace else ()
 
     def _kubeconfig(self, user: str) -> Path:
-        return self.state / "kubeconfigs" / user
+        return self.node.state / "kubeconfigs" / user
 
 
 def usable_resolv_conf(content: str) -> str:
@@ -319,11 +233,6 @@ def usable_resolv_conf(content: str) -> str:
         for line in content.splitlines()
         if not (line.split()[:1] == ["nameserver"] and line.split()[1].startswith(("127.", "::1")))
     )
-
-
-def _quoted(text: object) -> str:
-    # A JSON string is a basic string of TOML too.
-    return json.dumps(str(text))
 
 
 def _json(content: dict[str, Any]) -> str:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from devcluster import build, network, packages
 from devcluster.errors import StartError
-from devcluster.node import NODE_NAME
 from devcluster.processes import Processes, Program
+from devcluster.topology import NODE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from devcluster import build, cgroups
+from devcluster import build, cgroups, topology
 from devcluster.certs import Certificates
+from devcluster.controllers import USERS, Controllers
 from devcluster.controlplane import AUDIT_POLICY, ControlPlane
 from devcluster.errors import UsageError
 from devcluster.network import NODE_ADDRESS
-from devcluster.node import USERS, Node, usable_resolv_conf
+from devcluster.node import PROXY_USER, NodePrograms, kubelet_user, usable_resolv_conf
 
 
 def plane(state: Path, *, node: bool = True) -> ControlPlane:
@@ -21,10 +22,9 @@ def plane(state: Path, *, node: bool = True) -> ControlPlane:
     return ControlPlane(programs, state, Path("/run/x"), port=6443, address="10.9.0.1", node=node)
 
 
-def whole(state: Path) -> Node:
-    return Node(
-        plane(state), Path("/cache/containerd"), Path("/usr/lib/cni"), "docker.io/x/pause:1"
-    )
+def whole(state: Path) -> NodePrograms:
+    node = topology.only(state, Path("/run/x"), Path("/cache/containerd"))
+    return NodePrograms(plane(state), node, Path("/usr/lib/cni"), "docker.io/x/pause:1")
 
 
 def test_etcd_listens_on_sockets_only(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_the_audit_log_has_writes_and_no_heartbeats() -> None:
 
 
 def test_containerd_writes_only_below_our_own_directories(tmp_path: Path) -> None:
-    configuration = tomllib.loads(whole(tmp_path).containerd_toml())
+    configuration = tomllib.loads(whole(tmp_path).runtime.toml())
     plugins = configuration["plugins"]
     runtime = plugins["io.containerd.cri.v1.runtime"]
     options = runtime["containerd"]["runtimes"]["runc"]["options"]
@@ -81,7 +81,7 @@ def test_containerd_writes_only_below_our_own_directories(tmp_path: Path) -> Non
 
 
 def test_containers_start_without_the_right_to_lower_oom_scores(tmp_path: Path) -> None:
-    configuration = tomllib.loads(whole(tmp_path).containerd_toml())
+    configuration = tomllib.loads(whole(tmp_path).runtime.toml())
     assert configuration["plugins"]["io.containerd.cri.v1.runtime"]["restrict_oom_score_adj"]
 
 
@@ -106,9 +106,11 @@ def test_node_ports_answer_on_this_machine_only(tmp_path: Path) -> None:
 
 def test_every_file_that_a_program_reads_is_written(tmp_path: Path) -> None:
     node = whole(tmp_path)
-    Certificates(tmp_path / "pki").ensure(*USERS)
-    written = node.configuration()
-    read = {path for program in [*node.programs(), node.containerd()] for path in program.inputs}
+    controllers = Controllers(node.plane)
+    Certificates(tmp_path / "pki").ensure(*USERS, PROXY_USER, kubelet_user(node.node))
+    written = node.configuration() | controllers.configuration()
+    programs = [*node.programs(), *controllers.programs(), node.runtime.program()]
+    read = {path for program in programs for path in program.inputs}
     assert read <= set(written)
     for path, content in written.items():
         assert path.suffix == ".toml" or json.loads(content)
