@@ -80,6 +80,11 @@ stores: $(STAMP) programs ## Run the tests of poller and publisher with real sto
 cluster: $(STAMP) programs ## Run the tests on a whole cluster
 	$(BIN)/pytest tests/e2e --ignore=tests/e2e/poller $(ONCE_MORE)
 
+.PHONY: nodes
+nodes: $(STAMP) programs ## Have three nodes stop, lose their network and their disk, and recover (not in test)
+	PYTHONPATH=devcluster $(PYTHON) -m devcluster build share-images > /dev/null
+	$(BIN)/pytest tests/nodes -rP
+
 .PHONY: chaos
 chaos: $(STAMP) programs ## Change the target a hundred times on a busy machine; try every bad version
 	CHANGES=100 LONG=1 $(BIN)/pytest tests/e2e/test_assignments.py tests/e2e/test_rollouts.py -rP

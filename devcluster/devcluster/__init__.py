@@ -1,4 +1,4 @@
-"""An embedded single-node Kubernetes for demo and tests: upstream, nothing simulated."""
+"""An embedded Kubernetes for demo and tests: upstream, nothing simulated."""
 
 from devcluster.apiserver import ApiServer
 from devcluster.client import Api, KubectlError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import string
 import tempfile
@@ -14,6 +15,7 @@ from devcluster import paths
 from devcluster.client import KubectlError
 from devcluster.errors import StartError
 from devcluster.images import write_program_image
+from devcluster.network import NODE_ADDRESS
 from devcluster.node import CLUSTER_DNS, CLUSTER_DOMAIN
 from devcluster.processes import LOOK_EVERY
 
@@ -37,6 +39,9 @@ class Addons:
     https_port: int
     name_servers: bool
     """Whether the machine has name servers that pods can ask."""
+    several: bool = False
+    """Whether there are several nodes: then no pod is the only one of its kind, and the ingress is
+    reached as with a cloud's load balancer, at an address of its own that no node has."""
 
     def image(self, name: str) -> str:
         """An addon's image, tagged by the key of the program in it."""
@@ -52,7 +57,33 @@ class Addons:
             forward="forward . /etc/resolv.conf" if self.name_servers else "",
             http_port=self.http_port,
             https_port=self.https_port,
+            **self._exposure(),
         )
+
+    def _exposure(self) -> dict[str, str | int]:
+        if self.several:
+            return {
+                "replicas": 2,
+                "strategy": "RollingUpdate",
+                "ingress_address": NODE_ADDRESS,
+                "web_host": "",
+                "websecure_host": "",
+                "service_type": "LoadBalancer\n  allocateLoadBalancerNodePorts: false",
+                "web_port": self.http_port,
+                "websecure_port": self.https_port,
+            }
+        host = ", hostPort: {}, hostIP: 127.0.0.1"
+        return {
+            "replicas": 1,
+            # Two at once can't have the same ports of the machine.
+            "strategy": "Recreate",
+            "ingress_address": "127.0.0.1",
+            "web_host": host.format(self.http_port),
+            "websecure_host": host.format(self.https_port),
+            "service_type": "ClusterIP",
+            "web_port": 80,
+            "websecure_port": 443,
+        }
 
     def apply(self, api: Api) -> None:
         """Have the API server hold the objects."""
@@ -62,6 +93,14 @@ class Addons:
             *("-f", "-"),
             stdin=documents,
         )
+        if self.several:
+            # What a cloud's controller does: every kube-proxy, the control plane's too, then takes
+            # what is sent to this address for the Service's.
+            status = {"loadBalancer": {"ingress": [{"ip": NODE_ADDRESS, "ipMode": "VIP"}]}}
+            api.kubectl(
+                *("--namespace=kube-system", "patch", "service", "traefik", "--type=merge"),
+                *("--subresource=status", f"--patch={json.dumps({'status': status})}"),
+            )
 
     def wait(self, api: Api) -> None:
         """Wait until DNS and ingress are ready, and answer.
@@ -71,7 +110,10 @@ class Addons:
         Raises:
             StartError: they don't, after ``READY_SECONDS``; tells what became of the pods.
         """
-        addresses = {"coredns": (CLUSTER_DNS, 53), "traefik": ("127.0.0.1", self.http_port)}
+        addresses = {
+            "coredns": (CLUSTER_DNS, 53),
+            "traefik": (NODE_ADDRESS if self.several else "127.0.0.1", self.http_port),
+        }
         for name, address in addresses.items():
             try:
                 api.kubectl(

@@ -149,6 +149,8 @@ _ALL = (
         required="sigs.k8s.io/metrics-server",
     ),
     Tool("pause", "pause", "."),
+    # Only where there are several nodes.
+    Tool("share-images", "share-images", "."),
     Tool(
         "fake-gcs-server",
         "bucket",
@@ -209,6 +211,8 @@ _ALL = (
 TOOLS = {tool.name: tool for tool in _ALL}
 #: What an API server alone needs.
 API_TOOLS = ("etcd", "kubectl", "kube-apiserver")
+#: What several nodes need beside what one does.
+SEVERAL_TOOLS = ("share-images",)
 #: What runs in pods of the development bucket.
 BUCKET_TOOLS = ("fake-gcs-server", "pubsub-server")
 #: What tests check the chart, the alert rules, the policies and the status with.
@@ -221,7 +225,9 @@ USUAL_TOOLS = tuple(name for name in TOOLS if name not in KEDA_TOOLS)
 BENCH_TOOLS = ("s5cmd", "versitygw")
 #: What a node needs.
 NODE_TOOLS = tuple(
-    name for name in TOOLS if name not in {*BUCKET_TOOLS, *CHECK_TOOLS, *BENCH_TOOLS, *KEDA_TOOLS}
+    name
+    for name in TOOLS
+    if name not in {*SEVERAL_TOOLS, *BUCKET_TOOLS, *CHECK_TOOLS, *BENCH_TOOLS, *KEDA_TOOLS}
 )
 
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="devcluster", description="A real single-node Kubernetes for demo and tests."
+        prog="devcluster",
+        description="A real Kubernetes, of one node or several, for demo and tests.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
@@ -38,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     up = add("up", _up, "bring the cluster up, or repair it; prints its kubeconfig")
     up.add_argument("--http-port", type=_port, help="port of the ingress on 127.0.0.1 (80)")
     up.add_argument("--https-port", type=_port, help="the same with TLS (443)")
+    up.add_argument(
+        "--nodes", type=int, help="nodes, each with a network and a disk of its own (1)"
+    )
     down = add("down", _down, "take the cluster away; built programs and images stay cached")
     down.add_argument("--purge", action="store_true", help="remove the cache as well")
     add("reset", _reset, "a clean API: everything in the cluster is gone, its images stay")
@@ -47,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     logs = add("logs", _logs, "the last lines of a program's log, or where the logs are")
     logs.add_argument("program", nargs="?")
     logs.add_argument("--lines", type=int, default=50, help="how many (%(default)s)")
+
+    text = "have one of several nodes fail, and recover"
+    _add_node_commands(commands.add_parser("node", help=text, description=text))
 
     load = add("load-image", _load_image, "bring images onto the node; prints their names")
     load.add_argument(
@@ -75,6 +82,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_node_commands(parser: _Parser) -> None:
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, run, text in (
+        ("stop", _node_stop, "its programs, containers and network are gone at once"),
+        ("start", _node_start, "boot it, or repair it, and wait until it is Ready"),
+        ("cut", _node_cut, "nothing it sends arrives, and nothing reaches it"),
+        ("heal", _node_heal, "undo cut and fill"),
+        ("fill", _node_fill, "its disk has no room left"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        command.add_argument("name", help="of the node, such as node-2")
+        if name == "cut":
+            command.add_argument(
+                "--from",
+                dest="others",
+                choices=("all", "control-plane"),
+                default="all",
+                help="who does not reach it (%(default)s)",
+            )
+
+
 def _port(text: str) -> int:
     port = int(text)
     if not 0 < port < 65536:
@@ -89,6 +118,7 @@ def _up(arguments: argparse.Namespace) -> None:
     settings = Settings(
         http_port=arguments.http_port or kept.http_port,
         https_port=arguments.https_port or kept.https_port,
+        nodes=arguments.nodes or kept.nodes,
     )
     kubeconfig = cluster.up(settings).kubeconfig
     say(f"the cluster is up; for kubectl: export KUBECONFIG={kubeconfig}")
@@ -112,7 +142,8 @@ def _status(arguments: argparse.Namespace) -> None:
     else:
         for name, pid in status.programs.items():
             print(f"{name:24} {f'pid {pid}' if pid else 'not running'}")
-        print(f"{'node':24} {'ready' if status.node_ready else 'not ready'}")
+        for name, ready in status.nodes.items():
+            print(f"{name:24} {'ready' if ready else 'not ready'}")
         for field in ("kubeconfig", "url", "ingress", "ingress_tls", "audit_log", "logs", "cache"):
             print(f"{field.replace('_', ' '):24} {getattr(status, field)}")
     if not (status.running and status.node_ready):
@@ -125,21 +156,19 @@ def _kubeconfig(_: argparse.Namespace) -> None:
 
 def _logs(arguments: argparse.Namespace) -> None:
     cluster = Cluster()
-    names = sorted(path.stem for path in cluster.processes.logs.glob("*.log"))
+    logs = cluster.logs()
     if arguments.program is None:
-        for name in names:
-            print(cluster.processes.log(name))
+        for path in logs.values():
+            print(path)
     elif arguments.program in NAMES:
         deployment = f"deployment/{arguments.program}"
         tail = f"--tail={arguments.lines}"
         print(cluster.api().kubectl("--namespace=kube-system", "logs", deployment, tail), end="")
-    elif arguments.program in names:
-        lines = cluster.processes.log(arguments.program).read_text(errors="replace").splitlines()
+    elif arguments.program in logs:
+        lines = logs[arguments.program].read_text(errors="replace").splitlines()
         print("\n".join(lines[-arguments.lines :]))
     else:
-        raise UsageError(
-            f"no log of {arguments.program!r}: there are {', '.join([*names, *NAMES])}"
-        )
+        raise UsageError(f"no log of {arguments.program!r}: there are {', '.join([*logs, *NAMES])}")
 
 
 def _load_image(arguments: argparse.Namespace) -> None:
@@ -151,6 +180,26 @@ def _load_image(arguments: argparse.Namespace) -> None:
 def _build_image(arguments: argparse.Namespace) -> None:
     wanted = arguments.image or recipes.names()
     print("\n".join(recipes.build_and_load(wanted, Cluster().images())))
+
+
+def _node_stop(arguments: argparse.Namespace) -> None:
+    Cluster().stop_node(arguments.name)
+
+
+def _node_start(arguments: argparse.Namespace) -> None:
+    Cluster().start_node(arguments.name)
+
+
+def _node_cut(arguments: argparse.Namespace) -> None:
+    Cluster().cut_node(arguments.name, arguments.others)
+
+
+def _node_heal(arguments: argparse.Namespace) -> None:
+    Cluster().heal_node(arguments.name)
+
+
+def _node_fill(arguments: argparse.Namespace) -> None:
+    Cluster().fill_node(arguments.name)
 
 
 def _build(arguments: argparse.Namespace) -> None:

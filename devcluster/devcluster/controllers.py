@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from devcluster.certs import Certificate
+from devcluster.node import PROXY, PROXY_USER, proxy_configuration
 from devcluster.processes import Program
 
 if TYPE_CHECKING:
@@ -15,6 +17,11 @@ if TYPE_CHECKING:
 
 CONTROLLER_MANAGER = "kube-controller-manager"
 SCHEDULER = "kube-scheduler"
+
+#: Seconds that one of several nodes may be silent before it counts as lost.
+LOST_SECONDS = 20
+#: What the control plane's side is called where a node's name is asked for.
+_NAME = "control-plane"
 
 #: The users that the programs are to the API server; the names are Kubernetes' own.
 USERS = (
@@ -28,25 +35,41 @@ class Controllers:
     """The controllers and the scheduler over a control plane."""
 
     plane: ControlPlane
-    grace_seconds: int = 0
-    """How long a node may be silent before it counts as lost; 0 leaves it to Kubernetes."""
+    several: bool = False
+    """Whether there are nodes with networks of their own. Then the control plane's side reaches
+    Services by a kube-proxy of its own, and a silent node counts as lost sooner."""
 
     def configuration(self) -> dict[Path, str]:
         """Every file that the programs read, with its content."""
         certificates = self.plane.certificates
-        return {
+        users = (*USERS, PROXY_USER) if self.several else USERS
+        written = {
             self._kubeconfig(user.file): certificates.kubeconfig(user.file, self.plane.url)
-            for user in USERS
+            for user in users
         }
+        if self.several:
+            # It finds no node of this name, and goes on without one after half a minute.
+            proxy = proxy_configuration(_NAME, self.plane.address, self._kubeconfig(PROXY))
+            written[self._proxy_configuration] = json.dumps(proxy, indent=1)
+        return written
 
     def programs(self) -> list[Program]:
         """What runs beside etcd and the API server."""
-        return [self._controller_manager(), self._scheduler()]
+        proxy = [self._proxy()] if self.several else []
+        return [*proxy, self._controller_manager(), self._scheduler()]
+
+    def _proxy(self) -> Program:
+        return Program(
+            PROXY,
+            (str(self.plane.programs[PROXY]), f"--config={self._proxy_configuration}"),
+            {},
+            inputs=(self._proxy_configuration, self._kubeconfig(PROXY)),
+        )
 
     def _controller_manager(self) -> Program:
         certificates = self.plane.certificates
         kubeconfig = self._kubeconfig(CONTROLLER_MANAGER)
-        grace = [f"--node-monitor-grace-period={self.grace_seconds}s"] if self.grace_seconds else []
+        grace = [f"--node-monitor-grace-period={LOST_SECONDS}s"] if self.several else []
         return Program(
             CONTROLLER_MANAGER,
             (
@@ -83,6 +106,10 @@ class Controllers:
             {},
             inputs=(kubeconfig,),
         )
+
+    @property
+    def _proxy_configuration(self) -> Path:
+        return self.plane.state / "kube-proxy.json"
 
     def _kubeconfig(self, user: str) -> Path:
         return self.plane.state / "kubeconfigs" / user

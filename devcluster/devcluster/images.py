@@ -11,6 +11,7 @@ import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from devcluster import locks
 from devcluster.errors import DevclusterError, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ NAMESPACE = "k8s.io"
 SOURCE_LABEL = "inferencemodel.dev/source-id"
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+#: The lease of what ``share-images`` has lent.
+LOANS = "lent-to-nodes"
 #: Importing and unpacking an image of some gigabytes on a slow disk.
 _IMPORT_SECONDS = 900
 
@@ -169,6 +172,11 @@ class NodeImages:
                 self._run(*remove, *ids)
         return found
 
+    def forget_loans(self) -> None:
+        """Keep nothing any more for nodes that there were."""
+        if LOANS in self._run("leases", "list", "--quiet").split():
+            self._run("leases", "delete", LOANS)
+
     def answers(self) -> bool:
         """Whether containerd is up."""
         try:
@@ -189,3 +197,44 @@ class NodeImages:
         if done.returncode != 0:
             raise DevclusterError(f"ctr {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
+
+
+@dataclass(frozen=True)
+class SharedImages(NodeImages):
+    """The images of several nodes: in one store that runs nothing, from where each has links.
+
+    So they take room once, and a node has them within a second.
+    """
+
+    root: Path
+    """The store's directory."""
+    program: Path
+    """``share-images``."""
+    nodes: tuple[tuple[Path, Path], ...]
+    """The nodes' containerds: sockets, with directories."""
+
+    def load(self, archive: Path) -> list[str]:
+        """Import an archive of images, have every node know them, and return the names in it."""
+        names = super().load(archive)
+        self.share()
+        return names
+
+    def share(self) -> None:
+        """Have every node know every image of the store.
+
+        Raises:
+            DevclusterError: a node does not take one.
+        """
+        if not self.nodes:
+            return
+        with locks.exclusive("share"):
+            nodes = [f"-node={socket}={root}" for socket, root in self.nodes]
+            done = subprocess.run(
+                [str(self.program), f"-store={self.socket}={self.root}", *nodes],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_IMPORT_SECONDS,
+            )
+        if done.returncode != 0:
+            raise DevclusterError(f"sharing images: {done.stderr.strip()}")

@@ -30,6 +30,11 @@ def below(directories: Sequence[Path], mountinfo: str) -> list[str]:
     )
 
 
+def is_mounted(place: Path) -> bool:
+    """Whether something is mounted just there."""
+    return str(place) in below([place], _MOUNTINFO.read_text())
+
+
 def unmount_below(*directories: Path) -> None:
     """Unmount all that is mounted in or at the directories.
 

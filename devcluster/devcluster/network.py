@@ -9,15 +9,17 @@ import ipaddress
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from devcluster.commands import run
 from devcluster.controlplane import SERVICE_NETWORK
-from devcluster.errors import PreconditionError, StartError
+from devcluster.errors import PreconditionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from devcluster.topology import Node
 
 BRIDGE = "imdev0"
 POD_NETWORK = "10.244.0.0/20"
@@ -30,11 +32,9 @@ _OURS = "DEVCLUSTER-"
 #: Chains that the cluster's programs make: kubelet and kube-proxy, the CNI plugins, this module.
 _CHAIN = re.compile(rf"(?:KUBE|CNI|{_OURS.rstrip('-')})-\S+")
 
-#: What pods, Services and NodePorts need of the kernel.
-SETTINGS = {
-    "net/ipv4/ip_forward": "1",
-    "net/bridge/bridge-nf-call-iptables": "1",
-}
+_FORWARDING = {"net/ipv4/ip_forward": "1"}
+#: What pods, Services and NodePorts need of the kernel where there are pods.
+SETTINGS = {**_FORWARDING, "net/bridge/bridge-nf-call-iptables": "1"}
 #: What kubelet, kube-proxy and the CNI plugins change by themselves.
 _CHANGED_BY_OTHERS = (
     "net/bridge/bridge-nf-call-ip6tables",
@@ -71,6 +71,28 @@ def rules(api_port: int) -> dict[str, list[str]]:
     }
 
 
+def separation(node: Node) -> list[str]:
+    """Rules of the machine that keep the control plane and a node apart, without -A or -D.
+
+    What the node sends through the machine, to the world outside, is not meant.
+    """
+    networks = (f"{node.address}/32", node.pods)
+    return [
+        *(f"{_OURS}INPUT -s {network} -j DROP" for network in networks),
+        *(f"{_OURS}OUTPUT -d {network} -j DROP" for network in networks),
+    ]
+
+
+def separating(saved: str, node: Node, *, apart: bool) -> list[str]:
+    """What iptables-restore has to be told to have a node kept apart, or not."""
+    present = set(saved.splitlines())
+    rules = separation(node)
+    if apart:
+        # Before the rules that let the nodes in.
+        return [f"-I {rule}" for rule in rules if f"-A {rule}" not in present]
+    return [f"-D {rule}" for rule in rules if f"-A {rule}" in present]
+
+
 def conflicts(routes: str) -> list[str]:
     """The networks in ``ip -json route`` that the pods' or the Services' would hide."""
     wanted = [ipaddress.ip_network(POD_NETWORK), ipaddress.ip_network(SERVICE_NETWORK)]
@@ -90,7 +112,7 @@ def check() -> None:
     Raises:
         PreconditionError: they do not.
     """
-    taken = conflicts(_run("ip", "-json", "-4", "route", "show"))
+    taken = conflicts(run("ip", "-json", "-4", "route", "show"))
     if taken:
         raise PreconditionError(
             f"the cluster's networks {POD_NETWORK} and {SERVICE_NETWORK} overlap with this "
@@ -104,17 +126,21 @@ class Network:
     def __init__(self, memory: Path) -> None:
         self._memory = memory
 
-    def setup(self, api_port: int) -> None:
+    def setup(self, api_port: int, network: str = POD_NETWORK) -> None:
         """Make what is not there yet.
+
+        ``network`` is what is on the bridge: all pods, or of several nodes the nodes.
 
         Raises:
             StartError: a command fails.
             PreconditionError: the kernel filters no bridged traffic.
         """
         self._remember()
+        pods_here = network == POD_NETWORK
         if not _setting("net/bridge/bridge-nf-call-iptables").exists() and shutil.which("modprobe"):
-            _run("modprobe", "br_netfilter")
-        for name, value in SETTINGS.items():
+            run("modprobe", "br_netfilter")
+        # What passes between nodes is theirs to filter, so the machine need not look at it.
+        for name, value in (SETTINGS if pods_here else _FORWARDING).items():
             try:
                 _setting(name).write_text(value)
             except FileNotFoundError:
@@ -122,11 +148,12 @@ class Network:
                     f"the kernel has no {name}: load its module br_netfilter"
                 ) from None
         if not _exists():
-            _run("ip", "link", "add", BRIDGE, "type", "bridge")
-        _run("ip", "address", "replace", f"{NODE_ADDRESS}/{_prefix()}", "dev", BRIDGE)
-        _run("ip", "link", "set", BRIDGE, "up")
+            run("ip", "link", "add", BRIDGE, "type", "bridge")
+        prefix = ipaddress.ip_network(network).prefixlen
+        run("ip", "address", "replace", f"{NODE_ADDRESS}/{prefix}", "dev", BRIDGE)
+        run("ip", "link", "set", BRIDGE, "up")
         # The machine itself reaches a Service even where it has no network, so no default route.
-        _run("ip", "route", "replace", SERVICE_NETWORK, "dev", BRIDGE)
+        run("ip", "route", "replace", SERVICE_NETWORK, "dev", BRIDGE)
         self._add_rules(api_port)
 
     def restore(self) -> None:
@@ -138,14 +165,26 @@ class Network:
         if not self._memory.exists():
             return
         memory = json.loads(self._memory.read_text())
+        for cable in Path("/sys/class/net").glob(f"{BRIDGE}-*"):
+            run("ip", "link", "delete", cable.name)
         if _exists():
-            _run("ip", "link", "delete", BRIDGE)
+            run("ip", "link", "delete", BRIDGE)
         for family in _FAMILIES:
             _remove_chains(family, keep=memory["chains"].get(family, []))
         for name, value in memory["settings"].items():
             if _setting(name).exists() and _setting(name).read_text() != value:
                 _setting(name).write_text(value)
         self._memory.unlink()
+
+    def separate(self, node: Node, *, apart: bool) -> None:
+        """Keep the control plane and a node apart, or have them together again.
+
+        Raises:
+            StartError: a command fails.
+        """
+        script = separating(_save("iptables"), node, apart=apart)
+        if script:
+            _restore("iptables", ["*filter", *script, "COMMIT"])
 
     def _remember(self) -> None:
         if self._memory.exists():
@@ -161,7 +200,8 @@ class Network:
         present = chains_of(_save("iptables"))
         script = []
         for table, lines in rules(api_port).items():
-            chains = sorted({line.split()[1] for line in lines})
+            hooks = sorted({line.split()[1] for line in lines})
+            chains = [*hooks, f"{_OURS}OUTPUT"] if table == "filter" else hooks
             # Naming a chain with a colon makes or empties it, so a second time changes nothing.
             script += [f"*{table}", *(f":{chain} - [0:0]" for chain in chains), *lines]
             for chain in chains:
@@ -218,11 +258,11 @@ def _remove_chains(family: str, keep: Iterable[str]) -> None:
 
 
 def _save(family: str) -> str:
-    return _run(f"{family}-save")
+    return run(f"{family}-save")
 
 
 def _restore(family: str, script: Sequence[str]) -> None:
-    _run(f"{family}-restore", "--noflush", "--wait", stdin="\n".join([*script, ""]))
+    run(f"{family}-restore", "--noflush", "--wait", stdin="\n".join([*script, ""]))
 
 
 def _setting(name: str) -> Path:
@@ -231,16 +271,3 @@ def _setting(name: str) -> Path:
 
 def _exists() -> bool:
     return Path(f"/sys/class/net/{BRIDGE}").exists()
-
-
-def _prefix() -> int:
-    return ipaddress.ip_network(POD_NETWORK).prefixlen
-
-
-def _run(*argv: str, stdin: str | None = None) -> str:
-    done = subprocess.run(
-        argv, input=stdin, capture_output=True, text=True, check=False, timeout=60
-    )
-    if done.returncode != 0:
-        raise StartError(f"{' '.join(argv)}: {done.stderr.strip()}")
-    return done.stdout

@@ -59,6 +59,13 @@ NODE = (
     Need("ip", "iproute2"),
     Need("openssl", "openssl"),
 )
+#: What several nodes need.
+NODES = (
+    *NODE,
+    Need("nsenter", "util-linux"),
+    Need("mount", "mount"),
+    Need("mkfs.ext4", "e2fsprogs"),
+)
 POLICIES = (Need("ipset", "ipset"),)
 IMAGES = (Need("buildah", "buildah"), Need("mmdebstrap", "mmdebstrap"))
 

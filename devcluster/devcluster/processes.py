@@ -194,15 +194,25 @@ class Processes:
         running = {name: identity for name in names if (identity := self.identity(name))}
         for identity in running.values():
             identity.signal(signal.SIGTERM)
-        left = _wait_ended(running, seconds)
-        for identity in left.values():
+        self._kill(_wait_ended(running, seconds))
+        self._forget(names)
+
+    def kill_all(self, names: Sequence[str]) -> None:
+        """End programs as if the machine had lost its power."""
+        self._kill({name: identity for name in names if (identity := self.identity(name))})
+        self._forget(names)
+
+    def _kill(self, running: Mapping[str, Identity]) -> None:
+        for identity in running.values():
             identity.signal(signal.SIGKILL)
-        left = _wait_ended(left, KILL_SECONDS)
+        left = _wait_ended(running, KILL_SECONDS)
         if left:
             raise StartError(
                 f"still running {KILL_SECONDS:.0f} s after SIGKILL: "
                 + ", ".join(f"{name} (pid {identity.pid})" for name, identity in left.items())
             )
+
+    def _forget(self, names: Sequence[str]) -> None:
         for name in names:
             (self.records / f"{name}.json").unlink(missing_ok=True)
 

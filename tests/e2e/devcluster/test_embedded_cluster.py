@@ -6,13 +6,10 @@ These run before anything else uses the cluster, and only where none is up: they
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
-import subprocess
 import urllib.error
 import urllib.request
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,19 +25,19 @@ from devcluster import (
     paths,
     recipes,
 )
-from devcluster.cluster import shims
+from devcluster.machine import shims
 from devcluster.packages import require_linux_root
+from tests.support.machine import machine, run
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from devcluster import Api
 
 pytestmark = pytest.mark.e2e
 
-#: Where the cluster mounts; what others mount meanwhile is not its doing.
-OURS = [paths.STATE, paths.RUN, paths.cache(), Path("/run/netns"), Path("/var/lib/kubelet")]
 #: The sandbox image does nothing but wait, so it makes a pod with volumes, ports and a network.
 POD = """
 apiVersion: v1
@@ -68,54 +65,6 @@ def embedded() -> Iterator[Cluster]:
     cluster = Cluster()
     yield cluster
     cluster.down()
-
-
-def run(*argv: str) -> str:
-    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
-
-
-def firewall() -> set[str]:
-    """Rules and chains, without counters and without the chains that every kernel has."""
-    saved = run("iptables-save") + run("ip6tables-save")
-    lines = (re.sub(r"\[\d+:\d+\]", "", line) for line in saved.splitlines())
-    return {line for line in lines if line.startswith(("-A", ":")) and " ACCEPT " not in line}
-
-
-def machine() -> dict[str, object]:
-    """Everything that a cluster changes on its machine, but for its cache."""
-    settings = (*network.SETTINGS, "net/ipv4/conf/all/route_localnet", "vm/overcommit_memory")
-    groups = Path("/sys/fs/cgroup")
-    return {
-        "firewall": firewall(),
-        "links": {path.name for path in Path("/sys/class/net").iterdir()},
-        "addresses": set(
-            re.findall(r"inet6? \S+", run("ip", "address", "show", "scope", "global"))
-        ),
-        "mounts": set(mounts.below(OURS, Path("/proc/self/mountinfo").read_text())),
-        "namespaces": set(run("ip", "netns", "list").splitlines()),
-        "groups": {str(path) for path in groups.glob("*") if path.is_dir()}
-        | {str(path) for path in groups.glob(f"*/{paths.NAME}*")},
-        "settings": {name: (Path("/proc/sys") / name).read_text() for name in settings},
-        "places": {
-            place: sorted(path.name for path in Path(place).glob("*"))
-            for place in ("/run", "/var/lib/cni", "/var/log/containers", "/usr/libexec/kubernetes")
-        }
-        | {place: Path(place).exists() for place in ("/var/lib/kubelet", "/run/containerd")},
-        "processes": ours(),
-    }
-
-
-def ours() -> set[str]:
-    """The processes that run one of the built programs for the whole cluster."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if str(paths.STATE) in line or str(paths.RUN) in line or line.startswith("/pause"):
-            found.add(line)
-    return found
 
 
 def pod_runs(api: Api) -> bool:
