@@ -23,7 +23,7 @@ from inferencemodel_operator.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 LONGEST_RETRY_AFTER: Final = 60.0
 MESSAGE_LIMIT: Final = 600
@@ -175,15 +175,25 @@ def _refused(target: Target, found: Status) -> OperatorError:
     )
 
 
-_FIXED: Final = ("field is immutable", "may not change once set")
-"""How the API server says that a field can't be changed; it is what admission says as well."""
-_SERVICE: Final = frozenset(
-    {
-        *("type", "loadBalancerClass", "externalTrafficPolicy", "trafficDistribution"),
-        *("sessionAffinity", "sessionAffinityConfig", "ipFamilyPolicy", "ipFamilies"),
-    }
+_FIXED: Final = (
+    "field is immutable",
+    "may not change once set",
+    # Of an address that was given out before, pkg/apis/core/validation.
+    "value as indicated by `ipFamilies",
 )
-"""Fields of a Service that `spec.service` has under the same name."""
+"""How the API server says that a field can't be changed; it is what admission says as well."""
+_SERVICE: Final[Mapping[str, str]] = {
+    **{
+        name: name
+        for name in (
+            *("type", "loadBalancerClass", "externalTrafficPolicy", "trafficDistribution"),
+            *("sessionAffinity", "sessionAffinityConfig", "ipFamilyPolicy", "ipFamilies"),
+        )
+    },
+    # Addresses are of those families.
+    "clusterIPs": "ipFamilies",
+}
+"""Fields of a Service, and which of `spec.service` they come from."""
 _NAME: Final = re.compile(r"spec\.(\w+)")
 
 
@@ -204,7 +214,7 @@ def _asked_by(target: Target, cause: Cause) -> str | None:
     named = _NAME.match(cause.field)
     if target.kind != "Service" or named is None or named[1] not in _SERVICE:
         return None
-    return f"spec.service.{named[1]}"
+    return f"spec.service.{_SERVICE[named[1]]}"
 
 
 def _help(found: Status) -> str:

@@ -159,6 +159,11 @@ def test_a_refusal_says_what_mends_it(found: answers.Status, fix: str) -> None:
             "take the change of spec.service.ipFamilies back, or delete it",
         ),
         (
+            "spec.clusterIPs[0]",
+            'Invalid value: "10.96.1.2": expected an IPv6 value as indicated by `ipFamilies[0]`',
+            "take the change of spec.service.ipFamilies back, or delete it",
+        ),
+        (
             "spec.ipFamilyPolicy",
             "Invalid value: RequireDualStack: Cannot configure dual-stack services",
             "correct spec.service.ipFamilyPolicy of the InferenceModel",
