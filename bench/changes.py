@@ -42,6 +42,8 @@ _DRAINED_REST_SECONDS = 10.0
 """The same where a change takes three quarters of a minute."""
 _MEDIAN_SECONDS, _WORST_SECONDS = 3.0, 5.0
 """To reach: from the patch until each replica answers with the version before, alone."""
+_TOLD = 20
+"""Of the requests that failed, so many are kept."""
 _P99_RATIO = 1.1
 """To reach with drain: the p99 of requests during changes, of that between them."""
 
@@ -82,6 +84,10 @@ def run(rounds: int, rate: float, *, drain: bool) -> None:
             "p99_ms": {"during": round(during * 1e3, 1), "between": round(between * 1e3, 1)},
             "sent": traffic.sent,
             "failed": len(traffic.failures),
+            "failures": [
+                f"{clock.moment(failure.at)}: {failure.load}: {failure.reason}"
+                for failure in traffic.failures[:_TOLD]
+            ],
         },
     )
     say(f"written to bench/results/{path.name}")
@@ -101,14 +107,23 @@ class _Clock:
         self.during: list[float] = []
         self.between: list[float] = []
         self.changes: list[float] = []
+        self._spans: list[tuple[float, float]] = []
+
+    def moment(self, at: float) -> str:
+        """When a request was sent: during which change, or between two."""
+        for number, (begin, end) in enumerate(self._spans, 1):
+            if begin <= at <= end:
+                return f"{at - begin:.1f} s after the begin of change {number}"
+        return "between changes"
 
     def time(self, change: Callable[[], float], rest: float) -> float:
         """Rest, then make a change, which tells how many seconds it took."""
         marks = self._marks()
         time.sleep(rest)
         self.between += self._since(marks)
-        marks = self._marks()
+        marks, begin = self._marks(), time.time()
         seconds = change()
+        self._spans.append((begin, time.time()))
         self.during += self._since(marks)
         self.changes.append(seconds)
         return seconds
