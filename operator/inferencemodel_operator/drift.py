@@ -155,7 +155,8 @@ def trimmed(live: Mapping[str, Any], unwanted: Iterable[Extra]) -> dict[str, Any
     for path, keys in items.items():
         if isinstance(there := _at(content, path), list):
             listed = _Items(there)
-            gone = {id(listed.find(key)) for key in keys}
+            # An edit may have written one twice.
+            gone = {id(item) for key in keys for item in listed.all(key)}
             there[:] = [item for item in there if id(item) not in gone]
     return content
 
@@ -332,20 +333,25 @@ class _Items:
     def __init__(self, items: Any) -> None:
         given = items if isinstance(items, list) else ()
         self._items = [item for item in given if isinstance(item, dict)]
-        self._by_key: dict[tuple[str, ...], dict[tuple[Any, ...], dict[str, Any]]] = {}
+        self._by_key: dict[tuple[str, ...], dict[tuple[Any, ...], list[dict[str, Any]]]] = {}
 
     def find(self, key: Key) -> dict[str, Any] | None:
         """The item of that key."""
+        return next(iter(self.all(key)), None)
+
+    def all(self, key: Key) -> list[dict[str, Any]]:
+        """All items of that key."""
         fields = tuple(name for name, _ in key)
         found = self._by_key.get(fields)
         if found is None:
             if len(self._by_key) == _KINDS_OF_KEYS:
-                return None
+                return []
             found = self._by_key[fields] = {}
             for item in self._items:
                 # A key that is empty is left out of the item.
-                found.setdefault(tuple(_plain(item.get(name, "")) for name in fields), item)
-        return found.get(tuple(_plain(value) for _, value in key))
+                there = tuple(_plain(item.get(name, "")) for name in fields)
+                found.setdefault(there, []).append(item)
+        return found.get(tuple(_plain(value) for _, value in key), [])
 
 
 _KINDS_OF_KEYS: Final = 4

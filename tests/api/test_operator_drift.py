@@ -17,7 +17,7 @@ from inferencemodel_operator.apply import Applier
 from inferencemodel_operator.cache import Cache
 from inferencemodel_operator.children import children
 from inferencemodel_operator.cluster import CHILDREN, MODELS, Cluster
-from inferencemodel_operator.errors import OperatorError, RefusedError
+from inferencemodel_operator.errors import ConflictError, OperatorError, RefusedError
 from inferencemodel_operator.observe import objects
 from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.record import VersionsRecord
@@ -250,12 +250,17 @@ class Child:
         """Bring it to what is wanted, as an operator that has just started would."""
         offers = Offers(self.api)
         await offers.refresh()
-        for _ in range(3):
+        for _ in range(5):
             cache = Cache()
             live = await self.live()
             if live is not None:
                 cache.put(self.resource, live)
-            if not await Applier(self.api, cache, offers).ensure(self.owner, self.wanted):
+            try:
+                written = await Applier(self.api, cache, offers).ensure(self.owner, self.wanted)
+            except ConflictError:
+                # A controller has written it meanwhile.
+                continue
+            if not written:
                 return
         raise AssertionError("it is written again and again")
 

@@ -197,6 +197,15 @@ def test_of_thousands_of_items_each_is_looked_at_a_few_times() -> None:
     assert Compared.times - before < 20_000
 
 
+def test_what_an_edit_has_written_twice_goes_twice() -> None:
+    env = [{"name": "A", "value": "1"}, {"name": "B"}, {"name": "A", "value": "2"}]
+    path = ("spec", "template", "spec", "containers", (("name", "server"),), "env")
+    extra = drift.Extra("edit", (*path, (("name", "A"),)))
+    trimmed = drift.trimmed(pods(containers=[{"name": "server", "env": env}]), [extra])
+    (server,) = trimmed["spec"]["template"]["spec"]["containers"]
+    assert server["env"] == [{"name": "B"}]
+
+
 def test_only_what_differs_is_rewritten() -> None:
     before = {
         "kind": "ConfigMap",
