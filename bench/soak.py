@@ -6,11 +6,13 @@ again, and whether the memory of operator, pollers and model servers grows.
 
 from __future__ import annotations
 
+import http.client
 import json
 import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +145,7 @@ class _Uploads:
             _apply(self._space, model)
         for number, model in enumerate(self.models):
             self._space.wait(model, 1, seconds=_START_SECONDS)
+            _until_routed(self._space, model)
             say(f"{number + 1} of {len(self.models)} models serve")
 
     def upload(self, number: int) -> None:
@@ -241,6 +244,25 @@ def _turns(began: float, seconds: float, models: int) -> Iterator[tuple[float, i
         number += 1
     while True:
         yield float("inf"), 0
+
+
+def _until_routed(space: Namespace, model: str) -> None:
+    """Wait until the ingress controller knows the way: it hears of it when the resource does."""
+    end = time.monotonic() + _ARRIVAL_SECONDS
+    while True:
+        connection = http.client.HTTPConnection(space.cluster.ingress, timeout=10)
+        try:
+            connection.request("GET", f"/v1/models/{model}", headers={"Host": _host(model)})
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            raise ClusterError(f"the Ingress can't be asked: {error}") from error
+        finally:
+            connection.close()
+        if status == HTTPStatus.OK:
+            return
+        if time.monotonic() > end:
+            raise OutcomeError(f"the Ingress still answers {status} for {model}")
+        time.sleep(0.2)
 
 
 def _load(space: Namespace, model: str) -> Load:
