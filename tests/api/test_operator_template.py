@@ -156,6 +156,13 @@ def until_well(model: Model) -> None:
 
 @contextmanager
 def nothing_happens_to_the_pods(model: Model) -> Iterator[None]:
+    # Which is written to the Deployment by its controller.
+    revision = "deployment.kubernetes.io/revision"
+    model.until_child(
+        "deployment",
+        lambda o: revision in o["metadata"].get("annotations", {}),
+        what="its controller to have seen it",
+    )
     before = model.child("deployment")
     yield
     after = model.child("deployment")

@@ -27,6 +27,9 @@ class Ending(Cluster):
     async def list(self, *_: Any) -> AsyncIterator[Any]:
         yield {"metadata": {"resourceVersion": "1"}}
 
+    async def is_before(self, *_: Any) -> bool:
+        return False
+
     async def watch(self, *arguments: Any) -> AsyncGenerator[tuple[str, Any], None]:
         self.watches += 1
         accepted: Callable[[], object] = arguments[-1]
