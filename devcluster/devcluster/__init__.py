@@ -2,7 +2,7 @@
 
 from devcluster.apiserver import ApiServer
 from devcluster.client import Api, KubectlError
-from devcluster.cluster import Cluster, Settings, Status
+from devcluster.cluster import Cluster
 from devcluster.errors import (
     BuildError,
     DevclusterError,
@@ -10,6 +10,7 @@ from devcluster.errors import (
     StartError,
     UsageError,
 )
+from devcluster.settings import Settings, Status
 
 __all__ = [
     "Api",

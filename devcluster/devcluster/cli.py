@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from devcluster import build, packages, paths, recipes
 from devcluster.addons import NAMES
 from devcluster.apiserver import ApiServer
-from devcluster.cluster import Cluster, Settings
+from devcluster.cluster import Cluster
 from devcluster.errors import DevclusterError, UsageError
 from devcluster.progress import say
+from devcluster.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

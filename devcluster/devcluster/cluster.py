@@ -7,7 +7,7 @@ import json
 import shutil
 import signal
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,7 @@ from devcluster.node import (
 from devcluster.processes import Identity, Processes
 from devcluster.progress import step
 from devcluster.runtime import CONTAINERD, Runtime
+from devcluster.settings import Settings, Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,42 +64,6 @@ _NAMES = tuple(name for group in _PROGRAMS for name in group)
 
 #: The ports of 127.0.0.1 that the programs take, with what is most likely there otherwise.
 _PORTS = (API_PORT, 10248, 10249, 10250, 10256, 10257, 10259)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the caller may choose; kept with the cluster."""
-
-    http_port: int = 80
-    https_port: int = 443
-    nodes: int = 1
-
-    @property
-    def several(self) -> bool:
-        """Whether the nodes have networks and disks of their own."""
-        return self.nodes > 1
-
-
-@dataclass(frozen=True)
-class Status:
-    """The cluster as it is."""
-
-    running: bool
-    """Every program runs and the API server is ready."""
-    programs: dict[str, int | None]
-    """Process ids; None for one that should run and does not."""
-    node_ready: bool
-    """Every node is."""
-    nodes: dict[str, bool]
-    """Which of them are."""
-    kubeconfig: str
-    url: str
-    ingress: str
-    """Where the ingress controller answers HTTP, such as ``http://127.0.0.1:80``."""
-    ingress_tls: str
-    audit_log: str
-    logs: str
-    cache: str
 
 
 class Cluster:

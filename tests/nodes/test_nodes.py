@@ -18,6 +18,7 @@ import pytest
 from devcluster import Cluster, Settings, build, cgroups, network, paths, topology
 from devcluster.addons import program_image
 from devcluster.controllers import LOST_SECONDS
+from devcluster.images import write_program_image
 from devcluster.packages import require_linux_root
 from tests.support.machine import machine
 from tests.support.waiting import eventually
@@ -241,6 +242,56 @@ def test_images_take_room_once(cluster: Cluster) -> None:
     print(f"images: {shared / 1e6:.0f} MB once, and {max(used) / 1e6:.0f} MB on a node at most")
     # The metadata of images, and what its pods have written.
     assert max(used) < 64e6
+
+
+WAITING = """
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: waiting}
+spec:
+  selector: {matchLabels: {app: waiting}}
+  template:
+    metadata: {labels: {app: waiting}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+        - {name: waiting, image: "example/replaced:1", imagePullPolicy: Never, command: [/pause]}
+"""
+
+
+def broken_links(node: topology.Node) -> list[Path]:
+    links = [
+        *node.images.glob("io.containerd.snapshotter.v1.overlayfs/snapshots/*/fs"),
+        *node.images.glob("io.containerd.content.v1.content/blobs/sha256/*"),
+    ]
+    assert any(link.is_symlink() for link in links)
+    return [link for link in links if link.is_symlink() and not link.exists()]
+
+
+def test_an_image_is_on_every_node_and_stays_for_those_that_run_it_when_it_is_replaced(
+    cluster: Cluster, api: Api, tmp_path: Path
+) -> None:
+    images, programs = cluster.images(), build.ensure(["pause", "coredns", "ctr"])
+    archive = tmp_path / "image.tar"
+
+    def load(program: str, name: str) -> None:
+        write_program_image(programs[program], name, archive)
+        began = time.monotonic()
+        images.load(archive)
+        print(f"{name} on every node after {time.monotonic() - began:.1f} s")
+
+    load("pause", "example/replaced:1")
+    api.kubectl("apply", "-f", "-", stdin=WAITING)
+    api.kubectl("rollout", "status", "daemonset/waiting", "--timeout=60s")
+    load("coredns", "example/replaced:1")
+    load("coredns", "example/removed:1")
+    # Has the store collect what nobody there needs any more.
+    store = paths.RUN / "containerd.sock"
+    remove = ("images", "delete", "--sync", "docker.io/example/removed:1")
+    command = [str(programs["ctr"]), f"--address={store}", "--namespace=k8s.io", *remove]
+    subprocess.run(command, check=True, capture_output=True)
+    assert {node.name: broken_links(node) for node in NODES} == {node.name: [] for node in NODES}
+    api.kubectl("delete", "daemonset", "waiting")
 
 
 def test_a_node_that_stops_takes_its_pods_along_and_comes_back(cluster: Cluster, api: Api) -> None:
