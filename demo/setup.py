@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,16 @@ from demo.cluster import (
     devcluster,
     exported,
     kubectl_program,
+    reachable,
     registry_overlay,
 )
 from demo.console import say
+from demo.errors import ClusterError
 
 BUCKET = "models"
 _BUCKET_PORT = 30443
 """The NodePort of the development bucket."""
+_NODE_PORT_SECONDS = 60.0
 
 _INSTALLED = (
     ("inferencemodel-system", "inferencemodel-operator"),
@@ -121,3 +125,16 @@ def install(cluster: Cluster, options: Options) -> None:
             timeout=200,
         )
         say(f"{deployment} is running in {namespace}")
+    _until_reachable(cluster)
+
+
+def _until_reachable(cluster: Cluster) -> None:
+    """Wait for the bucket's NodePort, which kube-proxy opens a moment after its pod is ready."""
+    end = time.monotonic() + _NODE_PORT_SECONDS
+    while not reachable(cluster.node, _BUCKET_PORT):
+        if time.monotonic() > end:
+            raise ClusterError(
+                f"the bucket's NodePort {_BUCKET_PORT} does not answer at {cluster.node}; name an"
+                " address of a node with --node"
+            )
+        time.sleep(0.2)
