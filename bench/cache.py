@@ -136,15 +136,7 @@ def _apply(space: Namespace, store: Patterned, case: str, replicas: int, bandwid
     if case in ("cached", "cold"):
         claim = "warm" if case == "cached" else "cold"
         spec["storage"] = {"cache": {"claimName": claim}}
-    _create(
-        space,
-        {
-            "apiVersion": "inferencemodel.dev/v1alpha1",
-            "kind": "InferenceModel",
-            "metadata": {"name": case, "namespace": NAME},
-            "spec": spec,
-        },
-    )
+    space.create(case, spec)
 
 
 def _create(space: Namespace, manifest: dict[str, Any]) -> None:

@@ -63,6 +63,10 @@ class Namespace:
             },
             "replicas": replicas,
         }
+        self.create(model, spec)
+
+    def create(self, model: str, spec: dict[str, Any]) -> None:
+        """Create an InferenceModel with a spec of the caller's."""
         manifest = {
             "apiVersion": "inferencemodel.dev/v1alpha1",
             "kind": "InferenceModel",

@@ -194,13 +194,7 @@ def _apply(space: Namespace, model: str) -> None:
                 "endpoint": "pubsub.development-bucket:8085",
             }
         }
-    manifest = {
-        "apiVersion": "inferencemodel.dev/v1alpha1",
-        "kind": "InferenceModel",
-        "metadata": {"name": model, "namespace": NAME},
-        "spec": spec,
-    }
-    space.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+    space.create(model, spec)
 
 
 def _host(model: str) -> str:
