@@ -299,15 +299,10 @@ JSON = st.recursive(
 @given(st.dictionaries(FIELDS, JSON, max_size=4))
 @settings(max_examples=300)
 def test_whatever_is_written_there_makes_a_pod_or_a_message(overlay: Spec) -> None:
-    wanted = model(overlay)
-    try:
-        template = deployment.pod_template(wanted, Settings())
-    except InvalidModelError:
-        return
-    rehearsal.build(
-        wanted, template, version=1, fingerprint="f", served=(1,), quarantined="", rollout=""
-    )
-    assert [c["name"] for c in template["spec"]["containers"] if c["name"] == "model-server"]
+    template = built(overlay)
+    if template is not None:
+        names = [container["name"] for container in template["spec"]["containers"]]
+        assert "model-server" in names
 
 
 def test_whichever_part_is_of_another_type_makes_a_pod_or_a_message() -> None:
@@ -337,14 +332,20 @@ def test_whichever_part_is_of_another_type_makes_a_pod_or_a_message() -> None:
         *({"name": []}, [{"name": "x"}], {"$patch": {}}, [{"$patch": "delete"}]),
     )
     for overlay in (alone for other in others for alone in changed(whole, other)):
-        wanted = model(overlay)
-        try:
-            template = deployment.pod_template(wanted, Settings())
-        except InvalidModelError:
-            continue
-        rehearsal.build(
-            wanted, template, version=1, fingerprint="f", served=(1,), quarantined="", rollout=""
-        )
+        built(overlay)
+
+
+def built(overlay: Spec) -> Spec | None:
+    """The template of replicas, once a rehearsal was made of it; None where it is refused."""
+    wanted = model(overlay)
+    try:
+        template = deployment.pod_template(wanted, Settings())
+    except InvalidModelError:
+        return None
+    rehearsal.build(
+        wanted, template, version=1, fingerprint="f", served=(1,), quarantined="", rollout=""
+    )
+    return template
 
 
 def changed(value: Any, other: Any) -> Iterator[Any]:
