@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from devcluster.certs import Certificate
-from devcluster.node import PROXY, PROXY_USER, proxy_configuration
+from devcluster.node import PROXY, PROXY_USER, kube_proxy, proxy_configuration
 from devcluster.processes import Program
 
 if TYPE_CHECKING:
@@ -55,53 +55,41 @@ class Controllers:
 
     def programs(self) -> list[Program]:
         """What runs beside etcd and the API server."""
-        proxy = [self._proxy()] if self.several else []
-        return [*proxy, self._controller_manager(), self._scheduler()]
-
-    def _proxy(self) -> Program:
-        return Program(
-            PROXY,
-            (str(self.plane.programs[PROXY]), f"--config={self._proxy_configuration}"),
-            {},
-            inputs=(self._proxy_configuration, self._kubeconfig(PROXY)),
+        controllers = [self._controller_manager(), self._program(SCHEDULER)]
+        if not self.several:
+            return controllers
+        proxy = kube_proxy(
+            self.plane.programs[PROXY], self._proxy_configuration, self._kubeconfig(PROXY)
         )
+        return [proxy, *controllers]
 
     def _controller_manager(self) -> Program:
         certificates = self.plane.certificates
-        kubeconfig = self._kubeconfig(CONTROLLER_MANAGER)
         grace = [f"--node-monitor-grace-period={LOST_SECONDS}s"] if self.several else []
-        return Program(
+        return self._program(
             CONTROLLER_MANAGER,
-            (
-                str(self.plane.programs[CONTROLLER_MANAGER]),
-                f"--kubeconfig={kubeconfig}",
-                f"--authentication-kubeconfig={kubeconfig}",
-                f"--authorization-kubeconfig={kubeconfig}",
-                "--bind-address=127.0.0.1",
-                "--leader-elect=false",
-                "--use-service-account-credentials=true",
-                f"--service-account-private-key-file={certificates.service_accounts}",
-                f"--root-ca-file={certificates.crt('ca')}",
-                f"--cluster-signing-cert-file={certificates.crt('ca')}",
-                f"--cluster-signing-key-file={certificates.key('ca')}",
-                f"--flex-volume-plugin-dir={self.plane.state / 'kubelet-plugins'}",
-                *grace,
-            ),
-            {},
-            inputs=(kubeconfig,),
+            "--use-service-account-credentials=true",
+            f"--service-account-private-key-file={certificates.service_accounts}",
+            f"--root-ca-file={certificates.crt('ca')}",
+            f"--cluster-signing-cert-file={certificates.crt('ca')}",
+            f"--cluster-signing-key-file={certificates.key('ca')}",
+            f"--flex-volume-plugin-dir={self.plane.state / 'kubelet-plugins'}",
+            *grace,
         )
 
-    def _scheduler(self) -> Program:
-        kubeconfig = self._kubeconfig(SCHEDULER)
+    def _program(self, name: str, *more: str) -> Program:
+        """One that is a user of its own name to the API server, and the only one of its kind."""
+        kubeconfig = self._kubeconfig(name)
         return Program(
-            SCHEDULER,
+            name,
             (
-                str(self.plane.programs[SCHEDULER]),
+                str(self.plane.programs[name]),
                 f"--kubeconfig={kubeconfig}",
                 f"--authentication-kubeconfig={kubeconfig}",
                 f"--authorization-kubeconfig={kubeconfig}",
                 "--bind-address=127.0.0.1",
                 "--leader-elect=false",
+                *more,
             ),
             {},
             inputs=(kubeconfig,),

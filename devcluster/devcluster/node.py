@@ -61,6 +61,18 @@ def proxy_configuration(name: str, address: str, kubeconfig: Path) -> dict[str, 
     }
 
 
+def kube_proxy(
+    program: Path, configuration: Path, kubeconfig: Path, within: tuple[str, ...] = ()
+) -> Program:
+    """How it is started, for a node or for the control plane's side; ``within`` goes before it."""
+    return Program(
+        PROXY,
+        (*within, str(program), f"--config={configuration}"),
+        {},
+        inputs=(configuration, kubeconfig),
+    )
+
+
 @dataclass(frozen=True)
 class NodePrograms:
     """The programs of a node, over a control plane."""
@@ -208,12 +220,11 @@ class NodePrograms:
         )
 
     def _proxy(self) -> Program:
-        configuration = self.node.state / "kube-proxy.json"
-        return Program(
-            PROXY,
-            (*self._within, str(self.plane.programs[PROXY]), f"--config={configuration}"),
-            {},
-            inputs=(configuration, self._kubeconfig(PROXY)),
+        return kube_proxy(
+            self.plane.programs[PROXY],
+            self.node.state / "kube-proxy.json",
+            self._kubeconfig(PROXY),
+            self._within,
         )
 
     @property
