@@ -22,8 +22,8 @@ from demo.errors import DemoError
 from demo.setup import Options
 
 
-def main() -> int:
-    """Run one measurement; the exit code is 0 when its figure was reached."""
+def parser() -> argparse.ArgumentParser:
+    """The command line; each command's ``run`` takes what was given."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     change = commands.add_parser(
@@ -104,7 +104,12 @@ def main() -> int:
     price.add_argument("--seconds", type=float, default=60, help="of each thing at rest")
     price.add_argument("--only", choices=["stores", "api"], help="of both this, and keep nothing")
     price.set_defaults(run=lambda given: cost.run(given.seconds, given.only))
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Run one measurement; the exit code is 0 when its figure was reached."""
+    given = parser().parse_args()
     try:
         given.run(given)
     except DemoError as error:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     _Parser = argparse.ArgumentParser
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """The commands and their options."""
     parser = argparse.ArgumentParser(
         prog="devcluster",
         description="A real Kubernetes, of one node or several, for demo and tests.",
@@ -222,7 +223,7 @@ def _api_down(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (1: it failed, and the last line says why)."""
-    arguments = _parser().parse_args(argv)
+    arguments = command_line().parse_args(argv)
     try:
         arguments.run(arguments)
     except DevclusterError as error:

@@ -111,7 +111,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         InvalidSettingsError: what was asked for can't be.
         SystemExit: the help was shown.
     """
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     _check(given)
     project = given.project or environment.get("PROJECT_ID")
     subscription = given.subscription or environment.get("SUBSCRIPTION")
@@ -274,7 +274,8 @@ def _source(given: Namespace, environment: Mapping[str, str]) -> SourceSettings:
     )
 
 
-def _parser() -> Parser:
+def parser() -> Parser:
+    """The options of ``model_poller``."""
     parser = Parser("model_poller", description=_DESCRIPTION, epilog=_EPILOG)
     seed = parser.add_argument_group("beside any TensorFlow Serving")
     seed.add_argument("project", nargs="?", metavar="PROJECT", help="Google Cloud project")
