@@ -268,6 +268,18 @@ REHEARSED = {
     "one golden answer wrong": Trial("good", "GoldenMismatch", ASIDE, golden=ANSWERS),
     "NaN": Trial("nan", "GoldenMismatch", ASIDE, golden=(3.5,)),
 }
+NOTHING_ASKED: Object = {
+    "steps": [],
+    "checks": {"memory": "Ignore", "signature": "Ignore", "golden": {"mode": "Ignore"}},
+}
+ALL_AT_ONCE = {
+    "crashes at load": Trial("crash", "CrashedServing", NOTHING_ASKED, within=120),
+    "killed by memory at load": Trial("memory", "CrashedServing", NOTHING_ASKED, within=120),
+    "weights above the limit": Trial("weights", "CrashedServing", NOTHING_ASKED, within=120),
+    "crashes at its first request": Trial("fatal", "CrashedServing", NOTHING_ASKED, within=180),
+    "hangs at load": Trial("hang", "DeadlineExceeded", NOTHING_ASKED | SOON, within=60),
+}
+"""What rollouts are there to spare: every replica takes the version at the same moment."""
 LONG_ONES = ("killed", "loads longer", "crashes at its first request")
 """Of those that do much the same as another, one is enough on most days."""
 
@@ -444,3 +456,18 @@ def test_the_only_replica_comes_back_by_itself(fleet: Fleet, rollout: Object) ->
 
     print(f"| the only one {rollout} | {len(traffic.failures)} | {time.time() - began:.1f} |")
     assert bool(traffic.failures) == (not rollout)
+
+
+@LONG
+@pytest.mark.parametrize(("name", "trial"), named(ALL_AT_ONCE))
+def test_all_at_once_every_replica_has_it(fleet: Fleet, name: str, trial: Trial) -> None:
+    """What the others are compared with, and the last: one that hangs leaves a thread less."""
+    fleet.served.kubectl("scale", f"inferencemodel/{fleet.served.name}", f"--replicas={REPLICAS}")
+    fleet.until_replicas(REPLICAS)
+    fleet.configure(**trial.rollout)
+
+    cost = fleet.cost(trial.kind, trial.ends, named=f"all at once: {name}")
+
+    assert len(cost.exposed) == REPLICAS
+    assert cost.reason == trial.reason
+    assert cost.seconds <= trial.within
