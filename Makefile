@@ -31,13 +31,15 @@ ONCE_MORE := --reruns 1 -rR
 
 # -- Tests ----------------------------------------------------------------------------------
 
-# A cluster is waited for most of the time: what waits less runs beside it.
+# A cluster is waited for most of the time: what waits less runs beside it, and what only computes
+# gives way to it.
 .PHONY: test
-test: lint unit programs ## Run every test: linters, types, unit, API server, stores, whole cluster
+test: lint programs ## Run every test: linters, types, unit, API server, stores, whole cluster
 	$(MAKE) --no-print-directory --jobs=2 cluster beside-cluster
 
 .PHONY: beside-cluster
 beside-cluster:
+	nice $(MAKE) unit
 	$(MAKE) api
 	$(MAKE) stores
 
