@@ -22,6 +22,10 @@ demo: $(STAMP) ## Run it all here: cluster, operator, a photo's labels, a new ve
 demo-down: $(STAMP) ## Take the demo away, leaving nothing behind
 	$(BIN)/python -m demo down
 
+.PHONY: record-demo
+record-demo: $(STAMP) ## Run the demo, and draw docs/images/demo.svg from what it printed
+	$(BIN)/python -m demo.recording
+
 # Tests wait more than they work; those of one file share what they start.
 SIDE_BY_SIDE := -n 4 --dist loadfile
 
