@@ -52,7 +52,7 @@ lint: $(STAMP) docs ## Check style, types and the docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy -p demo -p bench -p tests
+	$(BIN)/mypy -p demo -p bench -p release -p tests
 
 .PHONY: docs
 docs: $(STAMP) ## Build the site of docs/ into build/site
@@ -148,6 +148,12 @@ soak: $(STAMP) ## Serve 20 models for MINUTES, a version of each every minute; j
 .PHONY: bench-poller
 bench-poller: $(STAMP) ## Measure fetching beside gcloud, kserve-storage, curl and s5cmd; draw the plot
 	$(BIN)/python -m bench poller
+
+# -- Releases -------------------------------------------------------------------------------
+
+.PHONY: version
+version: $(STAMP) ## Write VERSION=X.Y.Z wherever the project says its version
+	$(BIN)/python -m release version $(VERSION)
 
 # -- Dependencies ---------------------------------------------------------------------------
 

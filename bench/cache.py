@@ -21,6 +21,7 @@ from bench import record
 from bench.namespace import NAME, Namespace, namespace
 from bench.patterned import Patterned
 from demo import setup
+from demo.cluster import VERSION
 from demo.console import say, table
 from demo.errors import OutcomeError
 from demo.setup import Options
@@ -122,7 +123,7 @@ def _apply(space: Namespace, store: Patterned, case: str, replicas: int, bandwid
         "model": {"storageUri": "pvc://baked/m" if case == "baked" else "s3://models/m"},
         "source": {"pollInterval": "5s"},
         "server": {
-            "image": "inferencemodel/development-model-server:0.1.0",
+            "image": f"inferencemodel/development-model-server:{VERSION}",
             "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}},
         },
         "replicas": replicas,

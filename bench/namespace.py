@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from demo.cluster import VERSION
 from demo.errors import ClusterError, OutcomeError
 from demo.setup import BUCKET
 
@@ -58,7 +59,7 @@ class Namespace:
                 },
             },
             "server": {
-                "image": "inferencemodel/development-model-server:0.1.0",
+                "image": f"inferencemodel/development-model-server:{VERSION}",
                 "resources": {"requests": {"cpu": "50m", "memory": "512Mi"}},
             },
             "replicas": replicas,

@@ -24,6 +24,7 @@ from bench import record
 from bench.namespace import NAME, Namespace, namespace
 from bench.trend import trend
 from demo import setup
+from demo.cluster import VERSION
 from demo.console import say, table
 from demo.errors import ClusterError, OutcomeError
 from demo.load import Exchange, Load, Traffic, rest
@@ -181,7 +182,7 @@ def _apply(space: Namespace, model: str) -> None:
             "pollInterval": "5s",
         },
         "server": {
-            "image": "inferencemodel/development-model-server:0.1.0",
+            "image": f"inferencemodel/development-model-server:{VERSION}",
             "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
         },
         "ingress": {"host": _host(model)},

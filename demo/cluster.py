@@ -14,8 +14,11 @@ from typing import Any
 
 from demo.console import command
 from demo.errors import ClusterError
+from release import version
 
 TREE = Path(__file__).parent.parent
+VERSION = version.current()
+"""The project's, which its images are tagged with."""
 MANIFESTS = "manifests/overlays/development"
 IMAGES = (
     "operator",
@@ -151,7 +154,7 @@ def registry_overlay(registry: str, directory: Path) -> Path:
         {
             "op": "add",
             "path": "/spec/template/spec/containers/0/args/-",
-            "value": f"--poller-image={registry}/poller:0.1.0",
+            "value": f"--poller-image={registry}/poller:{VERSION}",
         }
     ]
     kustomization = {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from demo import photo
+from demo.cluster import VERSION
 from demo.console import say
 from demo.errors import ClusterError, OutcomeError
 
@@ -88,7 +89,7 @@ class Served:
         self.cluster.kubectl("create", "namespace", NAMESPACE, show=True)
         self.kubectl("apply", "-f", EXAMPLE, show=True)
         if registry:
-            spec = {"server": {"image": f"{registry}/development-model-server:0.1.0"}}
+            spec = {"server": {"image": f"{registry}/development-model-server:{VERSION}"}}
             patch = json.dumps({"spec": spec})
             self.kubectl("patch", "inferencemodel", NAME, "--type=merge", "--patch", patch)
 

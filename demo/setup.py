@@ -12,6 +12,7 @@ from demo.bucket import Bucket
 from demo.cluster import (
     IMAGES,
     MANIFESTS,
+    VERSION,
     Cluster,
     devcluster,
     exported,
@@ -93,7 +94,7 @@ def images(options: Options) -> None:
     named = options.registry or "inferencemodel"
     say("The cluster's nodes must be able to pull, or have, these images:")
     for image in IMAGES:
-        say(f"  {named}/{image}:0.1.0")
+        say(f"  {named}/{image}:{VERSION}")
     say("Each Dockerfile in images/ says how to build its own; --registry names where they are.")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from demo import messages
 from demo.load import Exchange, Load, Traffic, grpc_predict, rest
+from release import version
 from tests.support.kubectl import Kubectl, KubectlError, Object, condition
 from tests.support.savedmodels import archive, files
 from tests.support.waiting import eventually
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 BUCKET_ENDPOINT_IN_CLUSTER = "http://bucket.development-bucket:4443"
 PUBSUB_ENDPOINT_IN_CLUSTER = "pubsub.development-bucket:8085"
 DRAIN_SECONDS = 20
-DEVELOPMENT_SERVER = "inferencemodel/development-model-server:0.1.0"
+DEVELOPMENT_SERVER = f"inferencemodel/development-model-server:{version.current()}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from demo.cluster import TREE
+from demo.cluster import TREE, VERSION
 from tests.e2e.models import BUCKET_ENDPOINT_IN_CLUSTER
 from tests.support.kubectl import condition
 from tests.support.platforms import has_policies, policies
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.e2e
 
 PROXY = "mesh-proxy"
 PORT = 15001
+POLLER = f"inferencemodel/poller:{VERSION}"
 NATIVE = "sidecar.istio.io/nativeSidecar"
 _BUCKET = urlsplit(BUCKET_ENDPOINT_IN_CLUSTER)
 LATE_SECONDS = 8
@@ -46,7 +47,7 @@ with socket.create_server(("127.0.0.1", {PORT})) as listener:
 INJECT = f"""
 has(object.metadata.annotations) && "{NATIVE}" in object.metadata.annotations ? [
   JSONPatch{{op: "add", path: "/spec/initContainers/0", value: Object.spec.initContainers{{
-    name: "{PROXY}", image: "inferencemodel/poller:0.1.0", imagePullPolicy: "IfNotPresent",
+    name: "{PROXY}", image: "{POLLER}", imagePullPolicy: "IfNotPresent",
     restartPolicy: "Always", command: ["python3", "-c", {{code}}],
     securityContext: Object.spec.initContainers.securityContext{{
       allowPrivilegeEscalation: false,
@@ -55,7 +56,7 @@ has(object.metadata.annotations) && "{NATIVE}" in object.metadata.annotations ? 
   }}}}
 ] : [
   JSONPatch{{op: "add", path: "/spec/containers/-", value: Object.spec.containers{{
-    name: "{PROXY}", image: "inferencemodel/poller:0.1.0", imagePullPolicy: "IfNotPresent",
+    name: "{PROXY}", image: "{POLLER}", imagePullPolicy: "IfNotPresent",
     command: ["python3", "-c", {{code}}],
     securityContext: Object.spec.containers.securityContext{{
       allowPrivilegeEscalation: false,

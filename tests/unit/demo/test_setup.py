@@ -62,5 +62,5 @@ def test_a_registry_replaces_the_name_of_every_image_the_pollers_too(tmp_path: P
         f"registry.example.com/ml/{name}" for name in cluster.IMAGES
     }
     (operator,) = written["patches"]
-    assert "--poller-image=registry.example.com/ml/poller:0.1.0" in operator["patch"]
+    assert f"--poller-image=registry.example.com/ml/poller:{cluster.VERSION}" in operator["patch"]
     assert (tmp_path / written["resources"][0] / "kustomization.yaml").is_file()

@@ -39,7 +39,7 @@ def context(tmp_path: Path) -> Path:
     ("name", "full"),
     [
         ("pause", "docker.io/library/pause:latest"),
-        ("inferencemodel/operator:0.1.0", "docker.io/inferencemodel/operator:0.1.0"),
+        ("inferencemodel/operator:1.2.3", "docker.io/inferencemodel/operator:1.2.3"),
         ("localhost/a", "localhost/a:latest"),
         ("registry.example.com:5000/a/b:1", "registry.example.com:5000/a/b:1"),
         ("a@sha256:0", "docker.io/library/a@sha256:0"),

@@ -1,0 +1,1 @@
+"""Makes a release of the project: all that needs no account, the same bytes each time."""
