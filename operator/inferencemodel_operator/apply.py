@@ -17,7 +17,6 @@ from inferencemodel_operator.errors import (
     ConflictError,
     ContestedError,
     NameConflictError,
-    NotOfferedError,
     PermanentError,
     RefusedError,
 )
@@ -189,16 +188,7 @@ class Applier:
         """
         resource = CHILDREN[wanted["kind"]]
         namespace, name = owner.key[0], wanted["metadata"]["name"]
-        if resource not in self._offers:
-            whole_name = f"{namespace}/{name}"
-            raise NotOfferedError(
-                resource.kind,
-                whole_name,
-                resource.crd,
-                resource.api_version,
-                resource.asked_by,
-                resource.brought_by,
-            )
+        self._offers.check(resource, f"{namespace}/{name}")
         memory = self._memories.setdefault(owner.key, _Memory())
         child = (resource.kind, name)
         wanted_hash = _hash(wanted)

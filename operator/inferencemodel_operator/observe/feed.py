@@ -35,6 +35,8 @@ _Task = asyncio.Task[None]
 RETRY_SECONDS: Final = 5.0
 OFFER_SECONDS: Final = 10.0
 """How soon a CRD that is installed, or taken away, is noticed."""
+FIRST_OFFER_SECONDS: Final = 1.0
+"""The same at the start, while there are kinds that can't be asked for yet."""
 
 
 class Feed:
@@ -113,26 +115,25 @@ class Feed:
         """Watch the optional kinds as their CRDs come and go."""
         watched: dict[Resource, dict[Informer, _Task]] = {}
         while True:
-            try:
-                changed = await self._offers.refresh()
-            except OperatorError as error:
-                logger.debug("optional kinds can't be asked for: %s", error)
-            else:
-                for resource in watched.keys() - self._offers.optional:
-                    for task in watched.pop(resource).values():
-                        task.cancel()
-                    for entry in self._cache.prune(resource, self._cache.snapshot(resource), set()):
-                        self._gone(entry)
-                for resource in self._offers.optional - watched.keys():
-                    watched[resource] = self._inform(group, resource)
-                    for informer in watched[resource]:
-                        await informer.listed.wait()
-                if changed:
-                    crds = sorted(resource.crd for resource in self._offers.optional)
-                    logger.info("optional kinds: %s", ", ".join(crds) or "none")
-                    self._queue_all()
+            changed = await self._offers.refresh()
+            for resource in watched.keys() - self._offers.optional:
+                for task in watched.pop(resource).values():
+                    task.cancel()
+                for entry in self._cache.prune(resource, self._cache.snapshot(resource), set()):
+                    self._gone(entry)
+            for resource in self._offers.optional - watched.keys():
+                watched[resource] = self._inform(group, resource)
+                for informer in watched[resource]:
+                    await informer.listed.wait()
+            if changed:
+                crds = sorted(resource.crd for resource in self._offers.optional)
+                logger.info("optional kinds: %s", ", ".join(crds) or "none")
+                self._queue_all()
+            if self._offers.are_known:
+                # Who has a child of one that can't be asked for is told so; others need none.
                 listed.set()
-            await asyncio.sleep(OFFER_SECONDS * random.uniform(0.9, 1.1))  # noqa: S311
+            pause = OFFER_SECONDS if listed.is_set() else FIRST_OFFER_SECONDS
+            await asyncio.sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311
 
     async def _list_models(self, listed: asyncio.Event) -> None:
         """List the InferenceModels when kopf's watches are open, after a gap, and now and then."""

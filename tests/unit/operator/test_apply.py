@@ -15,6 +15,7 @@ from inferencemodel_operator.cache import Cache
 from inferencemodel_operator.children import children
 from inferencemodel_operator.cluster import CHILDREN, HTTP_ROUTES, Cluster, Resource
 from inferencemodel_operator.errors import (
+    ApiUnavailableError,
     ConflictError,
     ContestedError,
     NameConflictError,
@@ -54,6 +55,7 @@ class Server(Cluster):
         self.refuse = refuse
         self.refusal = RefusedError("Service", "vision/m", "no", "change it")
         self.offered: set[Resource] = set()
+        self.unanswered: Exception | None = None
         self.mutate: Any = lambda obj: obj
         self.version = 100
 
@@ -111,6 +113,8 @@ class Server(Cluster):
         return found
 
     async def offers(self, resource: Resource) -> bool:
+        if self.unanswered is not None:
+            raise self.unanswered
         return resource in self.offered
 
     async def hold_replicas(
@@ -528,6 +532,23 @@ async def test_a_child_of_a_kind_that_is_not_offered_names_the_crd_and_the_field
     assert await offers.refresh()
     assert not await offers.refresh()
     assert await Applier(server, cache, offers).ensure(MODEL, route)
+
+
+async def test_a_child_of_a_kind_that_can_not_be_asked_for_is_not_said_to_be_lacking(
+    cache: Cache,
+) -> None:
+    server = Server()
+    server.unanswered = ApiUnavailableError("discover HTTPRoute: 503 backend is away")
+    offers = Offers(server)
+    await offers.refresh()
+    route = {**service(), "kind": "HTTPRoute", "apiVersion": "gateway.networking.k8s.io/v1"}
+    with pytest.raises(TransientError, match="503 backend is away"):
+        await Applier(server, cache, offers).ensure(MODEL, route)
+
+    server.unanswered = None
+    await offers.refresh()
+    with pytest.raises(NotOfferedError):
+        await Applier(server, cache, offers).ensure(MODEL, route)
 
 
 def deployment(**spec: Any) -> Manifest:

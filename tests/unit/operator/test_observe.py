@@ -20,6 +20,7 @@ from inferencemodel_operator.cluster import (
     HTTP_ROUTES,
     MODELS,
     PODS,
+    SCALED_OBJECTS,
     SERVICES,
     Cluster,
     Resource,
@@ -445,6 +446,7 @@ class Lists(Cluster):
         self.absent = False
         self.during: Any = None
         self.offered: set[Resource] = set()
+        self.mute: set[Resource] = set()
         self.listings: Counter[str] = Counter()
         self.watched: list[tuple[str, str]] = []
         self.events: dict[str, asyncio.Queue[Any]] = defaultdict(asyncio.Queue)
@@ -484,6 +486,8 @@ class Lists(Cluster):
         return self.now < int(version)
 
     async def offers(self, resource: Resource) -> bool:
+        if resource in self.mute:
+            raise ApiUnavailableError(f"discover {resource.kind}: 503")
         return resource in self.offered
 
 
@@ -604,6 +608,28 @@ async def test_a_listing_that_fails_is_tried_again(
     harness.server.failures = 2
     await relisted(harness)
     assert harness.server.failures == 0
+
+
+async def test_a_kind_that_can_not_be_asked_for_is_said_and_holds_up_no_other(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("inferencemodel_operator.observe.feed.OFFER_SECONDS", 0.01)
+    monkeypatch.setattr("inferencemodel_operator.observe.feed.FIRST_OFFER_SECONDS", 0.01)
+    caplog.set_level("INFO")
+    harness.server.mute = {HTTP_ROUTES}
+    harness.server.offered = {HTTP_ROUTES, SCALED_OBJECTS}
+    await relisted(harness)
+    assert harness.server.listings[SCALED_OBJECTS.kind] == 1
+    assert harness.server.listings[HTTP_ROUTES.kind] == 0
+    assert caplog.text.count("discover HTTPRoute: 503") == 1
+
+    harness.server.mute.clear()
+    await until(lambda: harness.server.listings[HTTP_ROUTES.kind])
+    assert "asking which optional kinds there are is back" in caplog.text
+
+    harness.server.mute = {HTTP_ROUTES}
+    await until(lambda: caplog.text.count("discover HTTPRoute: 503") == 2)
+    assert harness.feed._offers.optional == {HTTP_ROUTES, SCALED_OBJECTS}
 
 
 async def test_an_event_queues_the_model_that_it_is_about_and_an_old_one_nothing(
