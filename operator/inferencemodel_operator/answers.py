@@ -111,7 +111,8 @@ def error(target: Target, found: Status, retry_after: str = "") -> OperatorError
     )
 
 
-_READING: Final = frozenset({"list", "watch", "discover"})
+READING: Final = frozenset({"list", "watch", "discover"})
+"""What is done for all InferenceModels at once, by somebody who says what is waited for."""
 _REFUSALS: Final = frozenset(
     {
         HTTPStatus.BAD_REQUEST,
@@ -162,7 +163,7 @@ def _is_unreadable(found: Status) -> bool:
 
 def _refused(target: Target, found: Status) -> OperatorError:
     fix = refusals.fix(found.message)
-    if target.verb in _READING or (target.subresource == "status" and lacks_right(found)):
+    if target.verb in READING or (target.subresource == "status" and lacks_right(found)):
         return NoRightError(f"{target}: {found.message}; {fix or 'trying again'}")
     if target.subresource == "status":
         return StatusRefusedError(target.name, found.message, fix)

@@ -603,7 +603,7 @@ class Cluster:
         if failed:
             found = answers.status(response.status, answer)
             problem = answers.error(target, found, response.headers.get("Retry-After", ""))
-            if method != "GET" and answers.lacks_right(found):
+            if target.verb not in answers.READING and answers.lacks_right(found):
                 self._rights.refused(target, problem)
             raise problem
         self._rights.granted(target)

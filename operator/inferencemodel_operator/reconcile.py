@@ -208,19 +208,24 @@ class Reconciler:
             self._updates.forget(key)
             await self._rehearsals.arrange(model, model.model, None)
         else:
-            if unfit is None:
-                wanted, hold = await self._updates.arrange(model, wanted)
-            else:
+            unread: OperatorError | None = None
+            if unfit is not None:
                 self._updates.forget(key)
                 self._rehearsals.hold(key, unfit)
+            else:
+                try:
+                    wanted, hold = await self._updates.arrange(model, wanted)
+                except OperatorError as error:
+                    # The Deployment stays as it is, and all else goes on.
+                    unread, (_, wanted) = error, _parted(wanted, (DEPLOYMENTS.kind,))
             done, problems = await self._apply(model, model.model, record, plan, wanted, memory)
-            if unfit is not None:
-                problems = [unfit, *problems]
+            if unread is None:
+                self._updates.settle(key, wanted, problems)
+            problems = [*(p for p in (unfit, unread) if p is not None), *problems]
             if not problems:
                 await self._take_away(model, plan)
             if plan.after is not None:
                 self._queue.add_after(key, plan.after)
-            self._updates.settle(key, wanted, problems)
             problems = memory.patience.judge(problems, asyncio.get_running_loop().time())
             if done:
                 logger.info("%s", ", ".join(done), extra=about(key))

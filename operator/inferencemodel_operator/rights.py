@@ -1,4 +1,5 @@
-"""Rights to write that the operator's account lacks: logged once each, and once when it is back.
+"""Rights that the operator's account lacks to write, or to read one object: logged once each, and
+once when it is back.
 
 They are the cluster's business, not that of the InferenceModel that happened to need one first.
 """

@@ -73,7 +73,7 @@ class TemplateUpdates:
             The children, and why their template isn't the newest; None when it is.
 
         Raises:
-            TransientError: the Deployment can't be read.
+            OperatorError: the Deployment can't be read.
         """
         self._begin()
         newest = next(child for child in wanted if child["kind"] == DEPLOYMENTS.kind)

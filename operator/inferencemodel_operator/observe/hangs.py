@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from inferencemodel_operator import bounds
-from inferencemodel_operator.errors import OperatorError
+from inferencemodel_operator.errors import OperatorError, TransientError
 from inferencemodel_operator.observe import references, wire
 from inferencemodel_operator.observe.troubles import WORDS, Trouble
+from inferencemodel_operator.waits import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from inferencemodel_operator.cluster import Cluster
     from inferencemodel_operator.observe.objects import Key, Pod
 
-logger = logging.getLogger(__name__)
-
 FIRST_SECONDS: Final = 4.0
 """A pod that starts within so long is not asked about."""
 LONGEST_SECONDS: Final = 60.0
 MOST_MESSAGES: Final = 3
+QUIET_FAILURES: Final = 2
+"""Failures in a row, of those that heal by waiting, that nobody needs to hear of."""
 
 _FAILURES: Final = {
     "FailedMount": "its volumes can't be mounted",
@@ -67,6 +67,7 @@ class Hangs:
         self._cluster = cluster
         self._later = later
         self._hangs: dict[Key, dict[str, _Hang]] = {}
+        self._wait = Wait("reading the Events of pods that don't start", quiet=QUIET_FAILURES)
 
     async def look(self, key: Key, pods: Iterable[Pod]) -> None:
         """Ask about the pods of one InferenceModel that hang, when it is time."""
@@ -102,10 +103,9 @@ class Hangs:
         try:
             found = await self._cluster.events_about(pod.namespace, pod.uid, REASONS)
         except OperatorError as error:
-            logger.debug(
-                "the Events of pod %s/%s can't be read: %s", *(pod.namespace, pod.name), error
-            )
+            self._wait.failed(error, quiet=None if isinstance(error, TransientError) else 0)
             return
+        self._wait.worked()
         hang.uid, hang.message = pod.uid, reading(found, pod)
 
 

@@ -388,6 +388,19 @@ async def test_a_replica_that_does_not_lead_reads_and_writes_nothing(
     assert [method for method, *_ in server.seen] == ["GET"]
 
 
+async def test_a_right_to_read_one_object_is_missed_once(
+    server: Server, api: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for name in ("a", "b"):
+        server.refuse(403, f'services "{name}" is forbidden: User "u" cannot get resource')
+        with pytest.raises(RefusedError):
+            await api.get(SERVICES, "ns", name)
+    assert caplog.text.count("waiting: the right to get Service") == 1
+    assert await api.get(SERVICES, "ns", "a") == {}
+    assert "the right to get Service is back" in caplog.text
+
+
 async def test_events_that_are_many_or_long_are_asked_for_by_reason_and_fewer_at_a_time(
     server: Server, api: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

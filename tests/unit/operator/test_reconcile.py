@@ -80,6 +80,8 @@ class Server(Cluster):
         return made
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Any:
+        if f"get {resource.kind}" in self.failures:
+            raise self.failures[f"get {resource.kind}"]
         return None
 
     async def apply(
@@ -401,6 +403,26 @@ async def test_what_should_have_healed_by_now_is_told_by_an_event_and_still_repe
 
     world.server.failures.clear()
     assert "create Service" in await world.pass_()
+
+
+async def test_a_deployment_that_can_not_be_read_keeps_nothing_else_back(world: World) -> None:
+    refusal = RefusedError("Deployment", "vision/m", "may not get", "give the right")
+    world.server.failures["get Deployment"] = refusal
+    world.pod("a", told({1: A, 2: F}, target=1))
+
+    sent = await world.pass_()
+
+    assert {"annotate a 2", "apply ConfigMap", "apply InferenceModel/status"} <= set(sent)
+    assert "apply Deployment" not in sent
+    stalled = next(c for c in world.status()["conditions"] if c["type"] == "Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "Refused")
+
+    world.server.failures["get Deployment"] = ApiUnavailableError("away")
+    with pytest.raises(ApiUnavailableError):
+        await world.pass_()
+
+    world.server.failures.clear()
+    assert "apply Deployment" in await world.pass_()
 
 
 async def test_one_refused_child_does_not_keep_the_others_back(world: World) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inferencemodel_operator.cluster import Cluster
-from inferencemodel_operator.errors import ApiUnavailableError
+from inferencemodel_operator.errors import ApiUnavailableError, NoRightError
 from inferencemodel_operator.observe import disruptions, hangs, last_words, objects, references
 from inferencemodel_operator.observe.hangs import Hangs
 from inferencemodel_operator.observe.troubles import Trouble
@@ -474,14 +474,14 @@ class Events(Cluster):
     def __init__(self) -> None:
         self.about: dict[str, list[dict[str, Any]]] = {}
         self.asked: list[str] = []
-        self.away = False
+        self.away: Exception | None = None
 
     async def events_about(
         self, namespace: str, uid: str, reasons: Iterable[str]
     ) -> tuple[dict[str, Any], ...]:
         self.asked.append(uid)
-        if self.away:
-            raise ApiUnavailableError("away")
+        if self.away is not None:
+            raise self.away
         return tuple(self.about.get(uid, ()))
 
 
@@ -506,12 +506,29 @@ async def test_only_pods_that_hang_for_a_while_are_asked_about_and_one_for_all(
         assert "why" in known.trouble(stuck)[1]
     assert known.trouble(pods[2]) == (None, "")
 
-    server.away = True
+    server.away = ApiUnavailableError("away")
     await known.look(key, pods)
     assert "why" in known.trouble(pods[0])[1], "what is known stays while nobody can be asked"
 
     await known.look(key, pods[2:])
     assert known.trouble(pods[0]) == (None, "")
+
+
+async def test_events_that_may_not_be_read_are_missed_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hangs, "FIRST_SECONDS", 0.0)
+    caplog.set_level("INFO")
+    server = Events()
+    known = Hangs(server, lambda *_: None)
+    server.away = NoRightError("list Event vision: may not")
+    for name in ("m", "n"):
+        await known.look(("vision", name), [hanging()])
+    assert caplog.text.count("list Event vision: may not") == 1
+
+    server.away = None
+    await known.look(("vision", "o"), [hanging()])
+    assert "reading the Events of pods that don't start is back" in caplog.text
 
 
 async def test_a_pod_that_waits_for_its_image_does_not_hang_in_its_status_alone() -> None:
