@@ -7,7 +7,10 @@ operator that starts, or takes over, goes on where the last one was.
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from inferencemodel_operator import drift, managed_fields, waves
 from inferencemodel_operator.children import deployment as deployments
@@ -35,6 +38,15 @@ _GOING: Final = Standing(waits=True, moves=True)
 _REFUSED: Final = Standing(waits=True, moves=True, failed=True)
 
 
+class _Move(msgspec.Struct):
+    """How far one is that moves."""
+
+    ready: int
+    """The most pods of the new template that were ready at a time."""
+    since: float
+    """When they became so many, by the clock of this process."""
+
+
 class TemplateUpdates:
     """Knows how every InferenceModel stands to the newest template, and whose turn it is."""
 
@@ -57,6 +69,8 @@ class TemplateUpdates:
         self._metrics = metrics
         self._standings: dict[Key, Standing] = {}
         """Without those that neither wait nor move."""
+        self._moves: dict[Key, _Move] = {}
+        """Of those that move."""
         self._refused: dict[Key, str] = {}
         """Hashes of templates that the API server did not take."""
         self._unknown: set[Key] | None = None
@@ -142,14 +156,28 @@ class TemplateUpdates:
         if before.moves:
             # What was refused was another template.
             failed = before.failed and not before.waits
-            standing = waves.standing(live, self._pods(key, live), failed=failed)
+            pods = self._pods(key, live)
+            standing = waves.standing(live, pods, failed=failed)
+            if standing.moves and not standing.failed and self._is_overdue(key, pods):
+                standing = waves.overdue(live)
         self._put(key, standing)
-        if before.moves and standing == SETTLED:
+        if before.moves and standing == SETTLED and waves.rolled_out(live):
             logger.info(
                 "the pods have the operator's newest template; %s",
                 self._summary(),
                 extra=about(key),
             )
+
+    def _is_overdue(self, key: Key, pods: Iterable[Pod]) -> bool:
+        """Whether one that moves has shown nothing of it for too long."""
+        now, ready = time.monotonic(), sum(pod.ready for pod in pods)
+        move = self._moves.setdefault(key, _Move(ready, now))
+        if ready > move.ready:
+            move.ready, move.since = ready, now
+        left = move.since + waves.PATIENCE - now
+        if left > 0:
+            self._queue.add_after(key, left)
+        return left <= 0
 
     def _take_turns(
         self, key: Key, live: Deployment, newest: Manifest, before: Manifest
@@ -218,6 +246,8 @@ class TemplateUpdates:
         before = self._standings.pop(key, SETTLED)
         if standing != SETTLED:
             self._standings[key] = standing
+        if not standing.moves or standing.waits:
+            self._moves.pop(key, None)
         if standing == before:
             return
         if not self._unknown:

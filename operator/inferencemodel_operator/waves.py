@@ -31,6 +31,10 @@ waited for."""
 UNWATCHED: Final = "Unwatched"
 """The same of one that had failed before, so that its failure says nothing of the new template."""
 
+PATIENCE: Final = 3600.0
+"""Seconds without one more ready pod of the new template, after which a Deployment has failed.
+Its own deadline may be one of years, and nobody else would ever have a turn."""
+
 _FAILURES: Final = frozenset(
     {
         Trouble.IMAGE_PULL_FAILED,
@@ -133,6 +137,11 @@ def failing(live: Deployment, pods: Iterable[Pod]) -> bool:
         or (refused is not None and refused.status == "True")
         or any(pod.trouble in _FAILURES and not pod.terminating for pod in pods)
     )
+
+
+def overdue(live: Deployment) -> Standing:
+    """The standing of one that moves, and has been waited for in vain."""
+    return SETTLED if live.template_update == UNWATCHED else Standing(moves=True, failed=True)
 
 
 def standing(live: Deployment, pods: Iterable[Pod], *, failed: bool = False) -> Standing:

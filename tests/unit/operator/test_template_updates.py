@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from inferencemodel_operator import names
+from inferencemodel_operator import names, waves
 from inferencemodel_operator.cache import Cache
 from inferencemodel_operator.children import children
 from inferencemodel_operator.cluster import (
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from inferencemodel_operator.children.manifest import Manifest
     from inferencemodel_operator.observe.objects import Deployment, Key
 
+READY = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
 OLD, NEW, NEWER = "poller:1", "poller:2", "poller:3"
 
 
@@ -201,6 +202,34 @@ class World:
         self.cache.put(PODS, {"metadata": pod, "status": {"initContainerStatuses": [waiting]}})
         self.queue.add(key)
 
+    def ready_pod(self, key: Key) -> None:
+        """Have one more pod of the newest template that is ready."""
+        namespace, name = key
+        self._version += 1
+        number = f"{name}-{self._version}"
+        revision = self.server.objects[key]["metadata"]["annotations"].get(
+            names.REVISION_ANNOTATION, ""
+        )
+        common = {
+            "namespace": namespace,
+            "resourceVersion": str(self._version),
+            "labels": {names.MODEL_LABEL: name},
+        }
+        for resource, uid, owner_kind, owner_uid, rest in (
+            (REPLICA_SETS, f"uid-set-{name}", "Deployment", f"uid-of-{name}", {}),
+            (PODS, f"uid-{number}", "ReplicaSet", f"uid-set-{name}", {"status": READY}),
+        ):
+            owner = {"apiVersion": "apps/v1", "kind": owner_kind, "name": name, "uid": owner_uid}
+            metadata = {
+                **common,
+                "name": f"{name}-set" if resource is REPLICA_SETS else number,
+                "uid": uid,
+                "annotations": {names.REVISION_ANNOTATION: revision},
+                "ownerReferences": [{**owner, "controller": True}],
+            }
+            self.cache.put(resource, {"metadata": metadata, **rest})
+        self.queue.add(key)
+
     # -- what there is
 
     @staticmethod
@@ -223,6 +252,22 @@ class World:
             for metric in self.metrics.template_updates.collect()
             for sample in metric.samples
         }
+
+
+class Clock:
+    """The time, as the turns are told it."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("inferencemodel_operator.template_updates.time", made)
+    return made
 
 
 @pytest.fixture
@@ -407,6 +452,43 @@ async def test_one_that_had_failed_before_stops_nobody(world: World) -> None:
     await world.fail(order[0])
     await world.start(NEW)
     await world.fail(order[0])
+    assert world.have(NEW) == order[:3]
+    assert world.counts()["failed"] == 0
+
+
+async def test_one_that_never_gets_there_stops_those_that_wait_whatever_its_own_deadline(
+    world: World, clock: Clock
+) -> None:
+    order = sorted(world.keys)
+    await world.start(NEW)
+    await world.finish(order[1])
+    for _ in range(3):
+        # One more pod each time.
+        clock.now += waves.PATIENCE * 0.9
+        world.ready_pod(order[0])
+        await world.until_idle()
+    assert world.counts() == {"pending": 3, "active": 2, "failed": 0}
+
+    clock.now += waves.PATIENCE
+    world.queue.add(order[0])
+    await world.until_idle()
+    assert world.counts()["failed"] == 1
+    assert {world.holds[key] for key in order[3:]} == {Hold.STOPPED}
+
+    await world.finish(order[0], order[2])
+    assert world.have(NEW) == order[:5]
+
+
+async def test_one_that_had_failed_before_is_not_waited_for_for_ever(
+    world: World, clock: Clock
+) -> None:
+    order = sorted(world.keys)
+    await world.fail(order[0])
+    await world.start(NEW)
+    assert world.have(NEW) == order[:2]
+    clock.now += waves.PATIENCE
+    world.queue.add(order[0])
+    await world.until_idle()
     assert world.have(NEW) == order[:3]
     assert world.counts()["failed"] == 0
 
