@@ -156,6 +156,10 @@ class StatusRefusedError(PermanentError):
         super().__init__(
             f"the status of InferenceModel {name} was refused by the API server: {problem}; {mend}"
         )
+        self.name = name
+        """NAMESPACE/NAME."""
+        self.problem = problem
+        """The API server's words."""
 
 
 class LostLeadershipError(PermanentError):

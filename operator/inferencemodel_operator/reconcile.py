@@ -193,8 +193,10 @@ class Reconciler:
             memory = self._memories[key] = _Memory(model.uid, CrashWatch(), ConfirmationWatch())
         if model.model is None:
             self._updates.forget(key)
-            await self._rehearsals.arrange(model, None, None)
+            problems = await _lasting(self._rehearsals.arrange(model, None, None))
             await self._report_invalid(model, memory)
+            if problems:
+                raise problems[0]
             return
         record, problems = self._remembered(model, model.model)
         record = _by_the_clock(record, memory)
@@ -206,7 +208,7 @@ class Reconciler:
         hold = None
         if not active:
             self._updates.forget(key)
-            await self._rehearsals.arrange(model, model.model, None)
+            problems += await _lasting(self._rehearsals.arrange(model, model.model, None))
         else:
             unread: OperatorError | None = None
             if unfit is not None:
@@ -223,7 +225,7 @@ class Reconciler:
                 self._updates.settle(key, wanted, problems)
             problems = [*(p for p in (unfit, unread) if p is not None), *problems]
             if not problems:
-                await self._take_away(model, plan)
+                problems = await _lasting(self._take_away(model, plan))
             if plan.after is not None:
                 self._queue.add_after(key, plan.after)
             problems = memory.patience.judge(problems, asyncio.get_running_loop().time())
@@ -699,6 +701,15 @@ async def _outcomes(
         elif isinstance(outcome, BaseException):
             raise outcome
     return done, problems
+
+
+async def _lasting(work: Awaitable[object]) -> list[OperatorError]:
+    """Do it; what somebody has to change before it can be done, for the status to tell."""
+    try:
+        await work
+    except PermanentError as problem:
+        return [problem]
+    return []
 
 
 def _replicas(model: InferenceModel, live: Deployment | None) -> int:

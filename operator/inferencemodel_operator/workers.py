@@ -7,10 +7,12 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from inferencemodel_operator import refusals
 from inferencemodel_operator.errors import (
     NamespaceTerminatingError,
     NoRightError,
     PermanentError,
+    StatusRefusedError,
     TransientError,
 )
 from inferencemodel_operator.logs import about
@@ -59,6 +61,8 @@ class Workers:
         self._permission = permission
         self._left: deque[str] = deque(maxlen=NAMESPACES)
         """Namespaces that were last found to be going away."""
+        self._refused: dict[str, set[Key]] = {}
+        """Whose status is refused, by why: most often the CRD is of another release, for all."""
 
     async def run(self) -> None:
         """Take key after key, so many at a time; ends only by being cancelled."""
@@ -93,8 +97,11 @@ class Workers:
             # Logged where it arises, once for all.
             self._queue.retry(key)
             return "failed"
+        except StatusRefusedError as error:
+            self._queue.retry(key)
+            self._miss_status(key, error)
+            return "failed"
         except PermanentError as error:
-            # Not even the status could be written: the CRD is of another release, say.
             self._queue.retry(key)
             if self._queue.failures(key) == 1:
                 logger.error("%s; trying again", error, extra=about(key))  # noqa: TRY400
@@ -105,7 +112,23 @@ class Workers:
             logger.exception("unexpected; trying again in %.1f s", delay, extra=about(key))
             return "failed"
         self._queue.forget(key)
+        self._forget_refusal(key)
         return "done"
+
+    def _miss_status(self, key: Key, error: StatusRefusedError) -> None:
+        why = refusals.reason(error.problem.replace(error.name, ""))
+        if key in self._refused.get(why, ()):
+            return
+        self._forget_refusal(key)
+        if why not in self._refused:
+            logger.error("%s; trying again", error, extra=about(key))
+        self._refused.setdefault(why, set()).add(key)
+
+    def _forget_refusal(self, key: Key) -> None:
+        for why, keys in list(self._refused.items()):
+            keys.discard(key)
+            if not keys:
+                del self._refused[why]
 
     def _leave(self, key: Key, error: NamespaceTerminatingError) -> None:
         namespace = key[0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from inferencemodel_operator import patience, reconcile
+from inferencemodel_operator import names, patience, reconcile
 from inferencemodel_operator.apply import Applier
 from inferencemodel_operator.cache import Cache
 from inferencemodel_operator.cluster import (
@@ -195,7 +195,9 @@ class World:
         self.cache.put(DEPLOYMENTS, owned("m", "uid-deployment", MODEL_OWNER))
         self.cache.put(REPLICA_SETS, owned("m-1", "uid-replica-set", DEPLOYMENT_OWNER))
 
-    def model(self, version: int = 1, **spec: Any) -> None:
+    def model(
+        self, version: int = 1, annotations: Mapping[str, str] | None = None, **spec: Any
+    ) -> None:
         self.cache.put(
             MODELS,
             {
@@ -205,6 +207,7 @@ class World:
                     "uid": "uid-m",
                     "resourceVersion": str(version),
                     "generation": version,
+                    "annotations": dict(annotations or {}),
                 },
                 "spec": {"model": {"storageUri": "gs://models/m"}, "replicas": 2, **spec},
             },
@@ -423,6 +426,17 @@ async def test_a_deployment_that_can_not_be_read_keeps_nothing_else_back(world: 
 
     world.server.failures.clear()
     assert "apply Deployment" in await world.pass_()
+
+
+async def test_an_action_that_may_not_be_taken_away_keeps_no_status_back(world: World) -> None:
+    world.model(2, annotations={names.ABORT_ANNOTATION: "7"})
+    refusal = RefusedError("InferenceModel", "vision/m", "may not patch", "give the right")
+    world.server.failures["annotate m None"] = refusal
+    world.pod("a", told({1: A}, target=1))
+    sent = await world.pass_()
+    assert sent.index("annotate m None") < sent.index("apply InferenceModel/status")
+    stalled = next(c for c in world.status()["conditions"] if c["type"] == "Stalled")
+    assert "give the right" in stalled["message"]
 
 
 async def test_one_refused_child_does_not_keep_the_others_back(world: World) -> None:

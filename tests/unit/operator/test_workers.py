@@ -87,6 +87,21 @@ async def test_a_status_that_is_refused_is_said_once(
     assert len(caplog.records) == 1
 
 
+async def test_statuses_that_are_refused_for_one_reason_are_said_once(
+    passes: Passes, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys: list[Key] = [("n", "m"), ("n", "o"), ("p", "m")]
+    typed = "failed to create typed patch object ({}; Kind=InferenceModel): .status.url: unknown"
+    invalid = 'InferenceModel.inferencemodel.dev "{}" is invalid: status.url: too long'
+    for words in (typed, invalid):
+        passes.done.clear()
+        passes.failures = {
+            key: StatusRefusedError("/".join(key), words.format("/".join(key))) for key in keys
+        }
+        await passes.run(*keys, passes=6)
+    assert len(caplog.records) == 2
+
+
 async def test_nothing_is_done_without_permission(passes: Passes) -> None:
     passes.permitted.clear()
 
