@@ -66,6 +66,7 @@ from inferencemodel_operator.rollouts import plan as rollouts
 from inferencemodel_operator.rollouts.checks import Finding
 from inferencemodel_operator.rollouts.situation import Plan, Situation, Soaking, Trying
 from inferencemodel_operator.status import Status, decode
+from inferencemodel_operator.status_refusals import StatusRefusals
 from inferencemodel_operator.template_trials import TemplateTrials
 from model_poller.status import encode_task
 
@@ -124,8 +125,6 @@ class _Memory(msgspec.Struct):
     and what it made of it: writing it again would change nothing."""
     way_until: float = 0.0
     """Until when requests may come by the interceptor, though nothing leads there any more."""
-    status_refused: bool = False
-    """Whether the last status was, which an Event has told."""
     soaking: Soaking | None = None
     """Since when a step of its rollout is reached."""
     trying: Trying | None = None
@@ -161,6 +160,7 @@ class Reconciler:
         self._hangs = Hangs(cluster, queue.add_after)
         self._rehearsals = RehearsalPods(cluster, cache, queue.add_after)
         self._trials = TemplateTrials(cluster, queue.add_after)
+        self._status_refusals = StatusRefusals()
 
     def ready_states(self) -> Iterable[str]:
         """The status of the condition Ready of each InferenceModel."""
@@ -251,6 +251,7 @@ class Reconciler:
         self._hangs.forget(key)
         self._rehearsals.forget(key)
         self._trials.forget(key)
+        self._status_refusals.forget(key)
         self._metrics.rollouts.forget(key)
         self._updates.forget(key)
 
@@ -654,13 +655,12 @@ class Reconciler:
             answer = await self._cluster.apply(MODELS, wanted, uid=model.uid, subresource="status")
         except StatusRefusedError as refusal:
             # Of all things, the status can't tell this.
-            if not memory.status_refused:
+            if self._status_refusals.refused(model.key, refusal):
                 await self._recorder.record(
                     model, events.Change("StatusRefused", str(refusal), warning=True)
                 )
-            memory.status_refused = True
             raise
-        memory.status_refused = False
+        self._status_refusals.forget(model.key)
         self._cache.put(MODELS, answer)
         became = decode(answer.get("status") or {})
         memory.taken = None if became == after else (after, became)

@@ -7,7 +7,6 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from inferencemodel_operator import refusals
 from inferencemodel_operator.errors import (
     NamespaceTerminatingError,
     NoRightError,
@@ -61,8 +60,6 @@ class Workers:
         self._permission = permission
         self._left: deque[str] = deque(maxlen=NAMESPACES)
         """Namespaces that were last found to be going away."""
-        self._refused: dict[str, set[Key]] = {}
-        """Whose status is refused, by why: most often the CRD is of another release, for all."""
 
     async def run(self) -> None:
         """Take key after key, so many at a time; ends only by being cancelled."""
@@ -93,13 +90,9 @@ class Workers:
             if self._queue.failures(key) == QUIET_RETRIES:
                 logger.warning("still trying: %s", error, extra=about(key))
             return "retried"
-        except NoRightError:
+        except (NoRightError, StatusRefusedError):
             # Logged where it arises, once for all.
             self._queue.retry(key)
-            return "failed"
-        except StatusRefusedError as error:
-            self._queue.retry(key)
-            self._miss_status(key, error)
             return "failed"
         except PermanentError as error:
             self._queue.retry(key)
@@ -112,23 +105,7 @@ class Workers:
             logger.exception("unexpected; trying again in %.1f s", delay, extra=about(key))
             return "failed"
         self._queue.forget(key)
-        self._forget_refusal(key)
         return "done"
-
-    def _miss_status(self, key: Key, error: StatusRefusedError) -> None:
-        why = refusals.reason(error.problem.replace(error.name, ""))
-        if key in self._refused.get(why, ()):
-            return
-        self._forget_refusal(key)
-        if why not in self._refused:
-            logger.error("%s; trying again", error, extra=about(key))
-        self._refused.setdefault(why, set()).add(key)
-
-    def _forget_refusal(self, key: Key) -> None:
-        for why, keys in list(self._refused.items()):
-            keys.discard(key)
-            if not keys:
-                del self._refused[why]
 
     def _leave(self, key: Key, error: NamespaceTerminatingError) -> None:
         namespace = key[0]

@@ -71,35 +71,15 @@ async def test_a_namespace_that_goes_away_is_said_once_and_left_alone(
     assert passes.queue.waiting == 0, "nothing is tried again"
 
 
-async def test_a_missing_right_is_tried_again_without_a_word_here(
-    passes: Passes, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "problem", [NoRightError("may not"), StatusRefusedError("n/m", "not declared in schema")]
+)
+async def test_what_is_said_where_it_arises_is_tried_again_without_a_word_here(
+    passes: Passes, caplog: pytest.LogCaptureFixture, problem: OperatorError
 ) -> None:
-    passes.failures = {("n", "m"): NoRightError("may not")}
+    passes.failures = {("n", "m"): problem}
     await passes.run(("n", "m"), passes=3)
     assert caplog.text == ""
-
-
-async def test_a_status_that_is_refused_is_said_once(
-    passes: Passes, caplog: pytest.LogCaptureFixture
-) -> None:
-    passes.failures = {("n", "m"): StatusRefusedError("n/m", "not declared in schema")}
-    await passes.run(("n", "m"), passes=3)
-    assert len(caplog.records) == 1
-
-
-async def test_statuses_that_are_refused_for_one_reason_are_said_once(
-    passes: Passes, caplog: pytest.LogCaptureFixture
-) -> None:
-    keys: list[Key] = [("n", "m"), ("n", "o"), ("p", "m")]
-    typed = "failed to create typed patch object ({}; Kind=InferenceModel): .status.url: unknown"
-    invalid = 'InferenceModel.inferencemodel.dev "{}" is invalid: status.url: too long'
-    for words in (typed, invalid):
-        passes.done.clear()
-        passes.failures = {
-            key: StatusRefusedError("/".join(key), words.format("/".join(key))) for key in keys
-        }
-        await passes.run(*keys, passes=6)
-    assert len(caplog.records) == 2
 
 
 async def test_nothing_is_done_without_permission(passes: Passes) -> None:
