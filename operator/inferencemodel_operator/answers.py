@@ -125,7 +125,7 @@ _REFUSALS: Final = frozenset(
 
 def lacks_right(found: Status) -> bool:
     """Whether it is the operator's account that may not do it."""
-    return refusals.fix(found.message) == refusals.GIVE_RIGHT
+    return refusals.lacks_right(found.message)
 
 
 def _passing(found: Status) -> Callable[[str], TransientError] | None:

@@ -17,6 +17,7 @@ from inferencemodel_operator import (
     identity,
     names,
     ownership,
+    refusals,
     rehearsal,
     store,
     template_trials,
@@ -670,7 +671,13 @@ class Reconciler:
             await self._recorder.record(model, change)
 
     def _tell(self, key: Key, problems: list[OperatorError], memory: _Memory) -> None:
-        told = "; ".join(str(p) for p in problems if isinstance(p, PermanentError))
+        # A right that the account lacks is said once for all (`rights`).
+        told = "; ".join(
+            str(problem)
+            for problem in problems
+            if isinstance(problem, PermanentError)
+            and not (isinstance(problem, RefusedError) and refusals.lacks_right(problem.problem))
+        )
         if told and told != memory.told:
             logger.error("%s", told, extra=about(key))
         memory.told = told

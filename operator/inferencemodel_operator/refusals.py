@@ -134,6 +134,11 @@ def fix(message: str) -> str | None:
     return found(why) if callable(found) else found
 
 
+def lacks_right(message: str) -> bool:
+    """Whether it is the operator's account that may not do it."""
+    return fix(message) == GIVE_RIGHT
+
+
 def passes(message: str) -> bool:
     """Whether the refusal heals by waiting, though its code says otherwise."""
     return _PASSING.match(reason(message)) is not None

@@ -428,6 +428,23 @@ async def test_a_deployment_that_can_not_be_read_keeps_nothing_else_back(world: 
     assert "apply Deployment" in await world.pass_()
 
 
+async def test_a_right_that_is_missing_is_no_error_of_each_model(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    lacking = 'services "m" is forbidden: User "u" cannot create resource "services"'
+    world.server.failures["create Service"] = RefusedError("Service", "vision/m", lacking, "give")
+    await world.pass_()
+    assert "ERROR" not in caplog.text
+    assert "cannot create resource" in str(world.status()["conditions"])
+
+    refusal = RefusedError("Deployment", "vision/m", "invalid", "correct")
+    world.server.failures = {"apply Deployment": refusal}
+    world.server._version = 6000
+    world.model(5000, replicas=3)
+    await world.pass_()
+    assert "ERROR" in caplog.text
+
+
 async def test_an_action_that_may_not_be_taken_away_keeps_no_status_back(world: World) -> None:
     world.model(2, annotations={names.ABORT_ANNOTATION: "7"})
     refusal = RefusedError("InferenceModel", "vision/m", "may not patch", "give the right")
