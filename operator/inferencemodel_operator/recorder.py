@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from inferencemodel_operator import events
+from inferencemodel_operator import events, refusals
 from inferencemodel_operator.cluster import EVENTS
-from inferencemodel_operator.errors import OperatorError
+from inferencemodel_operator.errors import OperatorError, RefusedError
 from inferencemodel_operator.logs import about
 from inferencemodel_operator.pace import Bucket
 
@@ -110,7 +110,7 @@ class Recorder:
             await self._cluster.create(EVENTS, event)
         except OperatorError as problem:
             # The status has it; an Event is a courtesy.
-            logger.warning("no Event: %s", problem, extra=about(stream.key))
+            _missed("no Event", problem, stream.key)
             return
         stream.series[change] = _Series(metadata["namespace"], metadata["name"], time.monotonic())
 
@@ -122,11 +122,17 @@ class Recorder:
                 EVENTS, series.namespace, series.name, {"series": _series(series)}
             )
         except OperatorError as problem:
-            logger.warning("an Event was not updated: %s", problem, extra=about(stream.key))
+            _missed("an Event was not updated", problem, stream.key)
             return
         if found is None:
             # The API server keeps Events for an hour, and anybody may delete them.
             stream.series.pop(change, None)
+
+
+def _missed(what: str, problem: OperatorError, key: Key) -> None:
+    # A right that the account lacks is said once for all (`rights`).
+    if not (isinstance(problem, RefusedError) and refusals.lacks_right(problem.problem)):
+        logger.warning("%s: %s", what, problem, extra=about(key))
 
 
 def _series(series: _Series) -> dict[str, Any]:

@@ -141,3 +141,14 @@ async def test_a_refused_event_is_told_and_no_failure(
     server.problem = RefusedError("Event", "m", "no", "fix it")
     await events.record(model(), UP)
     assert "an Event was not updated: " in caplog.text
+
+
+async def test_a_missing_right_to_write_events_is_not_said_of_each(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server()
+    lacking = 'events.events.k8s.io is forbidden: User "u" cannot create resource "events"'
+    server.problem = RefusedError("Event", "vision/m", lacking, "give the right")
+    await Recorder(server).record(model(), UP)
+    assert server.writes == 1
+    assert caplog.text == ""
