@@ -177,8 +177,9 @@ lock: ## Pin the newest versions of every dependency (needs uv)
 	$(LOCK) --upgrade --extra poller -o requirements/poller.lock
 	$(LOCK) --upgrade --extra devserver -o requirements/devserver.lock
 	$(LOCK) --upgrade --extra plugin -o requirements/plugin.lock
+	$(LOCK) --upgrade --extra ui -o requirements/ui.lock
 	uv pip compile --quiet --group stores --generate-hashes --no-header --no-annotate --universal \
 	  --python-version 3.11 --upgrade -o requirements/stores.lock
 	echo kserve-storage | uv pip compile --quiet - --generate-hashes --no-header --no-annotate --universal \
 	  --python-version 3.11 --upgrade -o requirements/kserve-storage.lock
-	$(LOCK) --upgrade --extra operator --extra poller --extra devserver --extra plugin --extra dev -o requirements/dev.lock
+	$(LOCK) --upgrade --extra operator --extra poller --extra devserver --extra plugin --extra ui --extra dev -o requirements/dev.lock

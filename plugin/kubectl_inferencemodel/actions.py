@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BACK: Final = frozenset({"RollingBack", "RolledBack"})
 """The phases of a rollout whose version is taken back."""
 _PAUSED: Final = ("f:spec", "f:rollout", "f:paused")
+_PINNED: Final = ("f:spec", "f:model", "f:version")
 _DECLARING: Final = frozenset(
     {
         *("argocd-controller", "argocd-application-controller"),
@@ -164,6 +165,11 @@ def pausing(*, paused: bool) -> dict[str, Any]:
     return {"spec": {"rollout": {"paused": True if paused else None}}}
 
 
+def pinning(version: int | None) -> dict[str, Any]:
+    """What is merged into the InferenceModel to have it serve one version; None for the newest."""
+    return {"spec": {"model": {"version": version}}}
+
+
 def stands(now: InferenceModel, *, paused: bool) -> Arrival:
     """Whether the operator has seen that rollouts are to stand still, or to go on."""
     if not now.judged:
@@ -176,7 +182,16 @@ def stands(now: InferenceModel, *, paused: bool) -> Arrival:
 
 def declared_by(model: InferenceModel) -> str | None:
     """Who declares ``spec.rollout.paused``, and so will set it again; mostly for GitOps."""
-    for entry in _setting(model.metadata.managed_fields, _PAUSED):
+    return _declarer(model, _PAUSED)
+
+
+def pinned_by(model: InferenceModel) -> str | None:
+    """Who declares ``spec.model.version``, likewise."""
+    return _declarer(model, _PINNED)
+
+
+def _declarer(model: InferenceModel, path: tuple[str, ...]) -> str | None:
+    for entry in _setting(model.metadata.managed_fields, path):
         if entry.operation == "Apply" or entry.manager in _DECLARING:
             return entry.manager
     return None

@@ -84,7 +84,7 @@ def record(
         raise AnswerError(
             f"no version of {name} answers yet; see kubectl inferencemodel why {name}"
         )
-    servers = _Servers(cluster, model, asked, via)
+    servers = Servers(cluster, model, asked, via)
     known = servers.described()
     bodies = [
         *(predictions.picture(known, read_file(path), signature=signature) for path in image or ()),
@@ -153,7 +153,7 @@ def diff(
     raise typer.Exit(Outcome.HOPELESS if found.breaks or found.failed else Outcome.ARRIVED)
 
 
-class _Servers:
+class Servers:
     """The replicas that answer with one version."""
 
     def __init__(self, cluster: Cluster, model: InferenceModel, version: int, via: Via) -> None:

@@ -70,9 +70,13 @@ def seconds(text: str) -> float:
     return float(sum(float(number) * _UNITS[unit] for number, unit in _PARTS.findall(text)))
 
 
+def is_name(text: str) -> bool:
+    """Whether an object may be called so: it becomes a part of URLs and selectors."""
+    return _NAME.fullmatch(text) is not None
+
+
 def _name(text: str | None) -> str | None:
-    # It becomes a part of URLs and selectors.
-    if text is not None and not _NAME.fullmatch(text):
+    if text is not None and not is_name(text):
         raise typer.BadParameter(
             f"{text!r} can't be a name: lower-case letters, digits, '-' and '.' only"
         )

@@ -36,6 +36,7 @@ from kubectl_inferencemodel.cluster import Cluster
 from kubectl_inferencemodel.errors import AnswerError, PluginError
 from kubectl_inferencemodel.explanation import explain, settled
 from kubectl_inferencemodel.picture import Reports
+from kubectl_inferencemodel.ui import ui
 from kubectl_inferencemodel.waiting import Follower, until
 
 if TYPE_CHECKING:
@@ -217,6 +218,7 @@ for command in (
     delivery.resume,
     answers.record,
     answers.diff,
+    ui,
 ):
     app.command()(command)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import ssl
@@ -19,15 +20,18 @@ from kubectl_inferencemodel.errors import (
     ClusterError,
     ConflictError,
     ForbiddenError,
+    GoneError,
     NotFoundError,
     UnavailableError,
 )
-from kubectl_inferencemodel.resource import Event, InferenceModel, Objects, Pod
+from kubectl_inferencemodel.resource import Event, InferenceModel, Objects, Pod, WatchEvent
 from model_poller.status import PollerStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from kubectl_inferencemodel.kubeconfig import Access
 
 T = TypeVar("T")
 
@@ -47,8 +51,28 @@ _PREDICT: Final = urllib3.Timeout(connect=5, read=60)
 _WHOLE_SECONDS: Final = 120.0
 """How long an answer may go on coming."""
 _CHUNK: Final = 1 << 16
+_WATCH_SECONDS: Final = 300
+"""After so long the API server ends a watch, and another one is opened."""
+_SILENCE: Final = urllib3.Timeout(connect=5, read=90)
+"""Seconds; the API server sends a bookmark about every minute."""
+_LONGEST_CHANGE: Final = 8 << 20
+"""Bytes of one change; the API server keeps no object of more than about 1.5 MB."""
+_LOG_BYTES: Final = 256 << 10
+_SCHEMA: Final = "/openapi/v3/apis/inferencemodel.dev/v1alpha1"
 _ADDRESS: Final = re.compile(r"<[^>]*>: ")
 """Where in memory the client has its connection, in front of its messages."""
+
+
+class _Door:
+    """The way to the API server, which all that ask it share: it may have to be found anew."""
+
+    def __init__(self, file: Path | None, context: str | None) -> None:
+        self._file, self._context = file, context
+        self.access: Access = kubeconfig.find(file, context)
+
+    def renew(self) -> None:
+        """Read the credentials again."""
+        self.access = kubeconfig.find(self._file, self._context)
 
 
 class Cluster:
@@ -60,15 +84,109 @@ class Cluster:
         Raises:
             ClusterError: there is no usable kubeconfig.
         """
-        self._file, self._context = file, context
-        self._access = kubeconfig.find(file, context)
-        self.namespace = namespace or self._access.namespace
+        self._door = _Door(file, context)
+        self.namespace = namespace or self._door.access.namespace
+
+    @property
+    def server(self) -> str:
+        """The API server's URL."""
+        return self._door.access.server
+
+    def within(self, namespace: str) -> Cluster:
+        """The same API server, where another namespace is meant."""
+        found = copy.copy(self)
+        found.namespace = namespace
+        return found
 
     def models(self, *, everywhere: bool = False, selector: str = "") -> list[InferenceModel]:
         """All InferenceModels of the namespace, or of all of them, that have some labels."""
-        within = "" if everywhere else f"/namespaces/{quote(self.namespace, safe='')}"
-        path = f"{_API}{within}/{_KIND}"
+        path = self._models_path(everywhere=everywhere)
         return list(self._listed(path, selector, InferenceModel, what="InferenceModels"))
+
+    def pages(self, *, everywhere: bool) -> Iterator[tuple[list[InferenceModel], str]]:
+        """All InferenceModels, some hundred at a time, and as of which resource version.
+
+        Raises:
+            ForbiddenError: who asks may not list them there.
+        """
+        path = self._models_path(everywhere=everywhere)
+        return self._pages(path, "", InferenceModel, what="InferenceModels")
+
+    def changes(self, since: str, *, everywhere: bool) -> Iterator[WatchEvent]:
+        """What happens to InferenceModels, until the API server ends the watch.
+
+        Args:
+            since: the resource version that was seen last.
+            everywhere: those of every namespace.
+
+        Raises:
+            GoneError: that is too long ago; list them again.
+            ClusterError: it is refused, or breaks off.
+        """
+        query = {
+            "watch": "1",
+            "resourceVersion": since,
+            "allowWatchBookmarks": "1",
+            "timeoutSeconds": str(_WATCH_SECONDS),
+        }
+        what = "the watch of InferenceModels"
+        for line in self._lines(f"{self._models_path(everywhere=everywhere)}?{urlencode(query)}"):
+            event: WatchEvent = _decoded(line, WatchEvent, what)
+            if event.type == "ERROR":
+                if event.object.get("code") == 410:
+                    raise GoneError(f"{what}: {event.object.get('message')}")
+                raise UnavailableError(f"{what}: {event.object.get('message')}")
+            yield event
+
+    def _lines(self, path: str) -> Iterator[bytes]:
+        access = self._door.access
+        headers = {"Authorization": access.authorization} if access.authorization else {}
+        try:
+            answer = access.pool.request(
+                *("GET", access.server + path),
+                headers=headers,
+                timeout=_SILENCE,
+                retries=False,
+                preload_content=False,
+            )
+            try:
+                if answer.status == 410:
+                    raise GoneError("the API server no longer has what was seen last")
+                if answer.status == 401:
+                    self._door.renew()
+                if answer.status != 200:
+                    raise UnavailableError(f"a watch is answered by {answer.status}")
+                yield from _split(answer)
+            finally:
+                # What is still to come would be read otherwise.
+                answer.close()
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise UnavailableError(f"a watch has broken off: {_words(error)}") from error
+
+    def object(self, name: str) -> dict[str, Any]:
+        """One InferenceModel with all that the API server has of it.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        path = f"{_API}{self._within}/{_KIND}/{quote(name, safe='')}"
+        what = f"InferenceModel {self.namespace}/{name}"
+        return _decoded(self._get(path, what), dict[str, Any], what)
+
+    def schema(self) -> dict[str, Any]:
+        """What the API server publishes of the definition's fields and their defaults."""
+        return _decoded(self._get(_SCHEMA, "the schema"), dict[str, Any], "the schema")
+
+    def log(self, pod: str, container: str, lines: int) -> str:
+        """The last lines of what a container has written.
+
+        Raises:
+            ClusterError: it can't be read.
+        """
+        query = urlencode({"container": container, "tailLines": lines, "limitBytes": _LOG_BYTES})
+        path = f"/api/v1{self._within}/pods/{quote(pod, safe='')}/log?{query}"
+        what = f"the log of {container} of pod {self.namespace}/{pod}"
+        return self._get(path, what).decode(errors="replace")
 
     def model(self, name: str) -> InferenceModel:
         """One InferenceModel.
@@ -161,13 +279,22 @@ class Cluster:
     def _within(self) -> str:
         return f"/namespaces/{quote(self.namespace, safe='')}"
 
+    def _models_path(self, *, everywhere: bool) -> str:
+        return f"{_API}{'' if everywhere else self._within}/{_KIND}"
+
     def _listed(self, path: str, selector: str, kind: type[T], *, what: str) -> Iterator[T]:
+        for items, _ in self._pages(path, selector, kind, what=what):
+            yield from items
+
+    def _pages(
+        self, path: str, selector: str, kind: type[T], *, what: str
+    ) -> Iterator[tuple[list[T], str]]:
         query = {"limit": str(_PAGE), **({"labelSelector": selector} if selector else {})}
         link = "&" if "?" in path else "?"
         while True:
             page = _decoded(self._get(f"{path}{link}{urlencode(query)}", what), Objects, what)
-            for item in page.items:
-                yield _typed(item, kind, what)
+            items = [_typed(item, kind, what) for item in page.items]
+            yield items, page.metadata.resource_version
             if not page.metadata.continue_:
                 return
             query["continue"] = page.metadata.continue_
@@ -180,7 +307,7 @@ class Cluster:
         status, answer = self._send(path, body, method=method)
         if status == 401:
             # What a program or a file gave has expired meanwhile: a wait can outlive it.
-            self._access = kubeconfig.find(self._file, self._context)
+            self._door.renew()
             status, answer = self._send(path, body, method=method)
         if status == 404 and not answer.startswith(b"{"):
             # Not even a Status object: it is the kind that is not known.
@@ -196,6 +323,8 @@ class Cluster:
             )
         if status == 409:
             raise ConflictError(f"{what}: {_message(answer)}")
+        if status == 403:
+            raise ForbiddenError(f"{what}: the API server answers 403: {_message(answer)}")
         if status != 200:
             kind = UnavailableError if status == 429 or status >= 500 else ClusterError
             raise kind(f"{what}: the API server answers {status}: {_message(answer)}")
@@ -209,13 +338,14 @@ class Cluster:
         timeout: urllib3.Timeout = _READ,
         method: str = "",
     ) -> tuple[int, bytes]:
-        server, token = self._access.server, self._access.authorization
+        access = self._door.access
+        server, token = access.server, access.authorization
         merge = method == "PATCH"
         headers = {"Content-Type": "application/merge-patch+json" if merge else "application/json"}
         if token is not None:
             headers["Authorization"] = token
         try:
-            return _ask(self._access.pool, server + path, body, headers, timeout, method)
+            return _ask(access.pool, server + path, body, headers, timeout, method)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             if error.args and isinstance(error.args[0], ssl.SSLCertVerificationError):
                 raise ClusterError(
@@ -259,6 +389,23 @@ def _ask(
         raise
     answer.release_conn()
     return answer.status, bytes(whole)
+
+
+def _split(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    """The lines of an answer, as they come.
+
+    Raises:
+        ValueError: one is longer than any object is.
+    """
+    rest = bytearray()
+    while chunk := answer.read1(_CHUNK, decode_content=False):
+        rest += chunk
+        if len(rest) > _LONGEST_CHANGE:
+            raise ValueError(f"a change is longer than {_LONGEST_CHANGE >> 20} MiB")
+        if b"\n" in chunk:
+            *lines, tail = rest.split(b"\n")
+            rest = bytearray(tail)
+            yield from (bytes(line) for line in lines if line)
 
 
 def _decoded(body: bytes, kind: type[T], what: str) -> T:

@@ -82,6 +82,20 @@ class Comparison(msgspec.Struct, frozen=True):
         """Whether the second version gave other answers than its golden requests ask for."""
         return any(golden.result == FAILED for golden in self.after.golden)
 
+    @property
+    def verdict(self) -> str:
+        """What that means for clients, in one line."""
+        before, after = self.before.version, self.after.version
+        if not self.is_known:
+            return "an interface is not known, so nothing is said about clients"
+        if self.breaks:
+            return f"version {after} breaks clients of version {before}"
+        if self.differences:
+            return (
+                f"clients of version {before} can go on with version {after}, which is another one"
+            )
+        return f"versions {before} and {after} have the same interface"
+
 
 def compare(
     model: InferenceModel, reports: Mapping[str, PollerStatus], before: int, after: int

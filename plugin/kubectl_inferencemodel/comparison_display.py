@@ -47,18 +47,8 @@ def render(found: Comparison) -> RenderableType:
 
 
 def _verdict(found: Comparison) -> Text:
-    before, after = found.before.version, found.after.version
-    start = f"{found.name}: "
-    if not found.is_known:
-        text, style = "an interface is not known, so nothing is said about clients", "yellow"
-    elif found.breaks:
-        text, style = f"version {after} breaks clients of version {before}", "red"
-    elif found.differences:
-        text = f"clients of version {before} can go on with version {after}, which is another one"
-        style = "green"
-    else:
-        text, style = f"versions {before} and {after} have the same interface", "green"
-    return Text(output.plain(start + text), style=style)
+    style = "yellow" if not found.is_known else "red" if found.breaks else "green"
+    return Text(output.plain(f"{found.name}: {found.verdict}"), style=style)
 
 
 def _sides(found: Comparison) -> Table:

@@ -188,17 +188,17 @@ def _act(
     begun = datetime.now(UTC)
     model = cluster.model(name)
     asked = actions.choose(model, action, version)
-    model = _written(cluster, model, asked)
+    model = written(cluster, model, asked)
     told = {"name": name, "action": str(action), "version": asked.version}
     if no_wait:
         arrival = Arrival(Outcome.ARRIVED, f"asked for: {action}, version {asked.version}")
     else:
-        judge = _Judge(cluster, model, asked, begun)
+        judge = Judge(cluster, model, asked, begun)
         arrival = until(Effect(cluster, model, judge).look, timeout)
     finish(arrival, told, output_=output_, timeout=timeout)
 
 
-def _written(cluster: Cluster, model: InferenceModel, asked: Asked) -> InferenceModel:
+def written(cluster: Cluster, model: InferenceModel, asked: Asked) -> InferenceModel:
     """Write an action; returns the InferenceModel as it was before it.
 
     Raises:
@@ -219,7 +219,7 @@ def _written(cluster: Cluster, model: InferenceModel, asked: Asked) -> Inference
     return model
 
 
-class _Judge:
+class Judge:
     """What becomes of an action; one that the operator dropped is told by an Event."""
 
     def __init__(
@@ -232,6 +232,7 @@ class _Judge:
         self._taken: float | None = None
 
     def __call__(self, now: InferenceModel) -> Arrival:
+        """What has become of it by now."""
         arrival = actions.became(self._asked, self._before, now)
         if arrival.message != actions.TAKEN:
             return arrival

@@ -5,6 +5,7 @@ PluginError
 |   +-- NotFoundError     there is no such object
 |   +-- ForbiddenError    who asks may not
 |   +-- ConflictError     the object was changed meanwhile
+|   +-- GoneError         what was seen last is too long ago to be gone on from
 |   +-- UnavailableError  not now; waiting may help
 +-- AnswerError        a model server's answer, or a file, is not what it should be
 |   +-- ServerError       a model server refuses
@@ -32,6 +33,10 @@ class ForbiddenError(ClusterError):
 
 class ConflictError(ClusterError):
     """The object is no longer as it was read."""
+
+
+class GoneError(ClusterError):
+    """What was seen last is too long ago; list it again."""
 
 
 class UnavailableError(ClusterError):

@@ -103,20 +103,32 @@ def _summary(model: InferenceModel, fetching: Mapping[str, VersionStatus]) -> st
         if of.active_version is None
         else f"Version {of.active_version} answers on {status.replica_summary} replicas"
     )
+    joint, clause = _clause(model, fetching)
+    return f"{served}{joint}{clause}."
+
+
+def waits_for(model: InferenceModel) -> str:
+    """What an InferenceModel waits for, or what else is to be said of it, in one clause."""
+    return _clause(model, _NONE)[1]
+
+
+def _clause(model: InferenceModel, fetching: Mapping[str, VersionStatus]) -> tuple[str, str]:
+    """What is to be said beside which version answers, and how it follows that."""
+    of = model.status.model
     if model.spec.suspend:
-        return f"{served}; it is suspended (spec.suspend), so nothing is changed."
+        return "; ", "it is suspended (spec.suspend), so nothing is changed"
     if not model.judged:
-        return f"{served}; the operator has not yet looked at the last change of the resource."
+        return "; ", "the operator has not yet looked at the last change of the resource"
     loaded = model.condition("ModelLoaded")
     if settled(model) and of.transition_status == "BlockedByFailedLoad" and loaded is not None:
-        return f"{served}, but {loaded.message.rstrip('.')}."
+        return ", but ", loaded.message.rstrip(".")
     if settled(model):
-        return f"{served}, and that is all that is wanted."
+        return ", and ", "that is all that is wanted"
     if of.target_version is None:
-        return f"{served}; it waits for a first version in {model.spec.model.storage_uri}."
+        return "; ", f"it waits for a first version in {model.spec.model.storage_uri}"
     if of.target_version != of.active_version:
-        return f"{served}; it waits for {progress(model, of.target_version, fetching)}."
-    return f"{served}; it waits for its replicas."
+        return "; ", f"it waits for {progress(model, of.target_version, fetching)}"
+    return "; ", "it waits for its replicas"
 
 
 def progress(

@@ -27,8 +27,18 @@ class Label(msgspec.Struct, frozen=True):
     probability: float
 
 
+class _Dim(msgspec.Struct):
+    size: str | int = "-1"
+
+
+class _Shape(msgspec.Struct):
+    dim: list[_Dim] = []
+    unknown_rank: bool = False
+
+
 class _Tensor(msgspec.Struct):
     dtype: str = ""
+    tensor_shape: _Shape = msgspec.field(default_factory=_Shape)
 
 
 class _Signature(msgspec.Struct):
@@ -61,6 +71,8 @@ class Described(msgspec.Struct, frozen=True):
     """The type of each input, by signature and input."""
     outputs: dict[str, dict[str, str]] = {}
     """The type of each output, by signature and output."""
+    shapes: dict[str, dict[str, tuple[int, ...] | None]] = {}
+    """The shape of each input; -1 for any size, None for any number of dimensions."""
 
 
 def described(answer: bytes) -> Described:
@@ -76,6 +88,10 @@ def described(answer: bytes) -> Described:
             int(found.model_spec.version),
             {name: _types(signature.inputs) for name, signature in signatures.items()},
             {name: _types(signature.outputs) for name, signature in signatures.items()},
+            {
+                name: {key: _shape(tensor.tensor_shape) for key, tensor in signature.inputs.items()}
+                for name, signature in signatures.items()
+            },
         )
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise AnswerError(f"the model server's metadata is not understood: {error}") from error
@@ -83,6 +99,10 @@ def described(answer: bytes) -> Described:
 
 def _types(tensors: dict[str, _Tensor]) -> dict[str, str]:
     return {name: tensor.dtype for name, tensor in tensors.items()}
+
+
+def _shape(shape: _Shape) -> tuple[int, ...] | None:
+    return None if shape.unknown_rank else tuple(int(dim.size) for dim in shape.dim)
 
 
 def picture(model: Described, image: bytes, *, signature: str) -> bytes:

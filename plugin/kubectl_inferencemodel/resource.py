@@ -141,6 +141,8 @@ class ListMetadata(msgspec.Struct, frozen=True):
 
     continue_: str = msgspec.field(default="", name="continue")
     """Where the next page begins; empty on the last one."""
+    resource_version: str = msgspec.field(default="", name="resourceVersion")
+    """As of when it is; where a watch goes on."""
 
 
 class Objects(msgspec.Struct, frozen=True):
@@ -148,6 +150,14 @@ class Objects(msgspec.Struct, frozen=True):
 
     items: tuple[Any, ...] = ()
     metadata: ListMetadata = ListMetadata()
+
+
+class WatchEvent(msgspec.Struct, frozen=True):
+    """One thing that a watch tells."""
+
+    type: str
+    """ADDED, MODIFIED, DELETED, BOOKMARK or ERROR."""
+    object: dict[str, Any] = {}
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -198,10 +208,18 @@ class PodStatus(msgspec.Struct, frozen=True, rename="camel"):
     container_statuses: tuple[Container, ...] = ()
 
 
+class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
+    """A pod's ``spec``."""
+
+    node_name: str = ""
+    """Empty until it is scheduled."""
+
+
 class Pod(msgspec.Struct, frozen=True):
     """One replica."""
 
     metadata: Metadata
+    spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
 
     @property
@@ -228,6 +246,8 @@ class Pod(msgspec.Struct, frozen=True):
 class Event(msgspec.Struct, frozen=True, rename="camel"):
     """Something that was told about an object."""
 
+    type: str = ""
+    """Normal or Warning."""
     reason: str = ""
     message: str = ""
     first_timestamp: datetime | None = None
