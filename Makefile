@@ -45,6 +45,7 @@ test: lint programs ## Run every test: linters, types, unit, API server, stores,
 beside-cluster:
 	nice $(MAKE) unit
 	$(MAKE) api
+	$(MAKE) console
 	$(MAKE) stores
 
 .PHONY: lint
@@ -74,6 +75,14 @@ programs: ## Build the embedded cluster's programs, where they are needed and no
 .PHONY: api
 api: $(STAMP) programs ## Run the tests on a real API server (no node)
 	$(BIN)/pytest tests/api -n 2 --dist loadfile $(ONCE_MORE)
+
+.PHONY: console
+console: $(STAMP) programs ## Run the tests of the plugin's console in a browser (Debian's chromium)
+	$(BIN)/pytest tests/console $(ONCE_MORE)
+
+.PHONY: pictures
+pictures: $(STAMP) programs ## Take the pictures of the console that the docs show
+	PICTURES=docs/pictures $(BIN)/pytest tests/console -k pictures
 
 .PHONY: e2e
 e2e: stores cluster ## Run the tests of stores and of a whole cluster

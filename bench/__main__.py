@@ -8,6 +8,7 @@ import sys
 from bench import (
     cache,
     changes,
+    console,
     cost,
     operator_figures,
     poller,
@@ -104,6 +105,16 @@ def parser() -> argparse.ArgumentParser:
     price.add_argument("--seconds", type=float, default=60, help="of each thing at rest")
     price.add_argument("--only", choices=["stores", "api"], help="of both this, and keep nothing")
     price.set_defaults(run=lambda given: cost.run(given.seconds, given.only))
+    pages = commands.add_parser(
+        "console", help="time the console's first paint and its updates with many models"
+    )
+    pages.add_argument("--models", type=int, default=1000)
+    pages.add_argument("--rounds", type=int, default=5, help="of the first paint")
+    pages.add_argument("--changes", type=int, default=100)
+    pages.add_argument("--rest", type=float, default=60, help="seconds to look at it at rest")
+    pages.set_defaults(
+        run=lambda given: console.run(given.models, given.rounds, given.changes, given.rest)
+    )
     return parser
 
 

@@ -66,6 +66,8 @@ NODES = (
     Need("mount", "mount"),
     Need("mkfs.ext4", "e2fsprogs"),
 )
+BROWSER = (Need("chromium", "chromium"),)
+"""With the fonts that its library for fonts depends on."""
 POLICIES = (Need("ipset", "ipset"),)
 IMAGES = (Need("buildah", "buildah"), Need("mmdebstrap", "mmdebstrap"))
 

@@ -29,7 +29,7 @@ from model_poller.status import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tests.support.kubectl import Kubectl
 
@@ -281,25 +281,32 @@ _PODS: Final = (
     ("imagenet-6f7d9c-x2x5k", "node-a", 2),
 )
 _EVENTS: Final = (
-    ("RolloutPaused", "Normal", "step 2 of 3: promote or abort version 3", "10:06:10"),
-    ("VersionActivated", "Normal", "version 2 answers on all replicas", "09:12:48"),
-    ("ChecksumMismatch", "Warning", "version 1 is quarantined: SHA-256 differs", "08:00:31"),
+    ("RolloutPaused", "Normal", "step 2 of 3: promote or abort version 3", "2026-03-02T10:06:10Z"),
+    ("VersionActivated", "Normal", "version 2 answers on all replicas", "2026-03-01T09:12:48Z"),
+    (
+        "ChecksumMismatch",
+        "Warning",
+        "version 1 is quarantined: SHA-256 differs",
+        "2026-02-20T16:00:31Z",
+    ),
 )
 
 
 def create(kubectl: Kubectl) -> None:
     """Have the fleet there, with its namespaces."""
-    many: list[Object] = [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in NAMESPACES
-    ]
-    kubectl(
-        "apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": many})
+    _apply(
+        kubectl,
+        [
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+            for name in NAMESPACES
+        ],
     )
-    for shown in FLEET:
-        put(kubectl, shown)
-    _pods(kubectl)
-    _service(kubectl)
-    _events(kubectl)
+    put(kubectl, *FLEET)
+    _apply(kubectl, [_pod(*pod) for pod in _PODS])
+    _apply(kubectl, [_pod_status(name, told) for name, _, told in _PODS], status=True)
+    _apply(kubectl, _service())
+    uid = kubectl.in_namespace("vision").get("inferencemodel", "imagenet")["metadata"]["uid"]
+    _apply(kubectl, _events(uid))
 
 
 def delete(kubectl: Kubectl) -> None:
@@ -309,99 +316,121 @@ def delete(kubectl: Kubectl) -> None:
         kubectl("delete", "inferencemodels,events,endpoints,services", "--all", "-n", name)
 
 
-def put(kubectl: Kubectl, shown: Shown) -> None:
-    """One model with its status."""
-    apply = ("apply", "--server-side", "--field-manager=test", "--force-conflicts", "-f", "-")
-    kubectl(*apply, stdin=json.dumps(shown.manifest))
-    inside = kubectl.in_namespace(shown.namespace)
-    generation = inside.get("inferencemodel", shown.name)["metadata"]["generation"]
-    tell(kubectl, shown.namespace, shown.name, shown.status(generation))
+def put(kubectl: Kubectl, *models: Shown) -> None:
+    """Have models there, with their statuses."""
+    _apply(kubectl, [shown.manifest for shown in models])
+    _apply(
+        kubectl,
+        [{**_head(shown), "status": shown.status()} for shown in models],
+        status=True,
+    )
 
 
 def tell(kubectl: Kubectl, namespace: str, name: str, status: Object) -> None:
     """Write a status, as an operator does."""
+    generation = kubectl.in_namespace(namespace).get("inferencemodel", name)["metadata"][
+        "generation"
+    ]
+    told = {**status, "observedGeneration": generation}
+    for condition in told["conditions"]:
+        condition["observedGeneration"] = generation
     kubectl(
         *("patch", "inferencemodel", name, "-n", namespace, "--subresource=status"),
-        *("--type=merge", "--patch", json.dumps({"status": status})),
+        *("--type=merge", "--patch", json.dumps({"status": told})),
     )
 
 
-def _pods(kubectl: Kubectl) -> None:
+def _apply(kubectl: Kubectl, objects: Sequence[Object], *, status: bool = False) -> None:
+    # A status alone is no whole object.
+    subresource = ["--subresource=status", "--validate=false"] if status else []
+    kubectl(
+        *("apply", "--server-side", "--field-manager=test", "--force-conflicts", "-f", "-"),
+        *subresource,
+        stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}),
+    )
+
+
+def _head(shown: Shown) -> Object:
+    return {key: shown.manifest[key] for key in ("apiVersion", "kind", "metadata")}
+
+
+def _pod(name: str, node: str, told: int) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": "vision",
+            "labels": {"inferencemodel.dev/name": "imagenet"},
+            "annotations": {"inferencemodel.dev/target-version": str(told)},
+        },
+        "spec": {"nodeName": node, "containers": [{"name": "model-server", "image": "none"}]},
+    }
+
+
+def _pod_status(name: str, told: int) -> Object:
     address = own_address()
-    for name, node, told in _PODS:
-        pod = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": name,
-                "namespace": "vision",
-                "labels": {"inferencemodel.dev/name": "imagenet"},
-                "annotations": {"inferencemodel.dev/target-version": str(told)},
-            },
-            "spec": {
-                "nodeName": node,
-                "containers": [{"name": "model-server", "image": "none"}],
-            },
-        }
-        kubectl("apply", "-f", "-", stdin=json.dumps(pod))
-        status = {
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "vision"},
+        "status": {
             "phase": "Running",
             "podIP": address,
             "podIPs": [{"ip": address}],
             "conditions": [{"type": "Ready", "status": "True"}],
-            "containerStatuses": [_container("model-server", restarts=int(told == 3))],
-        }
-        kubectl(
-            *("patch", "pod", name, "-n", "vision", "--subresource=status"),
-            *("--patch", json.dumps({"status": status})),
-        )
-
-
-def _container(name: str, restarts: int) -> Object:
-    return {
-        "name": name,
-        "image": "none",
-        "imageID": "",
-        "ready": True,
-        "restartCount": restarts,
-        "state": {"running": {"startedAt": "2026-03-02T10:00:00Z"}},
+            "containerStatuses": [
+                {
+                    "name": "model-server",
+                    "image": "none",
+                    "imageID": "",
+                    "ready": True,
+                    "restartCount": int(told == 3),
+                    "state": {"running": {"startedAt": "2026-03-02T10:00:00Z"}},
+                }
+            ],
+        },
     }
 
 
-def _service(kubectl: Kubectl) -> None:
+def _service() -> list[Object]:
     """The Service of ``imagenet``, which leads to the stand-in by way of a pod."""
     pod = {"kind": "Pod", "namespace": "vision", "name": _PODS[0][0]}
     subset = {
         "addresses": [{"ip": own_address(), "targetRef": pod}],
         "ports": [{"name": "http", "port": POLLER_PORT}],
     }
-    metadata = {"name": "imagenet", "namespace": "vision"}
-    for content in (
-        {"kind": "Service", "spec": {"ports": [{"name": "http", "port": 8501}]}},
-        {"kind": "Endpoints", "subsets": [subset]},
-    ):
-        found = {"apiVersion": "v1", "metadata": metadata, **content}
-        kubectl("apply", "-f", "-", stdin=json.dumps(found))
+    head: Object = {"apiVersion": "v1", "metadata": {"name": "imagenet", "namespace": "vision"}}
+    ports = [{"name": "http", "port": 8501}]
+    return [
+        {**head, "kind": "Service", "spec": {"ports": ports}},
+        {**head, "kind": "Endpoints", "subsets": [subset]},
+    ]
 
 
-def _events(kubectl: Kubectl) -> None:
-    inside = kubectl.in_namespace("vision")
-    uid = inside.get("inferencemodel", "imagenet")["metadata"]["uid"]
-    for number, (reason, kind, message, at) in enumerate(_EVENTS):
-        event = {
+def _events(uid: str) -> list[Object]:
+    about = {
+        "apiVersion": "inferencemodel.dev/v1alpha1",
+        "kind": "InferenceModel",
+        "name": "imagenet",
+        "namespace": "vision",
+        "uid": uid,
+    }
+    return [
+        {
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {"name": f"imagenet.{number}", "namespace": "vision"},
-            "involvedObject": {"kind": "InferenceModel", "name": "imagenet", "namespace": "vision"}
-            | {"uid": uid, "apiVersion": "inferencemodel.dev/v1alpha1"},
+            "involvedObject": about,
             "reason": reason,
             "type": kind,
             "message": message,
-            "firstTimestamp": f"2026-03-02T{at}Z",
-            "lastTimestamp": f"2026-03-02T{at}Z",
+            "firstTimestamp": at,
+            "lastTimestamp": at,
             "source": {"component": "inferencemodel.dev/operator"},
         }
-        kubectl("apply", "-f", "-", stdin=json.dumps(event))
+        for number, (reason, kind, message, at) in enumerate(_EVENTS)
+    ]
 
 
 def own_address() -> str:
@@ -513,23 +542,24 @@ def report(path: str) -> PollerStatus:
                 version=3,
                 state=VersionState.AVAILABLE if told == 3 else VersionState.FETCHED,
                 weight_bytes=108_400_000,
-                interface=_interface(top=10),
+                interface=_interface(features=TensorSpec(dtype="float32", shape=(-1, 1280))),
                 golden=golden if told == 3 else None,
             ),
             VersionStatus(
                 version=2,
                 state=VersionState.AVAILABLE if told == 2 else VersionState.RETIRED,
                 weight_bytes=102_400_000,
-                interface=_interface(top=5),
+                interface=_interface(),
             ),
         ),
     )
 
 
-def _interface(top: int) -> Interface:
+def _interface(**more: TensorSpec) -> Interface:
     outputs = {
-        "classes": TensorSpec(dtype="string", shape=(-1, top)),
-        "scores": TensorSpec(dtype="float32", shape=(-1, top)),
+        "classes": TensorSpec(dtype="string", shape=(-1, 5)),
+        "scores": TensorSpec(dtype="float32", shape=(-1, 5)),
+        **more,
     }
     image = TensorSpec(dtype="string", shape=(-1,))
     return Interface(
