@@ -12,10 +12,12 @@ import os
 import subprocess
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, Final
+
+from urllib3.exceptions import HTTPError
 
 from bench import record
 from demo.console import say, table
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from playwright.sync_api import Page
+    from urllib3 import BaseHTTPResponse
 
     from devcluster import Api
 
@@ -84,6 +87,11 @@ class Writer:
 
     def _watch(self) -> None:
         answer = self._access.pool.request("GET", f"{self._at}?watch=1", preload_content=False)
+        # At the end the API server is gone.
+        with suppress(HTTPError):
+            self._note(answer)
+
+    def _note(self, answer: BaseHTTPResponse) -> None:
         rest = b""
         while chunk := answer.read1(1 << 16):
             *lines, rest = (rest + chunk).split(b"\n")
@@ -161,11 +169,12 @@ def _painted(page: Page, api: Api, namespace: str, models: int) -> float:
     begun = time.time()
     with console(api.kubeconfig, f"--namespace={namespace}") as link:
         page.goto(link, wait_until="commit")
-        painted = page.wait_for_function("window.painted", timeout=60_000).json_value()
+        # The console's own rules forbid the driver to wait by a script in the page.
+        painted = _until(page, "window.painted")
         rows = page.evaluate("window.rows")
     if rows != models:
         raise OutcomeError(f"{rows} of {models} models are shown")
-    return float(painted) / 1000 - begun
+    return painted / 1000 - begun
 
 
 @contextmanager
@@ -198,21 +207,22 @@ def _lags(
         name, version = fleet[(number * 37) % len(fleet)].name, 100 + number
         sent = writer.change(name, version)
         row = f"r-{fleet[0].namespace}/{name} {version}"
-        told = _shown(page, row)
+        told = _until(page, f"window.shown[{json.dumps(row)}]")
         lags.append(told / 1000 - sent)
         bare.append(writer.seen[name, version] - sent)
         time.sleep(0.05)
     return lags, bare
 
 
-def _shown(page: Page, row: str) -> float:
+def _until(page: Page, value: str) -> float:
+    """A number of the page, once it is there."""
     deadline = time.monotonic() + _LATER
     while time.monotonic() < deadline:
-        found: Any = page.evaluate("(row) => window.shown[row]", row)
+        found: Any = page.evaluate(f"() => {value}")
         if found:
             return float(found)
         time.sleep(0.01)
-    raise OutcomeError(f"{row} is never shown")
+    raise OutcomeError(f"{value} is never there")
 
 
 def _p95(values: list[float]) -> float:

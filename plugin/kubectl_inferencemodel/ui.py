@@ -106,10 +106,15 @@ def serve(
     output.tell("the console of your models, until Ctrl-C; the link is for you alone")
     if browser and _has_screen():
         threading.Thread(target=webbrowser.open, args=(shown.link,), daemon=True).start()
-    try:
-        uvicorn.Server(config).run(sockets=[listening])
-    finally:
-        feed.end()
+
+    class Server(uvicorn.Server):
+        """Has pages that are open end with it."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            feed.end()
+            await super().shutdown(sockets)
+
+    Server(config).run(sockets=[listening])
 
 
 def _listen(port: int) -> socket.socket:

@@ -117,7 +117,7 @@ class Console:
                 yield _event({"reload": True}, self._feed.revision)
                 return
             changed = {*missed}
-            while True:
+            while not self._feed.has_ended:
                 if changed:
                     revision = self._feed.revision
                     rows = {key: self._feed.row(key) for key in changed if key is not None}
@@ -169,7 +169,7 @@ class Console:
         before: dict[str, str] = {}
         silent = 0.0
         with self._feed.subscribed((cluster.namespace, name)) as subscription:
-            while True:
+            while not self._feed.has_ended:
                 try:
                     found = await asyncio.to_thread(self._sections, cluster, name)
                     told: dict[str, Any] = {

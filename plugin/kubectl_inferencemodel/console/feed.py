@@ -115,8 +115,14 @@ class Feed:
             threading.Thread(target=self._run, args=(namespace,), daemon=True).start()
 
     def end(self) -> None:
-        """Have the threads end with what they do."""
+        """Have the threads end with what they do, and who is told of changes."""
         self._ended.set()
+        self._tell({None})
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is followed any more."""
+        return self._ended.is_set()
 
     def wait(self, seconds: float) -> bool:
         """Wait for the first list; whether it is there."""
