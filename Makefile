@@ -164,6 +164,28 @@ bench-poller: $(STAMP) ## Measure fetching beside gcloud, kserve-storage, curl a
 version: $(STAMP) ## Write VERSION=X.Y.Z wherever the project says its version
 	$(BIN)/python -m release version $(VERSION)
 
+# Where the release's images and files will be, and who makes it; the defaults are nobody's.
+RELEASE = $(VERSION) $(if $(OUTPUT),--output=$(OUTPUT)) $(if $(REGISTRY),--registry=$(REGISTRY)) \
+  $(if $(REPOSITORY),--repository=$(REPOSITORY)) $(if $(BUILDER),--builder=$(BUILDER)) \
+  $(if $(TRIAL),--trial)
+
+.PHONY: release
+release: $(STAMP) ## Make all of a release that needs no account, in dist/: VERSION=X.Y.Z REGISTRY=…
+	$(BIN)/python -m release build $(RELEASE) $(if $(IMAGES),--images=$(IMAGES))
+
+.PHONY: release-images
+release-images: $(STAMP) ## Make a release's images for this machine's architecture alone
+	$(BIN)/python -m release images $(RELEASE)
+
+.PHONY: test-release
+test-release: $(STAMP) programs ## Make a release twice, compare the bytes, install from it (not in test)
+	$(BIN)/pytest tests/release -rP
+
+.PHONY: audit
+audit: $(STAMP) ## Look for known vulnerabilities of what the locks pin (asks osv.dev)
+	$(BIN)/python -m release audit requirements/operator.lock requirements/poller.lock \
+	  requirements/plugin.lock requirements/devserver.lock requirements/dev.lock
+
 # -- Dependencies ---------------------------------------------------------------------------
 
 $(STAMP): requirements/dev.lock pyproject.toml

@@ -54,6 +54,7 @@ _IMAGE = rf"(?:inferencemodel|REGISTRY)/(?:{_IMAGES}):"
 PLACES = (
     Place("pyproject.toml", r'^version = "', '"'),
     Place("charts/*/Chart.yaml", r"^(?:version|appVersion): "),
+    Place("charts/*/Chart.yaml", _IMAGE),
     Place("operator/inferencemodel_operator/settings.py", _IMAGE, '"'),
     Place("devserver/development_model_server/identity.py", r'^VERSION = "', '"'),
     Place("manifests/base/*.yaml", _IMAGE),
@@ -63,6 +64,7 @@ PLACES = (
     Place("examples/ci/*.yaml", r"^ +ref: v"),
     Place("README.md", _IMAGE),
     Place("README.md", r"newTag: "),
+    Place("README.md", r"make release VERSION="),
     Place("docs/*.md", _IMAGE),
     Place("docs/*.md", r"newTag: "),
     Place("docs/*.md", r"inferencemodel-", "-py3-none-any"),

@@ -196,6 +196,15 @@ _ALL = (
         "github.com/yuin/gopher-lua/cmd/glua",
         required="github.com/yuin/gopher-lua",
     ),
+    # What a release is checked with: its workflows, its plugin's manifest, its bundle for OLM.
+    Tool(
+        "actionlint",
+        "actionlint",
+        "github.com/rhysd/actionlint/cmd/actionlint",
+        required="github.com/rhysd/actionlint",
+    ),
+    Tool("krew", "krew", "sigs.k8s.io/krew/cmd/krew", required="sigs.k8s.io/krew"),
+    Tool("bundle-check", "olm", "./bundle-check"),
     Tool(
         "keda-operator",
         "keda",
@@ -219,15 +228,26 @@ BUCKET_TOOLS = ("fake-gcs-server", "pubsub-server")
 CHECK_TOOLS = ("helm", "promtool", "kube-router", "kstatus", "glua")
 #: KEDA, and its add-on that scales by requests.
 KEDA_TOOLS = ("keda-operator", "keda-http-operator", "keda-http-interceptor", "keda-http-scaler")
-#: All but KEDA, which a test of its own builds: it takes longer than all others together.
-USUAL_TOOLS = tuple(name for name in TOOLS if name not in KEDA_TOOLS)
+#: What `make test-release` checks a release with.
+RELEASE_TOOLS = ("actionlint", "krew", "bundle-check")
+#: All but KEDA, which a test of its own builds, as it takes longer than all others together, and
+#: but what only a release is checked with.
+USUAL_TOOLS = tuple(name for name in TOOLS if name not in {*KEDA_TOOLS, *RELEASE_TOOLS})
 #: What the poller is measured beside.
 BENCH_TOOLS = ("s5cmd", "versitygw")
 #: What a node needs.
 NODE_TOOLS = tuple(
     name
     for name in TOOLS
-    if name not in {*SEVERAL_TOOLS, *BUCKET_TOOLS, *CHECK_TOOLS, *BENCH_TOOLS, *KEDA_TOOLS}
+    if name
+    not in {
+        *SEVERAL_TOOLS,
+        *BUCKET_TOOLS,
+        *CHECK_TOOLS,
+        *BENCH_TOOLS,
+        *KEDA_TOOLS,
+        *RELEASE_TOOLS,
+    }
 )
 
 

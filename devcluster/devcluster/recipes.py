@@ -38,6 +38,8 @@ _CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 _PIP_CONFIGURATION = "/etc/pip.conf"
 #: Not in the base: what nobody reads in a container.
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
+#: Of these in the base all the same: what says the licences of what is in it.
+_LEFT_IN = ("/usr/share/doc/*/copyright",)
 #: Merges /usr at the start, as every installer has for years; later it would take all of Perl.
 _MERGED_USR = Path("/usr/share/mmdebstrap/hooks/merged-usr")
 #: What makes the base the same wherever it is made, and where a build's mounts go.
@@ -133,6 +135,7 @@ class Buildah:
     """buildah on a store: one of our own, or without ``root`` the user's."""
 
     root: Path | None = None
+    runroot: Path = RUNROOT
 
     def run(self, *arguments: str, log: Path | None = None) -> str:
         """Run one command and return what it printed.
@@ -151,7 +154,7 @@ class Buildah:
         """The command line of one command."""
         if self.root is None:
             return ["buildah", *arguments]
-        store = [f"--root={self.root}", f"--runroot={RUNROOT}", "--storage-driver=overlay"]
+        store = [f"--root={self.root}", f"--runroot={self.runroot}", "--storage-driver=overlay"]
         return ["buildah", *store, *arguments]
 
     def image_id(self, name: str) -> str | None:
@@ -261,7 +264,7 @@ def _build(name: str, dockerfile: Path, context: Path, base: str) -> str:
     with (
         step(f"building image {tag(name)}") as update,
         log.open("w") as written,
-        _host_access() as volumes,
+        host_access() as volumes,
     ):
         arguments = [
             *("build", "--isolation=chroot", "--layers", "--pull-never", "--format=docker"),
@@ -291,7 +294,7 @@ def _build(name: str, dockerfile: Path, context: Path, base: str) -> str:
 
 
 @contextlib.contextmanager
-def _host_access() -> Iterator[list[str]]:
+def host_access() -> Iterator[list[str]]:
     """Volumes that let a build fetch packages as the machine does, and leave nothing behind.
 
     The base has a file at each of these places already, so that no mount point is made.
@@ -318,31 +321,49 @@ def _user_configuration() -> Path:
 
 def _ensure_base() -> str:
     """The name of the Debian image that the project's images build on; made when missing."""
-    suite = _suite()
-    listed = (IMAGES / "base" / "packages.txt").read_text().split()
-    sources = _sources()
-    digest = hashlib.sha256(json.dumps([suite, listed, _LEFT_OUT, _FINISH]).encode())
+    suite, listed, sources = _suite(), _listed(), _sources()
+    digest = hashlib.sha256(json.dumps([suite, listed, _LEFT_OUT, _LEFT_IN, _FINISH]).encode())
     digest.update(sources.read_bytes() if sources else b"")
     name = f"{_BASE_NAME}:{digest.hexdigest()[:16]}"
     buildah = _store()
     if buildah.image_id(name) is None:
-        log = paths.cache() / "logs" / "image-base.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            step(f"building the base image: Debian {suite} with {', '.join(listed)}"),
-            tempfile.TemporaryDirectory(dir=paths.cache()) as directory,
-        ):
-            archive = Path(directory) / "base.tar"
-            _debootstrap(suite, listed, sources, archive, log)
-            container = buildah.run("from", "--pull-never", "scratch").strip()
-            try:
-                buildah.run("add", container, str(archive), "/")
-                buildah.run("config", "--env=LANG=C.UTF-8", "--cmd=/bin/sh", container)
-                buildah.run("commit", "--quiet", "--format=docker", container, name)
-            finally:
-                buildah.run("rm", container)
+        make_base(name, buildah)
         _forget_other_bases(name)
     return name
+
+
+def make_base(name: str, buildah: Buildah, *, epoch: int | None = None) -> None:
+    """Make the Debian image that the project's images build on.
+
+    Args:
+        name: what it is called in the store.
+        buildah: the store.
+        epoch: seconds since 1970; no file of it is younger, and none depends on when it is made.
+
+    Raises:
+        BuildError: it can't be made.
+    """
+    suite, listed = _suite(), _listed()
+    log = paths.cache() / "logs" / "image-base.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        step(f"building the base image: Debian {suite} with {', '.join(listed)}"),
+        tempfile.TemporaryDirectory(dir=paths.cache()) as directory,
+    ):
+        archive = Path(directory) / "base.tar"
+        _debootstrap(suite, listed, _sources(), archive, log, epoch=epoch)
+        container = buildah.run("from", "--pull-never", "scratch").strip()
+        try:
+            buildah.run("add", container, str(archive), "/")
+            buildah.run("config", "--env=LANG=C.UTF-8", "--cmd=/bin/sh", container)
+            buildah.run("commit", "--quiet", "--format=docker", container, name)
+        finally:
+            buildah.run("rm", container)
+
+
+def _listed() -> list[str]:
+    """The packages of the base, beside those that every Debian has."""
+    return (IMAGES / "base" / "packages.txt").read_text().split()
 
 
 def _forget_other_bases(name: str) -> None:
@@ -358,19 +379,33 @@ def _forget_other_bases(name: str) -> None:
 
 
 def _debootstrap(
-    suite: str, listed: Sequence[str], sources: Path | None, archive: Path, log: Path
+    suite: str,
+    listed: Sequence[str],
+    sources: Path | None,
+    archive: Path,
+    log: Path,
+    *,
+    epoch: int | None,
 ) -> None:
     argv = [
         *build.nice(),
         *("mmdebstrap", "--mode=root", "--variant=essential", f"--include={','.join(listed)}"),
         *([f"--hook-dir={_MERGED_USR}"] if _MERGED_USR.is_dir() else []),
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
+        *(f"--dpkgopt=path-include={pattern}" for pattern in _LEFT_IN),
         *(f"--customize-hook={command}" for command in _FINISH),
         *(suite, str(archive), *([str(sources)] if sources else [])),
     ]
+    clamped = {} if epoch is None else {"SOURCE_DATE_EPOCH": str(epoch)}
+    environment = {**os.environ, **clamped}
     with log.open("w") as written:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=written, stderr=written, check=False
+            argv,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=written,
+            check=False,
         )
     if done.returncode != 0:
         raise BuildError(with_log("mmdebstrap can't make the base image", log))
