@@ -35,6 +35,8 @@ from model_poller.stores.credentials import shown_uri
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_CONDITIONS = ("If-Match", "If-Unmodified-Since")
+"""What they hold was listed by a store, and proves nobody."""
 _TARGET = re.compile(r"[!-~]+")
 _WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 """Also of no body."""
@@ -330,7 +332,7 @@ class Connections:
         Raises:
             UnreachableError: the server did not answer.
             AccessDeniedError: what proves who asks can't be sent.
-            InvalidSourceError: the path can't be sent.
+            InvalidSourceError: the path can't be sent, or the validator that was listed.
         """
         clock: _Clock = connection.response_class.keywords["clock"]  # type: ignore[attr-defined]
         clock.end = time.monotonic() + seconds
@@ -365,6 +367,14 @@ class Connections:
                     f"the path {path} on {self.host} holds characters that no URL has; correct the"
                     " endpoint or the URI: %20 is a space"
                 ) from None
+            for name in _CONDITIONS:
+                value = headers.get(name, "")
+                if any(character in "\r\n\0" or character > "\xff" for character in value):
+                    raise InvalidSourceError(
+                        f"{target.partition('?')[0]} on {self.host} is listed with an ETag or a"
+                        f" time that no header can hold, {value[:100]!a}; correct it where it is"
+                        " listed"
+                    ) from None
             # From None: what can't be sent is in the message, and may be a secret.
             raise AccessDeniedError(
                 f"the credentials for {self.host} hold characters that can't be sent; write them"

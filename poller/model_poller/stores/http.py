@@ -133,7 +133,8 @@ class HttpSource(OnePlace):
             told = parsedate_to_datetime(answer.header("Last-Modified"))
             # A time without a zone is no other for a pod in another zone.
             moment = int((told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp())
-        except ValueError:
+        except (ValueError, OverflowError):
+            # The latter for a zone that no clock has.
             moment = -1
         if moment < 0:
             raise InvalidSourceError(

@@ -219,6 +219,22 @@ def test_a_listed_etag_pins_reads_unless_it_is_weak(
     assert server.seen[-1][2].get("If-Match") == pinned
 
 
+@pytest.mark.parametrize(
+    "listed", [{"etag": '"x\r\nHost: other"'}, {"etag": '"€"'}, {"mtime": "x\ny GMT"}]
+)
+def test_a_listed_validator_that_can_not_be_sent_is_told_as_the_fault_of_the_list(
+    server: Server, listed: dict[str, str]
+) -> None:
+    server.write({"models/1.zip": b"zip"})
+    server.write(
+        {"models/index.json": json.dumps([{"name": "1.zip", "size": 3, **listed}]).encode()}
+    )
+    found = source(server, "/models/index.json")
+    (stored,) = found.list()
+    with pytest.raises(InvalidSourceError, match=r"models/1\.zip on .* is listed with"):
+        read(found, stored, 0, 3)
+
+
 def test_an_endless_tree_of_folders_is_given_up(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,9 +265,13 @@ def test_one_archive_that_is_replaced_in_place_is_numbered_by_its_time(server: S
     assert (stored.path, stored.version) == ("model.zip", 123)
     assert stored.url == f"{server.url}/model.zip"
 
-    server.answers["/model.zip"] = lambda handler: handler.reply(200, b"zip")
-    with pytest.raises(InvalidSourceError, match="no Last-Modified"):
-        source(server, "/model.zip").list()
+    zone = "+99999999999999999"
+    for headers in ({}, {"Last-Modified": f"Thu, 01 Jan 1970 00:02:03 {zone}"}):
+        server.answers["/model.zip"] = lambda handler, headers=headers: handler.reply(  # type: ignore[misc]
+            200, b"zip", **headers
+        )
+        with pytest.raises(InvalidSourceError, match="no Last-Modified"):
+            source(server, "/model.zip").list()
 
 
 @pytest.mark.parametrize("ranges", [True, False])
