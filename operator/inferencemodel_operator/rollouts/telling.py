@@ -33,7 +33,7 @@ def result(
         candidate: what those are told that get the version.
         told: their uids; None for all.
     """
-    run = record.rollout
+    run = _without_bad(state, record.rollout)
     record = replace(record, rollout=_worth_writing(state, run))
     carried = _carried(state, run)
     task = other = None
@@ -99,10 +99,19 @@ def _worth_writing(state: State, run: RolloutRecord | None) -> RolloutRecord | N
     return before if all(check.result is CheckResult.SKIPPED for check in new) else run
 
 
+def _without_bad(state: State, run: RolloutRecord | None) -> RolloutRecord | None:
+    """The rollout without the version of the one before that some pods go on with, if it is bad.
+
+    For good: what is stored under its number later is another one, which nobody has checked.
+    """
+    bad = {entry.version for entry in state.goal.quarantined}
+    if run is None or run.carried is None or run.carried not in bad:
+        return run
+    return replace(run, carried=None, carriers=())
+
+
 def _carried(state: State, run: RolloutRecord | None) -> VersionsRecord | None:
     if run is None or run.carried is None or run.phase.is_ended:
-        return None
-    if any(entry.version == run.carried for entry in state.goal.quarantined):
         return None
     return replace(state.stay, target=run.carried, served=(run.carried,))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from inferencemodel_operator import names
@@ -303,6 +303,18 @@ FAULTS: dict[str, dict[str, Any]] = {
         ),
         max_size=16,
     ),
+)
+@example(
+    # What a pod goes on with turns out to be bad, and other objects are stored under its number.
+    steps=[{"replicas": 1}],
+    drain=False,
+    replicas=2,
+    happenings=[
+        ("bad", 4, "crashes-serving"),
+        ("run", 4),
+        ("bad", 4, "crashes"),
+        ("bad", 6, "crashes"),
+    ],
 )
 def test_no_bad_version_costs_more_than_one_replica(
     steps: list[dict[str, Any]], drain: bool, replicas: int, happenings: list[tuple[Any, ...]]
