@@ -81,7 +81,7 @@ class Index:
         return f"sha256:{archives.digest(self.content)}"
 
     def archive(self, name: str) -> bytes:
-        """An archive of the index under a full name, such as ``ghcr.io/x/operator:0.1.0``."""
+        """An archive of the index under a full name, such as ``ghcr.io/x/operator:1.2.3``."""
         top = {
             "mediaType": _INDEX,
             "digest": self.digest,

@@ -27,7 +27,7 @@ CHANGELOG = """\
 
 - [A page](docs/page.md), and [another site](https://example.com/a).
 
-## 0.1.0
+## 0.0.9
 
 - The first.
 """
@@ -63,7 +63,7 @@ def test_the_notes_are_what_the_changelog_says_of_the_version() -> None:
         "- [A page](https://example.com/blob/v0.2.0/docs/page.md), and "
         "[another site](https://example.com/a).",
     ]
-    assert notes.notes(CHANGELOG, "0.1.0") == "# 0.1.0\n\n- The first.\n"
+    assert notes.notes(CHANGELOG, "0.0.9") == "# 0.0.9\n\n- The first.\n"
 
 
 def test_a_trial_says_that_it_is_one_in_the_notes() -> None:
