@@ -53,7 +53,7 @@ lint: $(STAMP) docs ## Check style, types and the docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy -p demo -p bench -p release -p tests
+	$(BIN)/mypy -p demo -p bench -p chaos -p release -p tests
 
 .PHONY: docs
 docs: $(STAMP) ## Build the site of docs/ into build/site
@@ -100,9 +100,17 @@ nodes: $(STAMP) programs ## Have three nodes stop, lose their network and their 
 	PYTHONPATH=devcluster $(PYTHON) -m devcluster build share-images > /dev/null
 	$(BIN)/pytest tests/nodes -rP
 
-.PHONY: chaos
-chaos: $(STAMP) programs ## Change the target a hundred times on a busy machine; try every bad version
+.PHONY: bad-versions
+bad-versions: $(STAMP) programs ## Change the target a hundred times on a busy machine; try every bad version
 	CHANGES=100 LONG=1 $(BIN)/pytest tests/e2e/test_assignments.py tests/e2e/test_rollouts.py -rP
+
+NODES ?= 3
+
+.PHONY: chaos
+chaos: $(STAMP) programs ## Random faults for twelve models on three nodes, for MINUTES, by SEED (not in test)
+	PYTHONPATH=devcluster $(PYTHON) -m devcluster build share-images > /dev/null
+	$(BIN)/python -m chaos --minutes=$(MINUTES) --nodes=$(NODES) $(if $(SEED),--seed=$(SEED)) \
+	  $(if $(FAULTS),--only $(FAULTS))
 
 .PHONY: test-keda
 test-keda: $(STAMP) programs ## Build KEDA and its HTTP add-on, and have a request wake a model (not in test)

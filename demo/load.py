@@ -56,6 +56,8 @@ class Failure:
     at: float
     load: str
     reason: str
+    waited: float = 0.0
+    """Seconds until it failed."""
 
 
 @dataclass
@@ -66,11 +68,13 @@ class Load:
         name: for the report.
         client: opens the connections and yields what sends one request over them.
         rate: requests a second, at most MAX_RATE.
+        longest: seconds after which it ends by itself.
     """
 
     name: str
     client: Callable[[], AbstractAsyncContextManager[Send]]
     rate: float
+    longest: float = MAX_SECONDS
     sent: int = 0
     answers: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
@@ -82,11 +86,11 @@ class Load:
             raise ValueError(f"a load of {self.rate} requests/s is not within 0 to {MAX_RATE:.0f}")
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Send until ``stop`` or for MAX_SECONDS, then wait for the last answers."""
+        """Send until ``stop`` or for as long as it may, then wait for the last answers."""
         async with self.client() as send, asyncio.TaskGroup() as requests:
             under_way: set[asyncio.Task[None]] = set()
             started = time.monotonic()
-            while not stop.is_set() and time.monotonic() - started < MAX_SECONDS:
+            while not stop.is_set() and time.monotonic() - started < self.longest:
                 self.sent += 1
                 if len(under_way) < MAX_UNDER_WAY:
                     request = requests.create_task(self._one(send))
@@ -105,15 +109,15 @@ class Load:
         try:
             answer = await asyncio.wait_for(send(), TIMEOUT)
         except TimeoutError:
-            self._failed(at, f"no answer within {TIMEOUT:.0f} s")
+            self._failed(at, f"no answer within {TIMEOUT:.0f} s", TIMEOUT)
         except RequestError as error:
-            self._failed(at, str(error))
+            self._failed(at, str(error), time.monotonic() - started)
         else:
             self.answers[answer] += 1
             self.seconds.append(time.monotonic() - started)
 
-    def _failed(self, at: float, reason: str) -> None:
-        self.failures.append(Failure(at, self.name, reason))
+    def _failed(self, at: float, reason: str, waited: float = 0.0) -> None:
+        self.failures.append(Failure(at, self.name, reason, waited))
 
     def quantile(self, part: float) -> float:
         """The time in seconds within which ``part`` (0 to 1) of the answers came."""
@@ -241,7 +245,11 @@ def rest(
 
 
 def grpc_predict(
-    target: str, exchanges: Sequence[Exchange], response_type: Any
+    target: str,
+    exchanges: Sequence[Exchange],
+    response_type: Any,
+    *,
+    more_options: Sequence[tuple[str, Any]] = (),
 ) -> Callable[[], AbstractAsyncContextManager[Send]]:
     """Predict calls over one channel that is balanced over all addresses of its target.
 
@@ -249,14 +257,16 @@ def grpc_predict(
         target: as gRPC names it: ``dns://10.96.0.10:53/imagenet-headless.vision.svc…:8500``.
         exchanges: taken in turn; bodies are PredictRequests, answers PredictResponses.
         response_type: the PredictResponse type.
+        more_options: of the channel.
     """
-    options = [
+    options: list[tuple[str, Any]] = [
         ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
         # A failed call is to be seen, not repeated.
         ("grpc.enable_retries", 0),
         # How soon a client that was told to reconnect may ask for the addresses again. By default
         # 30 s: too long to hear of a pod that leaves before its 35 s of draining are over.
         ("grpc.dns_min_time_between_resolutions_ms", 5000),
+        *more_options,
     ]
     turns = itertools.cycle(exchanges)
 

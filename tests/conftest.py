@@ -5,12 +5,17 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytest_plugins = ["devcluster.testing"]
+
+# By default an example may take 0.2 s, and no test asserts a time.
+hypothesis.settings.register_profile("any time", deadline=None)
+hypothesis.settings.load_profile("any time")
 
 
 @pytest.fixture(autouse=True)

@@ -54,6 +54,9 @@ def command_line() -> argparse.ArgumentParser:
     logs.add_argument("program", nargs="?")
     logs.add_argument("--lines", type=int, default=50, help="how many (%(default)s)")
 
+    kill = add("kill", _kill, "have one program die at once; `up` starts it again")
+    kill.add_argument("program", help="its name in status, such as etcd or node-1/kubelet")
+
     text = "have one of several nodes fail, and recover"
     _add_node_commands(commands.add_parser("node", help=text, description=text))
 
@@ -171,6 +174,10 @@ def _logs(arguments: argparse.Namespace) -> None:
         print("\n".join(lines[-arguments.lines :]))
     else:
         raise UsageError(f"no log of {arguments.program!r}: there are {', '.join([*logs, *NAMES])}")
+
+
+def _kill(arguments: argparse.Namespace) -> None:
+    Cluster().kill_program(arguments.program)
 
 
 def _load_image(arguments: argparse.Namespace) -> None:

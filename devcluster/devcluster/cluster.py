@@ -284,6 +284,40 @@ class Cluster:
         with locks.exclusive("cluster"):
             self._fleet().fill(name)
 
+    def kill_program(self, name: str) -> None:
+        """Have one program die at once, by its name in ``status``: ``etcd``, ``node-1/kubelet``.
+
+        Pods go on without it. ``start_control_plane``, ``start_node`` or ``up`` start it again.
+
+        Raises:
+            UsageError: there is no such program, or it does not run.
+        """
+        node, _, program = name.rpartition("/")
+        with locks.exclusive("cluster"):
+            found = self._found(self.settings())
+            if name not in found:
+                raise UsageError(f"no program is called {name}; there are {', '.join(found)}")
+            if found[name] is None:
+                raise UsageError(f"{name} does not run")
+            of = self._fleet().find(node).processes if node else self._processes
+            of.kill_all([program])
+
+    def start_control_plane(self) -> None:
+        """Start what does not run of etcd, API server, controllers and scheduler, or runs otherwise
+        than it shall, and wait until the API server is ready.
+
+        Raises:
+            UsageError: there is no cluster.
+            StartError: a program fails.
+        """
+        if not self.exists():
+            raise UsageError("there is no cluster: bring it up with `devcluster up`")
+        with locks.exclusive("cluster"):
+            settings = self.settings()
+            plane = self._plane(build.ensure(build.NODE_TOOLS))
+            self._start_api_server(plane, self._nodes(settings))
+            self._start_controllers(Controllers(plane, several=settings.several))
+
     @property
     def _images_root(self) -> Path:
         return paths.cache() / "containerd"

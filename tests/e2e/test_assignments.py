@@ -1,6 +1,6 @@
 """Every pod hears what it is to serve, however busy its node is.
 
-`make chaos` runs it with a hundred changes; of a hundred, a kubelet misses a few.
+`make bad-versions` runs it with a hundred changes; of a hundred, a kubelet misses a few.
 """
 
 from __future__ import annotations

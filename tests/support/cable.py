@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 class Cable:
     """Forwards connections to a port of 127.0.0.1 until it is cut, and again once mended."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, address: str = "127.0.0.1") -> None:
+        """Listen on a free port of an address."""
         self._target = port
         self._lock = threading.Lock()
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         self._cut = False
         self._ended = threading.Event()
         self._swallowed: set[tuple[socket.socket, socket.socket]] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((address, 0))
         self.port: int = self._listener.getsockname()[1]
 
     def __enter__(self) -> Cable:

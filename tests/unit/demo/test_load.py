@@ -66,6 +66,18 @@ async def test_slow_answers_hold_no_request_back() -> None:
     assert load.answers["late"] == load.sent >= 20
 
 
+async def test_a_load_ends_by_itself_and_tells_how_long_a_failed_request_waited() -> None:
+    async def send() -> str:
+        await asyncio.sleep(0.05)
+        raise RequestError("refused")
+
+    load = Load("test", _client(send), 200, longest=0.1)
+    await asyncio.wait_for(load.run(asyncio.Event()), 30)
+
+    assert load.failures
+    assert all(failure.waited >= 0.05 for failure in load.failures)
+
+
 def test_a_rate_without_bound_is_refused() -> None:
     with pytest.raises(ValueError, match="100000"):
         Load("test", _client(lambda: asyncio.sleep(0, "")), 100_000)

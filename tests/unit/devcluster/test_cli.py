@@ -79,3 +79,12 @@ def test_a_taken_port_is_told_before_anything_is_started(
     assert "ports of 127.0.0.1 that are in use: 80" in error
     assert "--http-port" in error
     assert not paths.STATE.exists()
+
+
+def test_a_program_that_can_not_be_killed_is_told_with_those_that_can(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["kill", "etcd"]) == 1
+    assert "etcd does not run" in capsys.readouterr().err
+    assert main(["kill", "node-1/etcd"]) == 1
+    assert "no program is called node-1/etcd; there are kubelet, " in capsys.readouterr().err
