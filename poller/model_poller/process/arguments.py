@@ -19,6 +19,7 @@ MAX_PORT: Final = 2**16 - 1
 _MAX_SHOWN: Final = 100
 """Characters of a value in a message."""
 
+_NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,4})?")
 _ADDRESS: Final = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+):(?P<port>[0-9]{1,5})")
 
 
@@ -159,10 +160,8 @@ def url(value: str) -> str:
 
 
 def _number(value: str) -> float | None:
-    try:
-        number = float(value)
-    except ValueError:
-        return None
+    # Python reads more as a number: 1_0, other scripts' digits, blanks around them.
+    number = float(value) if _NUMBER.fullmatch(value) else math.nan
     return number if math.isfinite(number) else None
 
 

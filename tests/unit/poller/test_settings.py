@@ -106,6 +106,11 @@ def test_what_can_not_be_is_refused_with_the_fix(arguments: list[str], message: 
         (["--poll-interval=inf"], "inf"),
         (["--poll-interval=1e30"], "1e30"),
         (["--poll-interval=30s"], "30s"),
+        (["--poll-interval=3_0"], "3_0"),
+        (["--poll-interval= 30"], " 30"),
+        (["--load-timeout=\uff13\uff10"], "\uff13\uff10"),
+        (["--max-bandwidth=1_000"], "1_000"),
+        (["--max-bandwidth=\u0663"], "\u0663"),
         (["--load-timeout=nan"], "nan"),
         (["--once", "--timeout=nan"], "nan"),
         (["--once", "--timeout=-5"], "-5"),
@@ -252,6 +257,8 @@ def test_values_at_the_edge_are_taken() -> None:
         {"TARGET_VERSION": "", "PUBSUB_EMULATOR_HOST": ""},
     )
     assert chosen.policy.load_timeout == 31536000
+    assert parse([*POD, "--max-bandwidth=2.5e+8"], {}).fetch.bandwidth == 2.5e8
+    assert parse([*POD, "--poll-interval=7", "--poll-interval=5."], {}).poll_interval == 5
     assert chosen.server_address == "[::1]:65535"
     assert chosen.server_rest_address == "127.0.0.1:8501"
     assert parse([*POD, "--server-address=unix:///run/tf.sock"], {}).server_address
