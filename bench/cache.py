@@ -13,6 +13,7 @@ import json
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,16 @@ _GOAL_BAKED = 1.3
 _REPLICAS = 3
 _CASES = ("without", "cached", "baked")
 _SECONDS = 600.0
+_STEPS = {
+    "the poller runs": "listening on port",
+    "the version is found": "fetching version",
+    "it is on the pod's disk": "published version",
+    "the model server answers": "is AVAILABLE",
+}
+"""What a new pod comes to, one after the other, and the words of its poller about it."""
+
+Phases = dict[str, float]
+"""Seconds since the replicas were asked for."""
 
 
 def run(rounds: int, megabytes: int, bandwidth: str, pods: int) -> None:
@@ -62,35 +73,62 @@ def run(rounds: int, megabytes: int, bandwidth: str, pods: int) -> None:
         for claim in ("warm", "cold", "baked"):
             stack.enter_context(_volume(space, scratch, claim, size))
         _bake(scratch / "baked", model, size)
-        times = _scale(space, store, rounds, bandwidth)
+        times, steps = _scale(space, store, rounds, bandwidth)
         sent, took = _cold(space, store, pods, bandwidth)
     whole = sum(
         len(content) if isinstance(content, bytes) else content for content in files.values()
     )
-    _report(times, megabytes, bandwidth, pods, sent / whole, took)
+    _report(times, steps, megabytes, bandwidth, pods, sent / whole, took)
 
 
 def _scale(
     space: Namespace, store: Patterned, rounds: int, bandwidth: str
-) -> dict[str, list[float]]:
+) -> tuple[dict[str, list[float]], dict[str, list[Phases]]]:
     times: dict[str, list[float]] = {case: [] for case in _CASES}
+    steps: dict[str, list[Phases]] = {case: [] for case in _CASES}
     for case in _CASES:
         _apply(space, store, case, 1, bandwidth)
     for case in _CASES:
         space.wait(case, 1, seconds=_SECONDS)
     for _ in range(rounds):
         for case in _CASES:
-            began = time.monotonic()
+            began, moment = time.monotonic(), time.time()
             space.kubectl("scale", f"inferencemodel/{case}", f"--replicas={_REPLICAS}")
             _ready(space, case, _REPLICAS)
             times[case].append(time.monotonic() - began)
+            steps[case].append(_slowest(space, case, moment))
             space.kubectl("scale", f"inferencemodel/{case}", "--replicas=1")
             _gone(space, case)
         say(", ".join(f"{case} {values[-1]:.2f} s" for case, values in times.items()))
     for case in _CASES:
         space.kubectl("delete", "inferencemodel", case)
         _gone(space, case, left=0)
-    return times
+    return times, steps
+
+
+def _slowest(space: Namespace, case: str, moment: float) -> Phases:
+    """The steps of the pod that came last, of those that began after a moment (Unix time)."""
+    pods = space.kubectl(
+        *("get", "pods", f"--selector=inferencemodel.dev/name={case}"),
+        "--output=jsonpath={.items[*].metadata.name}",
+    )
+    logs = [space.kubectl("logs", pod, "--container=poller") for pod in pods.split()]
+    new = [taken for taken in (phases(log, moment) for log in logs) if taken]
+    return max(new, key=lambda taken: max(taken.values()), default={})
+
+
+def phases(log: str, moment: float) -> Phases:
+    """When a poller came to each step, by its log in JSON; empty for one that ran before."""
+    found: Phases = {}
+    for line in log.splitlines():
+        if not line.startswith("{"):
+            continue
+        entry = json.loads(line)
+        seconds = datetime.fromisoformat(entry["time"]).timestamp() - moment
+        for step, words in _STEPS.items():
+            if words in entry["message"]:
+                found.setdefault(step, seconds)
+    return found if min(found.values(), default=-1.0) >= 0 else {}
 
 
 def _cold(space: Namespace, store: Patterned, pods: int, bandwidth: str) -> tuple[int, float]:
@@ -204,8 +242,22 @@ def _bake(claim: Path, model: dict[str, bytes], size: int) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
+def _shown(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.2f} s"
+
+
+def _medians(rounds: list[Phases]) -> Phases:
+    """Each step's median; without those that no round has come to."""
+    return {
+        step: median(values)
+        for step in _STEPS
+        if (values := [taken[step] for taken in rounds if step in taken])
+    }
+
+
 def _report(
     times: dict[str, list[float]],
+    steps: dict[str, list[Phases]],
     megabytes: int,
     bandwidth: str,
     pods: int,
@@ -217,6 +269,9 @@ def _report(
     say(f"one replica becomes {_REPLICAS}, a version of {megabytes} MB, {bandwidth} bytes/s a pod")
     rows = [(case, record.summary(values)) for case, values in times.items()]
     table([("case", "until all are ready"), *rows])
+    taken = {case: _medians(rounds) for case, rounds in steps.items()}
+    lines = [(step, *(_shown(taken[case].get(step)) for case in _CASES)) for step in _STEPS]
+    table([("of the pod that came last, until", *_CASES), *lines])
     say(f"a warm cache takes {plain:.2f}x of none, {baked:.2f}x of the node's disk")
     say(f"{pods} pods at once on a cold cache: {fetches:.3f} fetches, ready after {took:.1f} s")
     record.write(
@@ -225,6 +280,7 @@ def _report(
             "megabytes": megabytes,
             "bandwidth": bandwidth,
             "seconds": times,
+            "steps": taken,
             "of_none": plain,
             "of_baked": baked,
             "pods_at_once": pods,
