@@ -264,7 +264,7 @@ class Publisher:
 
     def _where(self, version: int) -> str:
         suffix = "/" if self._form == FOLDER else f".{self._form}"
-        return f"{self._location.uri}/{version}{suffix}"
+        return self._location.child(f"{version}{suffix}")
 
 
 def _compare(stored: StoredObject, file: Path) -> bool | None:

@@ -96,7 +96,9 @@ class Location:
     @property
     def uri(self) -> str:
         """As a user writes it."""
-        return f"{self.scheme}://{self.bucket}/{self.prefix}".rstrip("/")
+        whole = f"{self.scheme}://{self.bucket}/{self.prefix}"
+        # The root of a file system has no other name.
+        return whole.rstrip("/") if self.bucket or self.prefix else whole
 
     def key(self, path: str) -> str:
         """The name in the bucket of what lies at a path below this place."""
@@ -109,7 +111,8 @@ class Location:
             path = quote(path, errors="surrogateescape")
         else:
             path = path.encode(errors="backslashreplace").decode()
-        return f"{self.folder.uri}/{path}"
+        folder = self.folder
+        return f"{folder.scheme}://{folder.bucket}/{folder.key(path)}"
 
 
 def parse_uri(uri: str) -> Location:
@@ -133,7 +136,9 @@ def parse_uri(uri: str) -> Location:
             f"{shown_uri(uri)} holds characters that no URL has; write its path as a browser shows"
             " it, with %20 for a space"
         )
-    if not re.fullmatch(_BUCKET[scheme], bucket):
+    # A path begins with a slash.
+    is_empty = scheme == "file" and not rest
+    if is_empty or not re.fullmatch(_BUCKET[scheme], bucket):
         raise InvalidSettingsError(f"{shown_uri(uri)} is no storage URI; write {_EXAMPLES[scheme]}")
     if scheme in ("http", "https"):
         _check_host(uri, bucket)

@@ -11,7 +11,9 @@ BEGAN = 1_750_000_000.0
 
 def line(second: float, message: str) -> str:
     stamp = f"2025-06-15T15:06:{40 + second:06.3f}+00:00"
-    return json.dumps({"time": stamp, "level": "info", "logger": "model_poller", "message": message})
+    return json.dumps(
+        {"time": stamp, "level": "info", "logger": "model_poller", "message": message}
+    )
 
 
 LOG = "\n".join(

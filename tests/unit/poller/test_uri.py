@@ -25,12 +25,30 @@ KEYS = Credentials({"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "secre
         ("gs://my_models.example.com/a b", "my_models.example.com", "a b"),
         ("az://$web/a", "$web", "a"),
         ("https://[::1]:8080/a%20b", "[::1]:8080", "a%20b"),
+        ("file:///a/b", "", "a/b"),
+        ("file:///", "", ""),
     ],
 )
 def test_a_storage_uri_is_a_bucket_and_a_folder(uri: str, bucket: str, prefix: str) -> None:
     found = parse_uri(uri)
     assert found == Location(bucket, prefix, uri.partition(":")[0])
     assert found.uri == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "below"),
+    [
+        ("file:///", "file:///m"),
+        ("file:///a", "file:///a/m"),
+        ("s3://models", "s3://models/m"),
+        ("https://a/b%20c/", "https://a/b%20c/m"),
+    ],
+)
+def test_what_lies_below_a_storage_uri_is_called_by_one_that_can_be_given(
+    uri: str, below: str
+) -> None:
+    assert parse_uri(uri).child("m") == below
+    assert parse_uri(below).uri == below
 
 
 @pytest.mark.parametrize(
@@ -46,6 +64,7 @@ def test_a_storage_uri_is_a_bucket_and_a_folder(uri: str, bucket: str, prefix: s
         "https://a/b c",
         "https://a/100%",
         "http://",
+        "file://",
     ],
 )
 def test_what_is_no_storage_uri_is_refused_at_once(uri: str) -> None:
