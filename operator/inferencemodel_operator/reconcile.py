@@ -17,8 +17,8 @@ from inferencemodel_operator import (
     identity,
     names,
     ownership,
-    refusals,
     rehearsal,
+    rights,
     store,
     template_trials,
     versions,
@@ -671,12 +671,10 @@ class Reconciler:
             await self._recorder.record(model, change)
 
     def _tell(self, key: Key, problems: list[OperatorError], memory: _Memory) -> None:
-        # A right that the account lacks is said once for all (`rights`).
         told = "; ".join(
             str(problem)
             for problem in problems
-            if isinstance(problem, PermanentError)
-            and not (isinstance(problem, RefusedError) and refusals.lacks_right(problem.problem))
+            if isinstance(problem, PermanentError) and not rights.is_missing(problem)
         )
         if told and told != memory.told:
             logger.error("%s", told, extra=about(key))

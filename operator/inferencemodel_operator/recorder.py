@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from inferencemodel_operator import events, refusals
+from inferencemodel_operator import events, rights
 from inferencemodel_operator.cluster import EVENTS
-from inferencemodel_operator.errors import OperatorError, RefusedError
+from inferencemodel_operator.errors import OperatorError
 from inferencemodel_operator.logs import about
 from inferencemodel_operator.pace import Bucket
 
@@ -130,8 +130,7 @@ class Recorder:
 
 
 def _missed(what: str, problem: OperatorError, key: Key) -> None:
-    # A right that the account lacks is said once for all (`rights`).
-    if not (isinstance(problem, RefusedError) and refusals.lacks_right(problem.problem)):
+    if not rights.is_missing(problem):
         logger.warning("%s: %s", what, problem, extra=about(key))
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from inferencemodel_operator import refusals
+from inferencemodel_operator.errors import RefusedError
 from inferencemodel_operator.waits import Wait
 
 if TYPE_CHECKING:
@@ -44,6 +46,11 @@ class Rights:
         if not namespaces:
             wait.worked()
             del self._missing[right]
+
+
+def is_missing(problem: Exception) -> bool:
+    """Whether an object was refused for want of a right, which `Rights` says once for all."""
+    return isinstance(problem, RefusedError) and refusals.lacks_right(problem.problem)
 
 
 def _right(target: Target) -> _Right:
