@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -29,7 +29,7 @@ from kubectl_inferencemodel.rollout_display import Watching, show
 from kubectl_inferencemodel.waiting import Effect, until
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from kubectl_inferencemodel.actions import Asked
     from kubectl_inferencemodel.resource import InferenceModel
@@ -205,18 +205,48 @@ def written(cluster: Cluster, model: InferenceModel, asked: Asked) -> InferenceM
         RefusedError: meanwhile there is nothing any more to act on.
         ConflictError: others change the resource all the time.
     """
+    # The version stays the one that whoever asks has seen.
+    before, _ = changed(
+        model,
+        lambda now: actions.choose(now, asked.action, asked.version).change,
+        cluster.patch,
+        lambda: cluster.model(model.metadata.name),
+    )
+    return before
+
+
+def changed(
+    model: InferenceModel,
+    change: Callable[[InferenceModel], Mapping[str, Any] | None],
+    write: Callable[[InferenceModel, Mapping[str, Any]], InferenceModel],
+    read: Callable[[], InferenceModel],
+) -> tuple[InferenceModel, InferenceModel]:
+    """Change an InferenceModel, beginning anew where somebody else was faster.
+
+    Args:
+        model: as it was read.
+        change: what is to be merged into it; None where it is so already.
+        write: merges.
+        read: reads it again.
+
+    Returns:
+        As it was before, and as it is now.
+
+    Raises:
+        ConflictError: others change it all the time.
+    """
     for left in range(_TRIES, 0, -1):
-        try:
-            cluster.patch(model, asked.change)
+        wanted = change(model)
+        if wanted is None:
             break
+        try:
+            return model, write(model, wanted)
         except ConflictError:
             if left == 1:
                 raise
-            # What has changed is the operator's status, mostly. The version stays the one that
-            # whoever asks has seen.
-            model = cluster.model(model.metadata.name)
-            asked = actions.choose(model, asked.action, asked.version)
-    return model
+            # What has changed is the operator's status, mostly.
+            model = read()
+    return model, model
 
 
 class Judge:
@@ -259,23 +289,18 @@ class Judge:
 def _pause(
     cluster: Cluster, name: str, no_wait: bool, timeout: float, output_: Output, *, paused: bool
 ) -> None:
-    model = cluster.model(name)
-    for left in range(_TRIES, 0, -1):
-        if model.spec.rollout.paused == paused:
-            break
-        try:
-            manager = actions.declared_by(model)
-            model = cluster.patch(model, actions.pausing(paused=paused))
-            if manager:
-                output.tell(
-                    f"spec.rollout.paused is managed by {manager}, which may set it back:"
-                    " change it there, too"
-                )
-            break
-        except ConflictError:
-            if left == 1:
-                raise
-            model = cluster.model(name)
+    change = actions.pausing(paused=paused)
+    before, model = changed(
+        cluster.model(name),
+        lambda now: None if now.spec.rollout.paused == paused else change,
+        cluster.patch,
+        lambda: cluster.model(name),
+    )
+    if before.spec.rollout.paused != paused and (manager := actions.declared_by(before)):
+        output.tell(
+            f"spec.rollout.paused is managed by {manager}, which may set it back:"
+            " change it there, too"
+        )
     told = {"name": name, "paused": paused}
     if no_wait:
         arrival = Arrival(Outcome.ARRIVED, f"spec.rollout.paused is {str(paused).lower()}")

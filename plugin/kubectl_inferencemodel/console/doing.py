@@ -14,7 +14,7 @@ from kubectl_inferencemodel import actions, delivery
 from kubectl_inferencemodel.actions import Action, Asked
 from kubectl_inferencemodel.arrival import Arrival, Outcome
 from kubectl_inferencemodel.console import offers
-from kubectl_inferencemodel.errors import ConflictError, RefusedError
+from kubectl_inferencemodel.errors import RefusedError
 from kubectl_inferencemodel.waiting import Effect
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ _VALID_SECONDS: Final = 120.0
 """So long after the first question the second one may be answered."""
 _OPEN: Final = 100
 """So many actions may wait for their second question."""
-_TRIES: Final = 8
 _LOOK_SECONDS: Final = 0.3
 _WAIT_SECONDS: Final = 8.0
 """So long an action is followed; what comes later, the page shows."""
@@ -96,16 +95,12 @@ def do(cluster: Cluster, asked: Pending) -> Arrival:
         action = Asked(Action(offer.key), offer.version)
         before = delivery.written(cluster, model, action)
         return _followed(cluster, model, delivery.Judge(cluster, before, action, begun))
-    for left in range(_TRIES, 0, -1):
-        try:
-            cluster.patch(model, offer.change)
-            break
-        except ConflictError:
-            if left == 1:
-                raise
-            # What has changed is the operator's status, mostly.
-            model = _same(cluster, asked)
-            offer = offers.find(model, asked.key, asked.version)
+    model, _ = delivery.changed(
+        model,
+        lambda now: offers.find(now, asked.key, asked.version).change,
+        cluster.patch,
+        lambda: _same(cluster, asked),
+    )
     if offer.key in (offers.PAUSE, offers.RESUME):
         paused = offer.key == offers.PAUSE
         return _followed(cluster, model, lambda now: actions.stands(now, paused=paused))
