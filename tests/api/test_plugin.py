@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -21,6 +21,7 @@ from kubectl_inferencemodel import cli
 from kubectl_inferencemodel.errors import ClusterError, NotFoundError, PluginError, RefusedError
 from tests.support import crd
 from tests.support.cable import Cable
+from tests.support.http_servers import serving
 from tests.support.kubectl import Kubectl
 from tests.support.waiting import eventually
 
@@ -152,12 +153,8 @@ def model_server() -> Iterator[tuple[str, list[Object]]]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/v1/models/imagenet", asked
-        finally:
-            server.shutdown()
+    with serving(Handler) as url:
+        yield f"{url}/v1/models/imagenet", asked
 
 
 def test_list_shows_every_resource_and_who_answers_with_what(plugin: Plugin) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from kubectl_inferencemodel.errors import AnswerError
 from model_poller.model_server import records
 from tests.api.test_plugin import Plugin, create, tell
 from tests.support import crd
+from tests.support.http_servers import own_address
 from tests.support.kubectl import Kubectl
 from tests.unit.devserver.harness import ModelServer, publish
 
@@ -81,16 +81,6 @@ def plugin(api_server: Api, server: ModelServer) -> Iterator[Plugin]:
         url = f"http://127.0.0.1:{server.rest_port}/v1/models/colours"
         tell(kubectl, "colours", active=7, target=7, url=url)
         yield Plugin(kubectl)
-
-
-def own_address() -> str:
-    """An address of this machine that may stand in Endpoints, so none of loopback.
-
-    Connecting a UDP socket chooses the address and sends nothing.
-    """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))
-        return str(probe.getsockname()[0])
 
 
 def serve(kubectl: Kubectl, name: str, port: int) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
-import threading
 from contextlib import contextmanager
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +15,7 @@ from playwright.sync_api import expect
 from model_poller.model_server import records
 from tests.support import shown
 from tests.support.browser import faults
+from tests.support.http_servers import serving
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -343,12 +343,8 @@ def stranger(content: str) -> Iterator[tuple[str, list[Any]]]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/", got
-        finally:
-            server.shutdown()
+    with serving(Handler) as url:
+        yield f"{url}/", got
 
 
 def test_a_page_of_somebody_else_gets_nothing_and_does_nothing(

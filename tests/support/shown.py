@@ -7,10 +7,8 @@ server. All times are fixed, so that pictures of it are the same every time.
 from __future__ import annotations
 
 import json
-import socket
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -27,6 +25,7 @@ from model_poller.status import (
     VersionState,
     VersionStatus,
 )
+from tests.support.http_servers import own_address, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -433,16 +432,6 @@ def _events(uid: str) -> list[Object]:
     ]
 
 
-def own_address() -> str:
-    """An address of this machine that the API server carries requests to, so none of loopback.
-
-    Connecting a UDP socket chooses the address and sends nothing.
-    """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))
-        return str(probe.getsockname()[0])
-
-
 @contextmanager
 def servers() -> Iterator[list[str]]:
     """What answers for every poller and model server; the paths of what was asked."""
@@ -478,12 +467,8 @@ def servers() -> Iterator[list[str]]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
 
-    with ThreadingHTTPServer((own_address(), POLLER_PORT), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        try:
-            yield asked
-        finally:
-            server.shutdown()
+    with serving(Handler, host=own_address(), port=POLLER_PORT):
+        yield asked
 
 
 def _version(path: str) -> int:

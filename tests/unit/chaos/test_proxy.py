@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import http.client
 import http.server
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from chaos.proxy import HONEST, Proxy, Treatment
+from tests.support.http_servers import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,15 +40,8 @@ class _Target(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def proxy() -> Iterator[Proxy]:
-    target = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Target)
-    target.daemon_threads = True
-    thread = threading.Thread(target=target.serve_forever, args=(0.02,))
-    thread.start()
-    with Proxy("127.0.0.1", f"http://127.0.0.1:{target.server_port}") as running:
+    with serving(_Target) as url, Proxy("127.0.0.1", url) as running:
         yield running
-    target.shutdown()
-    thread.join()
-    target.server_close()
 
 
 def ask(
