@@ -27,7 +27,7 @@ from demo.console import say, table
 from demo.errors import OutcomeError
 from demo.setup import Options
 from devcluster.network import NODE_ADDRESS
-from tests.support import savedmodels
+from tests.support import savedmodels, volumes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -187,41 +187,11 @@ def _volume(space: Namespace, scratch: Path, claim: str, size: int) -> Iterator[
     """A claim on a folder of this node."""
     (scratch / claim).mkdir()
     node = space.cluster.kubectl("get", "nodes", "--output=jsonpath={.items[0].metadata.name}")
-    terms = [
-        {
-            "matchExpressions": [
-                {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
-            ]
-        }
-    ]
-    common = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
-    capacity = {"storage": str(4 * size)}
     name = f"{NAME}-{claim}"
-    volume = {
-        **common,
-        "capacity": capacity,
-        "persistentVolumeReclaimPolicy": "Retain",
-        "local": {"path": str(scratch / claim)},
-        "nodeAffinity": {"required": {"nodeSelectorTerms": terms}},
-    }
-    _create(
-        space,
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": name},
-            "spec": volume,
-        },
-    )
-    _create(
-        space,
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": claim, "namespace": NAME},
-            "spec": {**common, "volumeName": name, "resources": {"requests": capacity}},
-        },
-    )
+    for made in volumes.claim(
+        claim, scratch / claim, volume=name, namespace=NAME, size=str(4 * size), node=node
+    ):
+        _create(space, made)
     try:
         yield
     finally:

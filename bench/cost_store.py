@@ -8,7 +8,6 @@ are arithmetic.
 from __future__ import annotations
 
 import io
-import sys
 import tempfile
 import time
 import zipfile
@@ -210,13 +209,7 @@ def _az(stack: ExitStack, scratch: Path) -> Store:
 def _https(stack: ExitStack, scratch: Path) -> Store:
     folder = scratch / "site"
     (folder / "idle").mkdir(parents=True)
-    server = store_servers.Server(
-        scratch / "site.log",
-        lambda port: [
-            *(sys.executable, "-m", "http.server", "--bind=127.0.0.1"),
-            *("--protocol=HTTP/1.1", f"--directory={folder}", str(port)),
-        ],
-    )
+    server = store_servers.web(scratch / "site.log", folder)
     stack.callback(server.stop)
     between = stack.enter_context(Counted(server.url))
 

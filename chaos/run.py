@@ -41,7 +41,7 @@ from demo.load import Exchange, Load, Traffic, grpc_predict, rest
 from devcluster import Cluster, DevclusterError, paths
 from devcluster.network import NODE_ADDRESS
 from tests.e2e.models import predict
-from tests.support import bad_models, savedmodels
+from tests.support import bad_models, savedmodels, volumes
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -76,7 +76,10 @@ class Run:
     began: float = 0.0
 
     def tell(self, text: str) -> None:
-        """Write into the history, and show."""
+        """Show, and once it has begun write into the history."""
+        if not self.began:
+            say(text)
+            return
         line = f"{time.time() - self.began:7.1f} s  {text}"
         self.history.append(line)
         say(line)
@@ -127,8 +130,7 @@ class _Experiment:
     ) -> None:
         shared = paths.STATE / "chaos"
         for name in (CLAIM, CACHE_CLAIM):
-            (shared / name).mkdir(parents=True, exist_ok=True)
-            (shared / name).chmod(0o2777)
+            _made(shared / name).chmod(0o2777)
         self.made = made
         self.only = only
         stores = stack.enter_context(Stores(scratch, shared / CLAIM))
@@ -199,7 +201,8 @@ class _Experiment:
             }
         ]
         for name in (CLAIM, CACHE_CLAIM):
-            objects += _claim(name, self.shared / name)
+            folder = self.shared / name
+            objects += volumes.claim(name, folder, volume=name, namespace=NAMESPACE, size="1Gi")
         for name, keys in SECRETS.items():
             metadata = {"name": name, "namespace": NAMESPACE}
             objects.append(
@@ -327,10 +330,7 @@ class _Experiment:
                 seen += 1
                 wrong = judge.unsettled(look, expected)
                 still = 0 if wrong else still + 1
-        if self.made.began:
-            self.made.tell(f"{what} after {time.monotonic() - began:.0f} s")
-        else:
-            say(f"{what} after {time.monotonic() - began:.0f} s")
+        self.made.tell(f"{what} after {time.monotonic() - began:.0f} s")
 
     def judge(self, watching: Watching, traffic: Traffic, before: Any) -> None:
         """Have everything judged that was seen."""
@@ -405,35 +405,6 @@ def _inventory(watching: Watching) -> Any:
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _claim(name: str, folder: Path) -> list[dict[str, Any]]:
-    """A claim on a folder that all nodes of this machine have."""
-    common = {
-        "accessModes": ["ReadWriteMany"],
-        "storageClassName": "",
-        "volumeMode": "Filesystem",
-    }
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": name},
-            "spec": {
-                **common,
-                "capacity": {"storage": "1Gi"},
-                "persistentVolumeReclaimPolicy": "Retain",
-                "hostPath": {"path": str(folder)},
-                "claimRef": {"namespace": NAMESPACE, "name": name},
-            },
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": name, "namespace": NAMESPACE},
-            "spec": {**common, "volumeName": name, "resources": {"requests": {"storage": "1Gi"}}},
-        },
-    ]
 
 
 def _load(model: Model, way: Way, client: Any, seconds: float) -> Load:

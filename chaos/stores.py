@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,10 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from chaos.fleet import CLAIM
 from chaos.plan import Quality
 from chaos.proxy import Proxy
-from demo.errors import ClusterError
 from demo.storage import Storage
 from devcluster.network import NODE_ADDRESS
-from devcluster.ports import free_port
 from tests.support import savedmodels, store_servers, subscriptions
 from tests.support.cable import Cable
 from tests.support.stores import AZURE_ACCOUNT, AZURE_KEY, Aws, BlobContainer
@@ -94,7 +90,9 @@ class Stores:
             self._objects["az"] = BlobContainer(f"{azurite.url}/{AZURE_ACCOUNT}", BUCKET)
             self._front(stack, "az", azurite.url)
             self._objects["http"] = _Folder(self._scratch / "web")
-            self._front(stack, "http", _web_server(stack, self._scratch / "web"))
+            web = store_servers.web(self._scratch / "web.log", self._scratch / "web")
+            stack.callback(web.stop)
+            self._front(stack, "http", web.url)
             self._stack = stack.pop_all()
         return self
 
@@ -215,24 +213,3 @@ class _Folder:
 
     def delete(self, path: str) -> None:
         (self._folder / path).unlink(missing_ok=True)
-
-
-def _web_server(stack: ExitStack, folder: Path) -> str:
-    port = free_port()
-    process = subprocess.Popen(
-        [
-            *("setpriv", "--pdeathsig=KILL", "--", sys.executable, "-m", "http.server"),
-            *(str(port), "--bind=127.0.0.1", f"--directory={folder}"),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-    def end() -> None:
-        process.kill()
-        process.wait()
-
-    stack.callback(end)
-    if process.poll() is not None:
-        raise ClusterError("the web server does not start")
-    return f"http://127.0.0.1:{port}"

@@ -16,6 +16,7 @@ from chaos.ground import OPERATORS, SYSTEM, UnreadableError
 from chaos.judge import Finding
 from chaos.seen import INGRESS, Inventory, Look, Pod, Standstill, Told, Usage
 from inferencemodel_operator import names
+from tests.support.kubectl import condition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -241,10 +242,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 def is_ready(obj: Any) -> bool:
     """Whether a pod or a node says that it is Ready."""
-    return any(
-        each["type"] == "Ready" and each["status"] == "True"
-        for each in obj.get("status", {}).get("conditions", [])
-    )
+    return bool(condition(obj, "Ready").get("status") == "True")
 
 
 def _has_ended(obj: Any) -> bool:
@@ -287,8 +285,7 @@ def _ask(pod: Any) -> frozenset[int] | None:
 def _told(obj: Any) -> Told:
     status = obj.get("status", {})
     model = status.get("model", {})
-    conditions = {each["type"]: each for each in status.get("conditions", [])}
-    ready = conditions.get("Ready", {})
+    ready = condition(obj, "Ready")
     summary = status.get("replicaSummary", "0/0").partition("/")[2]
     return Told(
         model=obj["metadata"]["name"],
@@ -301,5 +298,5 @@ def _told(obj: Any) -> Told:
         transition=model.get("transitionStatus", ""),
         ready_replicas=status.get("readyReplicas", 0),
         wanted=int(summary) if summary.isdigit() else 0,
-        stalled=conditions.get("Stalled", {}).get("status", "False"),
+        stalled=condition(obj, "Stalled").get("status", "False"),
     )

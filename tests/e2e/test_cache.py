@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import volumes
 from tests.support.kubectl import condition
 from tests.support.savedmodels import archive
 from tests.support.waiting import eventually
@@ -37,41 +38,11 @@ def claim(served: Served, tmp_path: Path) -> Iterator[Path]:
     tmp_path.chmod(0o755)
     name = f"{served.namespace}-cache"
     (node,) = served.kubectl.list("nodes")
-    term = {"key": "kubernetes.io/hostname", "operator": "In"}
     hostname = node["metadata"]["labels"]["kubernetes.io/hostname"]
-    common = {
-        "accessModes": ["ReadWriteMany"],
-        "storageClassName": "",
-        "volumeMode": "Filesystem",
-    }
-    served.kubectl.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": name},
-            "spec": {
-                **common,
-                "capacity": {"storage": "1Gi"},
-                "persistentVolumeReclaimPolicy": "Retain",
-                "local": {"path": str(folder)},
-                "nodeAffinity": {
-                    "required": {
-                        "nodeSelectorTerms": [
-                            {"matchExpressions": [{**term, "values": [hostname]}]}
-                        ]
-                    }
-                },
-            },
-        }
-    )
-    served.kubectl.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": CLAIM},
-            "spec": {**common, "volumeName": name, "resources": {"requests": {"storage": "1Gi"}}},
-        }
-    )
+    for made in volumes.claim(
+        CLAIM, folder, volume=name, namespace=served.namespace, size="1Gi", node=hostname
+    ):
+        served.kubectl.apply(made)
     yield folder
     served.kubectl("delete", "persistentvolume", name, "--wait=false")
 

@@ -1,7 +1,7 @@
-"""Real servers of S3, SQS, STS (moto) and Azure Blob Storage (Azurite) on 127.0.0.1.
+"""Real servers of S3, SQS, STS (moto), Azure Blob Storage (Azurite) and the web on 127.0.0.1.
 
-They are installed once, into environments of their own in the cache: what moto needs conflicts
-with what the operator needs.
+moto and Azurite are installed once, into environments of their own in the cache: what moto needs
+conflicts with what the operator needs.
 """
 
 from __future__ import annotations
@@ -78,6 +78,17 @@ def azurite(log: Path) -> Server:
             "--silent",
             "--disableTelemetry",
             "--skipApiVersionCheck",
+        ],
+    )
+
+
+def web(log: Path, folder: Path) -> Server:
+    """A web server that shows a folder."""
+    return Server(
+        log,
+        lambda port: [
+            *(sys.executable, "-m", "http.server", "--bind=127.0.0.1"),
+            *("--protocol=HTTP/1.1", f"--directory={folder}", str(port)),
         ],
     )
 
