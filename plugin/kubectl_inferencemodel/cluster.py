@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from kubectl_inferencemodel.kubeconfig import Access
+    from kubectl_inferencemodel.access import Access
 
 T = TypeVar("T")
 

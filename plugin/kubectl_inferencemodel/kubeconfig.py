@@ -1,37 +1,15 @@
-"""Which API server, as whom and in which namespace: kubectl's files, by Kubernetes' client."""
+"""Which API server, as whom and in which namespace: kubectl's files."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
-import kubernetes.config
-import yaml
-from kubernetes.client import Configuration
-from kubernetes.client.rest import RESTClientObject
-
-from kubectl_inferencemodel.errors import ClusterError
+from kubectl_inferencemodel import plain
 
 if TYPE_CHECKING:
-    import urllib3
+    from pathlib import Path
 
-_POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_NO_FILE: Final = (kubernetes.config.ConfigException, OSError)
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """A way to one API server."""
-
-    server: str
-    """Without a slash at the end."""
-    namespace: str
-    """The one that is meant when none is named."""
-    authorization: str | None
-    pool: urllib3.PoolManager
+    from kubectl_inferencemodel.access import Access
 
 
 def find(kubeconfig: Path | None, context: str | None) -> Access:
@@ -40,79 +18,9 @@ def find(kubeconfig: Path | None, context: str | None) -> Access:
     Raises:
         ClusterError: there is no usable one.
     """
-    try:
-        configuration, namespace = _load(kubeconfig, context)
-        server = str(configuration.host).rstrip("/")
-        parts = urlsplit(server)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ClusterError(
-                f"no cluster: {server!r} is no URL; correct clusters[].cluster.server of the"
-                " kubeconfig"
-            )
-        pool = RESTClientObject(configuration).pool_manager
-        token = configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-    except ClusterError:
-        raise
-    except Exception as error:  # noqa: BLE001
-        # The client takes a file's shape for granted, and providers of credentials raise anything.
-        raise ClusterError(
-            f"no cluster: the kubeconfig can't be used: {_words(error)}; name another with"
-            " --kubeconfig or KUBECONFIG"
-        ) from None
-    if token is not None and not token.isprintable():
-        raise ClusterError("no cluster: the token of the kubeconfig holds a line break")
-    return Access(server, namespace, token, pool)
+    found = plain.find(kubeconfig, context)
+    if found is None:
+        from kubectl_inferencemodel import client
 
-
-def _load(kubeconfig: Path | None, context: str | None) -> tuple[Any, str]:
-    configuration: Any = Configuration()
-    file = None if kubeconfig is None else str(kubeconfig)
-    if kubeconfig is not None and not kubeconfig.exists():
-        raise FileNotFoundError(f"there is no file {kubeconfig}")
-    complaints = _Complaints()
-    logging.getLogger().addHandler(complaints)
-    try:
-        kubernetes.config.load_kube_config(
-            config_file=file, context=context, client_configuration=configuration
-        )
-        namespace = _namespace_of(file, context)
-    except _NO_FILE:
-        if kubeconfig is not None or context is not None or not _POD_NAMESPACE.exists():
-            raise
-        kubernetes.config.load_incluster_config(client_configuration=configuration)
-        return configuration, _POD_NAMESPACE.read_text().strip()
-    finally:
-        logging.getLogger().removeHandler(complaints)
-    if complaints.messages:
-        # The client would go on as nobody.
-        raise ClusterError(
-            f"no credentials: {complaints.messages[0]}; see users[].user.exec of the kubeconfig"
-        )
-    return configuration, namespace
-
-
-class _Complaints(logging.Handler):
-    """What the client logs instead of raising."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
-
-
-def _namespace_of(file: str | None, context: str | None) -> str:
-    contexts, active = kubernetes.config.list_kube_config_contexts(config_file=file)
-    used = next((c for c in contexts if c["name"] == context), active)
-    return str(used["context"].get("namespace") or "default")
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, UnicodeError):
-        return "it is no text"
-    if isinstance(error, yaml.YAMLError):
-        return f"it is no YAML ({error})"
-    if isinstance(error, (*_NO_FILE, ValueError)):
-        return str(error) or type(error).__name__
-    return f"its parts are not what they should be ({error})"
+        found = client.find(kubeconfig, context)
+    return found

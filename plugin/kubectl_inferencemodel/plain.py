@@ -1,0 +1,128 @@
+"""The plain kubeconfig: one file, an HTTPS server, a certificate or a token that stands in it.
+
+Most are so, and what they say takes a few milliseconds to read, where Kubernetes' client takes a
+quarter of a second to be imported. Whatever is not plain (a program or a provider that is to be
+asked for credentials, a proxy, several files, any key that is not known here, any mistake) is
+nobody's business here: the client reads it, and says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import ssl
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import urllib3
+import yaml
+from urllib3.util.ssl_ import create_urllib3_context
+
+from kubectl_inferencemodel.access import Access
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_CLUSTER: Final = frozenset(
+    {"server", "certificate-authority", "certificate-authority-data", "extensions"}
+)
+_USER: Final = frozenset(
+    {
+        *("client-certificate", "client-certificate-data"),
+        *("client-key", "client-key-data", "token"),
+    }
+)
+_CONNECTIONS: Final = 20
+"""So many are kept: the pollers of many pods are asked at once."""
+_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _NotPlainError(Exception):
+    """The client has to read it."""
+
+
+def find(kubeconfig: Path | None, context: str | None) -> Access | None:
+    """What a plain kubeconfig says; None where it is not plain."""
+    try:
+        file = _file(kubeconfig)
+        content = yaml.load(file.read_bytes(), Loader=_LOADER)  # noqa: S506  # it is a safe one
+        return _access(content, context, file.parent)
+    except (_NotPlainError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    except (yaml.YAMLError, RecursionError):
+        return None
+
+
+def _file(kubeconfig: Path | None) -> Path:
+    path = os.environ.get("KUBECONFIG", "~/.kube/config") if kubeconfig is None else str(kubeconfig)
+    if os.pathsep in path or not path or getproxies().keys() - {"no"}:
+        raise _NotPlainError
+    return Path(path).expanduser().absolute()
+
+
+def _access(content: Mapping[str, Any], context: str | None, folder: Path) -> Access:
+    name = content["current-context"] if context is None else context
+    used = _named(content["contexts"], name, "context")
+    cluster = _named(content["clusters"], used["cluster"], "cluster")
+    user = _named(content["users"], used["user"], "user")
+    if cluster.keys() - _CLUSTER or user.keys() - _USER:
+        raise _NotPlainError
+    server = cluster["server"].rstrip("/")
+    parts = urlsplit(server)
+    if parts.scheme != "https" or not parts.hostname:
+        raise _NotPlainError
+    token = user.get("token")
+    if token and not token.isprintable():
+        raise _NotPlainError
+    pool = urllib3.PoolManager(maxsize=_CONNECTIONS, ssl_context=_trust(cluster, user, folder))
+    namespace = str(used.get("namespace") or "default")
+    return Access(server, namespace, f"Bearer {token}" if token else None, pool)
+
+
+def _named(items: Iterable[Any], name: str, kind: str) -> dict[str, Any]:
+    (found,) = (item[kind] for item in items if item["name"] == name)
+    if not isinstance(name, str) or not isinstance(found, dict):
+        raise _NotPlainError
+    return found
+
+
+def _trust(cluster: Mapping[str, Any], user: Mapping[str, Any], folder: Path) -> ssl.SSLContext:
+    made = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
+    authority = _content(cluster, "certificate-authority", folder)
+    certificate = _content(user, "client-certificate", folder)
+    key = _content(user, "client-key", folder)
+    if authority is None:
+        made.load_default_certs()
+    else:
+        made.load_verify_locations(cadata=authority.decode("ascii"))
+    if certificate is not None:
+        _identify(made, certificate, key)
+    return made
+
+
+def _content(found: Mapping[str, Any], name: str, folder: Path) -> bytes | None:
+    """What is in a file, or stands beside its name in base64; None for neither."""
+    data, file = found.get(f"{name}-data"), found.get(name)
+    if data:
+        return base64.standard_b64decode(data)
+    return (folder / file).read_bytes() if file else None
+
+
+def _identify(context: ssl.SSLContext, certificate: bytes, key: bytes | None) -> None:
+    """Have a context show a certificate; OpenSSL reads that from files alone."""
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        files = [_secret(place / "certificate", certificate)]
+        if key is not None:
+            files.append(_secret(place / "key", key))
+        # A key that takes a password is an error; without one here, it would be asked for.
+        context.load_cert_chain(files[0], files[-1], password="")
+
+
+def _secret(file: Path, content: bytes) -> Path:
+    file.touch(mode=0o600)
+    file.write_bytes(content)
+    return file

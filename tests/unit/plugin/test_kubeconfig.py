@@ -1,0 +1,217 @@
+"""What a kubeconfig says: what is read at once is what Kubernetes' client would have read."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from kubectl_inferencemodel import client, kubeconfig, plain
+from tests.support.certificates import Authority
+from tests.support.http_servers import serving
+from tests.unit.plugin import api
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from kubectl_inferencemodel.access import Access
+
+Change = Callable[[dict[str, Any], dict[str, Any]], object]
+
+
+class Doorkeeper(BaseHTTPRequestHandler):
+    """Says who asks it."""
+
+    def do_GET(self) -> None:
+        assert isinstance(self.connection, ssl.SSLSocket)
+        shown = self.connection.getpeercert() or {}
+        said = [self.headers["Authorization"], str(shown.get("subject"))]
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(said).encode())
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+@pytest.fixture
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+def server(authority: Authority, tmp_path: Path) -> Iterator[str]:
+    """Knows users by certificates of the authority, and takes those without one, too."""
+    file = tmp_path / "server.pem"
+    file.write_text(authority.issue("127.0.0.1"))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(file)
+    tls.load_verify_locations(cadata=authority.certificate)
+    tls.verify_mode = ssl.CERT_OPTIONAL
+    with serving(Doorkeeper, tls=tls) as url:
+        yield url
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def written(folder: Path, server: str, authority: Authority, change: Change) -> Path:
+    """A kubeconfig beside the files that it may name; ``change`` gets its cluster and its user."""
+    identity = authority.issue("somebody")
+    (folder / "authority.pem").write_text(authority.certificate)
+    (folder / "identity.pem").write_text(identity)
+    made = api.kubeconfig(server)
+    cluster, user = made["clusters"][0]["cluster"], made["users"][0]["user"]
+    cluster["certificate-authority-data"] = encoded(authority.certificate)
+    change(cluster, user)
+    for key, value in user.items():
+        if value == "IDENTITY":
+            user[key] = encoded(identity)
+    file = folder / "kubeconfig"
+    file.write_text(yaml.safe_dump(made))
+    return file
+
+
+def asked(access: Access) -> tuple[str, str, object]:
+    headers = {"Authorization": access.authorization} if access.authorization else {}
+    answer = access.pool.request("GET", access.server, headers=headers)
+    return access.server, access.namespace, json.loads(answer.data)
+
+
+PLAIN: dict[str, Change] = {
+    "a token": lambda cluster, user: None,
+    "a slash behind the server": lambda c, u: c.update(server=c["server"] + "/"),
+    "an authority's file": lambda c, u: (
+        c.pop("certificate-authority-data"),
+        c.update({"certificate-authority": "authority.pem"}),
+    ),
+    "extensions": lambda c, u: c.update(extensions=[{"name": "x", "extension": {}}]),
+    "nobody": lambda c, u: u.clear(),
+    "a certificate": lambda c, u: u.update(
+        {"token": "", "client-certificate-data": "IDENTITY", "client-key-data": "IDENTITY"}
+    ),
+    "a certificate's files": lambda c, u: u.update(
+        {"token": "", "client-certificate": "identity.pem", "client-key": "identity.pem"}
+    ),
+    "a certificate beside a token": lambda c, u: u.update(
+        {"client-certificate-data": "IDENTITY", "client-key-data": "IDENTITY"}
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PLAIN)
+@pytest.mark.parametrize("context", [None, "there"])
+def test_what_is_read_at_once_is_what_the_client_reads(
+    server: str, authority: Authority, tmp_path: Path, case: str, context: str | None
+) -> None:
+    file = written(tmp_path, server, authority, PLAIN[case])
+    found = plain.find(file, context)
+    assert found is not None
+    assert asked(found) == asked(client.find(file, context))
+
+
+def test_the_file_of_the_environment_is_read_at_once(
+    server: str, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path, server, authority, PLAIN["a token"])
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    found = plain.find(None, None)
+    assert found is not None
+    assert asked(found) == (server, "vision", ["Bearer secret", "None"])
+
+
+def test_a_server_of_another_authority_is_not_trusted(
+    server: str, tmp_path: Path, authority: Authority
+) -> None:
+    file = written(tmp_path, server, Authority("Somebody Else"), PLAIN["a token"])
+    found = plain.find(file, None)
+    assert found is not None
+    with pytest.raises(Exception, match="certificate verify failed"):
+        asked(found)
+
+
+def test_a_key_with_a_password_is_not_asked_for(
+    server: str, authority: Authority, tmp_path: Path
+) -> None:
+    key = subprocess.run(
+        ["openssl", "genrsa", "-aes128", "-passout", "pass:secret", "2048"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    file = written(
+        tmp_path,
+        server,
+        authority,
+        lambda c, u: u.update(
+            {"client-certificate-data": "IDENTITY", "client-key-data": encoded(key)}
+        ),
+    )
+    assert plain.find(file, None) is None
+
+
+PROGRAM = {"apiVersion": "client.authentication.k8s.io/v1", "command": "true"}
+LEFT_TO_THE_CLIENT: dict[str, Change] = {
+    "a program": lambda c, u: u.update(exec=PROGRAM),
+    "a provider": lambda c, u: u.update({"auth-provider": {"name": "oidc"}}),
+    "a password": lambda c, u: u.update(username="me", password="secret"),
+    "a token's file": lambda c, u: u.update(tokenFile="token"),
+    "somebody else": lambda c, u: u.update({"as": "somebody"}),
+    "no check of the server": lambda c, u: c.update({"insecure-skip-tls-verify": True}),
+    "another name of the server": lambda c, u: c.update({"tls-server-name": "somewhere"}),
+    "a proxy": lambda c, u: c.update({"proxy-url": "http://127.0.0.1:1"}),
+    "no TLS": lambda c, u: c.update(server="http://127.0.0.1:1"),
+}
+
+
+@pytest.mark.parametrize("case", LEFT_TO_THE_CLIENT)
+def test_what_is_not_plain_is_left_to_the_client(
+    server: str, authority: Authority, tmp_path: Path, case: str
+) -> None:
+    assert plain.find(written(tmp_path, server, authority, LEFT_TO_THE_CLIENT[case]), None) is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("HTTPS_PROXY", "http://127.0.0.1:1"), ("KUBECONFIG", "here:there"), ("KUBECONFIG", "")],
+)
+def test_a_proxy_and_several_files_are_left_to_the_client(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert plain.find(None, None) is None
+
+
+def test_the_client_is_asked_for_what_is_not_plain(tmp_path: Path) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(api.kubeconfig("http://127.0.0.1:1")))
+    found = kubeconfig.find(file, None)
+    assert (found.server, found.authorization) == ("http://127.0.0.1:1", "Bearer secret")
+
+
+def test_a_command_does_without_the_client_where_it_can(
+    server: str, authority: Authority, tmp_path: Path
+) -> None:
+    file = written(tmp_path, server, authority, PLAIN["a certificate"])
+    program = (
+        "import sys; from kubectl_inferencemodel import cli; cli.run(sys.argv[1:]);"
+        " sys.exit('kubernetes' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "list", f"--kubeconfig={file}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "not understood" in done.stderr
+    assert done.returncode == 0
