@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 from yarl import URL
 
+from inferencemodel_operator.bodies import closed_by_failure
 from inferencemodel_operator.errors import PermanentError
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ class Access:
         used = self._header
         response = await self._send(request, send)
         if response.status == UNAUTHORIZED and used is not None:
-            await self._renew(used)
+            with closed_by_failure(response):
+                await self._renew(used)
             if self._header != used:
                 response.release()
                 response = await self._send(request, send)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from aiohttp import ClientResponse
 
@@ -22,6 +22,19 @@ class TooLargeError(aiohttp.ClientPayloadError):
 
     def __init__(self, what: str, limit: int) -> None:
         super().__init__(f"{what} is longer than {limit} bytes")
+
+
+@contextmanager
+def closed_by_failure(response: ClientResponse) -> Iterator[ClientResponse]:
+    """Close an answer that nobody gets, for a failure or since who asked was told to end.
+
+    Its connection would be nobody else's until the answer is collected as garbage.
+    """
+    try:
+        yield response
+    except BaseException:
+        response.close()
+        raise
 
 
 async def read(

@@ -156,23 +156,23 @@ class ModelWatches:
         if not watching:
             self._closed.add(path)
         wait = self._waits[path]
-        response = await self._send(path, request, send)
-        if response.status == HTTPStatus.NOT_FOUND:
-            self._closed.add(path)
-            self.relist.set()
-            wait.failed(NotFoundError(NO_CRD), quiet=0)
-            raise _TryAgain(NO_CRD)
-        if not response.ok:
+        with bodies.closed_by_failure(await self._send(path, request, send)) as response:
+            if response.status == HTTPStatus.NOT_FOUND:
+                self._closed.add(path)
+                self.relist.set()
+                wait.failed(NotFoundError(NO_CRD), quiet=0)
+                raise _TryAgain(NO_CRD)
+            if not response.ok:
+                return response
+            content: Any = _Shallow(response, lambda: self._broken.discard(path))
+            if watching:
+                if await self._is_behind(path, request.url.query.get("resourceVersion", "")):
+                    content = _Expired()
+                self._broken.add(path)
+                wait.worked()
+                self._open(path)
+            response.content = content
             return response
-        content: Any = _Shallow(response, lambda: self._broken.discard(path))
-        if watching:
-            if await self._is_behind(path, request.url.query.get("resourceVersion", "")):
-                content = _Expired()
-            self._broken.add(path)
-            wait.worked()
-            self._open(path)
-        response.content = content
-        return response
 
     async def _send(
         self, path: str, request: ClientRequest, send: ClientHandlerType
@@ -200,21 +200,21 @@ class ModelWatches:
 
     async def _discover(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
         """kopf asks just once which kinds there are: not before this one is among them."""
-        response = await _send(request, send, self._discovery)
         path = request.url.path
-        if path == self._groups:
-            offered = await _lists(response, "groups", names.GROUP)
-        elif path == self._kinds:
-            offered = await _lists(response, "resources", names.PLURAL)
-        else:
+        with bodies.closed_by_failure(await _send(request, send, self._discovery)) as response:
+            if path == self._groups:
+                offered = await _lists(response, "groups", names.GROUP)
+            elif path == self._kinds:
+                offered = await _lists(response, "resources", names.PLURAL)
+            else:
+                return response
+            if not offered:
+                for sign in self._signs.values():
+                    sign.beat()
+                self._discovery.failed(NotFoundError(NO_CRD), quiet=0)
+                raise _TryAgain(NO_CRD)
+            self._discovery.worked()
             return response
-        if not offered:
-            for sign in self._signs.values():
-                sign.beat()
-            self._discovery.failed(NotFoundError(NO_CRD), quiet=0)
-            raise _TryAgain(NO_CRD)
-        self._discovery.worked()
-        return response
 
 
 async def _lists(response: ClientResponse, field: str, name: str) -> bool:
@@ -233,7 +233,8 @@ async def _send(request: ClientRequest, send: ClientHandlerType, wait: Wait) -> 
         raise
     if response.ok or response.status in _UNDERSTOOD:
         return response
-    found = answers.status(response.status, await bodies.start(response, LARGEST_ERROR))
+    with bodies.closed_by_failure(response):
+        found = answers.status(response.status, await bodies.start(response, LARGEST_ERROR))
     refusal = answers.error(
         MODELS.target("watch", None), found, response.headers.get("Retry-After", "")
     )

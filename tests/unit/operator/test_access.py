@@ -20,6 +20,8 @@ from inferencemodel_operator.metrics import Metrics
 from inferencemodel_operator.observe import objects, pollers
 from inferencemodel_operator.observe.pollers import Pollers
 from inferencemodel_operator.observe.reports import Report, Unreachable
+from inferencemodel_operator.observe.signs import Signs
+from inferencemodel_operator.observe.watches import ModelWatches
 from inferencemodel_operator.process import Operator
 from inferencemodel_operator.settings import Options, Settings
 from tests.support import api_double
@@ -186,6 +188,39 @@ async def test_kopfs_watch_follows_no_redirect_and_goes_on_once_it_is_answered(
         await until(lambda: liar.requests[f"watch {MODELS}"], "the watch")
     assert elsewhere.visitors == []
     assert liar.tokens == {"Bearer precious"}
+
+
+@pytest.mark.parametrize("fault", ["it is told to end", "the API server does not answer"])
+async def test_a_watch_that_kopf_does_not_get_leaves_its_connection_to_others(
+    liar: Liar, fault: str
+) -> None:
+    asked = asyncio.Event()
+
+    async def went_back(_namespace: str | None, _version: str) -> bool:
+        asked.set()
+        if fault == "it is told to end":
+            await asyncio.Event().wait()
+        raise ApiUnavailableError(fault)
+
+    watches = ModelWatches((), Signs(), liar.url, went_back=went_back)
+    async with (
+        aiohttp.TCPConnector(limit=1) as pool,
+        cluster.session(pool, watches) as kopfs,
+        cluster.session(pool) as others,
+    ):
+        liar.lies["/inferencemodels"] = (500, "")
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await kopfs.get(liar.url + MODELS)
+        liar.lies.clear()
+        watch = {"watch": "true", "resourceVersion": "1"}
+        watching = asyncio.create_task(kopfs.get(liar.url + MODELS, params=watch))
+        await asyncio.wait_for(asked.wait(), 20)
+        watching.cancel()
+        await asyncio.wait([watching])
+        async with asyncio.timeout(20):
+            assert (await others.get(f"{liar.url}/api")).status == 200
+        # Held to here: were it garbage before, so would be its answer, and the connection free.
+        assert watching.done()
 
 
 async def test_a_request_to_another_origin_is_not_sent_at_all(

@@ -666,6 +666,9 @@ class Answer:
     async def iter_any(self) -> AsyncIterator[bytes]:
         yield msgspec.json.encode(self._body)
 
+    def close(self) -> None:
+        pass
+
 
 class Request:
     method = "GET"
