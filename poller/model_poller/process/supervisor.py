@@ -32,6 +32,7 @@ SETTLED: Final = 60.0
 """Seconds after which an end is no longer counted to the ones before."""
 
 _ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+_PR_SET_PDEATHSIG: Final = 1
 
 
 def main() -> int:
@@ -80,14 +81,29 @@ def run(command: Sequence[str]) -> int:
 
 def _run_once(command: Sequence[str]) -> tuple[bool, int]:
     """Run to the end; returns whether it was told to end, and its exit code."""
-    told = False
-    with subprocess.Popen(command) as program:
+    told, parent = False, os.getpid()
+    # There is no other thread, whose locks the program could inherit.
+    with subprocess.Popen(command, preexec_fn=lambda: _end_with(parent)) as program:
         while program.poll() is None:
             received = signal.sigwait(_ENDING | {signal.SIGCHLD})
             if received in _ENDING:
                 told = True
                 program.send_signal(received)
     return told, program.returncode
+
+
+def _end_with(parent: int) -> None:
+    """Let the kernel end this process with its parent, however that ends; see prctl(2).
+
+    A poller without its supervisor would hear of no SIGTERM, and keep the volume for itself. Where
+    it is killed does not matter: all that it does is safe to lose at any point.
+    """
+    # Imported in the child alone, whose memory the program replaces.
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,11 @@ class Program:
         kept = {"PATH": os.environ["PATH"], "PYTHONPATH": ":".join(sys.path)}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module, "--http-port=0", *arguments],
+                [
+                    # Ends with the tests, however these end.
+                    *("setpriv", "--pdeathsig=KILL", "--"),
+                    *(sys.executable, "-m", self.module, "--http-port=0", *arguments),
+                ],
                 stderr=log,
                 env={**kept, **environment},
             )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -64,6 +65,26 @@ def test_sigterm_is_passed_on_and_ends_both(
 
     assert started.wait(timeout=30) == 0
     assert (tmp_path / "ended").read_text() == "SIGTERM"
+
+
+def test_the_program_does_not_outlive_a_supervisor_that_is_killed(
+    started: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    eventually(
+        lambda: (tmp_path / "starts").exists() and (tmp_path / "starts").read_text() == "xxx",
+        what="the third start",
+    )
+    children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text()
+    program = os.pidfd_open(int(children))
+
+    started.kill()
+
+    # A file of a process can be read once that has ended.
+    ended, _, _ = select.select([program], [], [], 30)
+    if not ended:
+        signal.pidfd_send_signal(program, signal.SIGKILL)
+    os.close(program)
+    assert ended
 
 
 @pytest.mark.parametrize("code", [0, 2])
