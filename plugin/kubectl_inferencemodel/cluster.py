@@ -24,7 +24,14 @@ from kubectl_inferencemodel.errors import (
     NotFoundError,
     UnavailableError,
 )
-from kubectl_inferencemodel.resource import Event, InferenceModel, Objects, Pod, WatchEvent
+from kubectl_inferencemodel.resource import (
+    Event,
+    InferenceModel,
+    Objects,
+    Pod,
+    RawObjects,
+    WatchEvent,
+)
 from model_poller.status import PollerStatus
 
 if TYPE_CHECKING:
@@ -292,8 +299,8 @@ class Cluster:
         query = {"limit": str(_PAGE), **({"labelSelector": selector} if selector else {})}
         link = "&" if "?" in path else "?"
         while True:
-            page = _decoded(self._get(f"{path}{link}{urlencode(query)}", what), Objects, what)
-            items = [_typed(item, kind, what) for item in page.items]
+            page = _page(self._get(f"{path}{link}{urlencode(query)}", what), what)
+            items = [_item(item, kind, what) for item in page.items]
             yield items, page.metadata.resource_version
             if not page.metadata.continue_:
                 return
@@ -418,6 +425,23 @@ def _decoded(body: bytes, kind: type[T], what: str) -> T:
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ClusterError(f"{what}: what the API server answers is no JSON: {error}") from error
     return _typed(content, kind, what)
+
+
+def _page(body: bytes, what: str) -> Objects | RawObjects:
+    try:
+        return msgspec.json.decode(body, type=RawObjects)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return _decoded(body, Objects, what)
+
+
+def _item(item: Any, kind: type[T], what: str) -> T:
+    """An object of a list; most are as they should be, and read without a detour by dicts."""
+    if not isinstance(item, msgspec.Raw):
+        return _typed(item, kind, what)
+    try:
+        return msgspec.json.decode(item, type=kind)
+    except (msgspec.DecodeError, UnicodeError):
+        return _decoded(bytes(item), kind, what)
 
 
 def _typed(content: object, kind: type[T], what: str) -> T:

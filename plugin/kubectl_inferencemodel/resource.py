@@ -152,6 +152,13 @@ class Objects(msgspec.Struct, frozen=True):
     metadata: ListMetadata = ListMetadata()
 
 
+class RawObjects(msgspec.Struct, frozen=True):
+    """The same before its objects are read."""
+
+    items: tuple[msgspec.Raw, ...] = ()
+    metadata: ListMetadata = ListMetadata()
+
+
 class WatchEvent(msgspec.Struct, frozen=True):
     """One thing that a watch tells."""
 
