@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import webbrowser
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -14,12 +15,15 @@ import typer
 from kubectl_inferencemodel import output
 from kubectl_inferencemodel.arguments import Context, Kubeconfig, is_name
 from kubectl_inferencemodel.cluster import Cluster
+from kubectl_inferencemodel.console.entry import Pass
 from kubectl_inferencemodel.errors import RefusedError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _LOCAL: Final = "127.0.0.1"
+_PACKAGES: Final = ("jinja2", "starlette", "uvicorn")
+"""What the extra ``ui`` has beyond what every command needs."""
 _END_SECONDS: Final = 1
 """So long pages that are open have to end; they hold their connections."""
 
@@ -56,8 +60,8 @@ def ui(
 
     It listens on 127.0.0.1 alone, asks the API server with your own rights, and ends with Ctrl-C.
     """
-    listening = _listen(port)
-    serve(listening, namespace or [], context, kubeconfig, browser=not no_browser)
+    with _listen(port) as listening:
+        serve(listening, namespace or [], context, kubeconfig, browser=not no_browser)
 
 
 def serve(
@@ -75,22 +79,25 @@ def serve(
         ClusterError: there is no usable kubeconfig.
     """
     cluster = Cluster(kubeconfig, context, namespaces[0] if namespaces else None)
-    try:
-        from kubectl_inferencemodel.console.feed import Feed
-
-        feed = Feed(cluster, namespaces)
-        # The list comes while the rest is imported.
-        feed.start()
-        import uvicorn
-
-        from kubectl_inferencemodel.console.app import Console
-        from kubectl_inferencemodel.console.guard import Pass
-    except ImportError as error:
+    if missing := [package for package in _PACKAGES if find_spec(package) is None]:
         raise RefusedError(
-            f"the console needs packages that are not installed ({error.name}):"
+            f"the console needs packages that are not installed ({', '.join(missing)}):"
             " pip install '.[ui]' in a checkout of the project"
-        ) from None
+        )
+    from kubectl_inferencemodel.console.feed import Feed
+
+    feed = Feed(cluster, namespaces)
+    # The list comes, and a browser starts, while the rest is imported.
+    feed.start()
     shown = Pass(listening.getsockname()[1])
+    output.write(f"{shown.link}\n")
+    output.tell("the console of your models, until Ctrl-C; the link is for you alone")
+    if browser and _has_screen():
+        threading.Thread(target=webbrowser.open, args=(shown.link,), daemon=True).start()
+    import uvicorn
+
+    from kubectl_inferencemodel.console.app import Console
+
     config = uvicorn.Config(
         Console(cluster, feed, shown).app(),
         access_log=False,  # it would have the token
@@ -102,10 +109,6 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=_END_SECONDS,
     )
-    output.write(f"{shown.link}\n")
-    output.tell("the console of your models, until Ctrl-C; the link is for you alone")
-    if browser and _has_screen():
-        threading.Thread(target=webbrowser.open, args=(shown.link,), daemon=True).start()
 
     class Server(uvicorn.Server):
         """Has pages that are open end with it."""

@@ -15,7 +15,7 @@ from kubectl_inferencemodel import comparison
 from kubectl_inferencemodel.arguments import MAX_VERSION, is_name
 from kubectl_inferencemodel.cluster import MAX_BYTES
 from kubectl_inferencemodel.console import doing, fleet, manifest, offers, pages
-from kubectl_inferencemodel.console.guard import Guard, Pass
+from kubectl_inferencemodel.console.guard import Guard
 from kubectl_inferencemodel.console.trying import Question, Trying
 from kubectl_inferencemodel.errors import (
     AnswerError,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from kubectl_inferencemodel.cluster import Cluster
+    from kubectl_inferencemodel.console.entry import Pass
     from kubectl_inferencemodel.console.feed import Feed
 
 _FIRST_LIST_SECONDS: Final = 20.0

@@ -8,8 +8,6 @@ link's token was exchanged for. What changes anything also carries a word that o
 
 from __future__ import annotations
 
-import hmac
-import secrets
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
@@ -18,8 +16,8 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-HOST: Final = "127.0.0.1"
-COOKIE: Final = "inferencemodel-console"
+    from kubectl_inferencemodel.console.entry import Pass
+
 WORD_HEADER: Final = "x-console-word"
 _CONTENT_SECURITY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -38,49 +36,6 @@ _HEADERS: Final = (
 _READING: Final = frozenset({"GET", "HEAD"})
 _OWN: Final = frozenset({"", "same-origin", "none"})
 """What a browser says of where a request comes from, when it is a page of ours or the user."""
-
-
-class Pass:
-    """What has to be shown at the door of one console."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.token = secrets.token_urlsafe(24)
-        """In the link that the command prints."""
-        self.word = secrets.token_urlsafe(24)
-        """In the pages; goes with every request that changes something."""
-        self.base = f"/{secrets.token_hex(8)}"
-        """Where the pages are. A cookie goes to every port of a host, so it is bound to a path that
-        no other program on this machine has."""
-        self._cookie = secrets.token_urlsafe(24)
-
-    @property
-    def host(self) -> str:
-        """The only ``Host`` that is answered."""
-        return f"{HOST}:{self.port}"
-
-    @property
-    def link(self) -> str:
-        """What the user opens."""
-        return f"http://{self.host}{self.base}/?token={self.token}"
-
-    @property
-    def cookie(self) -> str:
-        """What the browser keeps, as ``Set-Cookie`` says it."""
-        return f"{COOKIE}={self._cookie}; Path={self.base}; HttpOnly; SameSite=Strict"
-
-    def knows(self, cookies: str) -> bool:
-        """Whether a ``Cookie`` header has what the link was exchanged for."""
-        found = dict(part.strip().partition("=")[::2] for part in cookies.split(";"))
-        return _same(found.get(COOKIE, ""), self._cookie)
-
-    def opens(self, token: str) -> bool:
-        """Whether it is the link's token."""
-        return _same(token, self.token)
-
-    def may_change(self, word: str) -> bool:
-        """Whether it is the word of the pages."""
-        return _same(word, self.word)
 
 
 class Guard:
@@ -142,10 +97,6 @@ class Guard:
 def _token(scope: Scope) -> str | None:
     asked = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
     return asked["token"][0] if "token" in asked else None
-
-
-def _same(given: str, wanted: str) -> bool:
-    return hmac.compare_digest(given.encode(), wanted.encode())
 
 
 def _no(status: int, words: str) -> PlainTextResponse:

@@ -11,8 +11,8 @@ import pytest
 
 from kubectl_inferencemodel.cluster import Cluster
 from kubectl_inferencemodel.console.app import Console
+from kubectl_inferencemodel.console.entry import Pass
 from kubectl_inferencemodel.console.feed import Feed
-from kubectl_inferencemodel.console.guard import Pass
 from tests.unit.plugin.api import ApiServer, resource
 from tests.unit.plugin.console.asgi import Answer, ask
 from tests.unit.plugin.views import rollout

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from starlette.responses import PlainTextResponse
 
-from kubectl_inferencemodel.console.guard import COOKIE, Guard, Pass
+from kubectl_inferencemodel.console.entry import COOKIE, Pass
+from kubectl_inferencemodel.console.guard import Guard
 from tests.unit.plugin.console.asgi import Answer, ask
 
 PASS = Pass(4242)

@@ -1,0 +1,43 @@
+"""How the command begins: the link first, then all that takes long."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from kubectl_inferencemodel import ui
+
+if TYPE_CHECKING:
+    import pytest
+
+    from tests.unit.plugin.api import ApiServer
+
+_UNTIL_THE_LINK = """
+import sys
+from kubectl_inferencemodel import cli, output
+
+def write(text):
+    print(text, sorted({"starlette", "uvicorn", "jinja2"} & set(sys.modules)))
+    sys.exit()
+
+output.write = write
+cli.run(["ui", "--no-browser"])
+"""
+
+
+def test_the_link_is_there_before_the_packages_of_the_console(api: ApiServer) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _UNTIL_THE_LINK], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("http://127.0.0.1:")
+    assert done.stdout.endswith("[]\n")
+
+
+def test_packages_that_are_missing_are_named_and_no_link_is(
+    api: ApiServer, shell: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ui, "find_spec", lambda name: None if name == "jinja2" else name)
+    code, out, err = shell("ui", "--no-browser")
+    assert (code, out) == (1, "")
+    assert "packages that are not installed (jinja2)" in err
