@@ -18,9 +18,9 @@ from model_poller.status import (
     VersionStatus,
     encode_task,
 )
-from tests.e2e.poller.test_with_model_server import Pod
 from tests.support import savedmodels
 from tests.support.waiting import eventually
+from tests.support.whole_pods import Pod
 from tests.unit.poller.doubles import zipped
 from tests.unit.poller.gcs_server import GcsServer
 from tests.unit.poller.golden import predict_log
@@ -49,7 +49,7 @@ def bucket() -> Iterator[GcsServer]:
 
 @pytest.fixture
 def pod(tmp_path: Path, bucket: GcsServer) -> Iterator[Pod]:
-    made = Pod(tmp_path, bucket)
+    made = Pod(tmp_path, bucket.url)
     yield made
     made.poller.kill()
     made.kill_server()

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from model_poller.status import VersionReason, VersionState
-from tests.e2e.poller.test_with_model_server import Pod
 from tests.support import savedmodels
 from tests.support.waiting import eventually
+from tests.support.whole_pods import Pod
 from tests.unit.poller.doubles import zipped
 from tests.unit.poller.gcs_server import GcsServer
 from tests.unit.poller.test_warmup import record
@@ -39,7 +39,7 @@ def test_a_version_is_warmed_up_by_the_buckets_requests_and_waits_while_they_are
 ) -> None:
     folders = savedmodels.build(tmp_path / "exports", 1, 2)
     with GcsServer() as bucket:
-        pod = Pod(tmp_path, bucket, "--warmup-requests=gs://models/warm/requests")
+        pod = Pod(tmp_path, bucket.url, "--warmup-requests=gs://models/warm/requests")
         try:
             bucket.put("warm/requests", request() * 3)
             bucket.put("linear/1.zip", zipped(savedmodels.files(folders[1])))

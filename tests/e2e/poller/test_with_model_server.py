@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
 
-from devcluster.ports import free_port
 from model_poller import drain
 from model_poller.drain import LEAST_SECONDS, MOST_SECONDS, QUIET_SECONDS
-from model_poller.status import LiveStatus, RolloutTask, VersionReason, VersionState, encode_task
+from model_poller.status import LiveStatus, RolloutTask, VersionReason, VersionState
 from tests.support import savedmodels
 from tests.support.waiting import eventually
+from tests.support.whole_pods import Pod
 from tests.unit.poller.doubles import below, graph, model, zipped
 from tests.unit.poller.gcs_server import GcsServer
-from tests.unit.poller.program import Program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,94 +37,11 @@ def bucket() -> Iterator[GcsServer]:
         yield running
 
 
-class Pod:
-    """A poller and a model server on one volume, as in a pod."""
-
-    def __init__(self, root: Path, bucket: GcsServer, *more: str) -> None:
-        self.root = root
-        self.models = root / "models"
-        self.target = root / "target"
-        self._ports = free_port(), free_port()
-        self._server: subprocess.Popen[bytes] | None = None
-        self._arguments = [
-            "--model-name=linear",
-            "--storage-uri=gs://models/linear",
-            f"--endpoint={bucket.url}",
-            "--anonymous",
-            "--poll-interval=0.3",
-            f"--models-dir={self.models}",
-            f"--server-config-dir={self.models}/.server",
-            f"--server-address=127.0.0.1:{self._ports[0]}",
-            f"--server-rest-address=127.0.0.1:{self._ports[1]}",
-            f"--target-file={self.target}",
-            *more,
-        ]
-        self.start_poller()
-
-    def start_poller(self) -> None:
-        self.poller = Program(self.root, *self._arguments)
-
-    def start_server(self) -> None:
-        """The operator's command line."""
-        with (self.root / "server.log").open("ab") as log:
-            self._server = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "development_model_server"),
-                    *(f"--port={self._ports[0]}", f"--rest_api_port={self._ports[1]}"),
-                    f"--model_config_file={self.models}/.server/models.config",
-                    f"--monitoring_config_file={self.models}/.server/monitoring.config",
-                    *("--num_load_threads=2", "--num_unload_threads=1", "--max_num_load_retries=1"),
-                    *("--load_retry_interval_micros=100000", "--enable_profiler=false"),
-                ],
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
-            )
-
-    def kill_server(self) -> None:
-        if self._server:
-            self._server.kill()
-            self._server.wait()
-
-    def tell(self, version: int) -> None:
-        self.target.write_text(str(version))
-
-    def ask(self, task: RolloutTask) -> None:
-        (self.root / "rollout").write_text(encode_task(task))
-
-    def rest(self, path: str, body: bytes | None = None) -> int:
-        url = f"http://127.0.0.1:{self._ports[1]}/v1/models/linear{path}"
-        try:
-            with urllib.request.urlopen(url, body, timeout=10) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as error:
-            return error.code
-
-    def begin(self, version: int) -> None:
-        """Serve a version of the bucket, the first one."""
-        self.tell(version)
-        self.poller.wait_for(version, VersionState.PUBLISHED)
-        self.start_server()
-        self.serves(version)
-
-    def serves(self, version: int) -> PollerStatus:
-        def probe() -> PollerStatus | None:
-            status = self.poller.status()
-            return status if status.active_version == version else None
-
-        return eventually(probe, what=f"version {version} to be served", within=60, every=0.1)
-
-
 @pytest.fixture
 def pod(tmp_path: Path, bucket: GcsServer) -> Iterator[Pod]:
-    made = Pod(tmp_path, bucket)
+    made = Pod(tmp_path, bucket.url)
     yield made
-    made.poller.kill()
-    made.kill_server()
-    # Shown where a test fails.
-    for log in (made.poller.log, tmp_path / "server.log"):
-        if log.exists():
-            print(log.read_text())
+    made.end()
 
 
 def served(status: PollerStatus) -> dict[int, str]:
