@@ -23,6 +23,11 @@ class Bucket:
         body = json.dumps({"name": self.name}).encode()
         self._call("POST", "/storage/v1/b", body, "application/json")
 
+    def remove(self) -> None:
+        """Delete the bucket itself, with all that is in it."""
+        self.clear("")
+        self._call("DELETE", f"/storage/v1/b/{self.name}")
+
     def upload(self, path: str, content: bytes) -> None:
         """Put one object; a second time replaces it under a new generation."""
         query = urllib.parse.urlencode({"uploadType": "media", "name": path})

@@ -16,6 +16,7 @@ from model_poller.status import VersionState
 from tests.api.models import AT_ONCE, Model, World, world
 from tests.support.kubectl import Object, condition
 from tests.support.operators import WRITES
+from tests.support.pages import commands
 from tests.support.pods import told
 from tests.support.waiting import eventually
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from devcluster.client import Api
     from model_poller.status import PollerStatus
+    from tests.support.pages import Command
     from tests.support.pods import SimulatedPod
 
 pytestmark = pytest.mark.api
@@ -255,6 +257,53 @@ def test_a_step_that_only_waits_writes_nothing(here: World) -> None:
             poller.tell(serves(poller.target or 1))
         here.operator.until_quiet()
         assert model.get()["metadata"]["resourceVersion"] == before
+
+
+@pytest.mark.runbook("a-bad-version-everywhere")
+def test_a_bad_version_on_all_replicas_is_left_and_held_off_by_the_command_of_the_runbook(
+    here: World,
+) -> None:
+    (back, forward) = (
+        command
+        for command in commands(["kubectl", "patch"])
+        if command.place.startswith("docs/runbooks.md") and '"version"' in command.words[-1]
+    )
+    with serving(here, AT_ONCE) as model:
+        upload(model)
+        model.until(lambda o: o["status"]["model"]["activeVersion"] == 2, what="version 2")
+        pods = [pod["metadata"]["uid"] for pod in here.kubectl.list("pods")]
+
+        patch(model, back)
+
+        model.until(
+            lambda o: (
+                o["status"]["model"]["activeVersion"] == 1
+                and o["status"]["model"]["transitionStatus"] == "UpToDate"
+            ),
+            what="version 1 on all replicas",
+        )
+        assert have(model, 1) == model.pods
+        assert [pod["metadata"]["uid"] for pod in here.kubectl.list("pods")] == pods
+        here.operator.restart()
+        here.operator.until_quiet()
+        assert have(model, 1) == model.pods, "the newest one stays away"
+
+        for poller in model.pollers():
+            poller.serve = lambda number: told(
+                {other: AVAILABLE if other == number else RETIRED for other in (1, 2, 3)},
+                target=number,
+            )
+            poller.tell(told({1: AVAILABLE, 2: RETIRED, 3: FETCHED}, target=1))
+        patch(model, forward)
+        found = model.until(lambda o: o["status"]["model"]["activeVersion"] == 3, what="version 3")
+        history = [entry["version"] for entry in found["status"]["model"]["history"]]
+        assert history[:3] == [3, 1, 2]
+
+
+def patch(model: Model, command: Command) -> None:
+    """Run a command of the docs, about this model."""
+    words = [word.replace("/imagenet", f"/{model.name}") for word in command.words]
+    model.kubectl("patch", *words)
 
 
 def writes_of_a_change(here: World, rollout: dict[str, Any]) -> int:

@@ -1,7 +1,8 @@
-"""What Kubernetes' Deployment controller would say, where an API server runs without it.
+"""Controllers for an API server that runs without them: Kubernetes' own, or what one would say.
 
-It makes no pods: those are the tests' own. It gives a Deployment the revision of its pod template
-and the account of its pods, so that what the operator reads there is the truth.
+The simulated Deployment controller makes no pods: those are the tests' own. It gives a Deployment
+the revision of its pod template and the account of its pods, so that what the operator reads there
+is the truth.
 """
 
 from __future__ import annotations
@@ -9,14 +10,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import subprocess
+import tempfile
 import threading
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
 
 import kubernetes
 
+from devcluster import build
+from devcluster.controllers import CONTROLLER_MANAGER
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import Self
+
+    from devcluster.client import Api
 
 logger = logging.getLogger(__name__)
 
@@ -103,3 +113,35 @@ class DeploymentController:
 def _owner(obj: dict[str, Any]) -> str | None:
     owners = obj["metadata"].get("ownerReferences", ())
     return next((owner["uid"] for owner in owners if owner.get("controller")), None)
+
+
+@contextmanager
+def running(api: Api, *names: str) -> Iterator[None]:
+    """Some of Kubernetes' own controllers, such as ``garbage-collector-controller``.
+
+    They are for an API server of the test's own: what other tests leave behind, they would touch.
+    """
+    program = build.ensure([CONTROLLER_MANAGER])[CONTROLLER_MANAGER]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [
+                *("setpriv", "--pdeathsig=KILL", "--", str(program)),
+                f"--kubeconfig={api.kubeconfig}",
+                f"--controllers={','.join(names)}",
+                "--leader-elect=false",
+                "--secure-port=0",
+            ],
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            yield
+            assert process.poll() is None, _end_of(log)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _end_of(log: IO[bytes]) -> str:
+    log.seek(0)
+    return log.read()[-2000:].decode()

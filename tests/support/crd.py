@@ -29,4 +29,4 @@ def installed(api: Api) -> Iterator[str]:
     try:
         yield namespace
     finally:
-        api.kubectl("delete", "namespace", namespace, "--wait=false")
+        api.kubectl("delete", "namespace", namespace, "--wait=false", "--ignore-not-found")

@@ -116,9 +116,10 @@ class StubPoller:
                 self.misses -= 1
                 return
             self._heard = target
-            number = int(str(target))
+            # An empty text is none: whoever serves a version goes on with it.
+            number = int(target) if target else None
             report = msgspec.structs.replace(self._status, target=number)
-            if self.serve is not None:
+            if self.serve is not None and number is not None:
                 report = self.serve(number)
         self.tell(report)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,10 +33,10 @@ MB = 1_000_000
 VOLUME_BYTES = RESERVE_BYTES + 60 * MB
 
 
-@pytest.fixture
-def volume(pods: Pods) -> Iterator[Path]:
-    """The volume of the pod, as a mount of its own."""
-    folder = pods.base().parent
+@contextmanager
+def mounted(pods: Pods, name: str = "pod") -> Iterator[Path]:
+    """The volume of a pod, as a mount of its own."""
+    folder = pods.base(name).parent
     folder.mkdir(parents=True)
     subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={VOLUME_BYTES}", "tmpfs", folder], check=True
@@ -43,6 +44,22 @@ def volume(pods: Pods) -> Iterator[Path]:
     yield folder
     pods.stop()
     subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def volume(pods: Pods) -> Iterator[Path]:
+    with mounted(pods) as folder:
+        yield folder
+
+
+@pytest.fixture
+def three(pods: Pods) -> Iterator[tuple[str, ...]]:
+    """The names of three pods, each with a volume of its own."""
+    names = ("first", "second", "third")
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(mounted(pods, name))
+        yield names
 
 
 def fill(volume: Path, size: int) -> Path:
@@ -64,6 +81,7 @@ def wait_until_short_of_disk(program: Program, number: int) -> None:
     eventually(short, what="InsufficientDisk", within=30, every=0.05)
 
 
+@pytest.mark.runbook("disk-full-everywhere")
 def test_a_version_without_room_waits_and_the_one_before_is_untouched(
     storage: Storage, pods: Pods, volume: Path
 ) -> None:
@@ -83,6 +101,52 @@ def test_a_version_without_room_waits_and_the_one_before_is_untouched(
     ballast.unlink()
     program.wait_for(2, VersionState.PUBLISHED)
     assert (pods.base() / "2" / "saved_model.pb").read_bytes() == second["saved_model.pb"]
+
+
+@pytest.mark.runbook("disk-full-everywhere")
+def test_where_no_replica_has_room_all_serve_on_and_retaining_fewer_versions_makes_it(
+    storage: Storage, pods: Pods, three: tuple[str, ...]
+) -> None:
+    def start(name: str, retain: int) -> Program:
+        (pods.base(name).parent.parent / "target").write_text("2")
+        target = f"--target-file={pods.base(name).parent.parent / 'target'}"
+        options = (f"--retain-versions={retain}", target, "--poll-interval=1")
+        return pods.start(*options, name=name)
+
+    def tell(name: str, number: int) -> None:
+        (pods.base(name).parent.parent / "target").write_text(str(number))
+
+    for number in (1, 2):
+        files = model(os.urandom(20 * MB))
+        for part, content in below(f"imagenet/{number}", files).items():
+            storage.bucket.upload(part, content)
+    programs = [start(name, 3) for name in three]
+    for program, name in zip(programs, three, strict=True):
+        program.wait_for(2, VersionState.PUBLISHED)
+        tell(name, 1)
+        program.wait_for(1, VersionState.PUBLISHED)
+        tell(name, 2)
+        program.wait_for(2, VersionState.PUBLISHED)
+    third = model(os.urandom(25 * MB))
+    for part, content in below("imagenet/3", third).items():
+        storage.bucket.upload(part, content)
+
+    for program in programs:
+        wait_until_short_of_disk(program, 3)
+        told = version(program, 3)
+        assert told is not None
+        assert "retain fewer versions" in told.message
+    assert all((pods.base(name) / "2" / "saved_model.pb").exists() for name in three)
+
+    # One after the other, as the Deployment replaces them.
+    for program, name in zip(programs, three, strict=True):
+        assert program.end() == 0
+        fewer = start(name, 1)
+        fewer.wait_for(3, VersionState.FETCHED)
+        assert (pods.base(name) / "2" / "saved_model.pb").exists(), "until the other one serves"
+        tell(name, 3)
+        fewer.wait_for(3, VersionState.PUBLISHED)
+        assert (pods.base(name) / "3" / "saved_model.pb").read_bytes() == third["saved_model.pb"]
 
 
 def test_a_volume_that_others_fill_in_the_middle_of_a_fetch_is_waited_for(
