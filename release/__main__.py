@@ -6,12 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from release import audit, build, provenance, version
+from release import audit, build, install, provenance, version
 from release.errors import ReleaseError
 
 #: What the manifests call the images, which nobody can pull: a release names where they will be.
 _REGISTRY = "inferencemodel"
-_REPOSITORY = "https://github.com/OWNER/INFERENCEMODEL"
 
 
 def main() -> int:
@@ -72,7 +71,7 @@ def _of_a_tree(parser: argparse.ArgumentParser) -> None:
         "--registry", default=_REGISTRY, help="what stands before the images' names (%(default)s)"
     )
     parser.add_argument(
-        "--repository", default=_REPOSITORY, help="the project's address (%(default)s)"
+        "--repository", default=install.REPOSITORY, help="the project's address (%(default)s)"
     )
     parser.add_argument("--builder", default=provenance.BUILDER, help="who makes it, as a URI")
     parser.add_argument(

@@ -151,6 +151,7 @@ def _contents(
     references: install.References,
 ) -> Iterator[tuple[str, bytes]]:
     version = found.version
+    base = f"{options.repository}/blob/v{version}"
     for name, index in indexes.items():
         yield f"{name}-{version}.oci.tar", index.archive(references.tagged(name))
         for image in index.images:
@@ -160,7 +161,8 @@ def _contents(
     yield from distributions.items()
     (wheel,) = (name for name in distributions if name.endswith(".whl"))
     chart = source / "charts" / "inferencemodel-operator"
-    yield f"inferencemodel-operator-{version}.tgz", install.chart(chart, references, found.epoch)
+    packed = install.chart(chart, references, base, found.epoch)
+    yield f"inferencemodel-operator-{version}.tgz", packed
     manifest = install.manifest(_kustomized(source), references)
     yield "install.yaml", manifest.encode()
     yield "inferencemodel-crd.yaml", (source / "crds" / "inferencemodel.yaml").read_bytes()
@@ -178,7 +180,6 @@ def _contents(
     )
     packed = archives.compressed(archives.tar(bundle, epoch=found.epoch))
     yield f"inferencemodel-operator-bundle-{version}.tar.gz", packed
-    base = f"{options.repository}/blob/v{version}"
     yield "notes.md", notes.notes(found.changelog, version, base).encode()
 
 

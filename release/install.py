@@ -20,6 +20,10 @@ _HEADER = """\
 # Kubernetes 1.34 or newer. Its images: {images}
 """
 _CHART = "inferencemodel-operator"
+REPOSITORY = "https://github.com/OWNER/INFERENCEMODEL"
+"""Stands for the address of the project's repository, which whoever makes a release names."""
+FILES = f"{REPOSITORY}/blob/main"
+"""Stands before the paths of the repository's files where an address is needed."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +63,17 @@ def manifest(rendered: str, references: References) -> str:
     return _HEADER.format(version=references.version, images=images) + text
 
 
-def chart(folder: Path, references: References, epoch: int) -> bytes:
+def chart(folder: Path, references: References, base: str, epoch: int) -> bytes:
     """The chart as an archive.
 
     Args:
         folder: the chart.
         references: its images.
+        base: the address of the repository's files at that version, for the alerts' runbooks.
         epoch: when its files were changed, in seconds since 1970.
 
     Raises:
-        ReleaseError: a value that names an image is not where it is expected.
+        ReleaseError: a value that names an image, or a page, is not where it is expected.
     """
     files = {
         f"{_CHART}/{path.relative_to(folder)}": path.read_bytes()
@@ -78,6 +83,8 @@ def chart(folder: Path, references: References, epoch: int) -> bytes:
     values, description = f"{_CHART}/values.yaml", f"{_CHART}/Chart.yaml"
     files[values] = chart_values(files[values].decode(), references).encode()
     files[description] = chart_description(files[description].decode(), references).encode()
+    alerts = f"{_CHART}/files/alerts.yaml"
+    files[alerts] = chart_alerts(files[alerts].decode(), base).encode()
     return archives.compressed(archives.tar(files, epoch=epoch))
 
 
@@ -105,6 +112,13 @@ def chart_description(description: str, references: References) -> str:
             times=1,
         )
     return description
+
+
+def chart_alerts(rules: str, base: str) -> str:
+    """The alert rules, whose runbooks are those of the release."""
+    if f"{FILES}/" not in rules:
+        raise ReleaseError(f"no alert names a runbook below {FILES}")
+    return rules.replace(f"{FILES}/", f"{base}/")
 
 
 def _replaced(text: str, old: str, new: str, *, times: int) -> str:

@@ -47,6 +47,7 @@ class Restorable:
             self._server._processes.stop(program, STOP_SECONDS)
 
 
+@pytest.mark.runbook("etcd-restored-from-yesterday")
 def test_what_is_after_a_restore_is_believed_although_its_versions_are_older(
     tmp_path: Path,
 ) -> None:

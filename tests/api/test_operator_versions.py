@@ -268,6 +268,7 @@ def test_a_pinned_version_is_followed_down_and_up(here: World) -> None:
         until_told(model, 3)
 
 
+@pytest.mark.runbook("bucket-deleted-and-restored")
 def test_a_wiped_bucket_takes_nothing_back(here: World) -> None:
     with serving(here, replicas=1, version=5) as model:
         wiped = SourceStatus(

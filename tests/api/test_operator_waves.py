@@ -228,6 +228,7 @@ def until_settled(model: Model, reason: str) -> None:
 POLLER_IMAGE = "/spec/template/spec/initContainers/0/image"
 
 
+@pytest.mark.runbook("a-stuck-rollout")
 def test_one_that_fails_stops_the_others_and_says_so(fleet: Fleet) -> None:
     names = named(fleet, 12)
     fleet.create(names)

@@ -84,6 +84,7 @@ def rolling(here: World) -> Iterator[Commands]:
         yield commands
 
 
+@pytest.mark.runbook("a-stuck-rollout")
 def test_a_promotion_takes_the_version_to_all_replicas(here: World) -> None:
     with rolling(here) as commands:
         assert commands.told() == [1, 1, 2]
@@ -107,6 +108,7 @@ def test_a_promotion_takes_the_version_to_all_replicas(here: World) -> None:
             commands("promote")
 
 
+@pytest.mark.runbook("a-stuck-rollout")
 def test_an_aborted_version_goes_back_and_is_tried_again_when_that_is_asked_for(
     here: World,
 ) -> None:
@@ -125,6 +127,7 @@ def test_an_aborted_version_goes_back_and_is_tried_again_when_that_is_asked_for(
         assert "version 2: step 1 of 2" in again
 
 
+@pytest.mark.runbook("a-stuck-rollout")
 def test_rollouts_stand_still_until_they_go_on(here: World) -> None:
     with rolling(here) as commands:
         assert "spec.rollout.paused" in commands("pause")

@@ -99,6 +99,7 @@ def test_golden_records_of_one_version_stop_another_and_let_an_equal_one_pass(
     assert "Completed" in commands("rollout")
 
 
+@pytest.mark.runbook("a-stuck-rollout")
 def test_a_version_is_aborted_retried_paused_and_promoted(commands: Commands) -> None:
     commands.publish(2, offset=3)
     commands("wait", "--version=2", "--for=step=1", "--timeout=2m")

@@ -303,6 +303,7 @@ def named(trials: dict[str, Trial]) -> list[Any]:
     ]
 
 
+@pytest.mark.runbook("a-bad-version-everywhere")
 @pytest.mark.parametrize(("name", "trial"), named(TRIED_BY_ONE))
 def test_it_costs_no_more_than_one_replica_of_three_can_lose(
     fleet: Fleet, name: str, trial: Trial

@@ -40,6 +40,7 @@ def uninstall(kubectl: Kubectl) -> None:
     kubectl("delete", "clusterrole", "inferencemodel-view", "inferencemodel-edit")
 
 
+@pytest.mark.runbook("operator-gone-for-a-day")
 def test_models_are_served_while_the_operator_is_uninstalled_and_installed_by_helm(
     served: Served, installed_afterwards: Kubectl
 ) -> None:

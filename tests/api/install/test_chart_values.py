@@ -324,6 +324,17 @@ def test_an_alert_names_the_namespace_of_the_release(programs: Programs) -> None
     assert SYSTEM not in text
 
 
+def test_the_page_of_the_runbooks_is_a_value(programs: Programs) -> None:
+    page = "https://docs.example.com/runbooks.html"
+    written, moved = (
+        json.dumps(programs.chart("monitoring.alerts=true", *more)["PrometheusRule", SYSTEM, NAME])
+        for more in ((), (f"monitoring.runbooks={page}",))
+    )
+    assert written.count("/docs/runbooks.md#inferencemodel") == written.count('"alert":')
+    assert moved.count(f'"runbook_url": "{page}#inferencemodel') == moved.count('"alert":')
+    assert "/monitoring/runbooks" in error(programs, "--set=monitoring.runbooks=runbooks.html")
+
+
 def test_where_kedas_http_add_on_is_is_an_argument_of_the_operator(programs: Programs) -> None:
     plain = pod(programs.chart())["spec"]["containers"][0]["args"]
     given = ("kedaHttp.interceptor=a/proxy:80", "kedaHttp.scaler=a/scaler:81", "clusterDomain=k.x")

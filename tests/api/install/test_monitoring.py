@@ -100,9 +100,8 @@ def test_prometheus_takes_the_alerts_and_they_fire_when_they_should(
     run(programs.promtool, "test", "rules", tests)
 
 
-def test_every_alert_is_tested_and_says_what_to_do_there_and_in_the_docs() -> None:
+def test_every_alert_is_tested_and_says_what_to_do() -> None:
     tests = TESTS.read_text()
-    docs = (ROOT / "docs" / "metrics.md").read_text()
     for rule in RULES:
         # Of the series ALERTS, which Prometheus itself writes, or of promtool's own form.
         labels = f'alertname="{rule["alert"]}",alertstate="firing",'
@@ -110,7 +109,6 @@ def test_every_alert_is_tested_and_says_what_to_do_there_and_in_the_docs() -> No
     for rule in RULES:
         assert rule["annotations"]["summary"].endswith(".")
         assert rule["annotations"]["description"]
-        assert f"| `{rule['alert']}` | " in docs
 
 
 def test_the_docs_name_every_metric_that_is_exported_and_no_other() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from tests.support.pages import ROOT, blocks
 from tests.support.rendering import CHART, MANIFESTS, SYSTEM, WITH_MONITORING, Object, Objects, run
 
 if TYPE_CHECKING:
@@ -111,6 +112,22 @@ def test_both_install_the_same_monitoring(programs: Programs, tmp_path: Path) ->
         components=[from_here + str(MANIFESTS / "components" / "monitoring").lstrip("/")],
     )
     same(programs.chart(*WITH_MONITORING), programs.kustomize(together))
+
+
+def test_the_alerts_of_a_kustomization_can_lead_to_another_page(
+    programs: Programs, tmp_path: Path
+) -> None:
+    (block,) = (b.text for b in blocks(ROOT / "docs" / "metrics.md") if "sourceValue" in b.text)
+    from_here = "../" * len(tmp_path.parts[1:])
+    there = overlay(
+        tmp_path,
+        components=[from_here + str(MANIFESTS / "components" / "monitoring").lstrip("/")],
+        **yaml.safe_load(block),
+    )
+    rendered = json.dumps(list(programs.kustomize(there).values()))
+    alerts = rendered.count('"alert":')
+    page = '"runbook_url": "https://docs.example.com/runbooks.html#inferencemodel'
+    assert rendered.count(page) == alerts > 0
 
 
 def test_with_a_list_of_namespaces_there_is_a_role_in_each_and_no_cluster_role(

@@ -99,6 +99,7 @@ def test_pollers_that_start_at_once_fetch_once_and_new_ones_not_at_all(
     assert sum(fetched(program) > len(archive) for program in together) <= 1
 
 
+@pytest.mark.runbook("a-lost-node-with-a-pvc-cache")
 def test_who_waits_takes_over_from_a_poller_that_is_killed(
     storage: Storage, pods: Pods, tmp_path: Path
 ) -> None:

@@ -237,10 +237,20 @@ def test_artifact_hub_is_told_the_images_and_the_definition() -> None:
     assert all(isinstance(value, str) for value in notes.values())
 
 
+def test_the_charts_alerts_lead_to_the_runbooks_of_the_release() -> None:
+    rules = (ROOT / "charts/inferencemodel-operator/files/alerts.yaml").read_text()
+    made = install.chart_alerts(rules, "https://example.com/x/blob/v1.2.3")
+    page = "runbook_url: https://example.com/x/blob/v1.2.3/docs/runbooks.md#"
+    assert made.count(page) == rules.count("runbook_url: ") == rules.count("- alert: ")
+    with pytest.raises(ReleaseError, match="no alert names a runbook"):
+        install.chart_alerts(made, "https://example.com")
+
+
 def test_the_chart_is_one_folder_and_the_same_each_time() -> None:
     folder = ROOT / "charts" / "inferencemodel-operator"
-    made = install.chart(folder, REFERENCES, TREE.epoch)
-    assert made == install.chart(folder, REFERENCES, TREE.epoch)
+    base = "https://example.com/x/blob/v1.2.3"
+    made = install.chart(folder, REFERENCES, base, TREE.epoch)
+    assert made == install.chart(folder, REFERENCES, base, TREE.epoch)
     with tarfile.open(fileobj=io.BytesIO(made)) as archive:
         names = set(archive.getnames())
         assert {entry.mtime for entry in archive} == {TREE.epoch}
