@@ -3,6 +3,7 @@
     PollerError
     ├── TransientError              heals by waiting; the poller tries again by itself
     │   ├── UnreachableError        the store did not answer, or not with an answer to build on
+    │   │   └── OddAnswerError      it did, but said nothing of the store as a whole
     │   ├── ObjectChangedError      a stored object was replaced or deleted while it was read
     │   ├── InsufficientDiskError   the model volume has no room for the version
     │   ├── CorruptDownloadError    the bytes that came are not the bytes that are stored
@@ -50,6 +51,10 @@ class UnreachableError(TransientError):
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class OddAnswerError(UnreachableError):
+    """The store answered about one object as nobody expects; of others it may well tell."""
 
 
 class ObjectChangedError(TransientError):

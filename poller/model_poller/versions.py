@@ -12,6 +12,7 @@ from model_poller.checks import integrity
 from model_poller.errors import (
     AccessDeniedError,
     IncompleteVersionError,
+    OddAnswerError,
     PollerError,
     UnreachableError,
 )
@@ -145,7 +146,7 @@ def discover(
     The listing is read once, as it comes, and no more objects than `MAX_OBJECTS` are kept of it.
     ``files`` is asked for those of an entry, newest version first, until there are `CHOICES`. A
     version that can't be gone into spoils no other; where the store doesn't answer about it, only
-    if ``tolerant``, for next time it may.
+    if ``tolerant``, for next time it may. Nor does an object that the store tells nonsense of.
 
     Raises:
         Whatever reading the listing raises.
@@ -168,7 +169,8 @@ def discover(
         try:
             group.open(files)
         except Exception as error:
-            if isinstance(error, UnreachableError) and not tolerant:
+            is_odd = isinstance(error, OddAnswerError)
+            if isinstance(error, UnreachableError) and not is_odd and not tolerant:
                 raise
             group.close()
             verdict = _unopened(number, error)
@@ -320,7 +322,9 @@ def _version(
     first = members[0].path
     is_archive = "/" not in first
     verdict = None
-    if len(group) > 1:
+    if faulty := next((stored for stored in members if stored.fault), None):
+        verdict = Verdict(VersionReason.FETCH_FAILED, f"{faulty.url}: {faulty.fault}")
+    elif len(group) > 1:
         places = " and ".join(root.child(top) for root, top in sorted(group))
         verdict = Verdict(
             VersionReason.DUPLICATE_VERSION,

@@ -45,6 +45,8 @@ class StoredObject:
     of what is stored."""
     version: int | None = None
     """The version that it is, where its name doesn't tell."""
+    fault: str = ""
+    """What the store tells of it that can't be; the version that it belongs to can't be had."""
 
     @property
     def url(self) -> str:

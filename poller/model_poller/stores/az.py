@@ -18,7 +18,7 @@ from model_poller.errors import (
 from model_poller.metrics import METRICS
 from model_poller.stores import StoredObject
 from model_poller.stores.azure import AzureIdentity
-from model_poller.stores.http_calls import Answer, HttpCalls, as_answer
+from model_poller.stores.http_calls import Answer, HttpCalls, as_answer, unexpected
 from model_poller.stores.http_ranges import HttpRanges, RefusedError
 from model_poller.stores.one_place import Bucket, OnePlace, Page
 from model_poller.stores.xml_answers import parse_xml, size, text
@@ -146,20 +146,22 @@ class AzureSource(OnePlace, Bucket):
                 f"{who} may not {wanted} {where} ({code or status}); grant {_GRANTS[wanted]} to a"
                 " shared access signature"
             )
-        return UnreachableError(
+        return unexpected(
             f"asking for {where} was answered {status} {code}".rstrip() + "; it is tried again",
-            answer.retry_after,
+            answer,
         )
 
 
 def _stored(root: Location, blob: Element) -> StoredObject:
+    told, fault = size(blob, "Content-Length")
     return StoredObject(
         root=root,
         path=_name(blob).removeprefix(root.key("")),
-        size=size(blob, "Content-Length", root.uri),
+        size=told,
         generation=text(blob, "Etag").strip('"'),
         md5=_md5(text(blob, "Content-MD5")),
         is_gzipped=text(blob, "Content-Encoding") == "gzip",
+        fault=fault,
     )
 
 

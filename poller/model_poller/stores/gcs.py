@@ -25,7 +25,7 @@ from model_poller.errors import (
 from model_poller.metrics import METRICS
 from model_poller.stores import StoredObject
 from model_poller.stores.google import Anonymous, GoogleIdentity
-from model_poller.stores.http_calls import HttpCalls, unpacked
+from model_poller.stores.http_calls import HttpCalls, as_answer, unexpected, unpacked
 from model_poller.stores.http_ranges import HttpRanges, RefusedError
 from model_poller.stores.one_place import Bucket, Page
 
@@ -50,13 +50,17 @@ class _Item(msgspec.Struct, rename="camel"):
     name: str
     size: int | str
     """Google writes 64 bits as a text."""
-    generation: int | str = ""
-    crc32c: str = ""
-    content_encoding: str = ""
+    generation: int | str | None = None
+    crc32c: str | None = None
+    content_encoding: str | None = None
+
+
+class _Named(msgspec.Struct):
+    name: str
 
 
 class _Listing(msgspec.Struct, rename="camel"):
-    items: list[_Item] = []
+    items: list[msgspec.Raw] = []
     prefixes: list[str] = []
     next_page_token: str = ""
 
@@ -67,6 +71,10 @@ class _Fault(msgspec.Struct):
 
 class _Refusal(msgspec.Struct):
     error: _Fault
+
+
+_READ_NAME = msgspec.json.Decoder(_Named)
+_READ_ITEM = msgspec.json.Decoder(_Item)
 
 
 class GcsSource(Bucket):
@@ -130,11 +138,7 @@ class GcsSource(Bucket):
             page = self._page(root, query)
             METRICS.source_requests.labels("list").inc()
             yield Page(
-                [
-                    _stored(root, prefix, item)
-                    for item in page.items
-                    if item.name.startswith(prefix + folder)
-                ],
+                _listed(root, prefix + folder, page.items),
                 [name.removeprefix(prefix).removesuffix("/") for name in sorted(page.prefixes)],
                 is_last=not page.next_page_token,
             )
@@ -167,9 +171,9 @@ class GcsSource(Bucket):
             )
         if answer.status in (401, 403):
             raise self._denied("storage.objects.list", root.uri, _told(content))
-        raise UnreachableError(
+        raise unexpected(
             f"listing {root.uri} failed ({answer.status} {_told(content)}); it is tried again",
-            answer.retry_after,
+            answer,
         )
 
     def describe(self, stored: StoredObject) -> StoredObject:
@@ -203,8 +207,8 @@ class GcsSource(Bucket):
                 self._identity.forget()
             if refusal.status in (401, 403):
                 raise self._denied("storage.objects.get", stored.url, refusal.body) from refusal
-            raise UnreachableError(
-                f"reading {stored.url} was answered {refusal.status}", refusal.retry_after
+            raise unexpected(
+                f"reading {stored.url} was answered {refusal.status}", as_answer(refusal)
             ) from refusal
 
     def _denied(self, permission: str, where: str, detail: str) -> AccessDeniedError:
@@ -216,19 +220,39 @@ class GcsSource(Bucket):
         )
 
 
-def _stored(root: Location, prefix: str, item: _Item) -> StoredObject:
+def _listed(root: Location, prefix: str, items: list[msgspec.Raw]) -> list[StoredObject]:
+    """What lies below a prefix.
+
+    Raises:
+        UnreachableError: something in it has no name.
+    """
+    found = []
+    for item in items:
+        try:
+            name = _READ_NAME.decode(item).name
+        except msgspec.MsgspecError as error:
+            raise UnreachableError(
+                f"what was answered about {root.uri} is no listing ({error})"
+            ) from error
+        if name.startswith(prefix):
+            found.append(_stored(root, name.removeprefix(root.key("")), item))
+    return found
+
+
+def _stored(root: Location, path: str, told: msgspec.Raw) -> StoredObject:
     try:
+        item = _READ_ITEM.decode(told)
         size = int(item.size)
         crc32c = int.from_bytes(base64.b64decode(item.crc32c), "big") if item.crc32c else None
-    except (ValueError, binascii.Error) as error:
-        raise UnreachableError(
-            f"what was answered about {root.uri} is no listing ({error})"
-        ) from error
+        if size < 0:
+            raise ValueError(f"a size of {size}")
+    except (msgspec.MsgspecError, ValueError, binascii.Error) as error:
+        return StoredObject(root, path, 0, "", fault=f"it is listed with what can't be ({error})")
     return StoredObject(
         root=root,
-        path=item.name.removeprefix(prefix),
+        path=path,
         size=size,
-        generation=str(item.generation),
+        generation=str(item.generation or ""),
         crc32c=crc32c,
         is_gzipped=item.content_encoding == "gzip",
     )

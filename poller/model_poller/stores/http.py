@@ -18,7 +18,7 @@ from model_poller.metrics import METRICS
 from model_poller.stores import Entry, StoredObject
 from model_poller.stores.http_calls import unpacked
 from model_poller.stores.one_place import OnePlace
-from model_poller.stores.web_index import read_links, read_list
+from model_poller.stores.web_index import Odd, read_links, read_list
 from model_poller.stores.web_site import Site
 from model_poller.versions import ARCHIVE_ENDINGS, split_path
 
@@ -186,7 +186,12 @@ class HttpSource(OnePlace):
     def _listed(self, shown: Shown, path: str, size: int) -> StoredObject:
         # A list doesn't tell whether ranges are given; the first question for one does.
         return StoredObject(
-            self._location, path, size, shown.generation, in_ranges=self._site.gives_ranges
+            self._location,
+            path,
+            size,
+            shown.generation,
+            in_ranges=self._site.gives_ranges,
+            fault=shown.fault if isinstance(shown, Odd) else "",
         )
 
     def _asked(self, path: str) -> StoredObject:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from model_poller.errors import UnreachableError
+from model_poller.errors import OddAnswerError, UnreachableError
 from model_poller.retry import RetryPolicy, Tries
 from model_poller.stores.connections import Connection, Connections
 
@@ -26,6 +26,8 @@ RETRIES = RetryPolicy(
     attempts=3, first_seconds=0.3, longest_seconds=5.0, deadline_seconds=_DEADLINE_SECONDS
 )
 _BUSY = frozenset({429, 500, 502, 503, 504})
+_LATER = frozenset({408, 425, 429})
+_SERVER_ERRORS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def unpacked(answer: Answer) -> bytes:
     if encoding in ("", "identity"):
         return answer.body
     if encoding not in ("gzip", "x-gzip"):
-        raise UnreachableError(
+        raise OddAnswerError(
             f"an answer of the store is packed by {encoding[:50]!r}, which nobody asked for; let it"
             " answer without Content-Encoding"
         )
@@ -72,6 +74,17 @@ def unpacked(answer: Answer) -> bytes:
     if not unpacking.eof:
         raise UnreachableError("an answer of the store is cut, or too large when it is unpacked")
     return whole
+
+
+def unexpected(message: str, answer: Answer) -> UnreachableError:
+    """The error for an answer whose status nobody expects.
+
+    Only some of them say that the server has to be left alone; the others that it has nothing else
+    to say of what was asked for, as 451 or 300.
+    """
+    is_busy = answer.status in _LATER or answer.status >= _SERVER_ERRORS
+    kind = UnreachableError if is_busy else OddAnswerError
+    return kind(message, answer.retry_after)
 
 
 def as_answer(refusal: RefusedError) -> Answer:

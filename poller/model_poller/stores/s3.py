@@ -20,7 +20,7 @@ from model_poller.errors import (
 from model_poller.metrics import METRICS
 from model_poller.stores import StoredObject
 from model_poller.stores.aws import AwsIdentity, domain, told_permission, told_principal
-from model_poller.stores.http_calls import Answer, HttpCalls, as_answer
+from model_poller.stores.http_calls import Answer, HttpCalls, as_answer, unexpected
 from model_poller.stores.http_ranges import HttpRanges, RefusedError, bare
 from model_poller.stores.one_place import Bucket, OnePlace, Page
 from model_poller.stores.uri import ACCESS_POINT
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from model_poller.stores.credentials import Credentials
     from model_poller.stores.http_ranges import HttpRange
     from model_poller.stores.uri import Location
+    from model_poller.stores.xml_answers import Element
 
 _NO_KEYS = frozenset(
     {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefresh"}
@@ -114,12 +115,7 @@ class S3Source(OnePlace, Bucket):
             more = text(page, "IsTruncated") == "true"
             yield Page(
                 [
-                    StoredObject(
-                        root=root,
-                        path=plain(content(entry, "Key")).removeprefix(prefix),
-                        size=size(entry, "Size", self.uri),
-                        generation=text(entry, "ETag").strip('"'),
-                    )
+                    _listed(root, plain(content(entry, "Key")).removeprefix(prefix), entry)
                     for entry in page.iter("Contents")
                     # There are servers that take no notice of what they don't know.
                     if plain(content(entry, "Key")).startswith(prefix + folder)
@@ -240,9 +236,9 @@ class S3Source(OnePlace, Bucket):
                 f"{who} lacks {lacks} on {where}{detail}; allow it in a policy of the caller or"
                 " of the bucket"
             )
-        return UnreachableError(
+        return unexpected(
             f"asking for {where} was answered {status} {code}".rstrip() + "; it is tried again",
-            answer.retry_after,
+            answer,
         )
 
 
@@ -256,6 +252,11 @@ def _access_point_domain(point: re.Match[str]) -> str:
     if point["alias"]:
         return "accesspoint.s3-global.amazonaws.com"
     return f"s3-accesspoint.{point['region']}.{domain(point['region'])}"
+
+
+def _listed(root: Location, path: str, entry: Element) -> StoredObject:
+    told, fault = size(entry, "Size")
+    return StoredObject(root, path, told, text(entry, "ETag").strip('"'), fault=fault)
 
 
 @dataclass(frozen=True, slots=True)

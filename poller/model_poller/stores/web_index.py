@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 import msgspec
@@ -21,12 +21,12 @@ class Shown(msgspec.Struct, frozen=True, rename={"path": "name"}):
 
     path: str
     """Below what shows it, with folders in it if the list has more than one."""
-    type: str = "file"
+    type: str | None = "file"
     """``file`` or ``directory``."""
     size: Annotated[int, msgspec.Meta(ge=0)] | None = None
     """Bytes; None where it isn't shown."""
-    mtime: str = ""
-    etag: str = ""
+    mtime: str | None = None
+    etag: str | None = None
 
     @property
     def is_folder(self) -> bool:
@@ -42,24 +42,52 @@ class Shown(msgspec.Struct, frozen=True, rename={"path": "name"}):
     def generation(self) -> str:
         """In double quotes, where it can be asked for: a weak ETag can't."""
         if not self.etag:
-            return f"{self.mtime}-{self.size}"
+            return f"{self.mtime or ''}-{self.size}"
         return self.etag if self.etag.startswith(('"', "W/")) else f'"{self.etag}"'
+
+
+class Odd(Shown, frozen=True):
+    """One of which something is told that can't be."""
+
+    fault: str = ""
+    """See `StoredObject.fault`."""
+
+
+class _Named(msgspec.Struct, rename={"path": "name"}):
+    path: str
+    type: Any = None
 
 
 def read_list(body: bytes, where: str) -> Sequence[Shown]:
     """Read a list in JSON.
 
     Raises:
-        InvalidSourceError: it is none.
+        InvalidSourceError: it is none, or something in it has no name.
     """
+    # Some editors begin a text with a mark of its byte order.
+    body = body.removeprefix(codecs.BOM_UTF8)
     try:
-        # Some editors begin a text with a mark of its byte order.
-        return msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8), type=tuple[Shown, ...])
+        try:
+            return msgspec.json.decode(body, type=tuple[Shown, ...])
+        except msgspec.ValidationError:
+            return tuple(map(_read_one, msgspec.json.decode(body, type=list[msgspec.Raw])))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidSourceError(
             f"{where} shows JSON that is no list of files ({error}); it should be"
             ' [{"name": "1/saved_model.pb", "size": 1234, "etag": "…"}, …]'
         ) from error
+
+
+def _read_one(told: msgspec.Raw) -> Shown:
+    try:
+        return msgspec.json.decode(told, type=Shown)
+    except msgspec.ValidationError as error:
+        named = msgspec.json.decode(told, type=_Named)
+        shown = Shown(named.path, named.type if isinstance(named.type, str) else None)
+        if shown.is_folder:
+            # It is looked into, whatever else is told of it.
+            return shown
+        return Odd(named.path, size=0, fault=f"it is listed with what can't be ({error})")
 
 
 def read_links(page: str, url: str) -> Sequence[Shown]:

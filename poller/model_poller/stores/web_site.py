@@ -13,13 +13,14 @@ from model_poller.errors import (
     BucketNotFoundError,
     InvalidSourceError,
     ObjectChangedError,
+    OddAnswerError,
     PollerError,
     UnreachableError,
 )
 from model_poller.metrics import METRICS
 from model_poller.stores.connections import check_address
 from model_poller.stores.credentials import without_secrets
-from model_poller.stores.http_calls import Answer, HttpCalls, as_answer
+from model_poller.stores.http_calls import Answer, HttpCalls, as_answer, unexpected
 from model_poller.stores.http_ranges import HttpRanges, RefusedError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Site:
             if answer.status not in _REDIRECTS:
                 raise self._refused(answer, asked, self._missing)
             url = self._next_hop(url, answer.header("Location"))
-        raise UnreachableError(f"{asked} redirects more than {_MAX_HOPS} times")
+        raise OddAnswerError(f"{asked} redirects more than {_MAX_HOPS} times")
 
     @contextmanager
     def range(
@@ -115,7 +116,7 @@ class Site:
                     answer = as_answer(refusal)
                     raise self._refused(answer, asked, ObjectChangedError) from refusal
                 url = self._next_hop(url, refusal.elsewhere)
-        raise UnreachableError(f"{asked} redirects more than {_MAX_HOPS} times")
+        raise OddAnswerError(f"{asked} redirects more than {_MAX_HOPS} times")
 
     def _next_hop(self, url: str, elsewhere: str) -> str:
         try:
@@ -162,8 +163,10 @@ class Site:
             )
         if answer.status in (404, 410, 412, 416):
             return gone(where)
-        return UnreachableError(
-            f"reading {where} was answered {answer.status}; it is tried again", answer.retry_after
+        return unexpected(
+            f"reading {where} was answered {answer.status}; it is tried again: let its server give"
+            " it, or list it no more",
+            answer,
         )
 
     def _missing(self, where: str) -> PollerError:

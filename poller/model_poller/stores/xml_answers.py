@@ -8,8 +8,6 @@ import re
 import xml.etree.ElementTree as ET
 from typing import TypeAlias
 
-from model_poller.errors import UnreachableError
-
 Element: TypeAlias = ET.Element
 _SIZE = re.compile(r"[0-9]{1,19}")
 
@@ -26,18 +24,12 @@ def parse_xml(body: bytes) -> Element | None:
     return root
 
 
-def size(element: Element, name: str, where: str) -> int:
-    """The bytes that an element tells; ``where`` is what was listed, for messages.
-
-    Raises:
-        UnreachableError: it tells none.
-    """
+def size(element: Element, name: str) -> tuple[int, str]:
+    """The bytes that an element tells, and what is wrong with that, see `StoredObject.fault`."""
     told = text(element, name)
     if not _SIZE.fullmatch(told):
-        raise UnreachableError(
-            f"what was answered about {where} is no listing: {told[:50]!r} is no {name}"
-        )
-    return int(told)
+        return 0, f"it is listed with {told[:50]!r}, which is no {name}"
+    return int(told), ""
 
 
 def content(element: Element, name: str) -> str:

@@ -20,6 +20,7 @@ from model_poller.stores import StoredObject
 from model_poller.stores.credentials import Credentials
 from model_poller.stores.gcs import GcsSource
 from model_poller.stores.uri import Location, parse_uri
+from model_poller.versions import discover
 from tests.unit.poller.gcs_server import GcsServer
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def test_a_listing_that_goes_round_in_circles_is_given_up(
         list(pages(source))
 
 
-@pytest.mark.parametrize("answer", [b"{", b"[]", b'{"items": [{"name": "1.zip"}]}', b"<html>"])
+@pytest.mark.parametrize("answer", [b"{", b"[]", b'{"items": [{"size": "3"}]}', b"<html>"])
 def test_what_is_no_listing_is_told(server: GcsServer, source: GcsSource, answer: bytes) -> None:
     server.list_answer = answer
     with pytest.raises(UnreachableError, match="is no listing"):
@@ -223,14 +224,20 @@ def test_what_is_no_listing_is_told(server: GcsServer, source: GcsSource, answer
     [
         {"name": "imagenet/1.zip", "size": "3 bytes", "generation": "1"},
         {"name": "imagenet/1.zip", "size": "3", "generation": "1", "crc32c": "é"},
+        {"name": "imagenet/1.zip", "size": "-3", "generation": "1"},
+        {"name": "imagenet/1.zip", "size": None, "generation": "1"},
+        {"name": "imagenet/1.zip"},
     ],
 )
-def test_numbers_that_are_none_are_told(
-    server: GcsServer, source: GcsSource, item: dict[str, str]
+def test_numbers_that_are_none_spoil_their_version_alone(
+    server: GcsServer, source: GcsSource, item: dict[str, str | None]
 ) -> None:
-    server.list_answer = json.dumps({"items": [item]}).encode()
-    with pytest.raises(UnreachableError, match="is no listing"):
-        source.list()
+    good = {"name": "imagenet/2.zip", "size": "3", "crc32c": None, "contentEncoding": None}
+    server.list_answer = json.dumps({"items": [item, good]}).encode()
+    found = discover(source.survey(), {})
+    assert found[2].incomplete is None
+    assert found[1].incomplete
+    assert "models/imagenet/1.zip: it is listed with what can't be" in found[1].incomplete.message
 
 
 def test_a_packed_listing_is_unpacked(server: GcsServer, source: GcsSource) -> None:

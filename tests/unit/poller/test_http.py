@@ -427,12 +427,6 @@ def test_what_is_not_there_is_told(server: Server) -> None:
         source(server, "/nowhere").list()
 
 
-def test_a_size_that_can_not_be_is_told(server: Server) -> None:
-    server.write({"models/index.json": b'[{"name": "1.zip", "size": -1}]'})
-    with pytest.raises(InvalidSourceError, match="no list of files"):
-        source(server, "/models/index.json").list()
-
-
 def test_a_broken_list_is_told(server: Server) -> None:
     server.write({"models/index.json": b'{"versions": 1}'})
     with pytest.raises(InvalidSourceError, match="no list of files"):

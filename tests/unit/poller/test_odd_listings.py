@@ -232,6 +232,77 @@ def test_a_list_may_begin_with_a_mark_of_its_byte_order(web: Web, server: Server
     assert look(web("/models.json"), times=1)[1].is_known
 
 
+@pytest.mark.parametrize("odd", ["etag", "mtime", "type"])
+def test_what_a_list_says_is_null_is_not_told(web: Web, server: Server, odd: str) -> None:
+    shown = [{"name": f"1/{name}", "size": 9, odd: None} for name in model()]
+    server.write({"models.json": json.dumps(shown).encode()})
+    (found,) = look(web("/models.json"), times=1).values()
+    assert found.is_known
+    assert not any(stored.fault for stored in found.objects)
+    # What a pod keeps of a version that it was listed without.
+    shown = [{"name": f"1/{name}", "size": 9} for name in model()]
+    server.write({"models.json": json.dumps(shown).encode()})
+    assert look(web("/models.json"), times=1)[1].fingerprint == found.fingerprint
+
+
+@pytest.mark.parametrize(
+    "odd", [{"size": -1}, {"size": "9"}, {"etag": 5}, {"mtime": []}, {"type": {}}]
+)
+@pytest.mark.parametrize("name", ["2/saved_model.pb", "2.zip"])
+def test_an_odd_entry_of_a_list_spoils_its_version_alone(
+    web: Web, server: Server, name: str, odd: object
+) -> None:
+    shown: list[object] = [{"name": f"1/{name}", "size": 9} for name in model()]
+    shown.insert(1, {"name": name, "size": 9} | odd)  # type: ignore[operator]
+    server.write({"models.json": json.dumps(shown).encode()})
+    found = look(web("/models.json"), times=1)
+    assert found[1].is_known
+    assert found[2].incomplete
+    assert f"{name}: it is listed with what can't be (Expected" in found[2].incomplete.message
+
+
+def test_an_odd_folder_of_a_list_is_looked_into_all_the_same(web: Web, server: Server) -> None:
+    server.write({f"models/1/{name}": content for name, content in model().items()})
+    page = b'[{"name": "1", "type": "directory", "mtime": 5}]'
+    json_page = {"Content_Type": "application/json"}
+    server.answers["/models/"] = lambda handler: handler.reply(200, page, **json_page)
+    assert look(web(), times=1)[1].is_known
+
+
+@pytest.mark.parametrize("status", [204, 300, 400, 405, 451])
+@pytest.mark.parametrize("path", ["/models/2/variables/", "/models/2/saved_model.pb"])
+def test_an_answer_about_one_object_holds_up_no_look(
+    web: Web, server: Server, path: str, status: int
+) -> None:
+    for number in (1, 2):
+        server.write({f"models/{number}/{name}": content for name, content in model().items()})
+    server.answers[path] = lambda handler: handler.reply(status)
+    found = look(web(), times=1)
+    assert found[1].is_known
+    assert found[2].incomplete
+    assert found[2].incomplete.reason is VersionReason.FETCH_FAILED
+    assert f"{path.strip('/')}" in found[2].incomplete.message
+    assert f"was answered {status}" in found[2].incomplete.message
+
+
+def test_a_file_that_redirects_to_itself_holds_up_no_look(web: Web, server: Server) -> None:
+    for number in (1, 2):
+        server.write({f"models/{number}/{name}": content for name, content in model().items()})
+    path = "/models/2/saved_model.pb"
+    server.answers[path] = lambda handler: handler.reply(302, Location=path)
+    assert look(web(), times=1)[1].is_known
+
+
+def test_a_busy_server_is_asked_again_before_an_older_version_is_taken(
+    web: Web, server: Server
+) -> None:
+    for number in (1, 2):
+        server.write({f"models/{number}/{name}": content for name, content in model().items()})
+    server.answers["/models/2/saved_model.pb"] = lambda handler: handler.reply(408)
+    with pytest.raises(AssertionError, match="was answered 408"):
+        look(web(), times=1)
+
+
 def test_a_list_of_lists_without_an_end_is_told(web: Web, server: Server) -> None:
     deep = b'[{"name": "1/a", "size": 1, "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}]"
     server.write({"models.json": deep})

@@ -16,6 +16,7 @@ from model_poller.stores.credentials import Credentials
 from model_poller.stores.http_ranges import HttpRanges
 from model_poller.stores.uri import parse_uri
 from model_poller.stores.web_site import _MAX_ORIGINS, Site
+from model_poller.versions import discover
 from tests.unit.poller.answering import Answering, Reply
 from tests.unit.poller.test_api import pod  # noqa: F401 - a fixture
 from tests.unit.poller.test_aws import EMPTY, assumed, identity, irsa, later, source
@@ -35,11 +36,29 @@ def entry(key: str, size: str = "1") -> str:
 
 
 @pytest.mark.parametrize("size", ["", "-1", "1e3", "9" * 5000])
-def test_a_size_that_is_none_is_told_with_what_was_listed(size: str) -> None:
-    page = f"<ListBucketResult>{entry('imagenet/1/a', size)}</ListBucketResult>"
-    server, bucket = source(lambda _: Reply(body=page))
-    with server, closing(bucket), pytest.raises(UnreachableError, match="imagenet is no listing"):
-        bucket.list()
+def test_a_size_that_is_none_spoils_its_version_alone(size: str) -> None:
+    shown = entry("imagenet/1/a", size) + entry("imagenet/2.zip")
+    server, bucket = source(lambda _: Reply(body=f"<ListBucketResult>{shown}</ListBucketResult>"))
+    with server, closing(bucket):
+        found = discover(bucket.survey(), {})
+    assert found[2].incomplete is None
+    assert found[1].incomplete
+    assert f"imagenet/1/a: it is listed with {size[:50]!r}, which" in found[1].incomplete.message
+
+
+def test_a_size_of_a_blob_that_is_none_spoils_its_version_alone() -> None:
+    def blob(name: str, size: str) -> str:
+        told = f"<Content-Length>{size}</Content-Length><Etag>x</Etag>"
+        return f"<Blob><Name>{name}</Name><Properties>{told}</Properties></Blob>"
+
+    shown = blob("imagenet/1/a", "-1") + blob("imagenet/2.zip", "1")
+    page = f"<EnumerationResults><Blobs>{shown}</Blobs></EnumerationResults>"
+    server, container = azure(lambda _: Reply(body=page))
+    with server, closing(container):
+        found = discover(container.survey(), {})
+    assert found[2].incomplete is None
+    assert found[1].incomplete
+    assert "imagenet/1/a: it is listed with '-1', which is no C" in found[1].incomplete.message
 
 
 def test_what_a_store_shows_beside_the_folder_is_none_of_it() -> None:
