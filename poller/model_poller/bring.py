@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import logging
 import shutil
@@ -30,7 +29,7 @@ from model_poller.metrics import METRICS
 from model_poller.model_server import warmup
 from model_poller.planner import fetch_size
 from model_poller.volume.journal import Journal
-from model_poller.volume.store import RESERVE_FILES, Record
+from model_poller.volume.store import FULL, RESERVE_FILES, Record
 
 if TYPE_CHECKING:
     import threading
@@ -115,7 +114,12 @@ class Bringer:
             UnreachableError, StoppedError, WarmupUnavailableError, OSError
         """
         begin = time.monotonic()
-        staged = self.store.stage(stored.version, stored.fingerprint)
+        try:
+            staged = self.store.stage(stored.version, stored.fingerprint)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise self._full(stored) from error
         try:
             if self.cache is None or self.source.mount is not None:
                 _Visit(self, stored, staged, stopped, progress).run()
@@ -135,7 +139,7 @@ class Bringer:
                 self._keep_archive(stored, staged)
             raise
         except BaseException as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error, OSError) and error.errno in FULL:
                 raise self._full(stored, staged) from error
             self.store.discard(staged)
             raise
@@ -147,20 +151,22 @@ class Bringer:
             time.monotonic() - begin,
         )
 
-    def _full(self, stored: StoredVersion, staged: Path) -> InsufficientDiskError:
+    def _full(self, stored: StoredVersion, staged: Path | None = None) -> InsufficientDiskError:
         """The error for a volume that became full; what the next try can't use is gone then."""
         inodes, counted = self.store.inodes()
         if not counted or inodes >= RESERVE_FILES:
-            self.store.discard(staged)
+            if staged is not None:
+                self.store.discard(staged)
             return InsufficientDiskError(
                 f"the model volume became full while version {stored.version} was written; it"
                 " is tried again when there is room: enlarge the volume or retain fewer"
                 " versions",
                 fetch_size(stored),
             )
-        self._keep_archive(stored, staged)
+        if staged is not None:
+            self._keep_archive(stored, staged)
         try:
-            self.store.require(0, self.files[stored.fingerprint])
+            self.store.require(0, self.files.get(stored.fingerprint, len(stored.objects)))
         except InsufficientDiskError as error:
             return error
         return InsufficientDiskError("the model volume had no inodes left; it is tried again", 0)

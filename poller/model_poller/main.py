@@ -14,7 +14,7 @@ from model_poller import once, settings
 from model_poller.api import Api, Health
 from model_poller.bring import Bringer, Demands
 from model_poller.checks.signature import PublicKey
-from model_poller.errors import InvalidSettingsError
+from model_poller.errors import InsufficientDiskError, InvalidSettingsError, PollerError
 from model_poller.golden.sending import GoldenRequests
 from model_poller.look import Looker
 from model_poller.model_server.figures import FiguresWatch, fetch
@@ -27,7 +27,7 @@ from model_poller.process.arguments import shown
 from model_poller.stores.opening import open_source
 from model_poller.volume import assignment, places
 from model_poller.volume.assignment import AssignmentWatch, InvalidTargetError, UnreadableError
-from model_poller.volume.store import Store
+from model_poller.volume.store import FULL, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,8 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs.set_up(chosen.log_format, chosen.log_level)
         return run(chosen)
     except InvalidSettingsError as error:
-        sys.stderr.write(f"model_poller: {' '.join(str(error).splitlines())}\n")
-        return ExitCode.USAGE
+        return _failed(error, ExitCode.USAGE)
+    except InsufficientDiskError as error:
+        # Other than bad settings it passes: whoever supervises starts it again.
+        return _failed(error, ExitCode.NO_ROOM)
+
+
+def _failed(error: PollerError, code: ExitCode) -> ExitCode:
+    sys.stderr.write(f"model_poller: {' '.join(str(error).splitlines())}\n")
+    return code
 
 
 def run(chosen: Settings) -> ExitCode:
@@ -72,6 +79,7 @@ def run(chosen: Settings) -> ExitCode:
 
     Raises:
         InvalidSettingsError: no credentials, a port that is taken, a volume that can't be written.
+        InsufficientDiskError: there is no room for the little that has to be written at the start.
         SystemExit: ``--once`` was told to end.
     """
     if chosen.once:
@@ -293,15 +301,22 @@ def _prepare_volume(chosen: Settings) -> Store:
             f"another poller works on {chosen.hidden}; one volume takes one poller"
         ) from error
     except OSError as error:
-        raise InvalidSettingsError(f"the model volume can't be used: {error}") from error
+        raise _unusable(f"the model volume can't be used: {error}", error) from error
     if folder := chosen.server_config_dir:
         try:
             write_configuration(folder, chosen.model, chosen.base, chosen.batching_parameters)
         except OSError as error:
-            raise InvalidSettingsError(
-                f"--server-config-dir={folder} can't be written: {error}"
+            raise _unusable(
+                f"--server-config-dir={folder} can't be written: {error}", error
             ) from error
     return store
+
+
+def _unusable(message: str, error: OSError) -> PollerError:
+    """The error for a volume without which nothing can begin."""
+    if error.errno in FULL:
+        return InsufficientDiskError(f"{message}; it is tried again: enlarge the volume", 0)
+    return InvalidSettingsError(message)
 
 
 def _demands(chosen: Settings) -> Demands:

@@ -137,6 +137,7 @@ class Store:
 
         Raises:
             BlockingIOError: another one works on it.
+            OSError: the volume can't be written; that it is full is one of `FULL`.
         """
         self._hidden.mkdir(parents=True, exist_ok=True)
         # Never closed: the lock is the open file's.
@@ -146,22 +147,31 @@ class Store:
     def prepare(self) -> None:
         """Make the folders and clear away what a killed poller left half done.
 
+        On a full volume that has to wait: what is here already can be served, and what goes makes
+        room; folders are made by `mend`.
+
         Raises:
             OSError: the volume can't be written, or isn't one mount.
         """
-        self._make_folders()
-        resumable = [path for path in self._staging.iterdir() if _UNFINISHED.fullmatch(path.name)]
+        left = _entries(self._staging)
+        resumable = [path for path in left if _UNFINISHED.fullmatch(path.name)]
         newest = max(resumable, key=lambda path: path.stat().st_mtime, default=None)
-        for path in self._staging.iterdir():
+        for path in left:
             if path != newest:
                 _delete(path)
         self._unfinished = _occupied(newest) if newest else 0
-        self._probe()
+        try:
+            self._make_folders()
+            self._probe()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            _log.warning("%s is full; versions wait for room", self._hidden)
         self.retried = _line(self._retried)
         _unlink_dangling(self.base)
         _unlink_dangling(self._retained)
         complete = self.scan().complete
-        for record in self._records.iterdir():
+        for record in _entries(self._records):
             if parse_number(record.stem) not in complete:
                 _delete(record)
 
@@ -179,14 +189,7 @@ class Store:
     def _probe(self) -> None:
         """Two mounts of one volume look alike until something is moved between them."""
         probe = self._staging / ".probe"
-        try:
-            probe.mkdir()
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            # What is here already can be served, and what goes makes room.
-            _log.warning("%s is full; versions wait for room", self._hidden)
-            return
+        probe.mkdir()
         probe = probe.rename(self.base / ".probe")
         probe.rmdir()
 
@@ -211,10 +214,11 @@ class Store:
         What is left of other tries goes.
         """
         staged = self._staging / f"{version}-{fingerprint}"
-        for path in self._staging.iterdir():
+        for path in _entries(self._staging):
             if _UNFINISHED.fullmatch(path.name) and path != staged:
                 _delete(path)
         self._unfinished = 0
+        self._make_folders()
         staged.mkdir(exist_ok=True)
         return staged
 
@@ -353,7 +357,7 @@ class Store:
         canonical = self.base / str(version)
         if os.path.lexists(canonical):
             return canonical
-        for path in self.base.iterdir():
+        for path in _entries(self.base):
             if parse_number(path.name) == version:
                 return path
         return canonical
@@ -462,7 +466,7 @@ def _delete(path: Path) -> None:
 
 def _unlink_dangling(folder: Path) -> list[str]:
     """Remove links to what is gone, from which nothing could be loaded; returns their names."""
-    gone = [entry for entry in folder.iterdir() if entry.is_symlink() and _is_dangling(entry)]
+    gone = [entry for entry in _entries(folder) if entry.is_symlink() and _is_dangling(entry)]
     for entry in gone:
         entry.unlink(missing_ok=True)
     return [entry.name for entry in gone]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import threading
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,7 @@ from model_poller.versions import discover
 from model_poller.volume.store import RESERVE_BYTES, Store
 from tests.support.waiting import eventually
 from tests.unit.poller.doubles import MemorySource, below, model, tarred, zipped
+from tests.unit.poller.program import Supervised
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,6 +210,57 @@ def few_inodes(tmp_path: Path) -> Iterator[Store]:
     store.prepare()
     yield store
     subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill_inodes(volume: Path, left: int) -> Path:
+    ballast = volume / "ballast"
+    ballast.mkdir()
+    for number in range(os.statvfs(volume).f_favail - left):
+        (ballast / str(number)).touch()
+    return ballast
+
+
+@pytest.mark.parametrize("left", [0, 1, 5])
+def test_a_new_volume_without_room_for_what_a_start_writes_is_waited_for(
+    few_inodes: Store, tmp_path: Path, left: int
+) -> None:
+    volume = few_inodes.base.parent
+    for folder in volume.iterdir():
+        folder.rmdir()
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "bucket/1.zip").write_bytes(zipped(below("1", model())))
+    ballast = fill_inodes(volume, left)
+    program = Supervised(
+        tmp_path,
+        *(f"--storage-uri=file://{tmp_path}/bucket", "--server-address=127.0.0.1:9"),
+        *(f"--models-dir={volume}", "--model-name=imagenet", "--poll-interval=1"),
+    )
+    try:
+
+        def told() -> bool:
+            log = program.log.read_text()
+            return "full" in log if "listening" in log else "No space left on device" in log
+
+        eventually(told, what="a word of the lack of room", within=30, every=0.05)
+        if "listening" in program.log.read_text():
+            eventually(lambda: program.status().source.state == "Ready", what="a look", within=30)
+            assert program.get("/livez")[0] == 200
+        shutil.rmtree(ballast)
+        program.wait_for(1, VersionState.PUBLISHED)
+        assert program.process.poll() is None
+    finally:
+        program.kill()
+
+
+def test_a_fetch_that_finds_no_inode_at_all_is_told_so(few_inodes: Store) -> None:
+    source = MemorySource()
+    source.put("1.zip", zipped(model()))
+    stored = discover(source.survey(), {}, files=source.files)[1]
+    fill_inodes(few_inodes.base.parent, 0)
+    with pytest.raises(InsufficientDiskError, match="17 inodes are needed and 0 of 200 are free"):
+        Bringer(source, few_inodes).bring(
+            stored, stopped=threading.Event(), progress=lambda _: None
+        )
 
 
 @pytest.mark.parametrize("form", ["folder", "zip", "tar"])
