@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +18,7 @@ from model_poller.errors import (
 from model_poller.retry import RetryPolicy
 from model_poller.status import VersionReason
 from model_poller.versions import Verdict
-from model_poller.volume.store import Quarantined
+from model_poller.volume.store import FULL, Quarantined
 
 if TYPE_CHECKING:
     from model_poller.versions import StoredVersion
@@ -84,6 +85,21 @@ def judge(
     needed = failure.needed if isinstance(failure, InsufficientDiskError) else 0
     verdict = Verdict(reason, message)
     return Retry(stored.fingerprint, verdict, attempts, now + delay, needed, repeats)
+
+
+def unmoved(version: int, error: OSError) -> Verdict:
+    """What is told of a version that can't get to its place on the volume."""
+    if error.errno in FULL:
+        return Verdict(
+            VersionReason.INSUFFICIENT_DISK,
+            f"the model volume has no room to move version {version} ({error}); it is tried again:"
+            " enlarge the volume or retain fewer versions",
+        )
+    return Verdict(
+        VersionReason.FETCH_FAILED,
+        f"version {version} can't be moved on the model volume ({error}); it is tried again: let"
+        f" user {os.getuid()} write there, or give the pod another volume",
+    )
 
 
 def _reason(stored: StoredVersion, failure: Exception) -> tuple[VersionReason, int | None]:

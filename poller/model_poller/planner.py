@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from model_poller.actions import Action
     from model_poller.books import Publication
     from model_poller.failures import Retry
-    from model_poller.versions import StoredVersion
+    from model_poller.versions import StoredVersion, Verdict
     from model_poller.volume.assignment import Assignment
 
 LOAD_SECONDS = 1800.0
@@ -103,6 +103,8 @@ class Observed:
     """The last `RolloutTask.retry` that was followed."""
     former: Disk = field(default_factory=lambda: Disk({}, {}, {}))
     """Versions on the volume that came from another storage URI, which ``disk`` is without."""
+    undone: Mapping[int, Verdict] = field(default_factory=dict)
+    """Why versions are not where they should be on the volume."""
     links: bool = False
     """Whether folder versions are shown by links, which need no room."""
 

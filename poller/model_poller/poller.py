@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from model_poller.planner import Observed, Policy
     from model_poller.process.threads import Alive
     from model_poller.status import GoldenStatus
-    from model_poller.versions import Interest, StoredVersion
+    from model_poller.versions import Interest, StoredVersion, Verdict
 
 TICK_SECONDS = 1.0
 """How often everything is looked at anew when nothing happens."""
@@ -99,6 +99,8 @@ class Poller:
         self._asked_for: set[int] = set()
         self._newest = -1
         self._last_errors: dict[str, str] = {}
+        self._undone: dict[int, Verdict] = {}
+        """What the last round could not do."""
         self.worker = Worker("main loop", self._turn, longest_pause=TICK_SECONDS)
         self.board = Board(PollerStatus(revision="", model=model, source=source))
 
@@ -151,6 +153,7 @@ class Poller:
         """Look, act until there is nothing to do, and tell."""
         for stored, failure in self._fetcher.ended():
             self._note(stored, failure)
+        self._undone = {}
         for _ in range(_ROUNDS):
             seen = self._observe()
             target, scrape = planner.goal(seen, self._policy), self._inbox.read().scrape
@@ -170,7 +173,7 @@ class Poller:
         if self._cache:
             self._cache.tend()
         self._count(seen, golden)
-        self._tell(seen, golden or {})
+        self._tell(replace(seen, undone=self._undone), golden or {})
 
     # What is.
 
@@ -259,6 +262,8 @@ class Poller:
             if self._last_errors.get(kind) != str(error):
                 _log.error("%s failed: %s; it is tried again", kind.lower(), error)
             self._last_errors[kind] = str(error)
+            if isinstance(action, actions.Publish | actions.Retire | actions.Remove):
+                self._undone[action.version] = failures.unmoved(action.version, error)
             return False
         self._last_errors.pop(type(action).__name__, None)
         return changed

@@ -237,7 +237,9 @@ def _state(seen: Observed, policy: Policy, version: int) -> tuple[VersionState, 
     if version in disk.retained:
         proven = disk.retained[version].proven
         state = VersionState.RETIRED if proven else VersionState.FETCHED
-        return state, _SET_ASIDE if is_set_aside(seen, policy, version) else None
+        if is_set_aside(seen, policy, version):
+            return state, _SET_ASIDE
+        return state, seen.undone.get(version)
     if is_stopped_by_quarantine(seen, version):
         entry = disk.quarantined[version]
         return VersionState.QUARANTINED, Verdict(entry.reason, entry.message)

@@ -595,22 +595,40 @@ def test_a_volume_without_inodes_is_told_as_that(
     assert world.settle(turns=20).active_version == 1
 
 
+@pytest.mark.parametrize(
+    ("number", "reason", "way_out"),
+    [
+        (28, VersionReason.INSUFFICIENT_DISK, "enlarge the volume or retain fewer versions"),
+        (122, VersionReason.INSUFFICIENT_DISK, "enlarge the volume or retain fewer versions"),
+        (30, VersionReason.FETCH_FAILED, "or give the pod another volume"),
+    ],
+)
 def test_a_disk_that_can_not_be_written_is_told_once_and_tried_again(
-    pod: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    pod: World,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+    reason: VersionReason,
+    way_out: str,
 ) -> None:
     pod.source.put("1.zip", archive(1))
     pod.settle()
     with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
 
         def refuse(_: int) -> None:
-            raise OSError(30, "Read-only file system")
+            raise OSError(number, os.strerror(number))
 
         patch.setattr(pod.store, "publish", refuse)
         pod.tell(1)
         pod.settle()
     assert len(caplog.records) == 1
     assert "publish failed" in caplog.text
+    told = pod.version(1)
+    assert (told.state, told.reason) == (VersionState.FETCHED, reason)
+    assert os.strerror(number) in told.message
+    assert way_out in told.message
     assert pod.settle().active_version == 1
+    assert pod.version(1).reason is None
 
 
 def test_a_full_volume_stops_no_round(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
