@@ -138,3 +138,4 @@ Until = Annotated[
         help="Step N of the rollout, with its replicas answering; without it, all replicas.",
     ),
 ]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show it until Ctrl-C, as it changes.")]

@@ -11,9 +11,10 @@ import sys
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path  # noqa: TC003  # typer reads the annotations
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
 
 import typer
+from rich.text import Text
 
 from kubectl_inferencemodel import answers, delivery, display, output, predictions
 from kubectl_inferencemodel.arguments import (
@@ -28,6 +29,7 @@ from kubectl_inferencemodel.arguments import (
     Timeout,
     Until,
     Via,
+    Watch,
     command_first,
 )
 from kubectl_inferencemodel.arrival import Goal
@@ -35,15 +37,19 @@ from kubectl_inferencemodel.asking import ask, read_file
 from kubectl_inferencemodel.cluster import Cluster
 from kubectl_inferencemodel.errors import AnswerError, PluginError
 from kubectl_inferencemodel.explanation import explain, settled
+from kubectl_inferencemodel.listing import Listing
 from kubectl_inferencemodel.picture import Reports
 from kubectl_inferencemodel.ui import ui
 from kubectl_inferencemodel.waiting import Follower, until
+from kubectl_inferencemodel.watching import Form, Screen, polled
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from kubectl_inferencemodel.explanation import Explanation
     from kubectl_inferencemodel.resource import InferenceModel
 
+V = TypeVar("V")
 INTERRUPTED: Final = 130
 READER_GONE: Final = 141
 """As a shell tells of a program that a signal ended: SIGINT, SIGPIPE."""
@@ -68,27 +74,46 @@ def list_models(
         bool, typer.Option("--all-namespaces", "-A", help="Those of every namespace.")
     ] = False,
     selector: Selector = "",
+    watch: Watch = False,
     output_: As = Output.TABLE,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """All InferenceModels, and which replicas answer with which version."""
     cluster = Cluster(kubeconfig, context, namespace)
+    none = "no InferenceModels " + (
+        "in any namespace" if all_namespaces else f"in namespace {cluster.namespace}"
+    )
+    if watch:
+        screen: Screen[list[InferenceModel]] = Screen(
+            Form(
+                render=lambda found: (
+                    display.fitting(found, _now(), screen.room, namespaces=all_namespaces)
+                    if found
+                    else Text(none)
+                ),
+                lines=lambda found: display.lines(found, namespaces=all_namespaces),
+                objects=lambda found: {_key(model): _summary(model) for model in found},
+                gone=_gone,
+            ),
+            as_json=output_ is Output.JSON,
+        )
+        with screen:
+            Listing(cluster, everywhere=all_namespaces, selector=selector).show(screen)
     found = cluster.models(everywhere=all_namespaces, selector=selector)
     if output_ is Output.JSON:
         output.show_json([_summary(model) for model in found])
     elif not found:
-        where = "in any namespace" if all_namespaces else f"in namespace {cluster.namespace}"
-        output.tell(f"no InferenceModels {where}")
+        output.tell(none)
     else:
-        now = datetime.now(UTC)
-        output.show(display.models(found, now, namespaces=all_namespaces))
+        output.show(display.models(found, _now(), namespaces=all_namespaces))
 
 
 @app.command()
 def why(
     name: Name,
     *,
+    watch: Watch = False,
     namespace: Namespace = None,
     output_: As = Output.TABLE,
     context: Context = None,
@@ -96,32 +121,42 @@ def why(
 ) -> None:
     """What NAME is waiting for, in words."""
     cluster = Cluster(kubeconfig, context, namespace)
-    model, pods = cluster.model(name), cluster.pods(name)
-    of = model.status.model
-    is_coming = not settled(model) or of.latest_version != of.target_version
-    asked = cluster.all_pods(name) if is_coming else ()
-    found = explain(model, pods, Reports(cluster).of(asked, of.target_version))
-    if output_ is Output.JSON:
-        output.show_json(found)
-    else:
-        output.show(display.explanation(found))
+    reports = Reports(cluster)
+
+    def look() -> Explanation:
+        model, pods = cluster.model(name), cluster.pods(name)
+        of = model.status.model
+        is_coming = not settled(model) or of.latest_version != of.target_version
+        asked = cluster.all_pods(name) if is_coming else ()
+        return explain(model, pods, reports.of(asked, of.target_version))
+
+    form = Form(
+        render=display.explanation,
+        lines=display.explanation_lines,
+        objects=lambda found: {name: found},
+    )
+    _show(look, form, as_json=output_ is Output.JSON, watch=watch)
 
 
 @app.command()
 def versions(
     name: Name,
     *,
+    watch: Watch = False,
     namespace: Namespace = None,
     output_: As = Output.TABLE,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """The versions that are known, where each of them is, and how the last changes went."""
-    model = Cluster(kubeconfig, context, namespace).model(name)
-    if output_ is Output.JSON:
-        output.show_json(model.status.model)
-    else:
-        output.show(display.versions(model))
+    cluster = Cluster(kubeconfig, context, namespace)
+    form = Form(
+        render=display.versions,
+        lines=display.version_lines,
+        objects=lambda model: {name: model.status.model},
+        gone=lambda version: (f"version {version}: gone", None),
+    )
+    _show(lambda: cluster.model(name), form, as_json=output_ is Output.JSON, watch=watch)
 
 
 @app.command()
@@ -221,6 +256,33 @@ for command in (
     ui,
 ):
     app.command()(command)
+
+
+def _show(look: Callable[[], V], form: Form[V], *, as_json: bool, watch: bool) -> None:
+    """Show what one look finds, or for as long as somebody looks."""
+    if watch:
+        with Screen(form, as_json=as_json) as screen:
+            polled(look, screen)
+        return
+    found = look()
+    if as_json:
+        (told,) = form.objects(found).values()
+        output.show_json(told)
+    else:
+        output.show(form.render(found))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _key(model: InferenceModel) -> str:
+    return f"{model.metadata.namespace}/{model.metadata.name}"
+
+
+def _gone(key: str) -> tuple[str, object]:
+    namespace, _, name = key.partition("/")
+    return f"{name} is deleted", {"namespace": namespace, "name": name, "deleted": True}
 
 
 def _lines(path: Path) -> list[str]:

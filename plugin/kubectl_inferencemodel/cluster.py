@@ -110,21 +110,24 @@ class Cluster:
         path = self._models_path(everywhere=everywhere)
         return list(self._listed(path, selector, InferenceModel, what="InferenceModels"))
 
-    def pages(self, *, everywhere: bool) -> Iterator[tuple[list[InferenceModel], str]]:
+    def pages(
+        self, *, everywhere: bool, selector: str = ""
+    ) -> Iterator[tuple[list[InferenceModel], str]]:
         """All InferenceModels, some hundred at a time, and as of which resource version.
 
         Raises:
             ForbiddenError: who asks may not list them there.
         """
         path = self._models_path(everywhere=everywhere)
-        return self._pages(path, "", InferenceModel, what="InferenceModels")
+        return self._pages(path, selector, InferenceModel, what="InferenceModels")
 
-    def changes(self, since: str, *, everywhere: bool) -> Iterator[WatchEvent]:
+    def changes(self, since: str, *, everywhere: bool, selector: str = "") -> Iterator[WatchEvent]:
         """What happens to InferenceModels, until the API server ends the watch.
 
         Args:
             since: the resource version that was seen last.
             everywhere: those of every namespace.
+            selector: those that have some labels.
 
         Raises:
             GoneError: that is too long ago; list them again.
@@ -135,6 +138,7 @@ class Cluster:
             "resourceVersion": since,
             "allowWatchBookmarks": "1",
             "timeoutSeconds": str(_WATCH_SECONDS),
+            **({"labelSelector": selector} if selector else {}),
         }
         what = "the watch of InferenceModels"
         for line in self._lines(f"{self._models_path(everywhere=everywhere)}?{urlencode(query)}"):

@@ -12,7 +12,7 @@ from rich.text import Text
 from kubectl_inferencemodel.output import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import RenderableType
 
@@ -46,32 +46,59 @@ _STYLES: Final = {
     "Completed": "green",
 }
 _BAR: Final = 20
+_SPACE: Final = "   "
 
 
 def models(found: Sequence[InferenceModel], now: datetime, *, namespaces: bool) -> Table:
     """One line an InferenceModel: its versions, each with the replicas that answer with it."""
-    shown = table(
-        *("NAME", "VERSION", "TARGET", "READY", "REPLICAS", "STATUS", "ROLLOUT", "ANSWERING", "AGE")
-    )
-    if namespaces:
-        shown = table("NAMESPACE", *(column.header for column in shown.columns))
+    shown = table(*_columns(namespaces=namespaces), "AGE")
     for model in found:
-        of = model.status.model
-        ready = model.condition("Ready")
-        add(
-            shown,
-            *([model.metadata.namespace] if namespaces else []),
-            model.metadata.name,
-            number(of.active_version),
-            number(of.target_version),
-            styled(ready.status if ready else NONE),
-            model.status.replica_summary or NONE,
-            styled(of.transition_status or NONE),
-            _rollout(model),
-            answering(model),
-            age(model.metadata.creation_timestamp, now),
-        )
+        age_ = age(model.metadata.creation_timestamp, now)
+        add(shown, *_cells(model, namespaces=namespaces), age_)
     return shown
+
+
+def fitting(
+    found: Sequence[InferenceModel], now: datetime, room: int | None, *, namespaces: bool
+) -> RenderableType:
+    """As many of them as fit into so many lines, and how many there are beside those."""
+    # The header, the line about the rest, one of reserve, and two about what is in the way.
+    many = len(found) if room is None else max(room - 5, 1)
+    shown = models(found[:many], now, namespaces=namespaces)
+    if len(found) <= many:
+        return shown
+    return Group(shown, Text(f"and {len(found) - many} more", style="dim"))
+
+
+def lines(found: Sequence[InferenceModel], *, namespaces: bool) -> dict[str, str]:
+    """The same in a line each, by what it is about; the first one says what is in which place."""
+    told = {"": _SPACE.join(_columns(namespaces=namespaces))}
+    for model in found:
+        cells = _cells(model, namespaces=namespaces)
+        told[f"{model.metadata.namespace}/{model.metadata.name}"] = _SPACE.join(map(str, cells))
+    return told
+
+
+def _columns(*, namespaces: bool) -> list[str]:
+    return [
+        *(["NAMESPACE"] if namespaces else []),
+        *("NAME", "VERSION", "TARGET", "READY", "REPLICAS", "STATUS", "ROLLOUT", "ANSWERING"),
+    ]
+
+
+def _cells(model: InferenceModel, *, namespaces: bool) -> list[str | Text]:
+    of, ready = model.status.model, model.condition("Ready")
+    return [
+        *([model.metadata.namespace] if namespaces else []),
+        model.metadata.name,
+        number(of.active_version),
+        number(of.target_version),
+        styled(ready.status if ready else NONE),
+        model.status.replica_summary or NONE,
+        styled(of.transition_status or NONE),
+        _rollout(model),
+        answering(model),
+    ]
 
 
 def _rollout(model: InferenceModel) -> Text:
@@ -95,27 +122,8 @@ def versions(model: InferenceModel) -> RenderableType:
     """Every version that is known, and how the last changes went."""
     of = model.status.model
     shown = table("VERSION", "STATE", "REPLICAS", "")
-    for known in of.versions:
-        roles = [
-            role
-            for role, version in (
-                ("active", of.active_version),
-                ("target", of.target_version),
-                ("pinned", model.spec.model.version),
-                ("newest", of.latest_version),
-            )
-            if version == known.version
-        ]
-        failed = model.quarantine_of(known.version)
-        note = ", ".join(roles)
-        if failed is not None:
-            note = f"{failed.reason}: {failed.message}"
-        add(shown, str(known.version), styled(known.state), str(known.replicas), note)
-    listed = {known.version for known in of.versions}
-    for failed in of.quarantined:
-        if failed.version not in listed:
-            note = f"{failed.reason}: {failed.message}"
-            add(shown, str(failed.version), styled("Quarantined"), "0", note)
+    for version, state, replicas, note in _versions(model):
+        add(shown, version, styled(state), replicas, note)
     if not of.history:
         return shown
     past = table("VERSION", "RESULT", "FROM", "TOOK", "")
@@ -137,6 +145,39 @@ def versions(model: InferenceModel) -> RenderableType:
     return Group(*parts)
 
 
+def version_lines(model: InferenceModel) -> dict[str, str]:
+    """Each version in a line, by its number."""
+    return {
+        version: f"version {version}: {state}, {replicas} replicas" + (f": {note}" if note else "")
+        for version, state, replicas, note in _versions(model)
+    }
+
+
+def _versions(model: InferenceModel) -> Iterator[tuple[str, str, str, str]]:
+    """Each version with its state, its replicas, and what else is to be said of it."""
+    of = model.status.model
+    for known in of.versions:
+        roles = [
+            role
+            for role, version in (
+                ("active", of.active_version),
+                ("target", of.target_version),
+                ("pinned", model.spec.model.version),
+                ("newest", of.latest_version),
+            )
+            if version == known.version
+        ]
+        failed = model.quarantine_of(known.version)
+        note = ", ".join(roles)
+        if failed is not None:
+            note = f"{failed.reason}: {failed.message}"
+        yield str(known.version), known.state, str(known.replicas), note
+    listed = {known.version for known in of.versions}
+    for failed in of.quarantined:
+        if failed.version not in listed:
+            yield str(failed.version), "Quarantined", "0", f"{failed.reason}: {failed.message}"
+
+
 def explanation(found: Explanation) -> RenderableType:
     """The summary, and below it what is in the way."""
     summary = Text(plain(found.summary), style="green" if found.settled else "yellow")
@@ -146,6 +187,15 @@ def explanation(found: Explanation) -> RenderableType:
     for finding in found.findings:
         add(shown, finding.about, finding.reason or NONE, finding.message)
     return Group(summary, "", shown)
+
+
+def explanation_lines(found: Explanation) -> dict[str, str]:
+    """The summary, and each thing that is in the way."""
+    told = {"": found.summary}
+    for finding in found.findings:
+        line = ": ".join(filter(None, (finding.about, finding.reason, finding.message)))
+        told[line] = line
+    return told
 
 
 def labels(found: Sequence[Label]) -> Table:

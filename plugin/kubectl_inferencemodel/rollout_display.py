@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import time
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.text import Text
 
 from kubectl_inferencemodel import output
 from kubectl_inferencemodel.arrival import Outcome
 from kubectl_inferencemodel.display import NONE, add, moment, number, styled, table
-from kubectl_inferencemodel.errors import UnavailableError
 from kubectl_inferencemodel.picture import Picture, StepState, picture
+from kubectl_inferencemodel.watching import Form, Screen, polled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rich.console import RenderableType
     from rich.table import Table
 
     from kubectl_inferencemodel.cluster import Cluster
     from kubectl_inferencemodel.picture import Reports
 
-LOOK_SECONDS: Final = 1.0
-"""The pause between two looks."""
 _STYLES: Final = {Outcome.ARRIVED: "green", Outcome.WAITING: "yellow", Outcome.HOPELESS: "red"}
 _MARKS: Final = {
     StepState.DONE: ("✔", "green"),
@@ -108,6 +101,13 @@ def _for_programs(found: Picture) -> dict[str, object]:
     return {**told, "outcome": found.outcome.name.capitalize()}
 
 
+FORM: Final = Form[Picture](
+    render=render,
+    lines=lambda found: {found.name: found.summary},
+    objects=lambda found: {found.name: _for_programs(found)},
+)
+
+
 class Watching:
     """Shows a rollout until it has ended; where none is in progress, the next one."""
 
@@ -115,7 +115,8 @@ class Watching:
         self._cluster = cluster
         self._reports = reports
         self._name = name
-        self._told: object = None
+        self._first: Picture | None = None
+        self._is_running = False
 
     def run(self, *, as_json: bool) -> Picture:
         """Show it.
@@ -123,42 +124,17 @@ class Watching:
         Returns:
             The last view.
         """
-        console = Console(highlight=False)
-        if as_json or not console.is_terminal:
-            return self._follow(self._tell_json if as_json else self._tell)
-        with Live(console=console, auto_refresh=False) as live:
-            return self._follow(lambda found: live.update(render(found), refresh=True))
+        with Screen(FORM, as_json=as_json) as screen:
+            return polled(self._look, screen, self._has_ended)
 
-    def _follow(self, tell: Callable[[Picture], None]) -> Picture:
-        first: Picture | None = None
-        failures = 0
-        while True:
-            try:
-                model, pods = self._cluster.model(self._name), self._cluster.all_pods(self._name)
-                failures = 0
-            except UnavailableError as error:
-                if first is None:
-                    raise
-                failures += 1
-                output.tell(str(error))
-                time.sleep(LOOK_SECONDS * 2 ** min(failures, 4))
-                continue
-            found = picture(model, pods, self._reports.of(pods, model.status.model.target_version))
-            first = first or found
-            tell(found)
-            if model.running is None and _is_new(first, found):
-                return found
-            time.sleep(LOOK_SECONDS)
+    def _look(self) -> Picture:
+        model, pods = self._cluster.model(self._name), self._cluster.all_pods(self._name)
+        self._is_running = model.running is not None
+        return picture(model, pods, self._reports.of(pods, model.status.model.target_version))
 
-    def _tell(self, found: Picture) -> None:
-        if found.summary != self._told:
-            self._told = found.summary
-            output.write(output.line(found.summary) + "\n")
-
-    def _tell_json(self, found: Picture) -> None:
-        if found != self._told:
-            self._told = found
-            output.write(json.dumps(_for_programs(found), ensure_ascii=False) + "\n")
+    def _has_ended(self, found: Picture) -> bool:
+        self._first = self._first or found
+        return not self._is_running and _is_new(self._first, found)
 
 
 def _is_new(first: Picture, last: Picture) -> bool:

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ from kubectl_inferencemodel import cli
 from kubectl_inferencemodel.errors import ClusterError, NotFoundError, PluginError, RefusedError
 from tests.support import crd
 from tests.support.cable import Cable
+from tests.support.command import Command
 from tests.support.http_servers import serving
 from tests.support.kubectl import Kubectl
 from tests.support.waiting import eventually
@@ -485,3 +486,30 @@ def test_kubectl_finds_the_plugin_by_both_names(
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: InferenceModel ")
+
+
+def test_what_changes_is_shown_while_somebody_looks(plugin: Plugin) -> None:
+    kubectl = plugin.kubectl
+    create(kubectl, "changing")
+    kubectl("label", "inferencemodel", "changing", "team=changes")
+    tell(kubectl, "changing", active=2, target=2)
+    with ExitStack() as open_:
+        every, why, versions = (
+            open_.enter_context(Command(*words, "--watch", *plugin.context))
+            for words in (
+                ("list", "-lteam=changes"),
+                ("why", "changing"),
+                ("versions", "changing"),
+            )
+        )
+        every.until("changing   2   2   True   3/3   UpToDate")
+        why.until("Version 2 answers on 3/3 replicas, and that is all that is wanted.")
+        versions.until("version 2: Available, 3 replicas: active, target, newest")
+        tell(kubectl, "changing", active=2, target=3)
+        every.until("changing   2   3   True   3/3   InProgress")
+        why.until("it waits for version 3")
+        versions.until("version 3: Loading, 0 replicas: target, newest")
+        kubectl("delete", "inferencemodel", "changing")
+        every.until("changing is deleted")
+        every.interrupt()
+        assert "not found" in why.end(1)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from kubectl_inferencemodel.cluster import Cluster
     from kubectl_inferencemodel.console.entry import Pass
     from kubectl_inferencemodel.console.feed import Feed
+    from kubectl_inferencemodel.following import Key
 
 _FIRST_LIST_SECONDS: Final = 20.0
 _SILENCE_SECONDS: Final = 15.0
@@ -112,7 +113,7 @@ class Console:
     async def _fleet_events(self, after: int) -> AsyncIterator[str]:
         base = self._pass.base
         with self._feed.subscribed() as subscription:
-            changed: set[fleet.Key | None] | None = None
+            changed: set[Key | None] | None = None
             missed = self._feed.since(after)
             if missed is None:
                 yield _event({"reload": True}, self._feed.revision)

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from kubectl_inferencemodel import lenient
 from kubectl_inferencemodel.console import fleet
-from kubectl_inferencemodel.errors import ForbiddenError, GoneError, PluginError
-from kubectl_inferencemodel.resource import InferenceModel
+from kubectl_inferencemodel.errors import ForbiddenError, PluginError
+from kubectl_inferencemodel.following import Listed, followed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from kubectl_inferencemodel.cluster import Cluster
-    from kubectl_inferencemodel.console.fleet import Key, Row
-    from kubectl_inferencemodel.resource import WatchEvent
+    from kubectl_inferencemodel.console.fleet import Row
+    from kubectl_inferencemodel.following import Key
+    from kubectl_inferencemodel.resource import InferenceModel
 
 LIMIT: Final = 10_000
 """So many models are kept; more are counted."""
@@ -36,7 +36,6 @@ _TRAILS: Final = 200
 _STEPS: Final = 40
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
-_SHORTEST_WATCH: Final = 1.0
 _REMEMBERED: Final = 20_000
 """So many changes a page may be behind when it begins to be told of them."""
 _GATHER_SECONDS: Final = 0.04
@@ -202,43 +201,22 @@ class Feed:
             PluginError: it is to be begun anew.
         """
         cluster = self._cluster.within(namespace) if namespace else self._cluster
-        since, found = "", set()
-        for models, version in cluster.pages(everywhere=not namespace):
-            since = version
-            found |= {self._keep(model) for model in models}
-        self._forget({key for key in self._known(namespace) if key not in found})
-        self._arrived(namespace)
-        while not self._ended.is_set():
-            begun = time.monotonic()
-            try:
-                for event in cluster.changes(since, everywhere=not namespace):
-                    since = _version(event) or since
-                    self._take(event)
-                    if self._ended.is_set():
-                        return
-            except GoneError:
+        for step in followed(cluster, everywhere=not namespace, pause=self._ended.wait):
+            if isinstance(step, Listed):
+                self._forget({key for key in self._known(namespace) if key not in step.keys})
+                self._arrived(namespace)
+            elif step is not None and step.model is None:
+                self._forget({step.key})
+            elif step is not None and step.model is not None:
+                self._keep(step.model)
+            if self._ended.is_set():
                 return
-            # One that is ended at once is not begun again at once.
-            self._ended.wait(max(begun + _SHORTEST_WATCH - time.monotonic(), 0))
 
     def _known(self, namespace: str) -> list[Key]:
         with self._lock:
             return [key for key in self._rows if namespace in ("", key[0])]
 
-    def _take(self, event: WatchEvent) -> None:
-        if event.type == "BOOKMARK":
-            return
-        try:
-            model = lenient.read(event.object, InferenceModel)
-        except msgspec.ValidationError:
-            # One that isn't understood must not hide the others.
-            return
-        if event.type == "DELETED":
-            self._forget({(model.metadata.namespace, model.metadata.name)})
-        else:
-            self._keep(model)
-
-    def _keep(self, model: InferenceModel) -> Key:
+    def _keep(self, model: InferenceModel) -> None:
         made = fleet.row(model)
         key = made.key
         with self._lock:
@@ -246,14 +224,13 @@ class Feed:
             if before is None and len(self._rows) >= LIMIT:
                 if len(self._left_out) < LIMIT:
                     self._left_out.add(key)
-                return key
+                return
             self._rows[key] = made
             passed = self._pass(key, model)
             if before != made:
                 self._count(key)
         # A model's own page shows more than its row does, so it is told of every change.
         self._tell({key}, only_pages=before == made and not passed)
-        return key
 
     def _count(self, key: Key) -> None:
         self._revision += 1
@@ -312,8 +289,3 @@ class Feed:
         for subscriber in subscribers:
             if not only_pages or subscriber.is_page:
                 subscriber.tell(keys)
-
-
-def _version(event: WatchEvent) -> str:
-    metadata = event.object.get("metadata")
-    return str(metadata.get("resourceVersion", "")) if isinstance(metadata, dict) else ""

@@ -13,10 +13,9 @@ from kubectl_inferencemodel.explanation import explain, settled, waits_for
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from kubectl_inferencemodel.following import Key
     from kubectl_inferencemodel.resource import InferenceModel
 
-Key = tuple[str, str]
-"""Namespace and name."""
 _TEXT: Final = 300
 """Characters of what is said of one model."""
 _SHARES: Final = 6

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
-from kubectl_inferencemodel import delivery, rollout_display
+from kubectl_inferencemodel import delivery, watching
 from tests.unit.plugin.api import resource
 from tests.unit.plugin.views import rollout
 
@@ -271,7 +271,7 @@ BACK = rollout("RolledBack", message="NaN", endTime="2026-01-01T14:40:00Z")
 def test_a_rollout_is_watched_until_its_end(
     api: ApiServer, shell: Any, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    monkeypatch.setattr("kubectl_inferencemodel.rollout_display.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("kubectl_inferencemodel.watching.LOOK_SECONDS", 0.01)
     paused, going = rollout("Paused"), rollout("Progressing", step=2)
     by_look(api, paused, paused, going, going, BACK)
     code, out, err = shell("rollout", "imagenet", "--watch", f"-o{form}")
@@ -290,8 +290,8 @@ def test_a_terminal_shows_the_picture_anew_each_time(
 ) -> None:
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, color_system=None, width=100)
-    monkeypatch.setattr(rollout_display, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(rollout_display, "Console", lambda **_: terminal)
+    monkeypatch.setattr(watching, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(watching, "Console", lambda **_: terminal)
     by_look(api, rollout("Paused", message="promote or abort it"), rollout("Completed", step=2))
     assert shell("rollout", "imagenet", "--watch") == (0, "", "")
     first, _, last = screen.getvalue().rpartition("imagenet: version 3 (from 2) ")
@@ -304,7 +304,7 @@ def test_a_terminal_shows_the_picture_anew_each_time(
 def test_watching_waits_for_the_next_rollout_where_none_is_in_progress(
     api: ApiServer, shell: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kubectl_inferencemodel.rollout_display.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("kubectl_inferencemodel.watching.LOOK_SECONDS", 0.01)
     later = rollout("Completed", version=4, startTime="2026-01-01T15:00:00Z")
     by_look(api, BACK, BACK, {**later, "endTime": "2026-01-01T15:01:00Z"})
     code, out, _ = shell("rollout", "imagenet", "-w")
@@ -315,7 +315,7 @@ def test_watching_waits_for_the_next_rollout_where_none_is_in_progress(
 def test_watching_goes_on_while_the_api_server_can_not_be_asked(
     api: ApiServer, shell: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kubectl_inferencemodel.rollout_display.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("kubectl_inferencemodel.watching.LOOK_SECONDS", 0.01)
     by_look(api, rollout("Paused"), BACK)
     looks, answer = [200, 503, 503, 200], api.answer
 
@@ -328,4 +328,5 @@ def test_watching_goes_on_while_the_api_server_can_not_be_asked(
     code, out, err = shell("rollout", "imagenet", "-w")
     assert code == 4
     assert len(out.splitlines()) == 2
-    assert err.count("restarting") == 2
+    assert err.count("restarting") == 1
+    assert err.endswith("the API server answers again\n")

@@ -43,7 +43,9 @@ class Server:
         self.listed.append(namespace)
         return self
 
-    def pages(self, *, everywhere: bool) -> Iterator[tuple[list[InferenceModel], str]]:
+    def pages(
+        self, *, everywhere: bool, selector: str = ""
+    ) -> Iterator[tuple[list[InferenceModel], str]]:
         if everywhere:
             self.listed.append("")
         if self.failures:
@@ -51,7 +53,7 @@ class Server:
         self.lists += 1
         yield [msgspec.convert(found, InferenceModel) for found in self.objects], "1"
 
-    def changes(self, since: str, *, everywhere: bool) -> Iterator[WatchEvent]:
+    def changes(self, since: str, *, everywhere: bool, selector: str = "") -> Iterator[WatchEvent]:
         while True:
             told = self.told.get()
             if isinstance(told, Exception):
