@@ -16,14 +16,13 @@ from tests.api.models import AT_ONCE, Model, World, world
 from tests.support.controllers import running
 from tests.support.kubectl import condition
 from tests.support.operators import WRITES
-from tests.support.pods import told
+from tests.support.pods import having, told
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
-    from model_poller.status import PollerStatus
 
 pytestmark = pytest.mark.api
 
@@ -46,13 +45,6 @@ def here() -> Iterator[World]:
         made.operator.arguments = (*made.operator.arguments, leading)
         made.operator.restart()
         yield made
-
-
-def having(*versions: int) -> Callable[[int], PollerStatus]:
-    """A pod with versions on its disk, which answers with the one that it is told."""
-    return lambda number: told(
-        {other: AVAILABLE if other == number else RETIRED for other in versions}, target=number
-    )
 
 
 def serving(here: World, *, replicas: int, **spec: Any) -> Model:

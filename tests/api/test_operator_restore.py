@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from devcluster.apiserver import ApiServer
 from devcluster.controlplane import API_SERVER, STOP_SECONDS
-from tests.api.models import Model
+from model_poller.status import VersionState
+from tests.api.models import Model, world
 from tests.support import crd
 from tests.support.kubectl import Kubectl
+from tests.support.kubelet import Kubelet
 from tests.support.operators import Operator
+from tests.support.pods import having, told
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
 
 pytestmark = pytest.mark.api
 
 ALL = ("configmap", "deployment", "service", "service")
+AVAILABLE, FETCHED, RETIRED = VersionState.AVAILABLE, VersionState.FETCHED, VersionState.RETIRED
 
 
 class Restorable:
@@ -84,6 +92,64 @@ def test_what_is_after_a_restore_is_believed_although_its_versions_are_older(
                 assert operator.get("/livez") == "ok\n"
     finally:
         server.stop()
+
+
+@pytest.mark.runbook("etcd-restored-from-yesterday")
+def test_the_version_that_came_since_is_rolled_out_again_and_the_status_says_what_answers(
+    tmp_path: Path,
+) -> None:
+    server = ApiServer()
+    try:
+        api = server.start()
+        restorable = Restorable(server, tmp_path / "etcd")
+        with world(api) as here:
+            model = Model(here.kubectl, kubelet=here.kubelet).apply(replicas=2)
+            for _ in range(2):
+                model.add_pod().poller.tell(told({1: AVAILABLE}, target=1))
+            model.roll_out()
+            until_active(model, 1)
+            here.operator.until_quiet()
+            here.operator.stop()
+            restorable.keep()
+            here.operator.start()
+            for poller in model.pollers():
+                poller.serve = having(1, 2)
+                poller.tell(told({1: AVAILABLE, 2: FETCHED}, target=1))
+            with kubelet(model):
+                until_active(model, 2)
+                here.operator.until_quiet()
+
+            restorable.restore()
+
+            # What yesterday's copy knows of the pods, their kubelet tells them first.
+            with kubelet(model):
+                eventually(lambda: "as after a restore" in here.operator.log(), what="the log")
+                until_active(model, 2)
+            assert [pod.target for pod in model.pods] == ["2", "2"]
+            assert [poller.target for poller in model.pollers()] == [2, 2]
+            here.operator.until_quiet()
+    finally:
+        server.stop()
+
+
+@contextmanager
+def kubelet(model: Model) -> Iterator[None]:
+    """What carries to pods what they are told; its watch ends with the API server."""
+    with Kubelet(model.kubectl) as running:
+        for pod in model.pods:
+            running.run(pod.name, pod.poller)
+        yield
+
+
+def until_active(model: Model, version: int) -> None:
+    model.until(
+        lambda o: (
+            o["status"]["model"]["activeVersion"] == version
+            and o["status"]["model"]["transitionStatus"] == "UpToDate"
+        ),
+        what=f"version {version} on all replicas",
+        within=60,
+    )
 
 
 def until_replicas(model: Model, replicas: int) -> None:

@@ -17,14 +17,13 @@ from tests.api.models import AT_ONCE, Model, World, world
 from tests.support.kubectl import Object, condition
 from tests.support.operators import WRITES
 from tests.support.pages import commands
-from tests.support.pods import told
+from tests.support.pods import having, told
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from devcluster.client import Api
-    from model_poller.status import PollerStatus
     from tests.support.pages import Command
     from tests.support.pods import SimulatedPod
 
@@ -34,6 +33,7 @@ AVAILABLE = VersionState.AVAILABLE
 FETCHED = VersionState.FETCHED
 RETIRED = VersionState.RETIRED
 
+SERVES = having(1, 2)
 ONE_THEN_ALL: dict[str, Any] = {}
 WAITING: dict[str, Any] = {"steps": [{"replicas": 1, "pause": {}}]}
 
@@ -42,13 +42,6 @@ WAITING: dict[str, Any] = {"steps": [{"replicas": 1, "pause": {}}]}
 def here(api_server: Api) -> Iterator[World]:
     with world(api_server) as made:
         yield made
-
-
-def serves(number: int) -> PollerStatus:
-    """A pod that has both versions on its disk, and answers with the one that it is told."""
-    return told(
-        {other: AVAILABLE if other == number else RETIRED for other in (1, 2)}, target=number
-    )
 
 
 @contextmanager
@@ -67,7 +60,7 @@ def upload(model: Model, *, does: bool = True) -> None:
     """Version 2 is on the disk of each pod, which serves version 1, and what it is told next."""
     for poller in model.pollers():
         if does:
-            poller.serve = serves
+            poller.serve = SERVES
         poller.tell(told({1: AVAILABLE, 2: FETCHED}, target=1))
 
 
@@ -122,11 +115,11 @@ def test_one_pod_has_it_first_and_then_all(here: World) -> None:
         status = model.get()["status"]["model"]
         assert (status["targetVersion"], status["activeVersion"]) == (2, 1)
         for pod in have(model, 2):
-            pod.poller.serve = serves
-            pod.poller.tell(serves(2))
+            pod.poller.serve = SERVES
+            pod.poller.tell(SERVES(2))
         eventually(lambda: len(have(model, 2)) == 3, what="all pods told of version 2")
         for poller in first:
-            poller.tell(serves(2))
+            poller.tell(SERVES(2))
         found = phase(model, "Completed")
         assert found["status"]["model"]["activeVersion"] == 2
         assert record(model)["target"] == "2"
@@ -254,7 +247,7 @@ def test_a_step_that_only_waits_writes_nothing(here: World) -> None:
         here.operator.until_quiet()
         before = model.get()["metadata"]["resourceVersion"]
         for poller in model.pollers():
-            poller.tell(serves(poller.target or 1))
+            poller.tell(SERVES(poller.target or 1))
         here.operator.until_quiet()
         assert model.get()["metadata"]["resourceVersion"] == before
 
@@ -289,10 +282,7 @@ def test_a_bad_version_on_all_replicas_is_left_and_held_off_by_the_command_of_th
         assert have(model, 1) == model.pods, "the newest one stays away"
 
         for poller in model.pollers():
-            poller.serve = lambda number: told(
-                {other: AVAILABLE if other == number else RETIRED for other in (1, 2, 3)},
-                target=number,
-            )
+            poller.serve = having(1, 2, 3)
             poller.tell(told({1: AVAILABLE, 2: RETIRED, 3: FETCHED}, target=1))
         patch(model, forward)
         found = model.until(lambda o: o["status"]["model"]["activeVersion"] == 3, what="version 3")

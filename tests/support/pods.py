@@ -174,6 +174,17 @@ def told(
     )
 
 
+def having(*versions: int) -> Callable[[int], PollerStatus]:
+    """A pod with versions on its disk, which answers with the one that it is told."""
+    return lambda number: told(
+        {
+            other: VersionState.AVAILABLE if other == number else VersionState.RETIRED
+            for other in versions
+        },
+        target=number,
+    )
+
+
 @dataclass
 class SimulatedPod:
     """A running pod of an InferenceModel, as far as the API server knows.
