@@ -23,6 +23,8 @@ class EndedError(KeyboardInterrupt):
         super().__init__(f"ended by {signal.Signals(number).name}")
         self.exit_code = 128 + number
         """What a shell shows of a program that a signal ended."""
+        self.left = ""
+        """Of what a part stays in the store, if of anything."""
 
 
 class Signals:

@@ -59,7 +59,8 @@ exit codes:
   3  the export is incomplete, or holds what no poller takes; nothing was sent
   4  the version is there already, and was left as it is
   5  the store refused, or did not answer; the message says which object is concerned
-  128 and the number of a signal that said to end; nothing is left behind
+  128 and the number of a signal that said to end; nothing is left behind, but for a part of a
+      folder in an object store, which is told
 """
 
 
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say(f"{tempfile.gettempdir()} has no room for the packed version; set TMPDIR")
         return _failed(error, ExitCode.FAILED)
     except EndedError as error:
-        _say(f"{error}; nothing was left behind")
+        _say(str(error) if error.left else f"{error}; nothing was left behind")
         return error.exit_code
     return ExitCode.PUBLISHED
 

@@ -7,10 +7,12 @@ import shutil
 import time
 from dataclasses import dataclass
 from enum import Enum
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import google_crc32c
 
+from model_poller.checks import manifest
 from model_poller.checks.integrity import GRAPH_FILES
 from model_poller.errors import (
     CorruptUploadError,
@@ -20,12 +22,12 @@ from model_poller.errors import (
 )
 from model_poller.publishing import export, packing
 from model_poller.publishing.destination import TakesFolders
-from model_poller.publishing.ending import in_threads
+from model_poller.publishing.ending import EndedError, in_threads
 from model_poller.retry import RetryPolicy, Tries
-from model_poller.versions import MAX_VERSION, split_path
+from model_poller.versions import MAX_VERSION, parse_number, split_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
     from model_poller.publishing.destination import Destination
@@ -97,18 +99,20 @@ class Publisher:
 
         Raises:
             VersionExistsError: the wanted version is there, or others were always faster.
-            CorruptUploadError: the store keeps something else than was sent.
+            CorruptUploadError: the store keeps something else than was sent, or a part of another
+                export under the wanted number.
             BrokenVersionError, IncompleteVersionError: a poller would refuse it.
             BucketNotFoundError, AccessDeniedError, UnreachableError, OSError
         """
         for _ in range(_RACES):
-            version = self._choose(wanted)
+            version, part = self._choose(wanted)
             try:
                 files = self._prepare(staged, scratch, version)
                 size = sum(path.stat().st_size for path in files.values())
+                self._check_part(part, files, version)
                 if not dry_run:
                     self._say(f"storing {self._where(version)}: {size / 1e6:.1f} MB")
-                    self._store(files, version)
+                    self._store(files, version, part)
             except VersionExistsError:
                 if wanted is not Choice.NEXT:
                     raise
@@ -120,7 +124,8 @@ class Publisher:
             " try again later"
         )
 
-    def _choose(self, wanted: int | Choice) -> int:
+    def _choose(self, wanted: int | Choice) -> tuple[int, dict[str, StoredObject]]:
+        """A number, and what is there of it already if it is one to go on with."""
         taken = self._taken()
         if wanted is Choice.NEXT:
             version = max(taken, default=0) + 1
@@ -132,8 +137,14 @@ class Publisher:
             raise InvalidSettingsError(
                 f"there is no version above {MAX_VERSION}, which {self._location.uri} holds"
             )
-        if version in taken:
-            there = " and ".join(sorted(taken[version]))
+        part = self._part(taken.get(version, ())) if isinstance(wanted, int) else {}
+        if part:
+            self._say(
+                f"version {version} is there in part, as of a publisher that was ended; what lacks"
+                " is added"
+            )
+        elif version in taken:
+            there = " and ".join(sorted({stored.root.child(top) for top, stored in taken[version]}))
             raise VersionExistsError(
                 f"version {version} is there already: {there}; publish under another number"
             )
@@ -142,16 +153,42 @@ class Publisher:
                 f"version {version} is below {max(taken)}, which is there, so that pollers which"
                 " follow the newest version don't take it"
             )
-        return version
+        return version, part
 
-    def _taken(self) -> dict[int, set[str]]:
-        """Where each version is stored; whole or not, for half of one has its number too."""
-        taken: dict[int, set[str]] = {}
+    def _taken(self) -> dict[int, list[tuple[str, StoredObject]]]:
+        """What is stored of each version, and where: half of one has its number too."""
+        taken: dict[int, list[tuple[str, StoredObject]]] = {}
         for stored in self._destination.list():
             if parsed := split_path(stored.path):
                 top, number = parsed
-                taken.setdefault(number, set()).add(stored.root.child(top))
+                taken.setdefault(number, []).append((top, stored))
         return taken
+
+    def _part(self, there: Iterable[tuple[str, StoredObject]]) -> dict[str, StoredObject]:
+        """What there is of a folder without its marker; empty of any other version."""
+        found = {stored.path: stored for _, stored in there}
+        (top, *others) = {top for top, _ in there} or {""}
+        shown_at_once = isinstance(self._destination, TakesFolders)
+        if self._form != FOLDER or not self._proof.marker or others or shown_at_once:
+            return {}
+        is_canonical = top == str(parse_number(top))
+        return {} if f"{top}/{self._proof.marker}" in found or not is_canonical else found
+
+    def _check_part(
+        self, part: Mapping[str, StoredObject], files: Mapping[str, Path], version: int
+    ) -> None:
+        """See whether what is there is of these files, before any other one is sent.
+
+        Raises:
+            CorruptUploadError: it is not, or nobody can tell.
+        """
+        for path, stored in sorted(part.items()):
+            if path not in files or not _compare(self._destination.describe(stored), files[path]):
+                raise CorruptUploadError(
+                    f"{self._where(version)} is there in part, without its marker"
+                    f" {self._proof.marker}, and its {path} is not this export's; remove the folder"
+                    " and publish again, or publish under another number"
+                )
 
     def _prepare(self, staged: Path, scratch: Path, version: int) -> dict[str, Path]:
         """The files to store, by their paths below the storage URI, in order."""
@@ -162,9 +199,18 @@ class Publisher:
         if self._form != FOLDER:
             return {f"{version}.{self._form}": bundle}
         # Whoever stores the graph first has the number; the marker says that all is there.
-        order = dict.fromkeys(GRAPH_FILES, 0) | {self._proof.marker: 2}
-        names = sorted(packing.names(bundle), key=lambda name: (order.get(name, 1), name))
+        names = sorted(packing.names(bundle), key=lambda name: (self._turn(name), name))
         return {f"{version}/{name}": bundle / name for name in names}
+
+    def _turn(self, name: str) -> int:
+        """When a file of a folder is stored; those of one turn may be stored at once.
+
+        The graph and then the manifest decide who goes on where two publish under one number, or
+        one goes on with what another one left: the manifest is no other model's. A signature is
+        another one each time it is made, so it is left out of what is left as long as can be.
+        """
+        turns = dict.fromkeys(GRAPH_FILES, 0) | {manifest.NAME: 1, manifest.SIGNATURE_NAME: 3}
+        return 4 if name == self._proof.marker else turns.get(name, 2)
 
     def _pack(self, staged: Path, bundle: Path, version: int) -> None:
         if bundle.is_dir():
@@ -177,7 +223,7 @@ class Publisher:
         )
         export.judge(bundle, self._where(version), self._proof, identity, bundle.parent)
 
-    def _store(self, files: Mapping[str, Path], version: int) -> None:
+    def _store(self, files: Mapping[str, Path], version: int, part: Collection[str]) -> None:
         if self._form == FOLDER and isinstance(self._destination, TakesFolders):
             # The graph comes first, and lies at the top.
             bundle = next(iter(files.values())).parent
@@ -185,18 +231,38 @@ class Publisher:
                 self._name(str(version)), bundle, progress=self._progress
             )
         elif self._form == FOLDER:
-            self._put_files(files)
+            self._put_files(files, version, part)
         else:
             ((path, bundle),) = files.items()
             self._put(path, bundle)
         self._verify(files, version)
 
-    def _put_files(self, files: Mapping[str, Path]) -> None:
-        first, *rest, last = files
-        # Of two publishers only one may go on, even if both have the same graph.
-        self._put_once(first, files[first])
-        in_threads(lambda path: self._put(path, files[path]), rest, _THREADS)
-        self._put(last, files[last])
+    def _put_files(self, files: Mapping[str, Path], version: int, part: Collection[str]) -> None:
+        missing = [path for path in files if path not in part]
+        begun = bool(part)
+        try:
+            if not begun:
+                # Of two publishers only one may go on, even if both have the same graph.
+                first = missing.pop(0)
+                self._put_once(first, files[first])
+                begun = True
+            for _, turn in groupby(missing, lambda path: self._turn(path.partition("/")[2])):
+                in_threads(lambda path: self._put(path, files[path]), turn, _THREADS)
+        except VersionExistsError:
+            raise
+        except BaseException as error:
+            if begun or isinstance(error, UnreachableError | EndedError):
+                self._tell_part(version, error)
+            raise
+
+    def _tell_part(self, version: int, error: BaseException) -> None:
+        where = self._where(version)
+        if isinstance(error, EndedError):
+            error.left = where
+        self._say(
+            f"a part of {where} may be stored, which no poller takes, for its marker comes last;"
+            f" publish it again with --version={version} to go on with it, or remove it"
+        )
 
     def _put(self, path: str, file: Path) -> None:
         tries = Tries(RETRIES)

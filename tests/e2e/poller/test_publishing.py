@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import threading
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -285,6 +288,53 @@ def test_a_publisher_without_permission_is_told_which_it_lacks(gcs: Place, tmp_p
     assert "ifGenerationMatch=0" in uploads[0]
 
 
+def killed_at_the_second_thing(
+    place: Place, publish: Callable[[Place], subprocess.Popen[str]]
+) -> tuple[int, str, str]:
+    """Kill a publisher before the second thing that it would store, and tell how it ended."""
+    running: list[subprocess.Popen[str]] = []
+    begun, asked = threading.Event(), count()
+
+    def choose(method: str, _: str) -> Fault | None:
+        if method not in ("PUT", "POST") or next(asked) == 0:
+            return None
+        begun.wait(60)
+        # Whatever else is on its way is lost as well.
+        running[0].kill()
+        return Fault(status=503, headers=CLOSE)
+
+    with FaultyServer(place.endpoint, choose) as server:
+        endpoint = server.url + urlsplit(place.endpoint).path
+        running.append(publish(replace(place, endpoint=endpoint)))
+        begun.set()
+        return ended(running[0])
+
+
+def test_a_folder_whose_publisher_is_killed_again_and_again_is_never_taken_half(
+    place: Place, tmp_path: Path
+) -> None:
+    """Each goes on where the one before was killed: before the next thing that it would store."""
+    made = export(tmp_path / "export")
+    arguments = ("--format=folder", "--marker=DONE", "--version=1")
+    stored: list[set[str]] = []
+
+    while True:
+        code, out, err = killed_at_the_second_thing(place, lambda to: to.publish(made, *arguments))
+        with place.source() as source:
+            objects = source.list()
+            found = discover(objects, {}, marker="DONE", growing=source.growing)
+        stored.append({each.path for each in objects})
+        if code == 0:
+            break
+        assert (code, out) == (-signal.SIGKILL, ""), err
+        assert 1 not in found or found[1].incomplete, stored
+        assert len(stored) < 2 or stored[-1] > stored[-2], "it does not go on"
+    assert out == "1\n"
+    assert len(stored) == len(stored[-1])
+    demands = Demands(manifest=True, marker="DONE")
+    assert model().items() <= brought(place, 1, tmp_path / "pod", demands).items()
+
+
 @pytest.mark.parametrize("form", ["zip", FOLDER])
 def test_a_publisher_that_is_told_to_end_leaves_no_part_in_the_bucket(
     s3: Place, aws: Aws, tmp_path: Path, form: str
@@ -316,6 +366,8 @@ def test_a_publisher_that_is_told_to_end_leaves_no_part_in_the_bucket(
         publisher.terminate()
         code, out, err = ended(publisher)
     assert (code, out) == (143, ""), err
+    assert ("nothing was left behind" in err) == (form == "zip")
+    assert ("publish it again with --version=1 to go on with it" in err) == (form == FOLDER)
     assert not unfinished()
     assert not list((tmp_path / "scratch").iterdir())
     with s3.source() as source:

@@ -527,6 +527,107 @@ def test_a_folder_whose_first_answer_was_lost_is_given_up(tmp_path: Path) -> Non
     assert Publication(bucket, tmp_path / "b", FOLDER).publish() == 2
 
 
+class KilledError(BaseException):
+    """The process is gone: nothing of it runs any more."""
+
+
+class Deadly(Bucket):
+    """A bucket that kills who stores more than so many objects in it, with all their threads."""
+
+    def __init__(self, bucket: Bucket, count: int) -> None:
+        super().__init__()
+        self.objects = bucket.objects
+        self._bucket = bucket
+        self._count = count
+        self._one = threading.Lock()
+
+    def put_new(
+        self, name: str, content: IO[bytes], size: int, *, progress: Callable[[int], None]
+    ) -> None:
+        with self._one:
+            self._count -= 1
+            if self._count < 0:
+                raise KilledError
+            self._bucket.put_new(name, content, size, progress=progress)
+
+
+def half(bucket: Bucket, root: Path, count: int, version: int = 5) -> None:
+    """What a publisher leaves that is killed when it has stored so many files."""
+    with pytest.raises(KilledError):
+        Publication(Deadly(bucket, count), root, FOLDER).publish(version)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_folder_of_a_publisher_that_was_killed_is_gone_on_with(
+    tmp_path: Path, count: int
+) -> None:
+    bucket, whole = Bucket(), Bucket()
+    Publication(whole, tmp_path / "whole", FOLDER).publish(5)
+    half(bucket, tmp_path / "first", count)
+    assert "resnet/5/DONE" not in bucket.objects
+    again = Publication(bucket, tmp_path / "second", FOLDER)
+    assert again.publish(5) == 5
+    assert bucket.objects == whole.objects
+    assert len(bucket.calls) == len(set(bucket.calls)), "nothing is sent twice"
+    assert bucket.calls[-1] == "resnet/5/DONE"
+    assert "is there in part" in again.told[0]
+    with pytest.raises(VersionExistsError):
+        Publication(bucket, tmp_path / "third", FOLDER).publish(5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_what_was_left_of_another_export_is_not_gone_on_with(tmp_path: Path, count: int) -> None:
+    bucket = Bucket()
+    half(bucket, tmp_path / "first", count)
+    before = dict(bucket.objects)
+    other = Publication(bucket, tmp_path / "second", FOLDER, b"of another training")
+    if count == 1:
+        # Both have the same graph, and nothing is there that could be mixed with it.
+        assert other.publish(5) == 5
+        return
+    with pytest.raises(CorruptUploadError, match="is not this export's; remove the folder") as told:
+        other.publish(5)
+    assert "gs://models/resnet/5/ is there in part" in str(told.value)
+    assert bucket.objects == before
+    assert other.publish() == 6
+
+
+def test_what_was_left_of_more_files_is_not_gone_on_with(tmp_path: Path) -> None:
+    bucket = Bucket()
+    half(bucket, tmp_path / "first", 2)
+    bucket.objects["resnet/5/assets/more"] = b""
+    with pytest.raises(CorruptUploadError, match="its 5/assets/more is not this export's"):
+        Publication(bucket, tmp_path / "second", FOLDER).publish(5)
+
+
+def test_of_who_goes_on_with_a_folder_and_who_still_writes_it_one_ends_it(tmp_path: Path) -> None:
+    """The one with the other weights waits where the manifest is decided."""
+    bucket, ended = Bucket(), []
+    started, go_on = threading.Event(), threading.Event()
+
+    def hold(name: str) -> None:
+        if name == "resnet/5/SHA256SUMS" and not started.is_set():
+            started.set()
+            go_on.wait(20)
+
+    def write_slowly() -> None:
+        try:
+            Publication(bucket, tmp_path / "slow", FOLDER, b"slow").publish(5)
+        except VersionExistsError as error:
+            ended.append(error)
+
+    slow = threading.Thread(target=write_slowly)
+    bucket.before_put = hold
+    slow.start()
+    assert started.wait(20)
+    assert Publication(bucket, tmp_path / "fast", FOLDER, b"fast").publish(5) == 5
+    whole = dict(bucket.objects)
+    go_on.set()
+    slow.join(20)
+    assert ended
+    assert bucket.objects == whole
+
+
 def test_a_store_that_does_not_answer_is_asked_four_times(tmp_path: Path) -> None:
     bucket = Bucket()
 
