@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from model_poller.errors import (
     PollerError,
     VersionExistsError,
 )
+from model_poller.process import leftovers
 from model_poller.process.arguments import Parser, shown
 from model_poller.publishing import export, packing
 from model_poller.publishing.destination import open_destination
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from model_poller.stores.opening import SourceSettings
 
 _PROGRESS_SECONDS = 2.0
+_SCRATCH = "model_publish-"
+"""What the names of folders in TMPDIR begin with."""
 _DESCRIPTION = """\
 Checks an exported SavedModel, stores it as a new version, and prints the version's number.
 
@@ -136,10 +140,12 @@ def _publish(given: argparse.Namespace, environment: Mapping[str, str], signals:
         golden=None if given.golden is None else Path(given.golden),
     )
     store = source_settings(given, location, environment)
-    made = Path(tempfile.mkdtemp(prefix="model_publish-"))
+    leftovers.clear(Path(tempfile.gettempdir()), re.compile(f"{re.escape(_SCRATCH)}.*"))
+    made = Path(tempfile.mkdtemp(prefix=_SCRATCH))
     try:
         try:
-            done = _publish_from(folder, made, given, store, proof)
+            with leftovers.held(made):
+                done = _publish_from(folder, made, given, store, proof)
         finally:
             signals.ignore()
     finally:

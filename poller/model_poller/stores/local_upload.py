@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from model_poller.errors import AccessDeniedError, UnreachableError, VersionExistsError
+from model_poller.process import leftovers
 from model_poller.stores.local import LocalSource
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from model_poller.stores import Entry
 
 _READ_BYTES = 1 << 20
+_UNFINISHED = re.compile(r"\.[0-9]+(\.[a-z.]+)?\.[0-9a-f]{8}")
+"""The names of what is being written."""
 
 
 class LocalUploads(LocalSource):
@@ -42,9 +46,10 @@ class LocalUploads(LocalSource):
         path = Path("/", name)
         with _failing(path):
             path.parent.mkdir(exist_ok=True)
+            leftovers.clear(path.parent, _UNFINISHED)
             unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
             try:
-                with unfinished.open("xb") as file:
+                with unfinished.open("xb") as file, leftovers.held(unfinished):
                     _copy(content, file, size, progress)
                 # Unlike a rename, a link never replaces.
                 path.hardlink_to(unfinished)
@@ -61,16 +66,12 @@ class LocalUploads(LocalSource):
         path = Path("/", name)
         with _failing(path):
             path.parent.mkdir(exist_ok=True)
+            leftovers.clear(path.parent, _UNFINISHED)
             unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
             try:
-                for place, _, files in os.walk(folder):
-                    target = unfinished / os.path.relpath(place, folder)
-                    target.mkdir(exist_ok=True)
-                    for file in files:
-                        source = Path(place, file)
-                        with source.open("rb") as content, (target / file).open("xb") as written:
-                            _copy(content, written, source.stat().st_size, progress)
-                    _sync(target)
+                unfinished.mkdir()
+                with leftovers.held(unfinished):
+                    _copy_all(folder, unfinished, progress)
                 # A folder that holds something is never replaced.
                 unfinished.rename(path)
             except BaseException:
@@ -98,6 +99,17 @@ def _failing(path: Path) -> Iterator[None]:
 
 def _exists(path: Path) -> VersionExistsError:
     return VersionExistsError(f"{path} is there already, and is not overwritten")
+
+
+def _copy_all(folder: Path, to: Path, progress: Callable[[int], None]) -> None:
+    for place, _, files in os.walk(folder):
+        target = to / os.path.relpath(place, folder)
+        target.mkdir(exist_ok=True)
+        for file in files:
+            source = Path(place, file)
+            with source.open("rb") as content, (target / file).open("xb") as written:
+                _copy(content, written, source.stat().st_size, progress)
+        _sync(target)
 
 
 def _copy(content: IO[bytes], file: IO[bytes], size: int, progress: Callable[[int], None]) -> None:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from model_poller.process.leftovers import held
 from model_poller.publishing.ending import in_threads
+from model_poller.publishing.main import main
 from model_poller.publishing.publish import FOLDER
 from tests.unit.poller.doubles import model
 
@@ -69,6 +71,57 @@ def test_a_signal_leaves_nothing_behind(
     assert f"ended by {number.name}" in ended.stderr
     assert not list((tmp_path / "scratch").iterdir())
     assert not list((tmp_path / "resnet").iterdir())
+
+
+def killed(tmp_path: Path, form: str, point: str) -> subprocess.CompletedProcess[str]:
+    for name in ("export", "scratch", "resnet"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    for name, content in model(b"w" * 300_000).items():
+        (tmp_path / "export" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "export" / name).write_bytes(content)
+    return subprocess.run(
+        [
+            *(sys.executable, "-c", PROGRAM, POINTS[point], str(signal.SIGKILL.value)),
+            *(str(tmp_path / "export"), f"file://{tmp_path}/resnet", f"--format={form}"),
+        ],
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path), "TMPDIR": str(tmp_path / "scratch")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def aged(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (0, 0), follow_symlinks=False)
+
+
+@pytest.mark.parametrize("form", ["zip", FOLDER])
+def test_what_a_killed_publisher_left_goes_with_the_next_one(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert killed(tmp_path, form, "while it stores").returncode == -signal.SIGKILL
+    left = [path for name in ("resnet", "scratch") for path in (tmp_path / name).iterdir()]
+    assert len(left) == 2
+    live = tmp_path / "resnet" / ".9.0123abcd"
+    foreign = tmp_path / "resnet" / ".notes"
+    for folder in (live, foreign):
+        folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    arguments = [str(tmp_path / "export"), f"file://{tmp_path}/resnet", f"--format={form}"]
+    assert main([*arguments, "--version=1"]) == 0
+    assert all(path.exists() for path in left), "somebody may still write to it"
+
+    for path in (*left, live, foreign):
+        aged(path)
+    with held(live):
+        assert main([*arguments, "--version=2"]) == 0
+    assert not any(path.exists() for path in left)
+    assert live.exists()
+    assert foreign.exists()
+    assert not list((tmp_path / "scratch").iterdir())
+    assert capsys.readouterr().out == "1\n2\n"
 
 
 def test_a_failure_of_one_thread_is_not_held_up_by_another() -> None:
