@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PROGRAM = "kubectl-inferencemodel"
+_COMPLETION = "kubectl_complete-inferencemodel"
+"""What kubectl runs to complete a line; krew makes no link to it, so a user does."""
 _CAVEATS = """\
 It is written in Python: python3 3.11 or newer with pip has to be there. Its first start installs
 what it needs from the package index that pip uses, checked by hashes, into
@@ -33,13 +35,15 @@ def archive(source: Path, wheel: bytes, wheel_name: str, epoch: int) -> bytes:
         wheel_name: its file name.
         epoch: when its files were changed, in seconds since 1970.
     """
+    launcher = (source / "release" / "launcher.py").read_bytes()
     files = {
-        PROGRAM: (source / "release" / "launcher.py").read_bytes(),
+        PROGRAM: launcher,
+        _COMPLETION: launcher,
         "requirements.lock": (source / "requirements" / "plugin.lock").read_bytes(),
         "LICENSE": (source / "LICENSE").read_bytes(),
         wheel_name: wheel,
     }
-    return archives.compressed(archives.tar(files, epoch=epoch, programs=(PROGRAM,)))
+    return archives.compressed(archives.tar(files, epoch=epoch, programs=(PROGRAM, _COMPLETION)))
 
 
 def manifest(version: str, repository: str, archive_name: str, digest: str) -> str:

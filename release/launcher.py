@@ -24,23 +24,31 @@ def main() -> None:
     """Have the packages, and become the plugin."""
     if sys.version_info < OLDEST:
         _end(f"python3 is {sys.version.split()[0]}, and has to be 3.11 or newer")
+    name = Path(sys.argv[0]).name
     here = Path(__file__).resolve().parent
     (wheel,) = here.glob("inferencemodel-*.whl")
-    packages = _installed(wheel, here / "requirements.lock")
+    packages = _place(wheel, here / "requirements.lock")
+    if not packages.is_dir():
+        if name.startswith("kubectl_complete-"):
+            # Nobody waits for an installation in the middle of a word.
+            return
+        _bring(packages, wheel, here / "requirements.lock")
     sys.path.insert(0, str(packages))
     from kubectl_inferencemodel.cli import main as run
 
-    sys.argv[0] = "kubectl-inferencemodel"
+    sys.argv[0] = name
     sys.exit(run())
 
 
-def _installed(wheel: Path, lock: Path) -> Path:
+def _place(wheel: Path, lock: Path) -> Path:
     digest = hashlib.sha256(wheel.read_bytes() + lock.read_bytes()).hexdigest()[:16]
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(base) / "kubectl-inferencemodel"
-    packages = folder / f"{sys.implementation.cache_tag}-{_machine()}-{digest}"
-    if packages.is_dir():
-        return packages
+    return folder / f"{sys.implementation.cache_tag}-{_machine()}-{digest}"
+
+
+def _bring(packages: Path, wheel: Path, lock: Path) -> None:
+    folder = packages.parent
     if _lacks_pip():
         _end("python3 has no pip: install python3-pip, or start it with a python3 that has it")
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +67,6 @@ def _installed(wheel: Path, lock: Path) -> Path:
                 raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return packages
 
 
 def _install(target: Path, lock: Path) -> None:

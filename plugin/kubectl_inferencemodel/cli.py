@@ -10,13 +10,13 @@ import os
 import sys
 import traceback
 from datetime import UTC, datetime
-from pathlib import Path  # noqa: TC003  # typer reads the annotations
+from pathlib import Path  # typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
 
 import typer
 from rich.text import Text
 
-from kubectl_inferencemodel import answers, delivery, display, output, predictions
+from kubectl_inferencemodel import answers, delivery, display, output, predictions, shells
 from kubectl_inferencemodel.arguments import (
     MAX_VERSION,
     As,
@@ -312,9 +312,20 @@ def _summary(model: InferenceModel) -> dict[str, object]:
     }
 
 
+@app.command()
+def completion(
+    shell: Annotated[shells.Shell, typer.Argument(help="Which one.", show_default=False)],
+) -> None:
+    """Print a script by which a shell completes commands, options and the cluster's names."""
+    output.write(shells.SCRIPTS[shell])
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line, and end the process."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    given = sys.argv[1:] if arguments is None else arguments
+    # kubectl asks what may come next by the name of the program.
+    asks = Path(sys.argv[0]).name.startswith(shells.PROGRAM)
+    sys.exit(run([shells.WORD, *given] if asks else given))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -325,6 +336,9 @@ def run(arguments: Sequence[str]) -> int:
     """
     output.prepare()
     try:
+        if list(arguments[:1]) == [shells.WORD]:
+            output.write(shells.answer(arguments[1:], app))
+            return 0
         code = app(
             command_first(arguments) or ["--help"],
             prog_name="kubectl inferencemodel",

@@ -27,6 +27,7 @@ from kubectl_inferencemodel.errors import (
 from kubectl_inferencemodel.resource import (
     Event,
     InferenceModel,
+    Named,
     Objects,
     Pod,
     RawObjects,
@@ -65,6 +66,8 @@ _SILENCE: Final = urllib3.Timeout(connect=5, read=90)
 _LONGEST_CHANGE: Final = 8 << 20
 """Bytes of one change; the API server keeps no object of more than about 1.5 MB."""
 _LOG_BYTES: Final = 256 << 10
+_METADATA: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+"""Has the API server leave out what is not asked for."""
 _SCHEMA: Final = "/openapi/v3/apis/inferencemodel.dev/v1alpha1"
 _ADDRESS: Final = re.compile(r"<[^>]*>: ")
 """Where in memory the client has its connection, in front of its messages."""
@@ -93,6 +96,7 @@ class Cluster:
         """
         self._door = _Door(file, context)
         self.namespace = namespace or self._door.access.namespace
+        self._patience = _READ
 
     @property
     def server(self) -> str:
@@ -104,6 +108,25 @@ class Cluster:
         found = copy.copy(self)
         found.namespace = namespace
         return found
+
+    def impatient(self) -> Cluster:
+        """The same for somebody who waits in the middle of a word."""
+        found = copy.copy(self)
+        found._patience = _LOOK
+        return found
+
+    def names(self) -> list[str]:
+        """The names of the namespace's InferenceModels, of some hundred at most."""
+        return self._names(self._models_path(everywhere=False), "InferenceModels")
+
+    def namespaces(self) -> list[str]:
+        """The names of namespaces, of some hundred at most."""
+        return self._names("/api/v1/namespaces", "namespaces")
+
+    def _names(self, path: str, what: str) -> list[str]:
+        body = self._sure(f"{path}?limit={_PAGE}", what, "GET", None, accept=_METADATA)
+        found: list[Named] = [_item(item, Named, what) for item in _page(body, what).items]
+        return [each.metadata.name for each in found]
 
     def models(self, *, everywhere: bool = False, selector: str = "") -> list[InferenceModel]:
         """All InferenceModels of the namespace, or of all of them, that have some labels."""
@@ -313,13 +336,15 @@ class Cluster:
     def _get(self, path: str, what: str) -> bytes:
         return self._sure(path, what, "GET", None)
 
-    def _sure(self, path: str, what: str, method: str, body: bytes | None) -> bytes:
+    def _sure(
+        self, path: str, what: str, method: str, body: bytes | None, *, accept: str = ""
+    ) -> bytes:
         """The body of an answer that is as it should be."""
-        status, answer = self._send(path, body, method=method)
+        status, answer = self._send(path, body, method=method, accept=accept)
         if status == 401:
             # What a program or a file gave has expired meanwhile: a wait can outlive it.
             self._door.renew()
-            status, answer = self._send(path, body, method=method)
+            status, answer = self._send(path, body, method=method, accept=accept)
         if status == 404 and not answer.startswith(b"{"):
             # Not even a Status object: it is the kind that is not known.
             raise ClusterError(
@@ -346,8 +371,9 @@ class Cluster:
         path: str,
         body: bytes | None = None,
         *,
-        timeout: urllib3.Timeout = _READ,
+        timeout: urllib3.Timeout | None = None,
         method: str = "",
+        accept: str = "",
     ) -> tuple[int, bytes]:
         access = self._door.access
         server, token = access.server, access.authorization
@@ -355,8 +381,12 @@ class Cluster:
         headers = {"Content-Type": "application/merge-patch+json" if merge else "application/json"}
         if token is not None:
             headers["Authorization"] = token
+        if accept:
+            headers["Accept"] = accept
         try:
-            return _ask(access.pool, server + path, body, headers, timeout, method)
+            return _ask(
+                access.pool, server + path, body, headers, timeout or self._patience, method
+            )
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             if error.args and isinstance(error.args[0], ssl.SSLCertVerificationError):
                 raise ClusterError(

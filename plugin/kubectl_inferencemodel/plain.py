@@ -56,6 +56,19 @@ def find(kubeconfig: Path | None, context: str | None) -> Access | None:
         return None
 
 
+def contexts(kubeconfig: Path | None) -> list[str]:
+    """The names of the contexts in one file, or in those of the environment."""
+    paths = str(kubeconfig or os.environ.get("KUBECONFIG", "~/.kube/config"))
+    found: dict[str, None] = {}
+    for path in filter(None, paths.split(os.pathsep)):
+        try:
+            content = yaml.load(Path(path).expanduser().read_bytes(), Loader=_LOADER)  # noqa: S506
+            found |= dict.fromkeys(str(each["name"]) for each in content["contexts"])
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, RecursionError):
+            continue
+    return list(found)
+
+
 def _file(kubeconfig: Path | None) -> Path:
     path = os.environ.get("KUBECONFIG", "~/.kube/config") if kubeconfig is None else str(kubeconfig)
     if os.pathsep in path or not path or getproxies().keys() - {"no"}:

@@ -152,6 +152,12 @@ class Objects(msgspec.Struct, frozen=True):
     metadata: ListMetadata = ListMetadata()
 
 
+class Named(msgspec.Struct, frozen=True):
+    """Any object, as far as it has a name."""
+
+    metadata: Metadata
+
+
 class RawObjects(msgspec.Struct, frozen=True):
     """The same before its objects are read."""
 

@@ -513,3 +513,34 @@ def test_what_changes_is_shown_while_somebody_looks(plugin: Plugin) -> None:
         every.until("changing is deleted")
         every.interrupt()
         assert "not found" in why.end(1)
+
+
+def test_kubectl_completes_the_plugins_commands_and_the_clusters_names(
+    plugin: Plugin, tmp_path: Path
+) -> None:
+    create(plugin.kubectl, "completed")
+    for name in ("kubectl-inferencemodel", "kubectl_complete-inferencemodel"):
+        program = tmp_path / name
+        start = f"import sys; sys.argv[0] = {name!r}; from kubectl_inferencemodel.cli import main"
+        program.write_text(f"#!{sys.executable}\n{start}; main()\n")
+        program.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "KUBECONFIG": str(plugin.kubectl.kubeconfig),
+    }
+
+    def completed(*words: str) -> list[str]:
+        done = subprocess.run(
+            [plugin.kubectl.program, "__complete", "inferencemodel", *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return [line.partition("\t")[0] for line in done.stdout.splitlines()]
+
+    assert completed("vers") == ["versions", ":4"]
+    namespace = str(plugin.kubectl.namespace)
+    assert completed("why", "-n", namespace, "complet") == ["completed", ":4"]
+    assert completed("list", f"--namespace={namespace[:-1]}") == [f"--namespace={namespace}", ":4"]

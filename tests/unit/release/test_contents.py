@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import tarfile
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -274,3 +276,21 @@ def test_krews_manifest_is_about_the_archive_that_it_names() -> None:
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         assert archive.getmember(platform["bin"]).mode == 0o755
         assert "inferencemodel-1-py3-none-any.whl" in archive.getnames()
+
+
+def test_completion_installs_nothing_in_the_middle_of_a_word(tmp_path: Path) -> None:
+    packed = krew.archive(ROOT, b"wheel", "inferencemodel-1-py3-none-any.whl", TREE.epoch)
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(tmp_path / "krew", filter="data")
+    link = tmp_path / "kubectl_complete-inferencemodel"
+    link.symlink_to(tmp_path / "krew" / "kubectl-inferencemodel")
+    for program in (link, tmp_path / "krew" / link.name):
+        done = subprocess.run(
+            [program, "why", ""],
+            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not (tmp_path / "cache").exists()
