@@ -87,10 +87,13 @@ def copy(root: Path, target: Path) -> None:
         source = root / name
         if not name or not (source.is_file() or source.is_symlink()):
             continue
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        # What the umask is, or was when it was checked out, is nobody's business: an image whose
+        # folders only root may enter does not start.
+        for folder in reversed((target / name).relative_to(target).parents):
+            (target / folder).mkdir(parents=True, exist_ok=True)
+            (target / folder).chmod(0o755)
         shutil.copy2(source, target / name, follow_symlinks=False)
         if not source.is_symlink():
-            # What the umask was when it was checked out is nobody's business.
             (target / name).chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
 
 

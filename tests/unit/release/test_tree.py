@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -99,8 +100,19 @@ def test_what_is_ignored_stays_out_and_modes_do_not_depend_on_the_umask(
     repository: Path, tmp_path: Path
 ) -> None:
     (repository / "ignored").write_text("secret")
-    tree.copy(repository, tmp_path / "copy")
-    copied = {path.name for path in (tmp_path / "copy").iterdir()}
-    assert copied == {"pyproject.toml", "CHANGELOG.md", ".gitignore", "program"}
-    assert (tmp_path / "copy" / "program").stat().st_mode & 0o777 == 0o755
-    assert (tmp_path / "copy" / "CHANGELOG.md").stat().st_mode & 0o777 == 0o644
+    (repository / "a" / "b").mkdir(parents=True)
+    (repository / "a" / "b" / "file").write_text("")
+    copied = tmp_path / "copy"
+    mask = os.umask(0o077)
+    try:
+        tree.copy(repository, copied)
+    finally:
+        os.umask(mask)
+    found = {
+        str(path.relative_to(copied)): path.stat().st_mode & 0o777 for path in copied.rglob("*")
+    }
+    assert found == {
+        **dict.fromkeys(("pyproject.toml", "CHANGELOG.md", ".gitignore", "a/b/file"), 0o644),
+        **dict.fromkeys(("program", "a", "a/b"), 0o755),
+    }
+    assert copied.stat().st_mode & 0o777 == 0o755
