@@ -15,6 +15,7 @@ import msgspec
 from inferencemodel_operator import identity, names
 from inferencemodel_operator.addresses import KINDS, AddressBook, claims, live_claims
 from inferencemodel_operator.cluster import DEPLOYMENTS, MODELS, PODS, REPLICA_SETS, Resource
+from inferencemodel_operator.elsewhere import Elsewhere
 from inferencemodel_operator.observe import objects
 from inferencemodel_operator.observe.objects import Child, Key, Model, Pod, ReplicaSet
 
@@ -32,6 +33,7 @@ GONE_SECONDS: Final = 300.0
 """For how long a deleted object is remembered, so that a late view doesn't bring it back."""
 
 _NEVER: Final = (-1, 0.0)
+_KINDS: Final = {Pod: PODS.kind, ReplicaSet: REPLICA_SETS.kind}
 
 N = TypeVar("N")
 T = TypeVar("T")
@@ -40,7 +42,16 @@ T = TypeVar("T")
 class Cache:
     """The newest known view of every watched object. Not safe for threads; needs none."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_part: bool = False) -> None:
+        """Start with nothing.
+
+        Args:
+            is_part: whether there are InferenceModels that another operator serves, whose children
+                and pods come in, too: they are not kept.
+        """
+        self.is_part = is_part
+        self._elsewhere = Elsewhere()
+        self._arriving: set[Key] = set()
         self._entries: dict[str, dict[ObjectName, Entry]] = defaultdict(dict)
         self._pods: dict[Key, dict[str, Pod]] = defaultdict(dict)
         self._rehearsals: dict[Key, dict[str, Pod]] = defaultdict(dict)
@@ -125,7 +136,7 @@ class Cache:
             only something that nobody looks at has changed, or when the object is none of the
             operator's business.
         """
-        if self._is_known(resource, obj["metadata"]):
+        if self._is_known(resource, obj["metadata"]) or not self._is_kept(resource, obj):
             return None
         entry = _entry(resource, obj)
         if entry is None or entry.resource_version <= self._gone.get(entry.uid, _NEVER)[0]:
@@ -152,6 +163,37 @@ class Cache:
         self.notify(entry)
         return entry
 
+    def has_elsewhere(self, key: Key) -> bool:
+        """Whether an InferenceModel that is not known has children that were not kept."""
+        return key in self._elsewhere and self.model(key) is None
+
+    def expect(self, key: Key) -> None:
+        """Keep what belongs to an InferenceModel from now on, before it is known itself."""
+        self._arriving.add(key)
+
+    def leave(self, key: Key) -> None:
+        """Drop what belongs to an InferenceModel that another operator may serve from now on."""
+        self._arriving.discard(key)
+        if not self.is_part or self.model(key) is not None:
+            return
+        sets = [r for r in self._replica_sets.values() if r.key == key]
+        owned: list[Entry] = [*self.children(key), *self.labelled_pods(key), *sets]
+        for entry in owned:
+            kind = entry.kind if isinstance(entry, Child) else _KINDS[type(entry)]
+            self._forget(kind, entry)
+        if owned:
+            self._elsewhere.add([key])
+
+    def _is_kept(self, resource: Resource, obj: Mapping[str, Any]) -> bool:
+        """Whether an object is, or may be, that of an InferenceModel that is served here."""
+        if not self.is_part or resource is MODELS:
+            return True
+        keys = list(objects.owners(obj["metadata"]))
+        if not keys or any(self.model(key) is not None or key in self._arriving for key in keys):
+            return True
+        self._elsewhere.add(keys)
+        return False
+
     def _group(self, pod: Pod) -> dict[Key, dict[str, Pod]]:
         return self._pods if pod.rehearsing is None else self._rehearsals
 
@@ -174,6 +216,13 @@ class Cache:
         if known is None or known.uid != uid:
             return None
         self._forget(resource.kind, known)
+        return known
+
+    def give_up(self, key: Key) -> Model | None:
+        """Drop an InferenceModel that is there, for another operator serves it; what was known."""
+        known = self.model(key)
+        if known is not None:
+            self._forget(MODELS.kind, known)
         return known
 
     def snapshot(self, resource: Resource, namespace: str | None = None) -> dict[ObjectName, str]:

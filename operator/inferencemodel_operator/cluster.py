@@ -210,12 +210,22 @@ class Cluster:
         kinds = found.get("resources") or ()
         return any(isinstance(k, dict) and k.get("name") == resource.plural for k in kinds)
 
-    async def list(self, resource: Resource, namespace: str | None) -> AsyncIterator[Object]:
-        """Read all objects of a kind as of one moment: the pages of the list."""
+    async def list(
+        self, resource: Resource, namespace: str | None, *, label: tuple[str, str] | None = None
+    ) -> AsyncIterator[Object]:
+        """Read all objects of a kind as of one moment: the pages of the list.
+
+        Args:
+            resource: the kind.
+            namespace: theirs; None for all.
+            label: one more that they have, and its value.
+        """
         path, target = resource.path(namespace), resource.target("list", namespace)
         size = PAGE_SIZE
         query = {}
         labels = self._selector(resource)
+        if label is not None:
+            labels = ",".join(filter(None, (labels, "=".join(label))))
         if labels is not None:
             query["labelSelector"] = labels
         while True:

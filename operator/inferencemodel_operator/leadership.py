@@ -16,6 +16,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from inferencemodel_operator import shards
 from inferencemodel_operator.cluster import LEASES
 from inferencemodel_operator.errors import (
     ApiUnavailableError,
@@ -24,6 +25,7 @@ from inferencemodel_operator.errors import (
     NotFoundError,
     OperatorError,
 )
+from inferencemodel_operator.shards import Scope
 from inferencemodel_operator.waits import Wait
 
 if TYPE_CHECKING:
@@ -42,7 +44,14 @@ RETRY_SECONDS: Final = 2.0
 class Leadership:
     """One replica's part in the election."""
 
-    def __init__(self, cluster: Cluster, namespace: str, name: str, identity: str) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespace: str,
+        name: str,
+        identity: str,
+        scope: Scope = Scope(),  # noqa: B008  a value
+    ) -> None:
         """Start without the Lease.
 
         Args:
@@ -50,11 +59,13 @@ class Leadership:
             namespace: the Lease's.
             name: the Lease's.
             identity: of this replica; another one's must differ.
+            scope: what it serves, for other operators to see.
         """
         self._cluster = cluster
         self._namespace = namespace
         self._name = name
         self._identity = identity
+        self._scope = scope
         self._lease: Object | None = None
         self._seen_at = 0.0
         self._valid_until = 0.0
@@ -175,7 +186,7 @@ class Leadership:
                 {
                     "apiVersion": LEASES.api_version,
                     "kind": LEASES.kind,
-                    "metadata": {"namespace": self._namespace, "name": self._name},
+                    "metadata": self._told({"namespace": self._namespace, "name": self._name}),
                     "spec": spec,
                 },
             )
@@ -187,7 +198,13 @@ class Leadership:
                 "acquireTime": now,
                 "leaseTransitions": (before.get("leaseTransitions") or 0) + 1,
             }
-        return await self._cluster.replace(LEASES, {**self._lease, "spec": spec})
+        told = {**self._lease, "metadata": self._told(self._lease["metadata"]), "spec": spec}
+        return await self._cluster.replace(LEASES, told)
+
+    def _told(self, metadata: Object) -> Object:
+        """The Lease's metadata, with what its holder serves."""
+        told = shards.metadata(self._scope)
+        return {**metadata, **{field: (metadata.get(field) or {}) | told[field] for field in told}}
 
 
 def _version(lease: Object) -> str:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from inferencemodel_operator import garbage, limits, logs, names, selectors
+from inferencemodel_operator import garbage, limits, logs, names, selectors, shards
 from inferencemodel_operator.errors import OperatorError
 from inferencemodel_operator.process import Operator
 from inferencemodel_operator.settings import (
@@ -74,8 +74,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str, str]:
         "--selector",
         default=None,
         metavar="LABELS",
-        help="serve only InferenceModels with these labels, such as team=vision; default: all. "
-        "Operators that share a namespace for their Leases need a --lease-name each",
+        help="serve only InferenceModels with these labels, such as team=vision; default: all",
     )
     command.add_argument("--kubeconfig", type=Path, help="default: service account, or KUBECONFIG")
     command.add_argument(
@@ -128,7 +127,13 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str, str]:
         help="where the Lease is by which one of several replicas leads; default: POD_NAMESPACE; "
         "without either this is the only replica",
     )
-    command.add_argument("--lease-name", default=names.FIELD_MANAGER, metavar="NAME")
+    command.add_argument(
+        "--lease-name",
+        default=None,
+        metavar="NAME",
+        help="of that Lease; operators that serve different InferenceModels need one each. "
+        f"Default: {names.FIELD_MANAGER}, with a hash of the selector where there is one",
+    )
     command.add_argument("--http-port", type=int, default=8080, help="0 for none")
     command.add_argument("--log-format", choices=("json", "text"), default="json")
     command.add_argument(
@@ -146,7 +151,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str, str]:
         poller_access=given.poller_access,
         http_port=given.http_port,
         max_restarts=given.max_restarts,
-        lease=(given.lease_namespace, given.lease_name) if given.lease_namespace else None,
+        lease=_lease(given),
         settings=Settings(
             poller_image=given.poller_image,
             poller_image_pull_policy=given.poller_image_pull_policy,
@@ -157,6 +162,12 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str, str]:
         ),
     )
     return options, given.log_format, given.log_level
+
+
+def _lease(given: argparse.Namespace) -> tuple[str, str] | None:
+    if not given.lease_namespace:
+        return None
+    return given.lease_namespace, given.lease_name or shards.lease_name(given.selector or None)
 
 
 def _problem(given: argparse.Namespace) -> str | None:

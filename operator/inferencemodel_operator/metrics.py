@@ -110,6 +110,12 @@ class Metrics:
             ["ready"],
             registry=self.registry,
         )
+        self.overlapping = Gauge(
+            f"{prefix}_overlapping_inferencemodels",
+            "InferenceModels that another operator would serve, too, and which of the two does",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.rollouts = RolloutMetrics(self.registry, prefix)
 
     async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:

@@ -24,11 +24,13 @@ from inferencemodel_operator.observe.channels import Direct, Proxied
 from inferencemodel_operator.observe.feed import Feed
 from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.observe.pollers import Pollers, Turns
+from inferencemodel_operator.observe.rivals import Rivals
 from inferencemodel_operator.observe.signs import Signs
 from inferencemodel_operator.observe.watches import ModelWatches
 from inferencemodel_operator.queue import WorkQueue
 from inferencemodel_operator.reconcile import Reconciler
 from inferencemodel_operator.recorder import Recorder
+from inferencemodel_operator.shards import Scope
 from inferencemodel_operator.template_updates import TemplateUpdates
 from inferencemodel_operator.workers import Workers
 
@@ -56,12 +58,13 @@ class Operator:
         self._options = options
         self._metrics = Metrics()
         self._signs = Signs()
-        self._cache = Cache()
+        self._cache = Cache(is_part=options.selector is not None)
         self._queue: WorkQueue[Key] = WorkQueue()
         self._resources = AsyncExitStack()
         """What is open: connections and the HTTP interface."""
         self._life: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._leadership: Leadership | None = None
         self._is_at_work = False
         self._kopf_session: aiohttp.ClientSession | None = None
         self._over = asyncio.Event()
@@ -113,7 +116,14 @@ class Operator:
         self._pool = await resources.enter_async_context(cluster.connect(access, watches=count))
         requests = cluster.session(self._pool, self._metrics, access)
         await resources.enter_async_context(requests)
-        self._leadership = _leadership(options, Cluster(access, requests))
+        replica = os.environ.get("POD_NAME") or socket.gethostname()
+        identity = f"{replica}_{uuid.uuid4().hex[:8]}"
+        scope = Scope(options.namespaces, options.selector or "")
+        # What is asked for the Lease's sake is asked by replicas that stand by, too.
+        leases = Cluster(access, requests)
+        if options.lease is not None:
+            self._leadership = Leadership(leases, *options.lease, identity, scope)
+        self._rivals = Rivals(leases, options.lease, scope, identity)
         self._api = Cluster(
             access,
             requests,
@@ -131,6 +141,7 @@ class Operator:
             self._signs,
             offers,
             options.namespaces,
+            rivals=self._rivals,
         )
         applier = Applier(self._api, self._cache, offers)
         self._recorder = Recorder(self._api)
@@ -223,6 +234,7 @@ class Operator:
             "feed": self._feed.run(),
             "work": self._work(),
             "recorder": self._recorder.run(),
+            "rivals": self._rivals.run(),
         }
         if self._leadership is not None:
             parts["leadership"] = self._leadership.run()
@@ -244,6 +256,7 @@ class Operator:
         if self._leadership is not None:
             await self._leadership.acquired.wait()
         await self._feed.complete.wait()
+        await self._rivals.give_way()
         self._pollers.start(self._cache.served_pods())
         self._is_at_work = True
         await self._workers.run()
@@ -264,14 +277,8 @@ class Operator:
         metrics.queue_working.set(self._queue.working)
         for resource, age in self._signs.ages():
             metrics.watch_age.labels(resource.plural).set(age)
+        metrics.overlapping.labels("left").set(self._rivals.left)
+        metrics.overlapping.labels("served").set(self._rivals.shared)
         states = list(self._reconciler.ready_states())
         for state in ("True", "False", "Unknown"):
             metrics.models.labels(state).set(states.count(state))
-
-
-def _leadership(options: Options, api: Cluster) -> Leadership | None:
-    if options.lease is None:
-        return None
-    namespace, name = options.lease
-    replica = os.environ.get("POD_NAME") or socket.gethostname()
-    return Leadership(api, namespace, name, f"{replica}_{uuid.uuid4().hex[:8]}")

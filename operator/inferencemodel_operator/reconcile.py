@@ -636,6 +636,9 @@ class Reconciler:
     async def _write(self, model: Model, after: Status, memory: _Memory) -> None:
         ready = after.condition(ConditionType.READY)
         memory.ready = ready.status if ready else "Unknown"
+        if self._cache.model(model.key) is None:
+            # It is another operator's by now, or gone.
+            return
         before = self._live(model)
         if after == before or memory.taken == (after, before):
             return

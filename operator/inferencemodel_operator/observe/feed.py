@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from inferencemodel_operator.cluster import DEPLOYMENTS, MODELS, WATCHED
+from inferencemodel_operator import names
+from inferencemodel_operator.cluster import DEPLOYMENTS, MODELS, PODS, WATCHED
 from inferencemodel_operator.errors import NotFoundError, OperatorError
+from inferencemodel_operator.logs import about
+from inferencemodel_operator.observe import objects
 from inferencemodel_operator.observe.informer import QUIET_FAILURES, RELIST_SECONDS, Informer
-from inferencemodel_operator.observe.objects import Child, Pod
+from inferencemodel_operator.observe.objects import Child, Model, Pod
+from inferencemodel_operator.observe.rivals import Rivals
+from inferencemodel_operator.shards import Scope
 from inferencemodel_operator.waits import Wait
 
 if TYPE_CHECKING:
@@ -52,6 +57,8 @@ class Feed:
         signs: Signs,
         offers: Offers,
         namespaces: Collection[str],
+        *,
+        rivals: Rivals | None = None,
     ) -> None:
         self._cluster = cluster
         self._cache = cache
@@ -63,12 +70,20 @@ class Feed:
         self._signs = signs
         self._offers = offers
         self._namespaces = tuple(namespaces) or (None,)
+        self._rivals = Rivals(cluster, None, Scope()) if rivals is None else rivals
+        if rivals is not None:
+            rivals.changed = watches.relist.set
+        self._arrivals: dict[Key, tuple[Mapping[str, Any], _Task]] = {}
+        """InferenceModels that came from another operator, while their children are listed."""
         self.complete = asyncio.Event()
         """Set once the cache holds all that there is; nothing is judged before."""
 
     def event(self, resource: Resource, kind: str | None, obj: Mapping[str, Any]) -> None:
         """Take in one event of a watch."""
         if kind == "DELETED":
+            if resource is MODELS:
+                self._rivals.forget(_key(obj))
+                self._turn_away(_key(obj))
             gone = self._cache.remove(resource, obj)
             if gone is not None:
                 self._gone(gone)
@@ -80,7 +95,11 @@ class Feed:
         started = time.monotonic()
         listed = [asyncio.Event(), asyncio.Event()]
         async with asyncio.TaskGroup() as group:
+            self._group = group
             group.create_task(self._list_models(listed[0]), name="listing of models")
+            if self._cache.is_part:
+                # Of what belongs to others nothing is kept, so one's own have to be known first.
+                await listed[0].wait()
             group.create_task(self._follow_offers(group, listed[1]), name="offers")
             for resource in WATCHED:
                 if resource is not MODELS:
@@ -139,6 +158,7 @@ class Feed:
         """List the InferenceModels when kopf's watches are open, after a gap, and now and then."""
         wait = Wait(f"listing {MODELS.plural}", quiet=QUIET_FAILURES)
         await self._watches.relist.wait()
+        await self._rivals.looked.wait()
         while True:
             self._watches.relist.clear()
             before = self._cache.snapshot(MODELS)
@@ -153,6 +173,7 @@ class Feed:
             for gone in self._cache.prune(MODELS, before, uids or set()):
                 logger.info("%s %s was deleted unseen", MODELS.kind, gone.uid)
                 self._gone(gone)
+            self._rivals.tell()
             if uids is not None:
                 listed.set()
             try:
@@ -179,6 +200,70 @@ class Feed:
             self._queue.add(model.key)
 
     def _put(self, resource: Resource, obj: Mapping[str, Any]) -> None:
+        if resource is MODELS:
+            key = _key(obj)
+            if not self._rivals.serves(key, obj["metadata"].get("labels") or {}):
+                self._turn_away(key)
+                gone = self._cache.give_up(key)
+                if gone is not None:
+                    self._gone(gone)
+                return
+            if self._arrives(obj):
+                return
+        self._take_in(resource, obj)
+
+    def _arrives(self, obj: Mapping[str, Any]) -> bool:
+        """Whether an InferenceModel comes from another operator: it is taken in with its children,
+        or it would seem to have none."""
+        key = _key(obj)
+        if key in self._arrivals:
+            before, task = self._arrivals[key]
+            if _version(obj) > _version(before):
+                self._arrivals[key] = obj, task
+            return True
+        if not self._cache.has_elsewhere(key):
+            return False
+        self._cache.expect(key)
+        task = self._group.create_task(self._receive(key), name=f"arrival of {key[0]}/{key[1]}")
+        self._arrivals[key] = obj, task
+        return True
+
+    async def _receive(self, key: Key) -> None:
+        """Take in an InferenceModel after all that belongs to it."""
+        wait = Wait(f"listing what belongs to {key[0]}/{key[1]}")
+        kinds = [resource for resource in (*WATCHED, *self._offers.optional) if resource != MODELS]
+        for resource, label in [
+            *((resource, names.MODEL_LABEL) for resource in kinds),
+            (PODS, names.REHEARSAL_LABEL),
+        ]:
+            while not await self._list_own(resource, key, label, wait):  # noqa: ASYNC110  a backoff
+                await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311
+        obj, _ = self._arrivals.pop(key)
+        logger.info("taken over from another operator", extra=about(key))
+        self._take_in(MODELS, obj)
+
+    async def _list_own(self, resource: Resource, key: Key, label: str, wait: Wait) -> bool:
+        """Take in the objects of a kind that name an InferenceModel; whether it worked."""
+        try:
+            async for page in self._cluster.list(resource, key[0], label=(label, key[1])):
+                for obj in page.get("items") or ():
+                    self._take_in(resource, resource.name_kind(obj))
+        except NotFoundError:
+            # Its CRD was just taken away.
+            return True
+        except OperatorError as error:
+            wait.failed(error)
+            return False
+        return True
+
+    def _turn_away(self, key: Key) -> None:
+        """Forget an InferenceModel that has gone again before it was taken in."""
+        arrival = self._arrivals.pop(key, None)
+        if arrival is not None:
+            arrival[1].cancel()
+            self._cache.leave(key)
+
+    def _take_in(self, resource: Resource, obj: Mapping[str, Any]) -> None:
         try:
             news = self._cache.put(resource, obj)
         except msgspec.ValidationError as error:
@@ -210,5 +295,15 @@ class Feed:
             self._pollers.drop(entry.uid)
         else:
             self._follow(entry)
+        if isinstance(entry, Model):
+            self._cache.leave(entry.key)
         if entry.key is not None:
             self._queue.add(entry.key)
+
+
+def _key(obj: Mapping[str, Any]) -> Key:
+    return obj["metadata"]["namespace"], obj["metadata"]["name"]
+
+
+def _version(obj: Mapping[str, Any]) -> int:
+    return objects.version(obj["metadata"]["resourceVersion"])

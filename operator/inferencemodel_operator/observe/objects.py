@@ -20,7 +20,7 @@ from inferencemodel_operator.errors import InvalidModelError
 from inferencemodel_operator.observe import deflating, disruptions, troubles, wire
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from inferencemodel_operator.drift import Foreign
     from inferencemodel_operator.observe.disruptions import Disruption
@@ -38,6 +38,7 @@ _NO_CONTENT: Final = b'{"metadata":{}}'
 _DIGEST: Final = b'{"digest":'
 _ASSIGNED: Final = frozenset({*names.ASSIGNMENT_ANNOTATIONS, names.ROLLOUT_ANNOTATION})
 _STORAGE_URI: Final = "--storage-uri="
+_NAMING: Final = (names.MODEL_LABEL, names.REHEARSAL_LABEL)
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -466,6 +467,17 @@ def _port(pod: wire.PodSpec) -> int:
             if (container.name, port.name) == (names.POLLER_CONTAINER, names.POLLER_CONTAINER):
                 return port.container_port
     return names.POLLER_PORT
+
+
+def owners(metadata: Mapping[str, Any]) -> Iterator[Key]:
+    """The InferenceModels that an object may belong to, by its metadata as it came."""
+    namespace = metadata.get("namespace", "")
+    labels = metadata.get("labels") or {}
+    owners = [o for o in metadata.get("ownerReferences") or () if o.get("kind") == names.KIND]
+    named = [labels.get(label) for label in _NAMING] + [owner.get("name") for owner in owners]
+    for name in dict.fromkeys(named):
+        if isinstance(name, str):
+            yield namespace, name
 
 
 def version(text: str) -> int:

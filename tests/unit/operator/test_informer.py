@@ -24,7 +24,7 @@ class Ending(Cluster):
     def __init__(self) -> None:
         self.watches = 0
 
-    async def list(self, *_: Any) -> AsyncIterator[Any]:
+    async def list(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
         yield {"metadata": {"resourceVersion": "1"}}
 
     async def is_before(self, *_: Any) -> bool:

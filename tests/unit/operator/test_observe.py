@@ -20,11 +20,13 @@ from inferencemodel_operator.cluster import (
     HTTP_ROUTES,
     MODELS,
     PODS,
+    REPLICA_SETS,
     SCALED_OBJECTS,
     SERVICES,
     Cluster,
     Resource,
 )
+from inferencemodel_operator.elsewhere import KEEP_SECONDS, Elsewhere
 from inferencemodel_operator.errors import (
     ApiUnavailableError,
     ExpiredError,
@@ -452,7 +454,7 @@ class Lists(Cluster):
         self.events: dict[str, asyncio.Queue[Any]] = defaultdict(asyncio.Queue)
 
     async def list(
-        self, resource: Resource, namespace: str | None
+        self, resource: Resource, namespace: str | None, *, label: tuple[str, str] | None = None
     ) -> AsyncIterator[dict[str, Any]]:
         if self.failures:
             self.failures -= 1
@@ -461,6 +463,8 @@ class Lists(Cluster):
             raise NotFoundError("no such kind")
         self.listings[resource.kind] += 1
         items = self.lists.get(resource.kind, [])
+        if label is not None:
+            items = [i for i in items if i["metadata"]["labels"].get(label[0]) == label[1]]
         yield {"metadata": {"resourceVersion": str(self.listed_as_of)}, "items": items}
         if self.during is not None and resource is MODELS:
             self.during()
@@ -494,8 +498,8 @@ class Lists(Cluster):
 class Harness:
     """A feed between a fake API server, a real cache and a real queue."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self.server, self.cache = Lists(), Cache()
+    def __init__(self, session: aiohttp.ClientSession, *, is_part: bool = False) -> None:
+        self.server, self.cache = Lists(), Cache(is_part=is_part)
         self.queue: WorkQueue[Key] = WorkQueue()
         self.signs = Signs()
         self.running: list[asyncio.Task[None]] = []
@@ -536,6 +540,16 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 @pytest.fixture
 async def harness(session: aiohttp.ClientSession) -> AsyncIterator[Harness]:
     made = Harness(session)
+    yield made
+    made.stop()
+    await asyncio.gather(*made.running, return_exceptions=True)
+    await made.pollers.close()
+
+
+@pytest.fixture
+async def part(session: aiohttp.ClientSession) -> AsyncIterator[Harness]:
+    """Of an operator that serves some InferenceModels by their labels."""
+    made = Harness(session, is_part=True)
     yield made
     made.stop()
     await asyncio.gather(*made.running, return_exceptions=True)
@@ -1002,3 +1016,112 @@ def test_a_request_is_counted_by_verb_and_resource(
     method: str, path: str, query: dict[str, str], expected: tuple[str, str]
 ) -> None:
     assert classify(method, path, query) == expected
+
+
+# -- a part of the InferenceModels
+
+
+def named(name: str, uid: str, version: int, owner: str) -> dict[str, Any]:
+    """A child or a pod of an InferenceModel of some name."""
+    made = obj(name, version, uid=uid)
+    made["metadata"]["labels"]["inferencemodel.dev/name"] = owner
+    return made
+
+
+def test_of_anothers_inferencemodels_nothing_is_kept_but_that_they_have_something() -> None:
+    cache = Cache(is_part=True)
+    cache.put(MODELS, model("m", 1))
+    for owner in ("m", "theirs"):
+        assert (cache.put(SERVICES, named(owner, f"s-{owner}", 2, owner)) is None) == (owner != "m")
+        cache.put(PODS, named(f"{owner}-0", f"p-{owner}", 3, owner))
+    assert len(cache.children(("vision", "m"))) == len(cache.labelled_pods(("vision", "m"))) == 1
+    assert cache.children(("vision", "theirs")) == []
+    assert cache.labelled_pods(("vision", "theirs")) == []
+    assert cache.snapshot(PODS) == {("vision", "m-0"): "p-m"}
+    assert cache.has_elsewhere(("vision", "theirs"))
+    assert not cache.has_elsewhere(("vision", "m"))
+    assert not cache.has_elsewhere(("vision", "new"))
+
+
+async def test_what_belongs_to_an_inferencemodel_goes_with_it_to_another_operator(
+    part: Harness,
+) -> None:
+    part.server.lists = {
+        "InferenceModel": [model("m", 1)],
+        "Deployment": [owned("m", 2)],
+        "ReplicaSet": [obj("m-1", 3)],
+        "Pod": [obj("m-1-0", 4)],
+    }
+    await relisted(part)
+    assert part.cache.labelled_pods(("vision", "m"))
+    await part.queued()
+
+    part.feed.event(MODELS, "DELETED", model("m", 9))
+    assert part.cache.children(("vision", "m")) == []
+    assert part.cache.labelled_pods(("vision", "m")) == []
+    for resource in (PODS, REPLICA_SETS, DEPLOYMENTS):
+        assert part.cache.snapshot(resource) == {}
+    assert await part.queued() == {("vision", "m")}
+
+
+async def test_an_inferencemodel_that_comes_is_taken_in_after_all_that_belongs_to_it(
+    part: Harness,
+) -> None:
+    theirs = [owned("m", 2), owned("other", 2, uid="o")]
+    theirs[1]["metadata"]["labels"]["inferencemodel.dev/name"] = "other"
+    theirs[1]["metadata"]["ownerReferences"][0]["name"] = "other"
+    part.server.lists = {"Deployment": theirs, "Pod": [obj("m-1-0", 4)]}
+    await relisted(part)
+    assert part.cache.snapshot(DEPLOYMENTS) == part.cache.snapshot(PODS) == {}
+
+    part.feed.event(MODELS, "ADDED", model("m", 9))
+    assert part.cache.model(("vision", "m")) is None
+    assert await part.queued() == set()
+    # Meanwhile it changes, and so does something of its own.
+    part.feed.event(MODELS, "MODIFIED", model("m", 11))
+    part.feed.event(SERVICES, "ADDED", obj("m", 10))
+    await until(lambda: part.cache.model(("vision", "m")))
+
+    found = part.cache.model(("vision", "m"))
+    assert found is not None
+    assert found.resource_version == 11
+    assert {c.kind for c in part.cache.children(("vision", "m"))} == {"Deployment", "Service"}
+    assert [pod.name for pod in part.cache.labelled_pods(("vision", "m"))] == ["m-1-0"]
+    assert part.cache.children(("vision", "other")) == []
+    assert await part.queued() == {("vision", "m")}
+
+
+async def test_an_inferencemodel_that_goes_again_at_once_is_not_taken_in(part: Harness) -> None:
+    part.server.lists = {"Pod": [obj("m-1-0", 4)]}
+    await relisted(part)
+    part.feed.event(MODELS, "ADDED", model("m", 9))
+    part.feed.event(MODELS, "DELETED", model("m", 10))
+    await until(lambda: not [t for t in asyncio.all_tasks() if "arrival" in t.get_name()])
+    assert part.cache.model(("vision", "m")) is None
+    assert part.cache.snapshot(PODS) == {}
+
+    part.feed.event(MODELS, "ADDED", model("m", 12))
+    await until(lambda: part.cache.labelled_pods(("vision", "m")))
+
+
+async def test_a_new_inferencemodel_asks_for_no_listing(part: Harness) -> None:
+    await relisted(part)
+    before = part.server.listings.copy()
+    part.feed.event(MODELS, "ADDED", model("m", 9))
+    assert part.cache.model(("vision", "m")) is not None
+    part.feed.event(DEPLOYMENTS, "ADDED", owned("m", 10))
+    assert part.cache.children(("vision", "m"))
+    assert part.server.listings == before
+
+
+def test_who_was_not_seen_for_long_has_nothing_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("inferencemodel_operator.elsewhere.time.monotonic", lambda: now[-1])
+    elsewhere = Elsewhere()
+    elsewhere.add([("vision", "gone"), ("vision", "there")])
+    for _ in range(2):
+        now.append(now[-1] + KEEP_SECONDS + 1)
+        assert ("vision", "there") in elsewhere
+        elsewhere.add([("vision", "there")])
+    assert ("vision", "gone") not in elsewhere
+    assert len(elsewhere) == 1
