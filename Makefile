@@ -151,6 +151,10 @@ bench-operator: $(STAMP) programs ## Measure the operator with up to 5,000 resou
 	$(BIN)/python -m bench operator
 	$(BIN)/python -m bench rollouts
 
+.PHONY: bench-scale
+bench-scale: $(STAMP) programs ## Measure one operator and two shards with up to 10,000 models; about 40 minutes
+	$(BIN)/python -m bench scale
+
 .PHONY: bench-large
 bench-large: $(STAMP) ## Measure 6 GB beside 1 GB in a poller's memory; takes 8 GB of disk
 	$(BIN)/python -m bench poller-large

@@ -15,6 +15,7 @@ from bench import (
     poller_idle,
     poller_large,
     rollouts,
+    scale,
     soak,
     traffic,
     version_change,
@@ -54,6 +55,13 @@ def parser() -> argparse.ArgumentParser:
     operator.set_defaults(
         run=lambda given: operator_figures.run(given.sizes, given.fleet, given.steady)
     )
+    wide = commands.add_parser(
+        "scale", help="measure one operator and two shards with thousands of reporting models"
+    )
+    wide.add_argument("--models", type=int, default=10_000, help="the most; 1,000 and 3,000 before")
+    wide.add_argument("--only", action="store_true", help="just so many, and keep nothing")
+    wide.add_argument("--steady", type=float, default=60, help="seconds to look at each at rest")
+    wide.set_defaults(run=lambda given: scale.run(given.models, given.steady, only=given.only))
     many = commands.add_parser(
         "rollouts", help="measure a rollout of every resource at once, beside all replicas at once"
     )

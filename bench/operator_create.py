@@ -17,7 +17,7 @@ from inferencemodel_operator.settings import Settings
 from inferencemodel_operator.spec import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from bench.operator_process import OperatorProcess
     from bench.operator_writers import Object, Writers
@@ -74,6 +74,10 @@ def model(number: int, namespace: str = NAMESPACE, **spec: Any) -> Object:
     }
 
 
+def _labelled(made: Object, labels: dict[str, str]) -> Object:
+    return {**made, "metadata": {**made["metadata"], "labels": labels}} if labels else made
+
+
 def _children(number: int) -> list[Object]:
     made = model(number, FLOOR_NAMESPACE)
     made["metadata"] |= {"uid": f"00000000-0000-4000-8000-{number:012}"}
@@ -91,38 +95,54 @@ async def floor(writers: Writers, numbers: Iterable[int]) -> float:
     return await writers.post(list(_all(numbers)))
 
 
-async def create(writers: Writers, operator: OperatorProcess, resources: int) -> Creation:
+async def create(
+    writers: Writers,
+    operator: OperatorProcess,
+    resources: int,
+    *,
+    within: float = _CREATE_LIMIT,
+    labels: Callable[[int], dict[str, str]] = lambda _: {},
+) -> Creation:
     """Create resources under a running operator and wait for their children; no floor yet.
+
+    Args:
+        writers: create them.
+        operator: the one that is measured.
+        resources: how many.
+        within: seconds for it.
+        labels: of each by its number.
 
     Raises:
         OutcomeError: some child never came.
     """
     kinds = Counter((child["kind"], child["apiVersion"]) for child in _children(0))
-    cpu, requests = operator.cpu_seconds, _requests(operator)
+    cpu, requests = operator.cpu_seconds, requests_sent(operator)
     started = time.monotonic()
-    writing = asyncio.create_task(writers.post(model(number) for number in range(resources)))
+    wanted = (_labelled(model(number), labels(number)) for number in range(resources))
+    writing = asyncio.create_task(writers.post(wanted))
     for (kind, api_version), each in kinds.items():
         while await writers.count(kind, api_version, NAMESPACE) < resources * each:
-            if time.monotonic() - started > _CREATE_LIMIT:
-                raise OutcomeError(f"after {_CREATE_LIMIT:.0f} s not all children exist: {kind}")
+            if time.monotonic() - started > within:
+                raise OutcomeError(f"after {within:.0f} s not all children exist: {kind}")
             await asyncio.sleep(0.05)
     seconds = time.monotonic() - started
     writers_seconds = await writing
-    await asyncio.to_thread(operator.until_idle)
+    await asyncio.to_thread(operator.until_idle, within=within)
     return Creation(
         resources=resources,
         children=kinds.total(),
         floor_seconds=0.0,
         writers_seconds=round(writers_seconds, 2),
         seconds=round(seconds, 2),
-        requests_each=round((_requests(operator) - requests) / resources, 2),
+        requests_each=round((requests_sent(operator) - requests) / resources, 2),
         cpu_seconds=round(operator.cpu_seconds - cpu, 2),
         memory_mb=operator.memory_mb,
         peak_memory_mb=operator.peak_memory_mb,
     )
 
 
-def _requests(operator: OperatorProcess) -> float:
+def requests_sent(operator: OperatorProcess) -> float:
+    """Of it to the API server since its start, lists and watches aside."""
     return sum(
         operator.metric("api_requests_total", f'verb="{verb}"')
         for verb in ("get", "create", "patch", "update", "delete")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bench.operator_create import Creation
-    from bench.operator_fleet import Fleet
+    from bench.operator_fleet import Teller
     from bench.operator_writers import Object, Writers
     from devcluster import Api
 
@@ -32,6 +32,7 @@ _TREE = Path(__file__).parent.parent
 _CHANGES = 100
 _WARM_UP = 50
 _QUIET_SECONDS = 5.0
+_CHANGE_LIMIT = 150.0
 MODELS = f"/apis/inferencemodel.dev/v1alpha1/namespaces/{NAMESPACE}/inferencemodels"
 _DEPLOYMENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 
@@ -191,16 +192,17 @@ async def _delays(
     size: int,
     cause: Callable[[int], Any],
     arrived: Callable[[Object], bool],
+    most: int = _CHANGES,
 ) -> Delays:
     """How long after a cause its effect is seen, for models spread over all, one after another."""
     seconds = []
-    count = min(size, _CHANGES)
+    count = min(size, most)
     async with hands.watch(path) as events:
         for turn in range(count):
             number = turn * size // count
             started = time.monotonic()
             await cause(number)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(_CHANGE_LIMIT):
                 async for event in events:
                     obj = event["object"]
                     if obj["metadata"]["name"] == f"model-{number}" and arrived(obj):
@@ -226,7 +228,7 @@ async def _report(api: Api, resources: int, steady_seconds: float) -> Steady:
             log, cpu = AuditLog(api), operator.cpu_seconds
             await asyncio.sleep(steady_seconds)
             used, writes = operator.cpu_seconds - cpu, log.writes().total()
-            change = await _change_versions(hands, fleet, resources)
+            change = await change_versions(hands, fleet, resources)
             return Steady(
                 resources=resources,
                 seconds=steady_seconds,
@@ -237,27 +239,39 @@ async def _report(api: Api, resources: int, steady_seconds: float) -> Steady:
             )
 
 
-def until_served(operator: OperatorProcess, resources: int) -> None:
+def until_served(operator: OperatorProcess, resources: int, *, within: float = 300.0) -> None:
     """Wait until so many resources serve."""
     operator.until(
         lambda: operator.metric("inferencemodels", 'ready="True"') >= resources,
         f"{resources} resources to be Ready",
+        within=within,
     )
-    operator.until_idle()
+    operator.until_idle(within=within)
 
 
-async def _change_versions(hands: Writers, fleet: Fleet, resources: int) -> Delays:
-    """From the answer of the pollers to the status, as a watcher sees it."""
+async def change_versions(
+    hands: Writers, fleet: Teller, resources: int, version: int = 2, changes: int = _CHANGES
+) -> Delays:
+    """From the answer of the pollers to the status, as a watcher sees it.
+
+    Args:
+        hands: watch the models.
+        fleet: the pods.
+        resources: how many models there are.
+        version: which version their pods come to serve.
+        changes: of how many of them.
+    """
 
     async def change(number: int) -> None:
-        fleet.tell(number, 2)
+        fleet.tell(number, version)
 
     return await _delays(
         hands,
         MODELS,
         resources,
         change,
-        lambda model: model["status"].get("model", {}).get("activeVersion") == 2,
+        lambda model: model["status"].get("model", {}).get("activeVersion") == version,
+        changes,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from aiohttp import web
@@ -15,12 +15,22 @@ from inferencemodel_operator import names
 from model_poller import status
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from bench.operator_writers import Object, Writers
 
 PODS_EACH = 3
 _REVISION = "1"
+_BACKLOG = 4096
+"""Connections that wait to be taken: an operator that starts opens those of all pods at once."""
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+class Teller(Protocol):
+    """Has the pods report."""
+
+    def tell(self, number: int, version: int) -> None:
+        """Have all pods of a model report that they serve a version, the only one."""
 
 
 class Fleet:
@@ -58,22 +68,43 @@ class Fleet:
 
 
 @asynccontextmanager
-async def pollers() -> AsyncIterator[Fleet]:
-    """Pollers on every address of 127/8."""
+async def pollers(*, shared: bool = False) -> AsyncIterator[Fleet]:
+    """Pollers on every address of 127/8.
+
+    Args:
+        shared: whether other processes answer there, too: any of them gets a connection.
+    """
     fleet = Fleet()
     app = web.Application()
     app.router.add_get("/status", fleet.answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "0.0.0.0", names.POLLER_PORT).start()  # noqa: S104  all of 127/8
+        # All of 127/8.
+        site = web.TCPSite(
+            runner,
+            "0.0.0.0",  # noqa: S104
+            names.POLLER_PORT,
+            backlog=_BACKLOG,
+            reuse_port=shared,
+        )
+        await site.start()
         yield fleet
     finally:
         await runner.cleanup()
 
 
-async def populate(writers: Writers, fleet: Fleet, resources: int) -> None:
-    """Roll out the Deployment of each of the models: pods that are ready and serve version 1."""
+async def populate(
+    writers: Writers, fleet: Teller, resources: int, say: Callable[[str], object] = str
+) -> None:
+    """Roll out the Deployment of each of the models: pods that are ready and serve version 1.
+
+    Args:
+        writers: the kubelets and the controllers.
+        fleet: gets what the pods report.
+        resources: how many models.
+        say: is told how far it is.
+    """
     for number in range(resources):
         fleet.tell(number, 1)
     numbers = range(resources)
@@ -81,15 +112,18 @@ async def populate(writers: Writers, fleet: Fleet, resources: int) -> None:
     await writers.merge((_deployment_path(number), revision) for number in numbers)
     deployments = await _uids(writers, "Deployment", "apps/v1")
     await writers.post(_replica_set(number, deployments) for number in numbers)
+    say("ReplicaSets are there")
     replica_sets = await _uids(writers, "ReplicaSet", "apps/v1")
     await writers.post(
         _pod(number, index, replica_sets) for number in numbers for index in range(PODS_EACH)
     )
+    say("pods are there")
     await writers.merge(
         (f"{_path(number, index)}/status", {"status": _pod_status(address(number, index))})
         for number in numbers
         for index in range(PODS_EACH)
     )
+    say("pods are ready")
     counts = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
     status = {"observedGeneration": 1000, **dict.fromkeys(counts, PODS_EACH)}
     await writers.merge(
@@ -101,7 +135,7 @@ async def _uids(writers: Writers, kind: str, api_version: str) -> dict[str, str]
     path = collection(
         {"kind": kind, "apiVersion": api_version, "metadata": {"namespace": NAMESPACE}}
     )
-    found = await writers.call("GET", path)
+    found = await writers.call("GET", path, accept=_METADATA)
     return {obj["metadata"]["name"]: obj["metadata"]["uid"] for obj in found["items"]}
 
 

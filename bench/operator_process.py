@@ -48,10 +48,11 @@ default, whatever this shell's limit is."""
 class OperatorProcess:
     """One run of the operator over the namespace of the measurements, inside a ``with`` block."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, *arguments: str) -> None:
         self._api = api
+        self._arguments = arguments
         folder = Path(api.kubeconfig).parent
-        self._log = folder / "operator.log"
+        self._log = folder / f"operator{len(list(folder.glob('operator*.log')))}.log"
         self._account = folder / "operator-account"
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port: int = free.getsockname()[1]
@@ -65,6 +66,7 @@ class OperatorProcess:
                     *(sys.executable, "-c", _AS_IN_A_POD, str(self._account), "run"),
                     *("--poller-access=direct", f"--namespace={NAMESPACE}"),
                     f"--http-port={self._port}",
+                    *self._arguments,
                 ],
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -114,21 +116,24 @@ class OperatorProcess:
         Raises:
             OutcomeError: it never was, or the operator ended; with the end of its log.
         """
-        deadline = time.monotonic() + within
+        started = time.monotonic()
         while not holds():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            waited = time.monotonic() - started
+            if self._process.poll() is not None or waited > within:
                 raise OutcomeError(f"waited in vain for {what}:\n{self._log.read_text()[-3000:]}")
-            time.sleep(0.02)
+            # What is looked at costs the operator time that grows with its resources.
+            time.sleep(min(0.5, max(0.02, waited / 50)))
 
     def until_ready(self) -> None:
         """Wait until it has listed everything."""
         self.until(lambda: self._get("/readyz") == "ok\n", "the operator to be ready")
 
-    def until_idle(self) -> None:
+    def until_idle(self, *, within: float = 300.0) -> None:
         """Wait until it has nothing to do."""
         self.until(
             lambda: all(not self.metric(f"queue_{q}") for q in ("depth", "waiting", "working")),
             "the operator to have nothing to do",
+            within=within,
         )
 
     def metric(self, name: str, *labels: str) -> float:
@@ -151,6 +156,13 @@ class OperatorProcess:
         """Resident memory now, in millions of bytes."""
         pages = int(self._proc("statm").split()[1])
         return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+
+    @property
+    def proportional_memory_mb(self) -> float:
+        """The same, of which pages that other processes have, too, count in part (PSS)."""
+        found = re.search(r"^Pss:\s+(\d+)", self._proc("smaps_rollup"), re.MULTILINE)
+        assert found is not None
+        return round(int(found[1]) * 1024 / 1e6, 1)
 
     @property
     def peak_memory_mb(self) -> float:

@@ -78,6 +78,7 @@ class Writers:
         path: str,
         body: Object | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> Object:
         """One request.
 
@@ -88,7 +89,7 @@ class Writers:
             method,
             self._server + path,
             data=None if body is None else orjson.dumps(body),
-            headers={"Content-Type": content_type},
+            headers={"Content-Type": content_type, "Accept": accept},
         ) as response:
             answer = await response.read()
             if response.status >= HTTPStatus.BAD_REQUEST:
