@@ -48,6 +48,9 @@ LONG_ANSWERS: Final = 8
 """How many answers of more than 64 KiB are read at a time."""
 TURN_SECONDS: Final = 5.0
 """Within which each pod is asked once, where there are fewer sockets than pods."""
+MOST_TURNS: Final = 300.0
+"""A second: each costs a new connection, and so many a sixth of a core. Of more pods than are
+asked so within `TURN_SECONDS`, a turn takes longer."""
 
 
 def session(access: Access, *, reuse: bool = True) -> aiohttp.ClientSession:
@@ -77,7 +80,7 @@ def session(access: Access, *, reuse: bool = True) -> aiohttp.ClientSession:
 class Turns:
     """Who is asked when there are more pods than sockets for them: everybody, one after the other.
 
-    News of a pod then come with its turn, `TURN_SECONDS` later at the most, instead of at once.
+    News of a pod then come with its turn, `seconds` later at the most, instead of at once.
     """
 
     def __init__(self, most: int) -> None:
@@ -89,9 +92,15 @@ class Turns:
         self.most = most
         self.slots = asyncio.Semaphore(most)
 
+    def seconds(self, pods: int) -> float:
+        """Within which each of so many is asked once."""
+        return max(TURN_SECONDS, pods / MOST_TURNS)
+
     def hold(self, pods: int) -> float | None:
         """Seconds that each of so many may hold its request for; None where all get a socket."""
-        return None if pods <= self.most else TURN_SECONDS * self.most / pods
+        if pods <= self.most:
+            return None
+        return min(POLL_SECONDS, self.seconds(pods) * self.most / pods)
 
 
 class _Answer(NamedTuple):
@@ -259,7 +268,7 @@ class Pollers:
                 "they are asked in turns, and a change shows up to %.0f s later; raise the hard "
                 "limit of open files (ulimit -Hn) of the operator's container",
                 turns.most,
-                TURN_SECONDS,
+                turns.seconds(pods),
             )
         elif self._crowded and not crowded:
             logger.info("every pod can be asked all the time again")

@@ -177,6 +177,19 @@ async def test_more_pods_than_sockets_are_asked_in_turns(
     await asking.close()
 
 
+def test_turns_of_many_pods_take_longer_instead_of_all_of_a_core() -> None:
+    def polls(most: int, pods: int) -> float:
+        hold = Turns(most).hold(pods)
+        assert hold is not None
+        return most / hold
+
+    assert polls(most=900, pods=1000) == 1000 / pollers.TURN_SECONDS
+    for most, pods in ((1000, 30_000), (19_800, 30_000), (65_000, 100_000)):
+        # A request that is held for its full time is asked again, as where there are no turns.
+        limit = max(pollers.MOST_TURNS, most / pollers.POLL_SECONDS)
+        assert polls(most, pods) == pytest.approx(limit)
+
+
 async def test_where_there_are_enough_sockets_every_pod_holds_one(
     channel: Callable[[str, asyncio.Semaphore], Channel],
     fleet: Fleet,
