@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
 import re
@@ -39,6 +38,7 @@ from model_poller.status import VersionReason
 from model_poller.stores.options import add_options, source_settings
 from model_poller.stores.uri import parse_uri
 from model_poller.versions import parse_number
+from model_poller.volume.store import FULL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VersionExistsError as error:
         return _failed(error, ExitCode.EXISTS)
     except (PollerError, OSError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in FULL:
             _say(f"{tempfile.gettempdir()} has no room for the packed version; set TMPDIR")
         return _failed(error, ExitCode.FAILED)
     except EndedError as error:

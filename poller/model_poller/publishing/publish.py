@@ -129,6 +129,11 @@ class Publisher:
         taken = self._taken()
         if wanted is Choice.NEXT:
             version = max(taken, default=0) + 1
+            if self._part(taken.get(version - 1, ())):
+                self._say(
+                    f"a part of {self._where(version - 1)} is stored, which no poller takes;"
+                    f" --version={version - 1} goes on with it if it is of this export"
+                )
         elif wanted is Choice.TIMESTAMP:
             version = int(time.time())
         else:

@@ -590,6 +590,7 @@ def test_what_was_left_of_another_export_is_not_gone_on_with(tmp_path: Path, cou
     assert "gs://models/resnet/5/ is there in part" in str(told.value)
     assert bucket.objects == before
     assert other.publish() == 6
+    assert "a part of gs://models/resnet/5/ is stored, which no poller takes" in other.told[-2]
 
 
 def test_what_was_left_of_more_files_is_not_gone_on_with(tmp_path: Path) -> None:
