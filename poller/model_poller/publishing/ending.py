@@ -33,6 +33,13 @@ class Signals:
     In a container the program may be process 1, which no signal ends unless it is asked for.
     """
 
+    def __init__(self, *, to_the_end: bool = False) -> None:
+        """``to_the_end``: nothing but the process's end follows, so no signal changes how it ends.
+
+        What was done is told by then, and Python takes a while to end.
+        """
+        self._to_the_end = to_the_end
+
     def __enter__(self) -> Self:
         # Only the main thread may, and only it would get them.
         mine = threading.current_thread() is threading.main_thread()
@@ -42,6 +49,9 @@ class Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._to_the_end:
+            self.ignore()
+            return
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)

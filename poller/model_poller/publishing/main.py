@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Else gRPC's and the store's libraries write lines of their own.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        with Signals() as signals:
+        with Signals(to_the_end=arguments is None) as signals:
             _publish(given, os.environ, signals)
     except InvalidSettingsError as error:
         return _failed(error, ExitCode.USAGE)

@@ -73,6 +73,33 @@ def test_a_signal_leaves_nothing_behind(
     assert not list((tmp_path / "resnet").iterdir())
 
 
+def test_a_signal_that_comes_when_all_is_done_changes_nothing(tmp_path: Path) -> None:
+    """What is published has its number on stdout, and an exit code that says so."""
+    (tmp_path / "resnet").mkdir()
+    for name, content in model().items():
+        (tmp_path / "export" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "export" / name).write_bytes(content)
+    program = """
+import os, signal, sys
+from model_poller.publishing.main import main
+code = main()
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    os.kill(os.getpid(), number)
+sys.exit(code)
+"""
+    arguments = [str(tmp_path / "export"), f"file://{tmp_path}/resnet", "--version=1"]
+    for expected in ((0, "1\n"), (4, "")):
+        ended = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (ended.returncode, ended.stdout) == expected, ended.stderr
+
+
 def killed(tmp_path: Path, form: str, point: str) -> subprocess.CompletedProcess[str]:
     for name in ("export", "scratch", "resnet"):
         (tmp_path / name).mkdir(exist_ok=True)
