@@ -240,7 +240,12 @@ class Publisher:
         else:
             ((path, bundle),) = files.items()
             self._put(path, bundle)
-        self._verify(files, version)
+        try:
+            self._verify(files, version)
+        except EndedError as error:
+            error.left = self._where(version)
+            self._say(f"{error.left} is stored whole; only a last look at it was given up")
+            raise
 
     def _put_files(self, files: Mapping[str, Path], version: int, part: Collection[str]) -> None:
         missing = [path for path in files if path not in part]

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PROGRAM = """
-import importlib, os, signal, sys
-module, _, name = sys.argv.pop(1).rpartition(".")
+import os, pkgutil, signal, sys
+path, _, name = sys.argv.pop(1).rpartition(".")
 number = int(sys.argv.pop(1))
-owner = importlib.import_module(module)
+owner = pkgutil.resolve_name(path)
 really = getattr(owner, name)
 
 def ended(*arguments, **named):
@@ -45,20 +45,17 @@ POINTS = {
 }
 
 
-@pytest.mark.parametrize("form", ["zip", FOLDER])
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_leaves_nothing_behind(
+def signalled(
     tmp_path: Path, form: str, point: str, number: signal.Signals
-) -> None:
+) -> subprocess.CompletedProcess[str]:
+    for name in ("export", "scratch", "resnet"):
+        (tmp_path / name).mkdir(exist_ok=True)
     for name, content in model(b"w" * 300_000).items():
         (tmp_path / "export" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "export" / name).write_bytes(content)
-    for name in ("scratch", "resnet"):
-        (tmp_path / name).mkdir()
-    ended = subprocess.run(
+    return subprocess.run(
         [
-            *(sys.executable, "-c", PROGRAM, POINTS[point], str(number.value)),
+            *(sys.executable, "-c", PROGRAM, point, str(number.value)),
             *(str(tmp_path / "export"), f"file://{tmp_path}/resnet", f"--format={form}"),
         ],
         env={**os.environ, "PYTHONPATH": ":".join(sys.path), "TMPDIR": str(tmp_path / "scratch")},
@@ -67,10 +64,29 @@ def test_a_signal_leaves_nothing_behind(
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.parametrize("form", ["zip", FOLDER])
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_leaves_nothing_behind(
+    tmp_path: Path, form: str, point: str, number: signal.Signals
+) -> None:
+    ended = signalled(tmp_path, form, POINTS[point], number)
     assert (ended.returncode, ended.stdout) == (128 + number, ""), ended.stderr
     assert f"ended by {number.name}" in ended.stderr
     assert not list((tmp_path / "scratch").iterdir())
     assert not list((tmp_path / "resnet").iterdir())
+
+
+@pytest.mark.parametrize("form", ["zip", FOLDER])
+def test_what_is_stored_when_a_signal_comes_is_told(tmp_path: Path, form: str) -> None:
+    point = "model_poller.publishing.publish.Publisher._verify"
+    ended = signalled(tmp_path, form, point, signal.SIGTERM)
+    assert (ended.returncode, ended.stdout) == (128 + signal.SIGTERM, "")
+    assert f"{tmp_path}/resnet/1{'/' if form == FOLDER else '.zip'} is stored whole" in ended.stderr
+    assert "nothing was left behind" not in ended.stderr
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_a_signal_that_comes_when_all_is_done_changes_nothing(tmp_path: Path) -> None:
@@ -100,25 +116,6 @@ sys.exit(code)
         assert (ended.returncode, ended.stdout) == expected, ended.stderr
 
 
-def killed(tmp_path: Path, form: str, point: str) -> subprocess.CompletedProcess[str]:
-    for name in ("export", "scratch", "resnet"):
-        (tmp_path / name).mkdir(exist_ok=True)
-    for name, content in model(b"w" * 300_000).items():
-        (tmp_path / "export" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "export" / name).write_bytes(content)
-    return subprocess.run(
-        [
-            *(sys.executable, "-c", PROGRAM, POINTS[point], str(signal.SIGKILL.value)),
-            *(str(tmp_path / "export"), f"file://{tmp_path}/resnet", f"--format={form}"),
-        ],
-        env={**os.environ, "PYTHONPATH": ":".join(sys.path), "TMPDIR": str(tmp_path / "scratch")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def aged(folder: Path) -> None:
     for path in (folder, *folder.rglob("*")):
         os.utime(path, (0, 0), follow_symlinks=False)
@@ -128,7 +125,8 @@ def aged(folder: Path) -> None:
 def test_what_a_killed_publisher_left_goes_with_the_next_one(
     tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert killed(tmp_path, form, "while it stores").returncode == -signal.SIGKILL
+    killed = signalled(tmp_path, form, POINTS["while it stores"], signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
     left = [path for name in ("resnet", "scratch") for path in (tmp_path / name).iterdir()]
     assert len(left) == 2
     live = tmp_path / "resnet" / ".9.0123abcd"
