@@ -66,6 +66,27 @@ app = typer.Typer(
 )
 
 
+def _tell_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        output.write(f"{version('inferencemodel')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def plugin(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_tell_version, is_eager=True, help="Print the plugin's version."
+        ),
+    ] = False,
+) -> None:
+    """What stands in front of every command."""
+
+
 @app.command("list")
 def list_models(
     *,

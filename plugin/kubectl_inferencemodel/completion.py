@@ -169,7 +169,8 @@ def _candidates(
     if last.startswith("-"):
         left = [o for o in shape.options if o.is_repeated or o.name not in line.values]
         words = [(word, option.help) for option in left for word in option.words]
-        return [*words, ("--help", "Show what it takes.")], Directive.WORDS
+        own = [] if line.command else [("--version", "Print the plugin's version.")]
+        return [*words, *own, ("--help", "Show what it takes.")], Directive.WORDS
     if not line.command:
         return [(name, shape.help) for name, shape in shapes.items()], Directive.WORDS
     if len(line.arguments) < len(shape.arguments):

@@ -50,6 +50,8 @@ def test_commands_of_the_plugin(command: Command) -> None:
     if not words:
         return
     name, *arguments = command_first(words)
+    if any(name in parameter.opts for parameter in PLUGIN.params):
+        return
     found = PLUGIN.commands.get(name.rstrip(","))
     assert found is not None, name
     if not command.partial:

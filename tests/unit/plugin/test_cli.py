@@ -15,6 +15,7 @@ import yaml
 
 from kubectl_inferencemodel import asking, cli, cluster
 from kubectl_inferencemodel.arguments import command_first
+from release import version
 from tests.support.waiting import eventually
 from tests.unit.plugin.api import ApiServer, kubeconfig, resource
 
@@ -536,3 +537,7 @@ def test_a_fault_of_the_program_itself_is_one_line_with_the_way_to_its_traceback
     assert "ZeroDivisionError" in one_line(err)
     monkeypatch.setenv(cli.DEBUG, "1")
     assert "Traceback" in shell("list")[2]
+
+
+def test_the_plugin_tells_its_version(shell: Any) -> None:
+    assert shell("--version") == (0, f"{version.current()}\n", "")

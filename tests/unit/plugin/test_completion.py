@@ -69,6 +69,7 @@ def test_options_are_those_of_the_command_that_are_not_there_yet() -> None:
     assert words("why", "--namespace=vision", "--na") == []
     assert words("record", "imagenet", "--image", "a", "--im") == ["--image"]
     assert words("--co") == ["--context"]
+    assert words("--v") == ["--version"]
 
 
 @pytest.mark.parametrize(
