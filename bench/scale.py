@@ -148,7 +148,7 @@ async def _measure(api: Api, fleet: Pods, models: int, steady_seconds: float) ->
             creation = await operator_create.create(
                 hands, operator, models, within=within, labels=_labels
             )
-        progress(f"all children exist after {creation.seconds} s")
+        progress(f"all children exist after {creation.seconds} s; {creation.memory_mb} MB")
         await operator_fleet.populate(hands, fleet, models, progress)
         with OperatorProcess(api) as operator:
             await asyncio.to_thread(operator_figures.until_served, operator, models, within=within)
@@ -221,11 +221,16 @@ async def _look(
             _process(operator, shares[argument], starts[argument], before[argument], rest)
             for argument, operator in operators.items()
         )
+        for operator in found:
+            progress(
+                f"an operator of {operator.models}: {operator.memory_mb} MB,"
+                f" {operator.core_percent} % of a core, {operator.polls_a_second} polls a second"
+            )
         writes = log.writes().total()
         # In turns, a change takes a good part of a minute.
         count = _CHANGES if all(map(_asks_all, found)) else _CHANGES_IN_TURNS
         change = await operator_figures.change_versions(hands, fleet, models, version, count)
-        progress(f"versions changed: {change.p95 * 1000:.0f} ms for 95 in 100")
+        progress(f"versions changed: {change.median} s at the median, {change.p95} s for 95 in 100")
     return Look(found, round(rest, 1), writes, change)
 
 
