@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS: Final = LEASE_SECONDS * 1.25
 """A Lease that stays the same for so long has run out."""
 
+RETRY_SECONDS: Final = 1.0
+"""Until it has worked once, for InferenceModels are listed after that."""
+
 
 class Rivals:
     """The operators that would serve what this one would."""
@@ -97,17 +100,20 @@ class Rivals:
         namespace, _ = self._lease
         wait = Wait(f"listing the Leases of operators in {namespace}")
         while True:
+            pause = LOOK_SECONDS
             try:
                 await self._look(*self._lease)
             except OperatorError as error:
                 wait.failed(error)
+                if not self.looked.is_set():
+                    pause = RETRY_SECONDS
                 if isinstance(error, PermanentError):
                     # Without the right to see them, it serves what it is told to.
                     self.looked.set()
             else:
                 wait.worked()
                 self.looked.set()
-            await asyncio.sleep(LOOK_SECONDS * random.uniform(1.0, 1.1))  # noqa: S311
+            await asyncio.sleep(pause * random.uniform(1.0, 1.1))  # noqa: S311
 
     async def give_way(self) -> None:
         """Return when those who serve InferenceModels of this operator have let go of them."""

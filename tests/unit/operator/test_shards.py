@@ -9,7 +9,7 @@ import pytest
 
 from inferencemodel_operator import main, selectors, shards
 from inferencemodel_operator.cluster import Cluster, Resource
-from inferencemodel_operator.errors import NoRightError
+from inferencemodel_operator.errors import ApiUnavailableError, NoRightError
 from inferencemodel_operator.observe import rivals as module
 from inferencemodel_operator.observe.rivals import Rivals
 from inferencemodel_operator.shards import Lease, Scope
@@ -112,7 +112,7 @@ class Leases(Cluster):
 
     def __init__(self) -> None:
         self.items: list[dict[str, Any]] = []
-        self.forbidden = False
+        self.forbidden = self.away = False
         self.looks = 0
         self.dead: set[str] = set()
         """Those whose Leases aren't renewed."""
@@ -121,6 +121,8 @@ class Leases(Cluster):
         self, resource: Resource, namespace: str | None, *, label: tuple[str, str] | None = None
     ) -> AsyncIterator[dict[str, Any]]:
         self.looks += 1
+        if self.away:
+            raise ApiUnavailableError("away")
         if self.forbidden:
             raise NoRightError("no right to list Leases")
         for item in self.items:
@@ -203,6 +205,25 @@ async def test_what_a_younger_operator_would_serve_is_waited_for_and_said(
     assert "waiting for green to let go" in caplog.text
     rivals.forget(("vision", "m"))
     assert rivals.shared == 0
+
+
+async def test_an_api_server_that_is_away_at_the_start_is_asked_again_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+    leases = Leases()
+    leases.away = True
+    rivals = Rivals(leases, ("system", "blue"), BLUE, "me")
+    running = asyncio.create_task(rivals.run())
+    try:
+        await until(lambda: leases.looks > 1)
+        assert not rivals.looked.is_set()
+        leases.away = False
+        await until(rivals.looked.is_set)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_without_the_right_to_see_leases_it_serves_what_it_is_told_to(
