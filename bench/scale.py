@@ -221,10 +221,10 @@ async def _look(
             _process(operator, shares[argument], starts[argument], before[argument], rest)
             for argument, operator in operators.items()
         )
-        for operator in found:
+        for one in found:
             progress(
-                f"an operator of {operator.models}: {operator.memory_mb} MB,"
-                f" {operator.core_percent} % of a core, {operator.polls_a_second} polls a second"
+                f"an operator of {one.models}: {one.memory_mb} MB,"
+                f" {one.core_percent} % of a core, {one.polls_a_second} polls a second"
             )
         writes = log.writes().total()
         # In turns, a change takes a good part of a minute.
