@@ -123,6 +123,40 @@ def test_a_cache_that_breaks_is_told_and_what_is_served_goes_on(
     )
 
 
+@pytest.mark.runbook("a-lost-node-with-a-pvc-cache")
+def test_a_cache_on_a_lost_node_is_told_and_done_without(served: Served, tmp_path: Path) -> None:
+    """The node is one that Kubernetes knows and nobody is: what is left of one that was lost."""
+    name = f"{served.namespace}-lost"
+    labels = {"kubernetes.io/hostname": name}
+    # Nothing is scheduled there: no kubelet says that it is ready.
+    served.kubectl.apply(
+        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
+    )
+    for made in volumes.claim(
+        CLAIM, tmp_path, volume=name, namespace=served.namespace, size="1Gi", node=name
+    ):
+        served.kubectl.apply(made)
+    try:
+        served.upload(1, offset=2)
+        served.apply(replicas=1)
+        served.until_active(1, replicas=1)
+        served.patch({"storage": storage()})
+        served.kubectl("delete", "node", name)
+
+        def is_told(found: Object) -> bool:
+            words = condition(found, "Reconciling")["message"]
+            return "node affinity" in words or "spec.storage.cache" in words
+
+        served.until(is_told, what="what the pod waits for")
+        assert served.predict(2.0) == pytest.approx(3.0)
+
+        served.patch({"storage": {"cache": None}})
+        served.until_active(1, replicas=1)
+    finally:
+        served.kubectl("delete", "node", name, "--ignore-not-found")
+        served.kubectl("delete", "persistentvolume", name, "--wait=false")
+
+
 @pytest.mark.parametrize(
     ("wanted", "field"),
     [
