@@ -104,6 +104,10 @@ nodes: $(STAMP) programs ## Have three nodes stop, lose their network and their 
 bad-versions: $(STAMP) programs ## Change the target a hundred times on a busy machine; try every bad version
 	CHANGES=100 LONG=1 $(BIN)/pytest tests/e2e/test_assignments.py tests/e2e/test_rollouts.py -rP
 
+.PHONY: upgrade
+upgrade: $(STAMP) programs ## From the release before to this tree and back, under traffic, by kustomize and Helm (not in test)
+	LONG=1 $(BIN)/pytest tests/e2e/test_upgrade.py -rP
+
 NODES ?= 3
 
 .PHONY: chaos

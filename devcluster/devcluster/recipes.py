@@ -56,10 +56,14 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in IMAGES.glob("*/Dockerfile"))
 
 
-def tag(name: str) -> str:
-    """The full name under which manifests know one of the project's images."""
-    project = tomllib.loads((paths.REPOSITORY / "pyproject.toml").read_text())["project"]
-    return full_name(f"inferencemodel/{name}:{project['version']}")
+def tag(name: str, tree: Path = paths.REPOSITORY) -> str:
+    """The full name under which a tree's manifests know one of the project's images."""
+    return full_name(f"inferencemodel/{name}:{_version(tree)}")
+
+
+def _version(tree: Path) -> str:
+    project = tomllib.loads((tree / "pyproject.toml").read_text())["project"]
+    return str(project["version"])
 
 
 def copied(dockerfile: str) -> list[str]:
@@ -198,8 +202,15 @@ def load(wanted: str, images: NodeImages) -> list[str]:
     return [full_name(wanted)]
 
 
-def build_and_load(wanted: Sequence[str], images: NodeImages) -> list[str]:
+def build_and_load(
+    wanted: Sequence[str], images: NodeImages, tree: Path = paths.REPOSITORY
+) -> list[str]:
     """Build the named images where their sources changed, and have them on the node.
+
+    Args:
+        wanted: their names.
+        images: those of the node.
+        tree: the sources; another state of the project has to have another version.
 
     Returns:
         their full names.
@@ -215,11 +226,11 @@ def build_and_load(wanted: Sequence[str], images: NodeImages) -> list[str]:
     loaded = []
     with locks.exclusive("images"):
         for name in wanted:
-            image = _ensure_image(name)
-            if not images.has(tag(name), image):
-                with step(f"loading {tag(name)} onto the node"):
-                    load_built(tag(name), image, images, _store())
-            loaded.append(tag(name))
+            image, tagged = _ensure_image(name, tree), tag(name, tree)
+            if not images.has(tagged, image):
+                with step(f"loading {tagged} onto the node"):
+                    load_built(tagged, image, images, _store())
+            loaded.append(tagged)
     return loaded
 
 
@@ -231,21 +242,23 @@ def load_built(name: str, image: str, images: NodeImages, buildah: Buildah) -> N
         images.load_from(archive, name, image)
 
 
-def _ensure_image(name: str) -> str:
+def _ensure_image(name: str, tree: Path) -> str:
     """The id of an image that is made of the sources as they are."""
-    dockerfile = IMAGES / name / "Dockerfile"
+    dockerfile = tree / "images" / name / "Dockerfile"
     text = dockerfile.read_text()
     # An image of one of our programs copies that program; the others copy from the repository.
     of_program = name in build.TOOLS
-    context = build.ensure([name])[name].parent if of_program else paths.REPOSITORY
+    context = build.ensure([name])[name].parent if of_program else tree
     base = "" if of_program else _ensure_base()
     key = content_key(text, base, context)
-    record = paths.cache() / "images" / f"{name}.json"
+    # Of this tree there is one at a time, of others one for each version.
+    own = tree == paths.REPOSITORY
+    record = paths.cache() / "images" / f"{name if own else f'{name}-{_version(tree)}'}.json"
     kept = json.loads(record.read_text()) if record.exists() else {}
     buildah = _store()
     if kept.get("key") == key and buildah.image_id(kept["id"]):
         return str(kept["id"])
-    image = _build(name, dockerfile, context, base)
+    image = _build(tag(name, tree), dockerfile, context, base)
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps({"key": key, "id": image}))
     if kept and kept["id"] != image:
@@ -255,14 +268,15 @@ def _ensure_image(name: str) -> str:
     return image
 
 
-def _build(name: str, dockerfile: Path, context: Path, base: str) -> str:
+def _build(tagged: str, dockerfile: Path, context: Path, base: str) -> str:
+    name = dockerfile.parent.name
     log = paths.cache() / "logs" / f"image-{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     buildah = _store()
     # What an interrupted build left; nobody else builds now.
     buildah.run("rm", "--all")
     with (
-        step(f"building image {tag(name)}") as update,
+        step(f"building image {tagged}") as update,
         log.open("w") as written,
         host_access() as volumes,
     ):
@@ -270,7 +284,7 @@ def _build(name: str, dockerfile: Path, context: Path, base: str) -> str:
             *("build", "--isolation=chroot", "--layers", "--pull-never", "--format=docker"),
             *(f"--build-arg=BASE={base}" if base else "",),
             *(f"--volume={volume}" for volume in (volumes if base else ())),
-            *(f"--file={dockerfile}", f"--tag={tag(name)}", str(context)),
+            *(f"--file={dockerfile}", f"--tag={tagged}", str(context)),
         ]
         argv = [*build.nice(), *buildah.argv(*filter(None, arguments))]
         with subprocess.Popen(
@@ -287,7 +301,7 @@ def _build(name: str, dockerfile: Path, context: Path, base: str) -> str:
                     update(line.strip()[:80])
         if process.returncode != 0:
             raise BuildError(with_log(f"the image {name} does not build", log, lines=20))
-    image = buildah.image_id(tag(name))
+    image = buildah.image_id(tagged)
     if image is None:
         raise BuildError(with_log(f"the image {name} is not in the store after its build", log))
     return image

@@ -145,6 +145,12 @@ def test_every_recipe_of_the_project_finds_what_it_copies(name: str) -> None:
         assert recipes.copied(text) == [name]
 
 
+def test_images_of_another_state_of_the_project_are_tagged_with_its_version(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "0.0.9"\n')
+    assert recipes.tag("operator", tmp_path) == "docker.io/inferencemodel/operator:0.0.9"
+    assert recipes.tag("operator") != recipes.tag("operator", tmp_path)
+
+
 def test_a_build_gets_packages_from_where_the_machine_does() -> None:
     files = [
         "[global]\nindex-url = https://one.example.com\ntimeout = 5\nno-color = true\n",
