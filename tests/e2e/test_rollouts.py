@@ -472,6 +472,7 @@ def test_the_only_replica_comes_back_by_itself(fleet: Fleet, rollout: Object) ->
     assert bool(traffic.failures) == (not rollout)
 
 
+@pytest.mark.runbook("a-bad-version-everywhere")
 @LONG
 @pytest.mark.parametrize(("name", "trial"), named(ALL_AT_ONCE))
 def test_all_at_once_every_replica_has_it(fleet: Fleet, name: str, trial: Trial) -> None:
