@@ -11,7 +11,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ from demo.errors import OutcomeError
 from devcluster import ApiServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from bench.operator_create import Creation
     from bench.operator_figures import Delays
@@ -131,10 +131,10 @@ def run(models: int, steady_seconds: float, *, only: bool) -> None:
             found.append(asyncio.run(_measure(api, fleet, size, steady_seconds)))
         table(_rows(found))
         if not only:
-            path = record.write("scale", {"sizes": [asdict(one) for one in found]})
-            say(f"written to bench/results/{path.name}")
-    if not only:
-        say(f"drawn in docs/plots/{_draw(found).name}")
+            # A run that is cut short leaves what it has measured.
+            figures = {"sizes": [asdict(one) for one in found]}
+            path = record.write("scale", figures)
+            say(f"written to bench/results/{path.name}, drawn in docs/plots/{draw(figures).name}")
     _check(found[-1])
 
 
@@ -297,20 +297,24 @@ def _rows(sizes: Sequence[Size]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _draw(sizes: Sequence[Size]) -> Path:
+def draw(figures: Mapping[str, Any]) -> Path:
+    """Draw memory and processor time over the number of models; the file written."""
+    sizes = figures["sizes"]
     mpl.rcParams.update({"svg.hashsalt": "inferencemodel"})
     figure = Figure(figsize=(7, 4), layout="constrained")
     memory = figure.add_subplot()
-    models = [size.models for size in sizes]
+    models = [size["models"] for size in sizes]
+    ones = [size["one"]["operators"][0] for size in sizes]
+    shards = [size["shards"]["operators"] for size in sizes]
     memory.plot(
         models,
-        [size.one.operators[0].memory_mb for size in sizes],
+        [one["memory_mb"] for one in ones],
         marker="o",
         label="one operator, MB",
     )
     memory.plot(
         models,
-        [max(shard.memory_mb for shard in size.shards.operators) for size in sizes],
+        [max(shard["memory_mb"] for shard in both) for both in shards],
         marker="o",
         label="each of two shards, MB",
     )
@@ -321,7 +325,7 @@ def _draw(sizes: Sequence[Size]) -> Path:
     cpu = memory.twinx()
     cpu.plot(
         models,
-        [size.one.operators[0].core_percent for size in sizes],
+        [one["core_percent"] for one in ones],
         marker="s",
         linestyle="--",
         color="grey",

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 CRD = ROOT / "crds" / "inferencemodel.yaml"
 EXAMPLES = ROOT / "examples"
 OPERATOR_FIGURES = ROOT / "bench" / "results" / "operator.json"
+SCALE_FIGURES = ROOT / "bench" / "results" / "scale.json"
 _OUTSIDE = re.compile(r"\]\(\.\./examples/([^)#]*)\)")
 
 
@@ -135,7 +136,35 @@ def figures() -> str:
         f"{fleet['writes']} writes. A version change on any pod is in the status after "
         f"{fleet['version_change']['p95'] * 1000:.0f} ms (95th percentile).",
     ]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *scale(), ""])
+
+
+def scale() -> list[str]:
+    """The last measurement of one operator beside two shards, as `make bench-scale` recorded it."""
+    found = json.loads(SCALE_FIGURES.read_text())
+    lines = [
+        "## One operator, and two shards",
+        "",
+        f"Measured {found['measured'][:10]} on {found['cpus']} CPUs ({found['machine']}) by "
+        "`make bench-scale`, with three reporting pods each; [what it means](scale.md).",
+        "",
+        "| models | all children exist after | operator of | RSS | PSS | of a core at rest | quiet "
+        "after a restart | requests of the restart | polls a second | a version change is in the "
+        "status (median, 95th percentile) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for size in found["sizes"]:
+        for look in (size["one"], size["shards"]):
+            change = look["version_change"]
+            lines += [
+                f"| {size['models']:,} | {size['creation']['seconds']:.0f} s | {o['models']:,} | "
+                f"{o['memory_mb']:.0f} MB | {o['proportional_mb']:.0f} MB | "
+                f"{o['core_percent']:.1f} % | {o['quiet_seconds']:.1f} s | {o['requests']:,} | "
+                f"{o['polls_a_second']:.0f} | {change['median'] * 1000:.0f} ms, "
+                f"{change['p95'] * 1000:.0f} ms |"
+                for o in look["operators"]
+            ]
+    return [*lines, "", "![Memory and processor time](plots/operator-scale.svg)"]
 
 
 def _anchor(name: str) -> str:
