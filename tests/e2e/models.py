@@ -262,7 +262,11 @@ class Served:
         return predict(self.ingress, self.host, self.name, x)
 
     def traffic(self, *, rate: int, grpc_rate: int = 0, version: int | None = None) -> Traffic:
-        """Steady requests inside a ``with`` block, ``rate`` a second through the Ingress.
+        """These loads inside a ``with`` block."""
+        return Traffic(*self.loads(rate=rate, grpc_rate=grpc_rate, version=version))
+
+    def loads(self, *, rate: int, grpc_rate: int = 0, version: int | None = None) -> list[Load]:
+        """Steady requests, ``rate`` a second through the Ingress.
 
         With a ``version``, as many more go to just that one.
         ``grpc_rate`` a second go over one gRPC channel straight to the pods. Waits first until the
@@ -281,7 +285,7 @@ class Served:
             call = Exchange(messages.number_request(self.name, "x", 1.0), _grpc_prediction)
             calls = grpc_predict(self._pods_by_dns(), [call], messages.PredictResponse)
             loads.append(Load("gRPC to the pods", calls, grpc_rate))
-        return Traffic(*loads)
+        return loads
 
     def _pods_by_dns(self) -> str:
         dns = self.kubectl.in_namespace("kube-system").get("service", "kube-dns")
