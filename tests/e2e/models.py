@@ -219,6 +219,13 @@ class Served:
 
     def available_on_each_replica(self) -> dict[str, list[int]]:
         """The versions that each pod's own model server answers requests with, by the pod."""
+        return self._on_each_replica("AVAILABLE")
+
+    def loading_on_each_replica(self) -> dict[str, list[int]]:
+        """The versions that each pod's own model server loads now, by the pod."""
+        return self._on_each_replica("LOADING")
+
+    def _on_each_replica(self, state: str) -> dict[str, list[int]]:
         found = {}
         for pod in self.pods():
             name = pod["metadata"]["name"]
@@ -229,7 +236,7 @@ class Served:
             found[name] = sorted(
                 int(status["version"])
                 for status in answer["model_version_status"]
-                if status["state"] == "AVAILABLE"
+                if status["state"] == state
             )
         return found
 
