@@ -110,6 +110,12 @@ def is_given(replica: Replica, version: int) -> bool:
     return known is not None and known.state in _GIVEN
 
 
+def is_fetching(replica: Replica, version: int) -> bool:
+    """Whether a replica is getting the version from its source."""
+    known = replica.version(version)
+    return known is not None and known.state is VersionState.FETCHING
+
+
 def is_stuck(replica: Replica, version: int) -> bool:
     """Whether a model server has the version, doesn't answer with it, and can't blame another."""
     given = is_given(replica, version) and replica.answer != version

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from inferencemodel_operator.record import PlannedStep, ToldPod
-from inferencemodel_operator.rollouts.fleet import loads_others
+from inferencemodel_operator.rollouts.fleet import is_fetching, loads_others
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -59,7 +59,13 @@ def choice(fleet: Fleet, current: RolloutRecord, told: Collection[str], room: in
     if not current.is_last_step:
         # One that can't fetch the version, or doesn't serve, tells nothing soon.
         anybody = any(r.ready for r in fleet.replicas)
-        free = [r for r in free if r.uid in whole and (r.ready or not anybody)]
+        ready = [r for r in free if r.ready or not anybody]
+        free = [r for r in ready if r.uid in whole]
+        if all(loads_others(r, current.version) for r in free) and any(
+            is_fetching(r, current.version) and not loads_others(r, current.version) for r in ready
+        ):
+            # Soon one has it that has a thread to load it, too. A fetch has deadlines of its own.
+            return []
     chosen: list[ToldPod] = []
     while free and len(chosen) < room:
         best = min(

@@ -192,6 +192,28 @@ def test_a_server_that_still_loads_another_version_is_chosen_last() -> None:
     assert fleet.told(3) == ["p2"]
 
 
+@pytest.mark.parametrize(("state", "first"), [("Fetched", "p2"), ("Discovered", "p1")])
+def test_a_server_that_still_loads_another_version_is_not_chosen_for_being_sooner(
+    state: str, first: str
+) -> None:
+    fleet = Fleet(rollout={"deadline": "60s", "steps": [{"replicas": 1, "pause": {}}]})
+    fleet.upload(2, "hangs")
+    fleet.run(9, seconds=10)
+
+    fleet.upload(3)
+    told = VersionStatus(version=3, state=VersionState.FETCHING, in_source=True, fingerprint="f3")
+    for uid in ("p2", "p3"):
+        fleet.pods[uid].lies = (told,)
+    fleet.run(4)
+    assert fleet.told(3) == []
+
+    # One that can't fetch it is waited for no more.
+    for uid in ("p2", "p3"):
+        fleet.pods[uid].lies = (msgspec.structs.replace(told, state=VersionState(state)),)
+    fleet.run(4)
+    assert fleet.told(3) == [first]
+
+
 def test_one_that_answers_again_after_its_server_ended_is_given_to_no_other_soon() -> None:
     """It comes back before it gets requests again, and it is those that end it."""
     fleet = Fleet()
