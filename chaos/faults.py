@@ -332,7 +332,7 @@ class _KillControl(Fault):
             self.ground.cluster.kill_program(program)
         except DevclusterError as error:
             raise NothingThereError(str(error)) from error
-        return Taken(reporting=True, what=program)
+        return Taken(reporting=True, hearing=True, what=program)
 
     def end(self) -> None:
         self.ground.cluster.start_control_plane()
@@ -420,7 +420,7 @@ class RotateApiCertificate(Fault):
 
     def begin(self) -> Taken:
         (paths.STATE / "pki" / f"{API_SERVER}.cnf").unlink(missing_ok=True)
-        return Taken(reporting=True, what=API_SERVER)
+        return Taken(reporting=True, hearing=True, what=API_SERVER)
 
     def end(self) -> None:
         self.ground.cluster.start_control_plane()

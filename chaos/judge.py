@@ -75,6 +75,9 @@ class _Absences:
 
     def __init__(self, looks: Sequence[Look], faults: Sequence[Happened]) -> None:
         self._looks = [look for look in looks if look.answered]
+        self._deaf = sorted(
+            (fault for fault in faults if fault.taken.hearing), key=lambda fault: fault.began
+        )
         self._hits: dict[int, dict[str, list[tuple[float, float]]]] = {}
         models = {pod.model for look in self._looks for pod in look.pods}
         self._outages = {
@@ -113,16 +116,25 @@ class _Absences:
                 continue
             pod = next((pod for pod in look.pods if pod.name == name), None)
             if pod is None or not pod.ready:
-                return min(look.at, over + RESTING) + HEARD
+                return self._heard(min(look.at, over + RESTING))
             if look.at > over + HEARD:
                 break
-        return over + HEARD
+        return self._heard(over)
+
+    def _heard(self, at: float) -> float:
+        """When everybody has heard of what was so at a moment."""
+        heard = at + HEARD
+        for fault in self._deaf:
+            over = fault.until(float("inf"))
+            if fault.began <= heard and at <= over:
+                heard = max(heard, over + HEARD)
+        return heard
 
     def explained(self, failure: Failure) -> bool:
         """Whether nobody was there, because faults had taken all of them."""
         asked = [failure.model, INGRESS] if failure.way is Way.REST else [failure.model]
         return any(
-            began - HEARD <= failure.at + failure.waited and failure.at <= ended + HEARD
+            began - HEARD <= failure.at + failure.waited and failure.at <= self._heard(ended)
             for model in asked
             for began, ended in self._outages.get(model, [])
         )
@@ -328,7 +340,9 @@ def growth(
     for (kind, process), samples in by_process.items():
         if kind not in judged:
             continue
-        found += _grown(kind, process, samples)
+        # One that comes to lead holds a connection to each pod.
+        files = _MORE_FILES + (before.objects.get("pods", 0) if kind == "operator" else 0)
+        found += _grown(kind, process, samples, files)
     for name, count in after.objects.items():
         allowed = before.objects.get(name, 0)
         if count > allowed:
@@ -343,7 +357,7 @@ _WARM = 60.0
 """Seconds of a process in which it still gets what it needs."""
 
 
-def _grown(kind: str, process: str, samples: Sequence[Usage]) -> list[str]:
+def _grown(kind: str, process: str, samples: Sequence[Usage], files: int) -> list[str]:
     warm = [sample for sample in samples if sample.at >= samples[0].at + _WARM]
     if not warm:
         return []
@@ -351,7 +365,7 @@ def _grown(kind: str, process: str, samples: Sequence[Usage]) -> list[str]:
     first, last = warm[0], warm[-1]
     if last.threads > first.threads + _MORE_THREADS:
         found.append(f"{kind} {process}: {last.threads} threads, of {first.threads}")
-    if last.files > first.files + _MORE_FILES:
+    if last.files > first.files + files:
         found.append(f"{kind} {process}: {last.files} open files, of {first.files}")
     try:
         line = trend([each.at for each in warm], [each.megabytes for each in warm])

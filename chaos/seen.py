@@ -95,6 +95,7 @@ class Taken:
         ways: requests of any model may fail that go this way.
         models: those of these may.
         reporting: whether nobody can tell, or write, a status.
+        hearing: whether nobody hears meanwhile that a pod is ready, or isn't any more.
         what: what it hit, in words.
     """
 
@@ -103,6 +104,7 @@ class Taken:
     ways: frozenset[Way] = frozenset()
     models: frozenset[str] = frozenset()
     reporting: bool = False
+    hearing: bool = False
     what: str = ""
 
 

@@ -128,6 +128,14 @@ def test_the_only_pods_absence_is_explained_as_long_as_it_lasts() -> None:
     assert found(failure(160), POD_HIT, seen=seen)
 
 
+@pytest.mark.parametrize(("at", "explained"), [(80, True), (95, True), (115, False)])
+def test_that_a_pod_is_back_is_heard_once_the_controllers_are(at: float, explained: bool) -> None:
+    seen = looks(pods=only(FIRST, 52, 70))
+    controllers = fault(began=75, ended=90, hearing=True)
+    assert (found(failure(at), POD_HIT, controllers, seen=seen) == []) == explained
+    assert found(failure(95), POD_HIT, seen=seen)
+
+
 def test_an_absence_that_no_fault_began_explains_nothing() -> None:
     assert found(failure(60), seen=looks(pods=only(FIRST, 52, 70)))
     late = looks(300, pods=only(FIRST, 200, 230))
@@ -315,6 +323,13 @@ def test_what_stays_as_it_is_does_not_grow() -> None:
 def test_what_grows_by_the_minute_is_found(what: str) -> None:
     (text,) = grown(usage(30, **{what: 2}))
     assert text.startswith("operator p 1: ")
+
+
+def test_an_operator_that_comes_to_lead_holds_a_connection_to_each_pod() -> None:
+    follows, leads = usage(5), [replace(each, files=60) for each in usage(10)[30:]]
+    many = Inventory({"pods": 20}, (), 1000)
+    assert judge.growth([*follows, *leads], many, many, judged=("operator",)) == []
+    assert judge.growth([*follows, *leads], NOTHING, NOTHING, judged=("operator",))
 
 
 def test_what_is_not_judged_may_grow() -> None:
