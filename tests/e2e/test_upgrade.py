@@ -18,6 +18,7 @@ from tests.e2e.conftest import SYSTEM, serving
 from tests.e2e.test_uninstall import ROLLOUT, uninstall
 from tests.support.earlier import TODAY, State, state
 from tests.support.kubectl import Kubectl, KubectlError, Object, condition
+from tests.support.released import releases
 from tests.support.rendering import run
 from tests.support.waiting import eventually
 
@@ -35,7 +36,7 @@ pytestmark = [
     pytest.mark.timeout(1500),
 ]
 
-BEFORE = "v0.1.0"
+BEFORE = max(releases(), key=lambda tag: [int(part) for part in tag[1:].split(".")])
 UNTIL_PROMOTED: dict[str, Any] = {"steps": [{"replicas": 1, "pause": {}}]}
 OPERATOR = "deployment/inferencemodel-operator"
 

@@ -43,7 +43,7 @@ def state(tag: str, folder: Path, *, called: str) -> State:
     """What was tagged, in a folder that is there and empty.
 
     Args:
-        tag: of the repository, such as ``v0.1.0``.
+        tag: of the repository, such as ``v1.2.3``.
         folder: where to.
         called: the version that it says of itself there, X.Y.Z: between two releases the tree still
             has that of the former one, and a node has one image of a name.
