@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["devcluster.testing"]
 
+# What a shell starts in the background ignores Ctrl-C, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # By default an example may take 0.2 s, and no test asserts a time.
 hypothesis.settings.register_profile("any time", deadline=None)
 hypothesis.settings.load_profile("any time")

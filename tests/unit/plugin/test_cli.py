@@ -436,12 +436,7 @@ def test_labels_that_are_no_text_are_one_line(api: ApiServer, shell: Any, tmp_pa
 def start(*arguments: str | bytes, **options: Any) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH, **options.pop("env", {})}
     command = [sys.executable, "-m", "kubectl_inferencemodel", *arguments]
-    # What a shell starts in the background ignores Ctrl-C, and so would all that it starts.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return subprocess.Popen(command, env=environment, **options)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return subprocess.Popen(command, env=environment, **options)
 
 
 def finish(process: subprocess.Popen[bytes]) -> tuple[int, str]:
