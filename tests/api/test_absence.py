@@ -29,6 +29,7 @@ pytestmark = pytest.mark.api
 AVAILABLE, FETCHED, RETIRED = VersionState.AVAILABLE, VersionState.FETCHED, VersionState.RETIRED
 DAY = datetime.timedelta(days=1)
 LEASE = "inferencemodel-operator"
+LEASES = {"create leases", "update leases"}
 FOR_HOURS: dict[str, Any] = {"steps": [{"replicas": 1, "pause": {"duration": "6h"}}]}
 UNTIL_PROMOTED: dict[str, Any] = {"steps": [{"replicas": 1, "pause": {}}]}
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
@@ -161,5 +162,6 @@ def test_a_days_changes_are_made_good_when_the_operator_is_back(here: World) -> 
     assert "Traceback" not in here.operator.log()
     here.operator.restart()
     here.operator.until_quiet(until_later=True)
-    written = here.operator.requests(*WRITES)
-    assert [what for what in written if not what.endswith(" leases")] == []
+    # A status may follow where a pod is late with its answer.
+    written = here.operator.requests(*WRITES).keys()
+    assert written - {"patch inferencemodels/status"} <= LEASES

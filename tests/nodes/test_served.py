@@ -101,7 +101,7 @@ def fleet(
             model.apply(
                 replicas=REPLICAS if model is served else 1,
                 subscription=None,
-                pollInterval="2s",
+                pollInterval="5s",
             )
         for model in found:
             model.until_active(1, replicas=REPLICAS if model is served else 1)

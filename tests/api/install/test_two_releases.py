@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from inferencemodel_operator import shards
 from tests.support.kubectl import Kubectl
 from tests.support.operators import Operator
 from tests.support.rendering import CHART, Object, run
@@ -97,7 +98,8 @@ def test_each_operator_serves_its_own_models_with_the_rights_of_its_own_release(
             place.apply(model(team))
         for team in TEAMS:
             eventually(lambda team=team: place.get("deployment", team), what="a Deployment")  # type: ignore[misc]
-            assert releases.kubectl.in_namespace(team).get("lease", NAME)
+            lease_name = shards.lease_name(f"team={team}")
+            assert releases.kubectl.in_namespace(team).get("lease", lease_name)
 
 
 def test_one_that_goes_leaves_the_rights_of_the_other_and_the_crd(releases: Releases) -> None:
