@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 Key = tuple[str, str]
 """Namespace and name."""
 _SHORTEST_WATCH: Final = 1.0
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 30.0
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -34,6 +37,19 @@ class Listed(msgspec.Struct, frozen=True):
     """Every model was told once; there are no others."""
 
     keys: frozenset[Key]
+
+
+class Pauses:
+    """How long to leave the API server alone before the next list: longer with each that ends."""
+
+    def __init__(self) -> None:
+        self._pause = FIRST_PAUSE
+
+    def after(self, seconds: float) -> float:
+        """The seconds to wait after one that went on for so long; that it was for long ends it."""
+        self._pause = FIRST_PAUSE if seconds > LONGEST_PAUSE else self._pause * 2
+        self._pause = min(self._pause, LONGEST_PAUSE)
+        return self._pause * random.uniform(0.7, 1)  # noqa: S311
 
 
 def followed(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from kubectl_inferencemodel.errors import PluginError
-from kubectl_inferencemodel.following import Listed, followed
+from kubectl_inferencemodel.following import Listed, Pauses, followed
 
 if TYPE_CHECKING:
     from kubectl_inferencemodel.cluster import Cluster
@@ -20,8 +19,6 @@ _REPAINT_SECONDS: Final = 10.0
 """So often ages are shown anew."""
 _GATHER_SECONDS: Final = 0.1
 """Changes that come within this time are shown together."""
-_FIRST_PAUSE: Final = 0.5
-_LONGEST_PAUSE: Final = 30.0
 
 
 class Listing:
@@ -61,7 +58,7 @@ class Listing:
     # -- The thread -----------------------------------------------------------------------------
 
     def _run(self) -> None:
-        failures = 0
+        pauses = Pauses()
         while True:
             begun = time.monotonic()
             try:
@@ -70,9 +67,7 @@ class Listing:
                 with self._lock:
                     self._failure = error
                 self._changed.set()
-            failures = 0 if time.monotonic() - begun > _LONGEST_PAUSE else failures + 1
-            pause = min(_FIRST_PAUSE * 2**failures, _LONGEST_PAUSE)
-            time.sleep(pause * random.uniform(0.7, 1))  # noqa: S311
+            time.sleep(pauses.after(time.monotonic() - begun))
 
     def _follow(self) -> None:
         for step in followed(self._cluster, everywhere=self._everywhere, selector=self._selector):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import threading
 import time
 from collections import deque
@@ -19,7 +18,7 @@ import msgspec
 
 from kubectl_inferencemodel.console import fleet
 from kubectl_inferencemodel.errors import ForbiddenError, PluginError
-from kubectl_inferencemodel.following import Listed, followed
+from kubectl_inferencemodel.following import Listed, Pauses, followed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,8 +33,6 @@ LIMIT: Final = 10_000
 _TRAILS: Final = 200
 """So many models have the steps of their rollouts remembered, each so many steps."""
 _STEPS: Final = 40
-_FIRST_PAUSE: Final = 0.5
-_LONGEST_PAUSE: Final = 30.0
 _REMEMBERED: Final = 20_000
 """So many changes a page may be behind when it begins to be told of them."""
 _GATHER_SECONDS: Final = 0.04
@@ -177,7 +174,7 @@ class Feed:
     # -- Threads --------------------------------------------------------------------------------
 
     def _run(self, namespace: str) -> None:
-        failures = 0
+        pauses = Pauses()
         while not self._ended.is_set():
             begun = time.monotonic()
             try:
@@ -190,9 +187,7 @@ class Feed:
                 self._fail(namespace, str(error))
             except PluginError as error:
                 self._fail(namespace, str(error))
-            failures = 0 if time.monotonic() - begun > _LONGEST_PAUSE else failures + 1
-            pause = min(_FIRST_PAUSE * 2**failures, _LONGEST_PAUSE) * random.uniform(0.7, 1)  # noqa: S311
-            self._ended.wait(pause)
+            self._ended.wait(pauses.after(time.monotonic() - begun))
 
     def _follow(self, namespace: str) -> None:
         """List, and watch for as long as that goes on from what was listed.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 import pytest
 
+from kubectl_inferencemodel import following
 from kubectl_inferencemodel.console import feed as feeding
 from kubectl_inferencemodel.console.feed import Feed
 from kubectl_inferencemodel.console.fleet import Level
@@ -63,7 +64,7 @@ class Server:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeding, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(following, "FIRST_PAUSE", 0.01)
 
 
 def fed(server: Server, *namespaces: str) -> Feed:
