@@ -13,6 +13,7 @@ from model_poller.archives.paths import Names
 from model_poller.cache.folder import DamagedError, File
 from model_poller.errors import BrokenVersionError
 from model_poller.status import CacheState
+from model_poller.volume.store import FULL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,7 +39,7 @@ class SharedError(Exception):
 def state_of(error: SharedError) -> CacheState:
     """What it says of the cache."""
     code = error.__cause__.errno if isinstance(error.__cause__, OSError) else 0
-    if code in (errno.ENOSPC, errno.EDQUOT):
+    if code in FULL:
         return CacheState.FULL
     if code in (errno.EROFS, errno.EACCES, errno.EPERM):
         return CacheState.READ_ONLY
