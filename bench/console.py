@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from urllib3.exceptions import HTTPError
 
-from bench import record
+from bench import measured, record
 from demo.console import say, table
 from demo.errors import OutcomeError
 from devcluster import ApiServer
@@ -120,9 +120,9 @@ def run(models: int, rounds: int, changes: int, rest: float) -> None:
         with _opened(page, api, namespace) as process:
             lags, bare = _lags(page, Writer(api, namespace), fleet, changes)
             say(f"looking at it at rest for {rest:.0f} s")
-            before = _cpu_seconds(process)
+            before = measured.cpu_seconds(process)
             time.sleep(rest)
-            percent = 100 * (_cpu_seconds(process) - before) / rest
+            percent = 100 * (measured.cpu_seconds(process) - before) / rest
             memory = _memory_mb(process)
     figures = {
         "models": models,
@@ -227,11 +227,6 @@ def _until(page: Page, value: str) -> float:
 
 def _p95(values: list[float]) -> float:
     return quantiles(values, n=20)[-1]
-
-
-def _cpu_seconds(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _memory_mb(process: int) -> float:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from bench import operator_fleet
+from bench import measured, operator_fleet
 from demo.errors import OutcomeError
 
 if TYPE_CHECKING:
@@ -45,12 +45,7 @@ class Pods:
     @property
     def cpu_seconds(self) -> float:
         """Processor time of all of them."""
-        ticks = 0
-        for process in self._processes:
-            stat = Path(f"/proc/{process.pid}/stat").read_text()
-            fields = stat.rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return sum(measured.cpu_seconds(process.pid) for process in self._processes)
 
 
 def pipe(stream: IO[str] | None) -> IO[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from bench import measured
 from demo.errors import OutcomeError
 
 if TYPE_CHECKING:
@@ -148,8 +149,7 @@ class OperatorProcess:
     @property
     def cpu_seconds(self) -> float:
         """Processor time that it has used."""
-        fields = self._proc("stat").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return measured.cpu_seconds(self._process.pid)
 
     @property
     def memory_mb(self) -> float:

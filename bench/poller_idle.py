@@ -87,7 +87,7 @@ def run(seconds: float) -> dict[str, float]:
         )
         say(f"leaving a poller alone for {seconds:.0f} s")
         time.sleep(_SETTLED_SECONDS)
-        cpu, lists = _cpu_seconds(poller.pid), _lists(port)
+        cpu, lists = measured.cpu_seconds(poller.pid), _lists(port)
         since = time.monotonic()
         time.sleep(seconds)
         took = time.monotonic() - since
@@ -97,7 +97,9 @@ def run(seconds: float) -> dict[str, float]:
             "memory_mb": round(_memory_mb(poller.pid, "VmRSS"), 1),
             "anonymous_memory_mb": round(_memory_mb(poller.pid, "RssAnon"), 1),
             "peak_memory_mb": round(_memory_mb(poller.pid, "VmHWM"), 1),
-            "cpu_percent_of_a_core": round(100 * (_cpu_seconds(poller.pid) - cpu) / took, 2),
+            "cpu_percent_of_a_core": round(
+                100 * (measured.cpu_seconds(poller.pid) - cpu) / took, 2
+            ),
             "list_calls": _lists(port) - lists,
         }
     for name, value in figures.items():
@@ -155,11 +157,6 @@ def _lists(port: str) -> float:
     text = poller_process.get(port, "/metrics").decode()
     found = re.search(r'source_requests_total\{kind="list"\} (\S+)', text)
     return float(found[1]) if found else 0.0
-
-
-def _cpu_seconds(pid: int) -> float:
-    # The clock of clock_getcpuclockid(3), which Python lacks; /proc counts in whole ticks.
-    return time.clock_gettime(~pid << 3 | 2)
 
 
 def _memory_mb(pid: int, name: str) -> float:
