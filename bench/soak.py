@@ -120,7 +120,7 @@ def run(minutes: float, models: int) -> None:
     with ExitStack() as stack:
         space = stack.enter_context(namespace(cluster, setup.bucket(cluster)))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        built = savedmodels.build(scratch, 1, 2)
+        built = savedmodels.contents(scratch, 1, 2)
         uploads = _Uploads(space, [f"soak-{number:02}" for number in range(models)], built)
         uploads.begin()
         samples, sent, failures = _soak(space, uploads, minutes * 60)
@@ -132,10 +132,12 @@ def run(minutes: float, models: int) -> None:
 class _Uploads:
     """New versions, of one model after the other, so that each gets one a minute."""
 
-    def __init__(self, space: Namespace, models: list[str], built: dict[int, Path]) -> None:
+    def __init__(
+        self, space: Namespace, models: list[str], built: dict[int, dict[str, bytes]]
+    ) -> None:
         self._space = space
         self.models = models
-        self._files = {offset: savedmodels.files(path) for offset, path in built.items()}
+        self._files = built
         self._newest = dict.fromkeys(models, 0)
         self.count = 0
 

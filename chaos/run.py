@@ -137,8 +137,7 @@ class _Experiment:
         proxy = stack.enter_context(api_proxy())
         self.ground = Ground(cluster, cluster.api(), stores, proxy)
         self.shared = shared
-        exports = savedmodels.build(scratch / "good", *OFFSETS)
-        self.exports = {number: savedmodels.files(path) for number, path in exports.items()}
+        self.exports = savedmodels.contents(scratch / "good", *OFFSETS)
         bad = bad_models.build(_made(scratch / "bad"), load_seconds=1, load_mib=1, weights_mib=1)
         self.unsigned = savedmodels.files(bad["unsigned"])
         self.by_name = {model.name: model for model in FLEET}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from tests.support import volumes
 from tests.support.kubectl import condition
 from tests.support.savedmodels import archive
 from tests.support.waiting import eventually
+from tests.unit.poller.program import fetched_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,9 +57,7 @@ def fetched(served: Served) -> dict[str, int]:
     for pod in served.pods():
         name = pod["metadata"]["name"]
         path = f"/api/v1/namespaces/{served.namespace}/pods/{name}:8502/proxy/metrics"
-        page = served.kubectl("get", "--raw", path)
-        told = re.search(r"^model_poller_fetched_bytes_total (\S+)", page, re.MULTILINE)
-        found[name] = int(float(told[1])) if told else 0
+        found[name] = fetched_bytes(served.kubectl("get", "--raw", path))
     return found
 
 

@@ -47,6 +47,11 @@ def build(directory: Path, *offsets: int) -> dict[int, Path]:
     return {offset: directory / str(offset) for offset in offsets}
 
 
+def contents(directory: Path, *offsets: int) -> dict[int, dict[str, bytes]]:
+    """The same SavedModels as `files` has them."""
+    return {offset: files(folder) for offset, folder in build(directory, *offsets).items()}
+
+
 def files(model: Path) -> dict[str, bytes]:
     """A SavedModel's files by their path below it, as they are uploaded to a bucket."""
     return {

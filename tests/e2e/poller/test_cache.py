@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -41,13 +40,6 @@ def mounted(tmp_path: Path, pods: Pods) -> Iterator[Path]:
 
 def mount(place: Path, size: int) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=True)
-
-
-def fetched(program: Program) -> int:
-    """Bytes that a poller has read from the store."""
-    page = program.get("/metrics")[1].decode()
-    found = re.search(r"^model_poller_fetched_bytes_total (\S+)", page, re.MULTILINE)
-    return int(float(found[1])) if found else 0
 
 
 def state(program: Program, wanted: CacheState, within: float = 30) -> str:
@@ -90,13 +82,13 @@ def test_pollers_that_start_at_once_fetch_once_and_new_ones_not_at_all(
     late = pods.start(option, name="late")
     late.wait_for(1, VersionState.PUBLISHED)
 
-    assert sorted(map(fetched, together)) == [0, 0, 0, len(archive)]
-    assert fetched(late) == 0
+    assert sorted(each.fetched() for each in together) == [0, 0, 0, len(archive)]
+    assert late.fetched() == 0
     state(late, CacheState.READY)
     uploaded(storage, 2)
     for program in together:
         program.wait_for(2, VersionState.PUBLISHED)
-    assert sum(fetched(program) > len(archive) for program in together) <= 1
+    assert sum(program.fetched() > len(archive) for program in together) <= 1
 
 
 @pytest.mark.runbook("a-lost-node-with-a-pvc-cache")
@@ -107,14 +99,14 @@ def test_who_waits_takes_over_from_a_poller_that_is_killed(
     cache = tmp_path / "cache"
     cache.mkdir()
     first = pods.start(f"--cache-dir={cache}", f"--max-bandwidth={MB}", name="first")
-    eventually(lambda: fetched(first) > 0, what="the first bytes", within=30, every=0.05)
+    eventually(lambda: first.fetched() > 0, what="the first bytes", within=30, every=0.05)
     second = pods.start(f"--cache-dir={cache}", name="second")
 
     def waits() -> bool:
         return any("for the cache" in v.message for v in second.status().versions)
 
     eventually(waits, what="who waits to say so", within=30, every=0.1)
-    assert fetched(second) == 0
+    assert second.fetched() == 0
     first.kill()
 
     eventually(
@@ -123,7 +115,7 @@ def test_who_waits_takes_over_from_a_poller_that_is_killed(
         within=90,
         every=0.2,
     )
-    assert fetched(second) == len(archive)
+    assert second.fetched() == len(archive)
 
 
 def test_a_full_cache_makes_room_and_what_is_too_large_for_it_is_fetched(
@@ -139,7 +131,7 @@ def test_a_full_cache_makes_room_and_what_is_too_large_for_it_is_fetched(
     archive = uploaded(storage, 3, 20 * MB)
     large = pods.start(option, name="large")
     large.wait_for(3, VersionState.PUBLISHED)
-    assert fetched(large) == len(archive)
+    assert large.fetched() == len(archive)
     assert "no room for" in state(large, CacheState.FULL)
 
 
@@ -154,11 +146,11 @@ def test_a_read_only_cache_is_read(storage: Storage, pods: Pods, mounted: Path) 
 
     second = pods.start(f"--cache-dir={mounted}", "--poll-interval=1", name="second")
     second.wait_for(1, VersionState.PUBLISHED)
-    assert fetched(second) == 0
+    assert second.fetched() == 0
     assert "Read-only file system" in state(second, CacheState.READ_ONLY)
     uploaded(storage, 2)
     second.wait_for(2, VersionState.PUBLISHED)
-    assert fetched(second) > 0
+    assert second.fetched() > 0
 
 
 @pytest.mark.skipif(not shutil.which("fsfreeze"), reason="needs util-linux")
@@ -178,7 +170,7 @@ def test_a_file_system_that_does_not_answer_holds_up_no_version_and_is_used_agai
     try:
         archive = uploaded(storage, 1)
         first.wait_for(1, VersionState.PUBLISHED)
-        assert fetched(first) == len(archive)
+        assert first.fetched() == len(archive)
         assert "has not answered" in state(first, CacheState.UNUSABLE)
         assert first.get("/livez")[0] == 200
     finally:

@@ -37,8 +37,7 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, bytes]]:
     """``y = 0.5 x + version``."""
-    folders = savedmodels.build(tmp_path_factory.mktemp("exports"), 1, 2, 3)
-    return {version: savedmodels.files(folder) for version, folder in folders.items()}
+    return savedmodels.contents(tmp_path_factory.mktemp("exports"), 1, 2, 3)
 
 
 @pytest.fixture
@@ -51,11 +50,7 @@ def bucket() -> Iterator[GcsServer]:
 def pod(tmp_path: Path, bucket: GcsServer) -> Iterator[Pod]:
     made = Pod(tmp_path, bucket.url)
     yield made
-    made.poller.kill()
-    made.kill_server()
-    for log in (made.poller.log, tmp_path / "server.log"):
-        if log.exists():
-            print(log.read_text())
+    made.end()
 
 
 def records(offset: float, *inputs: float) -> list[PredictionLog]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,8 +23,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, bytes]]:
-    folders = savedmodels.build(tmp_path_factory.mktemp("exports"), 1, 2, 3)
-    return {version: savedmodels.files(folder) for version, folder in folders.items()}
+    return savedmodels.contents(tmp_path_factory.mktemp("exports"), 1, 2, 3)
 
 
 @pytest.fixture
@@ -41,13 +39,6 @@ def upload(storage: Storage, version: int, files: dict[str, bytes]) -> None:
 
 def until_told(pod: Pod, reason: SourceReason) -> None:
     eventually(lambda: pod.poller.status().source.reason is reason, what=reason, within=30)
-
-
-def fetched(pod: Pod) -> int:
-    """Bytes that the poller has read from the bucket."""
-    page = pod.poller.get("/metrics")[1].decode()
-    found = re.search(r"^model_poller_fetched_bytes_total (\S+)", page, re.MULTILINE)
-    return int(float(found[1])) if found else 0
 
 
 def answers(pod: Pod) -> bool:
@@ -97,7 +88,7 @@ def test_what_is_served_stays_and_what_is_restored_is_neither_fetched_nor_loaded
         within=30,
     )
     assert changed[0].state is VersionState.AVAILABLE
-    assert fetched(pod) == 0, "since the poller's start"
+    assert pod.poller.fetched() == 0, "since the poller's start"
     assert pod.loads() == loads
     assert answers(pod)
 

@@ -27,8 +27,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, bytes]]:
-    folders = savedmodels.build(tmp_path_factory.mktemp("exports"), 1, 2)
-    return {version: savedmodels.files(folder) for version, folder in folders.items()}
+    return savedmodels.contents(tmp_path_factory.mktemp("exports"), 1, 2)
 
 
 @pytest.fixture

@@ -54,6 +54,10 @@ class Program:
         except urllib.error.HTTPError as error:
             return error.code, error.read()
 
+    def fetched(self) -> int:
+        """Bytes that it has read from the store."""
+        return fetched_bytes(self.get("/metrics")[1].decode())
+
     def wait_for(self, version: int, state: VersionState) -> PollerStatus:
         def probe() -> PollerStatus | None:
             status = self.status()
@@ -71,6 +75,12 @@ class Program:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+def fetched_bytes(metrics: str) -> int:
+    """Bytes that a poller has read from the store, as its metrics tell."""
+    found = re.search(r"^model_poller_fetched_bytes_total (\S+)", metrics, re.MULTILINE)
+    return int(float(found[1])) if found else 0
 
 
 class Supervised(Program):
