@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.support import crd
+from tests.support import audit, crd
 from tests.support.controllers import DeploymentController
 from tests.support.kubectl import Kubectl, Object
 from tests.support.kubelet import Kubelet
@@ -173,13 +173,9 @@ class World:
 
     def writes(self) -> list[str]:
         """All writes to the namespace that the API server has answered, as its audit log tells."""
-        assert self.api.audit_log is not None, "only the embedded API server has an audit log"
-        entries = [json.loads(line) for line in self.api.audit_log.read_text().splitlines()]
         return [
             f"{entry['verb']} {entry['requestURI']}"
-            for entry in entries
-            if entry.get("userAgent") == "inferencemodel-operator"
-            and entry.get("objectRef", {}).get("namespace") == self.namespace
+            for entry in audit.entries(self.api, self.namespace)
         ]
 
 

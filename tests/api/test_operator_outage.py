@@ -22,12 +22,12 @@ from devcluster.controlplane import API_SERVER, STOP_SECONDS
 from inferencemodel_operator import cluster
 from inferencemodel_operator.access import Access
 from inferencemodel_operator.cache import Cache
-from inferencemodel_operator.cluster import SERVICES, USER_AGENT, Cluster
+from inferencemodel_operator.cluster import SERVICES, Cluster
 from inferencemodel_operator.observe.informer import Informer
 from inferencemodel_operator.observe.signs import Signs
 from tests.api import accounts
 from tests.api.models import Model
-from tests.support import crd
+from tests.support import audit, crd
 from tests.support.cable import Cable
 from tests.support.kubectl import Kubectl, condition
 from tests.support.operators import WRITES, Operator
@@ -179,26 +179,21 @@ def test_an_api_server_that_throttles_is_obeyed_and_all_is_done_afterwards(
                     what=f"{model.name} to be as one that was never refused",
                 )
         if api_server.audit_log is not None:
-            assert min(_pauses(api_server.audit_log, namespace)) >= 1
+            assert min(_pauses(api_server, namespace)) >= 1
 
 
-def _pauses(audit_log: Path, namespace: str) -> Iterator[float]:
+def _pauses(api: Api, namespace: str) -> Iterator[float]:
     """The seconds from each answer 429 to the next request for the same.
 
     Without creates: their address is that of a kind, not of an object.
     """
     refused: dict[str, datetime] = {}
-    for entry in map(json.loads, audit_log.read_text().splitlines()):
-        if (
-            entry.get("userAgent") != USER_AGENT
-            or entry.get("objectRef", {}).get("namespace") != namespace
-            or entry["verb"] == "create"
-        ):
+    for entry in audit.entries(api, namespace):
+        if entry["verb"] == "create":
             continue
         uri = entry["requestURI"]
         if uri in refused:
-            began = datetime.fromisoformat(entry["requestReceivedTimestamp"])
-            yield (began - refused.pop(uri)).total_seconds()
+            yield (audit.received(entry) - refused.pop(uri)).total_seconds()
         if entry["responseStatus"]["code"] == HTTPStatus.TOO_MANY_REQUESTS:
             refused[uri] = datetime.fromisoformat(entry["stageTimestamp"])
 

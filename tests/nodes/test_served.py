@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +17,8 @@ from devcluster.controllers import CONTROLLER_MANAGER, SCHEDULER
 from devcluster.controlplane import API_SERVER
 from devcluster.packages import require_linux_root
 from tests.e2e.conftest import exports, installed, serving
+from tests.support import audit
+from tests.support.kubectl import condition
 from tests.support.operators import WRITES
 from tests.support.waiting import eventually
 
@@ -165,10 +165,7 @@ def test_a_node_that_stops_costs_what_was_sent_to_it_before_others_knew(
 
         def known() -> bool:
             pod = served.kubectl.get("pod", lost["metadata"]["name"])
-            return not any(
-                each["type"] == "Ready" and each["status"] == "True"
-                for each in pod["status"]["conditions"]
-            )
+            return condition(pod, "Ready").get("status") != "True"
 
         eventually(known, what="Kubernetes to know that the pod is lost", within=90, every=0.2)
         heard = time.time()
@@ -242,16 +239,12 @@ def test_nobody_who_asks_notices_that_the_control_plane_is_away(
 
 def written(api: Api, namespace: str) -> list[tuple[float, str, str]]:
     """The operator's writes to a namespace: when, how, and to what."""
-    assert api.audit_log is not None
-    found = []
-    for line in api.audit_log.read_text().splitlines():
-        entry = json.loads(line)
-        if (
-            entry.get("userAgent") == "inferencemodel-operator"
-            and entry.get("verb") in WRITES
-            and entry.get("objectRef", {}).get("namespace") == namespace
-            and entry["objectRef"].get("resource") != "events"
-        ):
-            at = datetime.fromisoformat(entry["requestReceivedTimestamp"]).timestamp()
-            found.append((at, str(entry["verb"]), str(entry["requestURI"]).partition("?")[0]))
-    return found
+    return [
+        (
+            audit.received(entry).timestamp(),
+            str(entry["verb"]),
+            str(entry["requestURI"]).partition("?")[0],
+        )
+        for entry in audit.entries(api, namespace)
+        if entry["verb"] in WRITES and entry["objectRef"].get("resource") != "events"
+    ]
