@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from devcluster.client import Api
 
 pytestmark = pytest.mark.api
 
@@ -55,81 +56,89 @@ class Restorable:
             self._server._processes.stop(program, STOP_SECONDS)
 
 
+@pytest.fixture
+def server() -> Iterator[ApiServer]:
+    """One of the test's own."""
+    made = ApiServer()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def api(server: ApiServer) -> Api:
+    return server.start()
+
+
+@pytest.fixture
+def restorable(server: ApiServer, tmp_path: Path) -> Restorable:
+    return Restorable(server, tmp_path / "etcd")
+
+
 @pytest.mark.runbook("etcd-restored-from-yesterday")
 def test_what_is_after_a_restore_is_believed_although_its_versions_are_older(
-    tmp_path: Path,
+    api: Api, restorable: Restorable
 ) -> None:
-    server = ApiServer()
-    try:
-        api = server.start()
-        restorable = Restorable(server, tmp_path / "etcd")
-        with crd.installed(api) as namespace:
-            kubectl = Kubectl(api.program, api.kubeconfig, namespace)
-            changed, deleted = (Model(kubectl).apply(replicas=1) for _ in range(2))
-            with Operator(api.kubeconfig, (namespace,)) as operator:
-                for model in (changed, deleted):
-                    model.until_children(*ALL)
-                operator.until_quiet()
-                restorable.keep()
-                changed.patch(replicas=3)
-                until_replicas(changed, 3)
-                deleted.delete()
-                # What is made for it after the restore is the garbage collector's.
-                Model(kubectl).apply(replicas=1).until_children(*ALL)
-                for number in range(100):
-                    kubectl("annotate", "--overwrite", "namespace", namespace, f"count={number}")
-                operator.until_quiet()
+    with crd.installed(api) as namespace:
+        kubectl = Kubectl(api.program, api.kubeconfig, namespace)
+        changed, deleted = (Model(kubectl).apply(replicas=1) for _ in range(2))
+        with Operator(api.kubeconfig, (namespace,)) as operator:
+            for model in (changed, deleted):
+                model.until_children(*ALL)
+            operator.until_quiet()
+            restorable.keep()
+            changed.patch(replicas=3)
+            until_replicas(changed, 3)
+            deleted.delete()
+            # What is made for it after the restore is the garbage collector's.
+            Model(kubectl).apply(replicas=1).until_children(*ALL)
+            for number in range(100):
+                kubectl("annotate", "--overwrite", "namespace", namespace, f"count={number}")
+            operator.until_quiet()
 
-                restorable.restore()
+            restorable.restore()
 
-                changed.patch(replicas=2)
-                until_replicas(changed, 2)
-                deleted.patch(replicas=4)
-                until_replicas(deleted, 4)
-                Model(kubectl).apply(replicas=1).until_children(*ALL)
-                assert "as after a restore" in operator.log()
-                operator.until_quiet()
-                assert operator.get("/livez") == "ok\n"
-    finally:
-        server.stop()
+            changed.patch(replicas=2)
+            until_replicas(changed, 2)
+            deleted.patch(replicas=4)
+            until_replicas(deleted, 4)
+            Model(kubectl).apply(replicas=1).until_children(*ALL)
+            assert "as after a restore" in operator.log()
+            operator.until_quiet()
+            assert operator.get("/livez") == "ok\n"
 
 
 @pytest.mark.runbook("etcd-restored-from-yesterday")
 def test_the_version_that_came_since_is_rolled_out_again_and_the_status_says_what_answers(
-    tmp_path: Path,
+    api: Api, restorable: Restorable
 ) -> None:
-    server = ApiServer()
-    try:
-        api = server.start()
-        restorable = Restorable(server, tmp_path / "etcd")
-        with world(api) as here:
-            model = Model(here.kubectl, kubelet=here.kubelet).apply(replicas=2)
-            for _ in range(2):
-                model.add_pod().poller.tell(told({1: AVAILABLE}, target=1))
-            model.roll_out()
-            until_active(model, 1)
+    with world(api) as here:
+        model = Model(here.kubectl, kubelet=here.kubelet).apply(replicas=2)
+        for _ in range(2):
+            model.add_pod().poller.tell(told({1: AVAILABLE}, target=1))
+        model.roll_out()
+        until_active(model, 1)
+        here.operator.until_quiet()
+        here.operator.stop()
+        restorable.keep()
+        here.operator.start()
+        for poller in model.pollers():
+            poller.serve = having(1, 2)
+            poller.tell(told({1: AVAILABLE, 2: FETCHED}, target=1))
+        with kubelet(model):
+            until_active(model, 2)
             here.operator.until_quiet()
-            here.operator.stop()
-            restorable.keep()
-            here.operator.start()
-            for poller in model.pollers():
-                poller.serve = having(1, 2)
-                poller.tell(told({1: AVAILABLE, 2: FETCHED}, target=1))
-            with kubelet(model):
-                until_active(model, 2)
-                here.operator.until_quiet()
 
-            restorable.restore()
+        restorable.restore()
 
-            # What yesterday's copy knows of the pods, their kubelet tells them first.
-            with kubelet(model):
-                eventually(lambda: "as after a restore" in here.operator.log(), what="the log")
-                until_active(model, 2)
-            assert [pod.target for pod in model.pods] == ["2", "2"]
-            assert [poller.target for poller in model.pollers()] == [2, 2]
-            here.operator.until_quiet()
-    finally:
-        server.stop()
+        # What yesterday's copy knows of the pods, their kubelet tells them first.
+        with kubelet(model):
+            eventually(lambda: "as after a restore" in here.operator.log(), what="the log")
+            until_active(model, 2)
+        assert [pod.target for pod in model.pods] == ["2", "2"]
+        assert [poller.target for poller in model.pollers()] == [2, 2]
+        here.operator.until_quiet()
 
 
 @contextmanager
