@@ -11,14 +11,13 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from matplotlib.axes import Axes
+
 _FOLDER = Path(__file__).parent.parent / "docs" / "plots"
 
 
 def draw(figures: Mapping[str, Any]) -> list[Path]:
     """Draw time and memory over the number of resources; the files written."""
-    _FOLDER.mkdir(parents=True, exist_ok=True)
-    # The same figures give the same file.
-    mpl.rcParams["svg.hashsalt"] = "inferencemodel"
     creations, restarts = figures["creation"], figures["restart"]
     sizes = [creation["resources"] for creation in creations]
     return [
@@ -45,16 +44,30 @@ def draw(figures: Mapping[str, Any]) -> list[Path]:
 
 
 def _plot(name: str, sizes: list[int], unit: str, lines: Mapping[str, list[float]]) -> Path:
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
+    figure, over_size = axes("InferenceModels", unit)
     for label, values in lines.items():
-        axes.plot(sizes, values, marker="o", label=label)
-    axes.set_xlabel("InferenceModels")
-    axes.set_ylabel(unit)
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
-    axes.grid(visible=True, alpha=0.3)
-    axes.legend()
+        over_size.plot(sizes, values, marker="o", label=label)
+    over_size.legend()
+    return written(figure, name)
+
+
+def axes(what: str, unit: str) -> tuple[Figure, Axes]:
+    """A new figure of something over so many of something."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    found = figure.add_subplot()
+    found.set_xlabel(what)
+    found.set_ylabel(unit)
+    found.grid(visible=True, alpha=0.3)
+    return figure, found
+
+
+def written(figure: Figure, name: str) -> Path:
+    """Write a figure to the docs, its axes from 0 on; the same figures give the same file."""
+    for drawn in figure.axes:
+        drawn.set_xlim(left=0)
+        drawn.set_ylim(bottom=0)
+    _FOLDER.mkdir(parents=True, exist_ok=True)
     path = _FOLDER / name
-    figure.savefig(path, metadata={"Date": None})
+    with mpl.rc_context({"svg.hashsalt": "inferencemodel"}):
+        figure.savefig(path, metadata={"Date": None})
     return path

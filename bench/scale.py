@@ -10,13 +10,16 @@ import asyncio
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-
-from bench import operator_create, operator_figures, operator_fleet, operator_pods, record
+from bench import (
+    operator_create,
+    operator_figures,
+    operator_fleet,
+    operator_plots,
+    operator_pods,
+    record,
+)
 from bench.operator_process import AuditLog, OperatorProcess
 from bench.operator_writers import writers
 from demo.console import say, table
@@ -25,6 +28,7 @@ from devcluster import ApiServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from bench.operator_create import Creation
     from bench.operator_figures import Delays
@@ -37,7 +41,6 @@ SHARDS = ("blue", "green")
 _SIZES = (1000, 3000)
 _CHANGES = 100
 _CHANGES_IN_TURNS = 10
-_PLOT = Path(__file__).parent.parent / "docs" / "plots" / "operator-scale.svg"
 MOST_MB = 1000.0
 MOST_CORE_PERCENT = 50.0
 SLOWEST_CHANGE = 1.0
@@ -300,9 +303,9 @@ def _rows(sizes: Sequence[Size]) -> list[tuple[str, ...]]:
 def draw(figures: Mapping[str, Any]) -> Path:
     """Draw memory and processor time over the number of models; the file written."""
     sizes = figures["sizes"]
-    mpl.rcParams.update({"svg.hashsalt": "inferencemodel"})
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    memory = figure.add_subplot()
+    figure, memory = operator_plots.axes(
+        "InferenceModels with three pods each", "resident memory, MB"
+    )
     models = [size["models"] for size in sizes]
     ones = [size["one"]["operators"][0] for size in sizes]
     shards = [size["shards"]["operators"] for size in sizes]
@@ -318,10 +321,6 @@ def draw(figures: Mapping[str, Any]) -> Path:
         marker="o",
         label="each of two shards, MB",
     )
-    memory.set_xlabel("InferenceModels with three pods each")
-    memory.set_ylabel("resident memory, MB")
-    memory.set_xlim(left=0)
-    memory.set_ylim(bottom=0)
     cpu = memory.twinx()
     cpu.plot(
         models,
@@ -332,13 +331,9 @@ def draw(figures: Mapping[str, Any]) -> Path:
         label="one operator, % of a core at rest",
     )
     cpu.set_ylabel("% of a core at rest")
-    cpu.set_ylim(bottom=0)
-    memory.grid(visible=True, alpha=0.3)
     handles = [*memory.get_legend_handles_labels()[0], *cpu.get_legend_handles_labels()[0]]
     memory.legend(handles=handles)
-    _PLOT.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(_PLOT, metadata={"Date": None})
-    return _PLOT
+    return operator_plots.written(figure, "operator-scale.svg")
 
 
 def _check(size: Size) -> None:
