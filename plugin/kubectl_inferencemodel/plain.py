@@ -48,8 +48,7 @@ def find(kubeconfig: Path | None, context: str | None) -> Access | None:
     """What a plain kubeconfig says; None where it is not plain."""
     try:
         file = _file(kubeconfig)
-        content = yaml.load(file.read_bytes(), Loader=_LOADER)  # noqa: S506  # it is a safe one
-        return _access(content, context, file.parent)
+        return _access(_read(file), context, file.parent)
     except (_NotPlainError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     except (yaml.YAMLError, RecursionError):
@@ -58,19 +57,27 @@ def find(kubeconfig: Path | None, context: str | None) -> Access | None:
 
 def contexts(kubeconfig: Path | None) -> list[str]:
     """The names of the contexts in one file, or in those of the environment."""
-    paths = str(kubeconfig or os.environ.get("KUBECONFIG", "~/.kube/config"))
     found: dict[str, None] = {}
-    for path in filter(None, paths.split(os.pathsep)):
+    for path in filter(None, _paths(kubeconfig).split(os.pathsep)):
         try:
-            content = yaml.load(Path(path).expanduser().read_bytes(), Loader=_LOADER)  # noqa: S506
+            content = _read(Path(path).expanduser())
             found |= dict.fromkeys(str(each["name"]) for each in content["contexts"])
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, RecursionError):
             continue
     return list(found)
 
 
+def _read(file: Path) -> Any:
+    return yaml.load(file.read_bytes(), Loader=_LOADER)  # noqa: S506  # it is a safe one
+
+
+def _paths(kubeconfig: Path | None) -> str:
+    """The file that is named, or those of the environment with what stands between paths."""
+    return os.environ.get("KUBECONFIG", "~/.kube/config") if kubeconfig is None else str(kubeconfig)
+
+
 def _file(kubeconfig: Path | None) -> Path:
-    path = os.environ.get("KUBECONFIG", "~/.kube/config") if kubeconfig is None else str(kubeconfig)
+    path = _paths(kubeconfig)
     if os.pathsep in path or not path or getproxies().keys() - {"no"}:
         raise _NotPlainError
     return Path(path).expanduser().absolute()
