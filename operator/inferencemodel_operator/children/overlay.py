@@ -152,15 +152,18 @@ def _merge_items(base: list[Any], overlay: Any, field: str, path: str) -> list[A
         base, given = [], [there for there in given if there.keys() != {_PATCH}]
     keyed = dict(_keyed(given, field, path))
     merged: dict[Key | None, Any] = {key(field, there): there for there in base}
-    # What comes before one that is there already in the overlay does so in the pod, too.
-    before: dict[Key | None, list[Key]] = {}
-    waiting: list[Key] = []
-    for found in keyed:
-        if found in merged:
-            before[found], waiting = waiting, []
+    # What comes before one that is there already in the overlay does so in the pod, too; and what
+    # is added keeps its order, also where the overlay turns around what is there.
+    places = {found: place for place, found in enumerate(merged)}
+    added: list[list[Key]] = [[] for _ in range(len(merged) + 1)]
+    place = len(merged)
+    for given_key in reversed(keyed):
+        if given_key in merged:
+            place = min(place, places[given_key])
         else:
-            waiting.append(found)
-    order = [one for there in merged for one in (*before.get(there, ()), there)] + waiting
+            added[place].insert(0, given_key)
+    order = [one for index, there in enumerate(merged) for one in (*added[index], there)]
+    order += added[-1]
     result = []
     for found in order:
         there = merged.get(found)

@@ -218,6 +218,13 @@ def test_nothing_changes_nothing_and_twice_is_once(base: Spec, given: Spec) -> N
     assert (base, given) == before, "neither is changed itself"
 
 
+def test_what_is_added_keeps_its_order_where_the_overlay_turns_around_what_is_there() -> None:
+    there = {"initContainers": [{"name": "model-server"}, {"name": "a"}]}
+    given = {"initContainers": [{"name": name} for name in ("b", "a", "poller", "model-server")]}
+    names = [each["name"] for each in merge(there, given)["initContainers"]]
+    assert names == ["b", "poller", "model-server", "a"]
+
+
 @given(SPECS, SPECS)
 def test_every_item_of_both_is_there_once_and_keeps_its_order(base: Spec, given: Spec) -> None:
     base = merge({}, base)
