@@ -12,12 +12,14 @@ import base64
 import os
 import ssl
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import urllib3
+import urllib3.connection
 import yaml
 from urllib3.util.ssl_ import create_urllib3_context
 
@@ -97,7 +99,7 @@ def _access(content: Mapping[str, Any], context: str | None, folder: Path) -> Ac
     token = user.get("token")
     if token and not token.isprintable():
         raise _NotPlainError
-    pool = urllib3.PoolManager(maxsize=_CONNECTIONS, ssl_context=_trust(cluster, user, folder))
+    pool = _pool(_credentials(cluster, user, folder))
     namespace = str(used.get("namespace") or "default")
     return Access(server, namespace, f"Bearer {token}" if token else None, pool)
 
@@ -109,18 +111,60 @@ def _named(items: Iterable[Any], name: str, kind: str) -> dict[str, Any]:
     return found
 
 
-def _trust(cluster: Mapping[str, Any], user: Mapping[str, Any], folder: Path) -> ssl.SSLContext:
-    made = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
-    authority = _content(cluster, "certificate-authority", folder)
-    certificate = _content(user, "client-certificate", folder)
-    key = _content(user, "client-key", folder)
-    if authority is None:
-        made.load_default_certs()
-    else:
-        made.load_verify_locations(cadata=authority.decode("ascii"))
-    if certificate is not None:
-        _identify(made, certificate, key)
+def _pool(credentials: _Credentials) -> urllib3.PoolManager:
+    """Connections of which each has a context of its own.
+
+    urllib3 changes the context of a connection that it opens, and OpenSSL may read a shared one for
+    another thread at that moment: Pythons that do not keep them apart crash
+    (https://github.com/python/cpython/issues/134698).
+
+    Raises:
+        OSError, ValueError: the credentials are none.
+    """
+    credentials.context()
+
+    class Connection(urllib3.connection.HTTPSConnection):
+        def connect(self) -> None:
+            self.ssl_context = credentials.context()
+            super().connect()
+
+    class Connections(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Connection
+
+    made = urllib3.PoolManager(maxsize=_CONNECTIONS)
+    made.pool_classes_by_scheme = {"https": Connections}
     return made
+
+
+@dataclass(frozen=True, slots=True)
+class _Credentials:
+    """Who is believed, and what is shown to them; all in PEM."""
+
+    authority: str | None
+    """None for those that the machine believes."""
+    certificate: bytes | None
+    key: bytes | None
+    """None where it stands in the certificate's file."""
+
+    def context(self) -> ssl.SSLContext:
+        """One that says so."""
+        made = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
+        if self.authority is None:
+            made.load_default_certs()
+        else:
+            made.load_verify_locations(cadata=self.authority)
+        if self.certificate is not None:
+            _identify(made, self.certificate, self.key)
+        return made
+
+
+def _credentials(cluster: Mapping[str, Any], user: Mapping[str, Any], folder: Path) -> _Credentials:
+    authority = _content(cluster, "certificate-authority", folder)
+    return _Credentials(
+        None if authority is None else authority.decode("ascii"),
+        _content(user, "client-certificate", folder),
+        _content(user, "client-key", folder),
+    )
 
 
 def _content(found: Mapping[str, Any], name: str, folder: Path) -> bytes | None:

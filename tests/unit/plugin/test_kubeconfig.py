@@ -130,6 +130,26 @@ def test_the_file_of_the_environment_is_read_at_once(
     assert asked(found) == (server, "vision", ["Bearer secret", "None"])
 
 
+def test_connections_share_no_context(
+    server: str, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[ssl.SSLContext] = []
+    wrap = ssl.SSLContext.wrap_socket
+
+    def noted(self: ssl.SSLContext, sock: Any, **more: Any) -> ssl.SSLSocket:
+        if not more.get("server_side"):
+            used.append(self)
+        return wrap(self, sock, **more)
+
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", noted)
+    found = plain.find(written(tmp_path, server, authority, PLAIN["a certificate's files"]), None)
+    assert found is not None
+    held = [found.pool.request("GET", server, preload_content=False) for _ in range(3)]
+    assert len({id(each) for each in used}) == len(held)
+    for answer in held:
+        answer.close()
+
+
 def test_a_server_of_another_authority_is_not_trusted(
     server: str, tmp_path: Path, authority: Authority
 ) -> None:
