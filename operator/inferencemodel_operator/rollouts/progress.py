@@ -149,6 +149,12 @@ def _await_step(state: State, current: RolloutRecord, on: int, wanted: int) -> N
     if state.seen.is_replacing:
         state.words = "the rollout waits until the Deployment has replaced its pods"
         return
+    step = current.steps[current.step - 1]
+    unheard = sum(r.report is None for r in state.members(current))
+    if current.settled is not None and step.until_promoted and not state.is_promoted(current):
+        # Somebody was asked before; that a replica is late with its answer takes nothing back.
+        state.waits = _asks(current, on + unheard)
+        return
     state.words = f"version {version} answers on {on} of {wanted} replicas of this step"
     if state.at_most(current, state.members(current)) < wanted:
         state.words += "; the others get it once more replicas serve"
@@ -216,12 +222,17 @@ def _may_leave(state: State, current: RolloutRecord, on: int, settled: datetime.
     if not state.is_over(settled, pause):
         return False
     if step.until_promoted:
-        state.waits = (
-            f"step {current.step} of {len(current.steps)}: {on} replicas answer with "
-            f"version {current.version}; promote or abort it"
-        )
+        state.waits = _asks(current, on)
         return False
     return not measured or live_allows(state, current)
+
+
+def _asks(current: RolloutRecord, on: int) -> str:
+    """What a step says that waits for somebody."""
+    return (
+        f"step {current.step} of {len(current.steps)}: {on} replicas answer with "
+        f"version {current.version}; promote or abort it"
+    )
 
 
 def _leave(state: State, current: RolloutRecord) -> None:

@@ -382,6 +382,22 @@ def test_a_pause_is_counted_from_when_the_step_is_reached() -> None:
     assert fleet.phase == "Completed"
 
 
+def test_who_was_asked_stays_asked_while_a_replica_is_late_with_its_answer() -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.upload(2)
+    fleet.run()
+    before, writes = message(fleet), fleet.writes
+    assert fleet.phase == "Paused"
+    (uid,) = fleet.told(2)
+    fleet.pods[uid].silent = True
+    for _ in range(4):
+        fleet.step()
+        assert (fleet.phase, message(fleet)) == ("Paused", before)
+    fleet.pods[uid].silent = False
+    fleet.run()
+    assert (fleet.writes, message(fleet)) == (writes, before)
+
+
 def test_a_restart_of_the_operator_begins_no_pause_anew() -> None:
     fleet = Fleet(rollout={"steps": [{"replicas": 1, "pause": {"duration": "10m"}}]})
     fleet.upload(2)
