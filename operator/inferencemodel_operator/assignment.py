@@ -8,16 +8,26 @@ annotations alone: what a rollout asks of the pod.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from inferencemodel_operator import names
-from inferencemodel_operator.record import QUARANTINED_KEY, SERVED_KEY, TARGET_KEY
-from model_poller.status import decode_task, encode_task
+from inferencemodel_operator import bounds, names
+from inferencemodel_operator.record import (
+    LISTED,
+    QUARANTINED_KEY,
+    SERVED_KEY,
+    TARGET_KEY,
+    QuarantinedVersion,
+    VersionsRecord,
+    is_fingerprint,
+    is_reason,
+)
+from model_poller.status import VersionReason, decode_task, encode_task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from inferencemodel_operator.record import VersionsRecord
+    from inferencemodel_operator.status import Quarantine
     from model_poller.status import PollerStatus, RolloutTask
 
 KEYS: Final[Mapping[str, str]] = {
@@ -47,6 +57,50 @@ def assignment(
     elif former is not None and (former.live or former.drain):
         texts[names.ROLLOUT_ANNOTATION] = ""
     return texts
+
+
+def recovered(pods: Iterable[Mapping[str, str]], known: Iterable[Quarantine]) -> VersionsRecord:
+    """What pods were told last, where the ConfigMap that said the same is gone.
+
+    No pod forgets by it what it serves, and no version that failed is tried again.
+
+    Args:
+        pods: the annotations of each.
+        known: the quarantined versions of the status, which say why.
+    """
+    told = list(pods)
+    targets = Counter(bounds.number(one.get(names.TARGET_VERSION_ANNOTATION, "")) for one in told)
+    del targets[None]
+    # In the middle of a rollout, the one that more of them have; else the one before.
+    target = min(targets, key=lambda version: (-targets[version], version), default=None)
+    # Whoever may write a status could have written anything there.
+    why = {entry.version: entry for entry in known if is_reason(entry.reason)}
+    bad = {
+        entry
+        for one in told
+        for entry in one.get(names.QUARANTINED_VERSIONS_ANNOTATION, "").split(",", LISTED)[:LISTED]
+    }
+    return VersionsRecord(
+        target=target,
+        quarantined=tuple(
+            QuarantinedVersion(
+                version=version,
+                fingerprint=stored,
+                reason=why[version].reason if version in why else _LOST,
+                message=bounds.text(why[version].message) if version in why else "",
+            )
+            for version, stored in sorted(filter(None, map(_quarantined, bad)), reverse=True)
+        ),
+    )
+
+
+_LOST: Final = VersionReason.QUARANTINED_ELSEWHERE.value
+
+
+def _quarantined(text: str) -> tuple[int, str] | None:
+    number, at, stored = text.partition("@")
+    version = bounds.number(number)
+    return None if version is None or not at or not is_fingerprint(stored) else (version, stored)
 
 
 def missing(wanted: Mapping[str, str], annotations: Mapping[str, str]) -> bool:

@@ -274,7 +274,15 @@ class Reconciler:
         live = self._cache.child(CONFIG_MAPS.kind, namespace, config_map)
         server = store.of_source(typed.spec.source)
         if live is None or live.owner_uid != model.uid:
-            return VersionsRecord(store=server), []
+            told = assignment.recovered(
+                (
+                    pod.assignment
+                    for pod in self._cache.pods(model.key)
+                    if identity.has_source(pod, typed) and not pod.terminating
+                ),
+                self._live(model).model.quarantined,
+            )
+            return msgspec.structs.replace(told, store=server), []
         try:
             if live.is_too_large:
                 raise InvalidRecordError(f"{namespace}/{config_map}", "", "it is too large")

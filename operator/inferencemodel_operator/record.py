@@ -47,7 +47,8 @@ SERVED: Final = 10
 
 # What the operator writes is within these bounds; anybody who may edit ConfigMaps can write more.
 _Name = Annotated[str, msgspec.Meta(max_length=bounds.NAME)]
-_Reason = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{1,64}\Z")]
+_REASON: Final = r"^[A-Za-z]{1,64}\Z"
+_Reason = Annotated[str, msgspec.Meta(pattern=_REASON)]
 _Message = Annotated[str, msgspec.Meta(max_length=bounds.MESSAGE)]
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 _LONGEST: Final = 1e9
@@ -341,6 +342,16 @@ class VersionsRecord(msgspec.Struct, frozen=True, kw_only=True):
         return {QUARANTINED_JSON_KEY: _encode(ordered), **given}
 
 
+def is_fingerprint(text: str) -> bool:
+    """Whether pods can be told of stored objects by it."""
+    return _FINGERPRINT.fullmatch(text) is not None
+
+
+def is_reason(text: str) -> bool:
+    """Whether it can be read back as the reason of a quarantined version."""
+    return re.match(_REASON, text) is not None
+
+
 def _active(text: str | None, name: str) -> ActiveVersion | None:
     if text is None:
         return None
@@ -377,6 +388,6 @@ def _newest_first(entries: Iterable[QuarantinedVersion]) -> list[QuarantinedVers
 def _compact(entries: Iterable[QuarantinedVersion]) -> str:
     """``NUMBER@FINGERPRINT`` of each, as pollers read it."""
     known = dict.fromkeys(
-        (entry.version, entry.stored) for entry in entries if _FINGERPRINT.fullmatch(entry.stored)
+        (entry.version, entry.stored) for entry in entries if is_fingerprint(entry.stored)
     )
     return ",".join(f"{version}@{stored}" for version, stored in list(known)[:LISTED])

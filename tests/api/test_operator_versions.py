@@ -176,6 +176,13 @@ def test_a_broken_version_is_left_for_the_one_before_and_remembered(here: World)
         here.operator.until_quiet()
         assert model.pods[1].target == "1"
 
+        # Nor is it forgotten with the memory: the pods have been told it.
+        here.kubectl("delete", "configmap", f"{model.name}-versions")
+        until_told_by_record(model, "1")
+        here.operator.until_quiet()
+        assert model.pods[1].target == "1"
+        assert model.get()["status"]["model"]["quarantined"] == status["quarantined"]
+
         two.tell(told({1: AVAILABLE, 2: FETCHED}, target=1, fingerprints={2: "repaired"}))
         eventually(lambda: model.pods[1].target == "2", what="the repaired version", within=20)
         model.until(lambda o: "quarantined" not in o["status"]["model"], what="no quarantine")

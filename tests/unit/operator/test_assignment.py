@@ -7,6 +7,7 @@ import msgspec
 from inferencemodel_operator import assignment, names
 from inferencemodel_operator.children import poller
 from inferencemodel_operator.record import LISTED, TEMPLATE, QuarantinedVersion, VersionsRecord
+from inferencemodel_operator.status import Quarantine
 from model_poller.status import (
     AssignmentStatus,
     GoldenTask,
@@ -41,6 +42,35 @@ def test_the_annotations_are_the_texts_of_the_config_map() -> None:
         QUARANTINED: data["quarantined"],
     }
     assert (data["target"], data["served"], data["quarantined"]) == ("4", "4,2", "5@f5,3@f3")
+
+
+def test_what_pods_were_told_is_recovered_from_them() -> None:
+    known = [Quarantine(version=5, reason="LoadFailed", message="no graph in it")]
+    stable, first = assignment.assignment(RECORD), assignment.assignment(replaced(6))
+    found = assignment.recovered([first, stable, stable, {}], known)
+    assert (found.target, found.candidate, found.rollout) == (4, None, None)
+    assert [(e.version, e.fingerprint, e.reason, e.message) for e in found.quarantined] == [
+        (5, "f5", "LoadFailed", "no graph in it"),
+        (3, "f3", "QuarantinedElsewhere", ""),
+    ]
+    assert assignment.assignment(found)[QUARANTINED] == stable[QUARANTINED]
+    assert assignment.recovered([first, stable], known).target == 4, "the version before"
+
+
+def test_nothing_is_recovered_from_what_nobody_was_told() -> None:
+    nonsense = {TARGET: "9" * 40, QUARANTINED: f"5,x@f,{'9' * 30}@f,7@{'f' * 65},@,8@f 8"}
+    for pods in ([], [{}], [assignment.assignment(VersionsRecord())], [nonsense]):
+        assert assignment.recovered(pods, []) == VersionsRecord()
+
+
+def test_what_is_recovered_can_be_read_back() -> None:
+    known = [Quarantine(version=5, reason="no reason!", message="\ud800" + "m" * 9000)]
+    found = assignment.recovered([assignment.assignment(RECORD)], known)
+    assert VersionsRecord.from_config_map(found.to_data()) == found
+
+
+def replaced(target: int) -> VersionsRecord:
+    return msgspec.structs.replace(RECORD, target=target, served=(target,))
 
 
 def test_the_poller_reads_what_the_operator_writes() -> None:
