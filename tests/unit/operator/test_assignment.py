@@ -60,8 +60,8 @@ def test_what_pods_were_told_is_recovered_from_them() -> None:
 def test_nothing_is_recovered_from_what_nobody_was_told() -> None:
     nonsense = {TARGET: "9" * 40, QUARANTINED: f"5,x@f,{'9' * 30}@f,7@{'f' * 65},@,8@f 8"}
     assert assignment.recovered([], []) == VersionsRecord()
-    for annotations in ({}, assignment.assignment(VersionsRecord()), nonsense):
-        assert assignment.recovered([annotations], []) == VersionsRecord()
+    for texts in ({}, assignment.assignment(VersionsRecord()), nonsense):
+        assert assignment.recovered([texts], []) == VersionsRecord()
 
 
 def test_what_is_recovered_can_be_read_back() -> None:
