@@ -69,6 +69,21 @@ SPEC: Object = {
         "tolerations": [{"key": "gpu", "operator": "Exists"}],
     },
 }
+BY_REQUESTS: Object = {
+    "model": {"storageUri": "gs://models/scaled"},
+    "autoscaling": {
+        "minReplicas": 0,
+        "maxReplicas": 3,
+        "keda": {
+            "http": {"concurrency": 4, "requestRate": 50, "timeout": "90s"},
+            "triggers": [
+                {"type": "cron", "metadata": {"timezone": "Etc/UTC", "desiredReplicas": "2"}}
+            ],
+        },
+    },
+    "ingress": {"host": "scaled.example.com"},
+}
+"""With what those children are made for that exclude others of `SPEC`."""
 _POD = ("spec", "template", "spec")
 _SERVER = (*_POD, "containers", 0)
 _POLLER = (*_POD, "initContainers", 0)
@@ -218,9 +233,27 @@ BY_HAND: dict[str, list[Edit]] = {
         _set("spec", "rules", 0, "backendRefs", 0, "port", value=1),
         _drop("spec", "hostnames"),
     ],
+    "ScaledObject": [
+        _set("spec", "advanced", value={"restoreToOriginalReplicaCount": True}),
+        _set("spec", "fallback", value={"failureThreshold": 3, "replicas": 6}),
+        _set("spec", "pollingInterval", value=1),
+        _set("spec", "scaleTargetRef", "name", value="another"),
+        _set("spec", "triggers", "-", value={"type": "cpu", "metadata": {"value": "50"}}),
+        _drop("spec", "triggers"),
+    ],
+    "InterceptorRoute": [
+        _set("spec", "target", "service", value="another"),
+        _set("spec", "rules", "-", value={"hosts": ["more.example.com"]}),
+        _set("spec", "coldStart", value={"fallback": {"service": "another", "port": 80}}),
+        _drop("spec", "timeouts"),
+        _drop("spec", "scalingMetric", "concurrency"),
+    ],
 }
 """Edits that no walk over what is there finds: fields that nothing asks for, one of several that
 exclude each other, and what belongs together."""
+
+
+_SCALED = ("ScaledObject", "InterceptorRoute")
 
 
 @pytest.fixture(scope="module")
@@ -306,13 +339,14 @@ async def all_children(api: Api, namespace: str, kind: str) -> AsyncIterator[lis
         cluster.session(pool, access) as session,
     ):
         server = Cluster(access, session)
+        name, spec = ("m", SPEC) if kind not in _SCALED else ("scaled", BY_REQUESTS)
         model = {
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,
-            "metadata": {"name": "m", "namespace": namespace},
-            "spec": SPEC,
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": spec,
         }
-        found = await server.get(MODELS, namespace, "m") or await server.create(MODELS, model)
+        found = await server.get(MODELS, namespace, name) or await server.create(MODELS, model)
         owner = objects.model(found)
         assert owner.model is not None
         wanted = children(owner.model, VersionsRecord(target=1), Settings())
