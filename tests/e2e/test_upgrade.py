@@ -139,14 +139,19 @@ class Witness:
 
     def _run(self) -> None:
         while not self._ended.wait(0.5):
-            for served in self.models:
-                try:
-                    status = served.get()["status"]
-                except (KubectlError, KeyError):
-                    continue
-                known = self.seen.setdefault(served.name, [])
-                if not known or known[-1] != status:
-                    known.append(status)
+            self._look()
+        # What became true last, too.
+        self._look()
+
+    def _look(self) -> None:
+        for served in self.models:
+            try:
+                status = served.get()["status"]
+            except (KubectlError, KeyError):
+                continue
+            known = self.seen.setdefault(served.name, [])
+            if not known or known[-1] != status:
+                known.append(status)
 
     def active(self, served: Served) -> list[int | None]:
         """The active versions that were told, in their order."""
