@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from model_poller.stores.credentials import Credentials
 
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
+_READ_SECONDS = 1.0
+"""So long keys of the environment, or of a mounted Secret, are taken as they were read: to read a
+Secret's three files takes five times as long as to sign, for each of thousands of objects."""
 _METADATA_TIMEOUT_SECONDS = 2.0
 """Machines without one swallow what is sent to its address."""
 
@@ -60,6 +64,8 @@ class AwsIdentity:
             or "us-east-1"
         )
         self._found = Renewed(self._find)
+        self._read: tuple[float, Keys] | None = None
+        """When keys were read, by the monotonic clock, and what they were."""
         self._signer: tuple[tuple[Keys, str, str], Signer] | None = None
 
     @property
@@ -73,6 +79,7 @@ class AwsIdentity:
 
     def forget(self) -> None:
         """Get new keys for the next request: the present ones were refused."""
+        self._read = None
         self._found.forget()
 
     def sign(
@@ -110,9 +117,17 @@ class AwsIdentity:
         Raises:
             AccessDeniedError, UnreachableError
         """
+        now, read = time.monotonic(), self._read
+        if read and now - read[0] < _READ_SECONDS:
+            return read[1]
         get = self._credentials.get
         if (key := get("AWS_ACCESS_KEY_ID")) and (secret := get("AWS_SECRET_ACCESS_KEY")):
-            return Keys(key, secret, get("AWS_SESSION_TOKEN"), f"the access key {key}")
+            keys = Keys(key, secret, get("AWS_SESSION_TOKEN"), f"the access key {key}")
+            if read and read[1] == keys:
+                # The same one, whose signer is at hand.
+                keys = read[1]
+            self._read = now, keys
+            return keys
         return self._found.get()
 
     def _find(self) -> Keys:

@@ -8,6 +8,7 @@ import time
 import traceback
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
@@ -19,7 +20,7 @@ from model_poller.errors import (
     InvalidSourceError,
     UnreachableError,
 )
-from model_poller.stores import http_calls
+from model_poller.stores import aws, http_calls
 from model_poller.stores.aws import AwsIdentity, told_permission, told_principal
 from model_poller.stores.credentials import Credentials
 from model_poller.stores.s3 import S3Source
@@ -392,3 +393,25 @@ def test_a_bucket_that_is_not_there_is_told_by_404_alone() -> None:
     with server, pytest.raises(BucketNotFoundError, match="bucket models does not exist"):
         bucket.list()
     bucket.close()
+
+
+def test_keys_of_a_secret_are_read_once_a_second_and_after_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(aws, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    asking = identity({}, tmp_path)
+
+    def rotate(key: str) -> None:
+        (tmp_path / "AWS_ACCESS_KEY_ID").write_text(key)
+        (tmp_path / "AWS_SECRET_ACCESS_KEY").write_text(f"secret of {key}")
+
+    rotate("first")
+    assert asking.keys().access_key_id == "first"
+    rotate("second")
+    assert asking.keys().access_key_id == "first"
+    asking.forget()
+    assert asking.keys().access_key_id == "second"
+    rotate("third")
+    now[0] += 1.1
+    assert asking.keys().access_key_id == "third"
