@@ -15,10 +15,10 @@ import threading
 import time
 import zlib
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from model_poller.checks.crc32c import CRC32, CRC32C, CRC64NVME, combine, crc32c
 from model_poller.errors import (
@@ -31,7 +31,7 @@ from model_poller.errors import (
 )
 from model_poller.metrics import METRICS
 from model_poller.retry import RetryPolicy, Tries
-from model_poller.stores import TellsInReading
+from model_poller.stores import AsksAhead, TellsInReading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from model_poller.checks.crc32c import Crc
-    from model_poller.stores import ByteRange, Source, StoredObject
+    from model_poller.stores import ByteRange, Source, StoredObject, WholeObject
+    from model_poller.stores.http_ranges import Asked
     from model_poller.volume.journal import Journal
 
 PART_BYTES = 16 << 20
@@ -49,6 +50,12 @@ WORKERS = 4
 SMALL_BYTES = 1 << 20
 SMALL_WORKERS = 16
 """For objects that are small on the average: the time goes into waiting for answers."""
+_AHEAD = 8
+"""Small objects that one worker asks for at once, where the source lets it.
+
+What one thread does alone costs half of what many do that wait for each other: they would switch
+sixteen times for each object. Two let one write while the other reads.
+"""
 _BUFFER_BYTES = 512 << 10
 """What was read is written and checked while the processor has it at hand.
 
@@ -182,9 +189,18 @@ class _Part:
     done: int = 0
     """Bytes of it that are written, and the CRC of these."""
     crc: int = 0
+    is_ahead: bool = False
+    """Whether it may be asked for before anybody waits for it, and the request, once it was."""
+    asked: Asked | None = None
 
     def begin_anew(self) -> None:
         self.done = self.crc = 0
+
+    def drop(self) -> None:
+        """Want no answer to a request that was sent ahead."""
+        if self.asked:
+            self.asked.close()
+            self.asked = None
 
     def add(self, chunk: memoryview) -> None:
         """Take into account what was written behind the rest."""
@@ -286,6 +302,9 @@ class Download:
     ) -> None:
         self._source = source
         self._teller = source if isinstance(source, TellsInReading) else None
+        # What comes ahead would come faster than it may.
+        is_free = limits.bandwidth is None
+        self._asker = source if is_free and isinstance(source, AsksAhead) else None
         self._stopped = stopped
         self._progress = progress
         self._journal = journal
@@ -313,14 +332,24 @@ class Download:
             folder.mkdir(parents=True, exist_ok=True)
         largest = max((part.length for part in self._parts), default=0)
         self._parallelism = limits.parallelism or self._worth()
+        self._most_large = limits.parallelism or WORKERS
         share = _BUFFERS_BYTES // self._parallelism
         self._buffer_bytes = max(1, min(_BUFFER_BYTES, share, largest))
         self._workers = self._hire()
 
     def _hire(self) -> list[threading.Thread]:
+        """One worker for each part that is read at once, or for several small ones."""
+        most, small, large = self._parallelism, 0, 0
+        if self._asker:
+            for part in self._parts:
+                part.is_ahead = self._may_be_ahead(part)
+                small += not part.is_ahead and part.length < SMALL_BYTES
+                large += part.length >= SMALL_BYTES
+            most = min(most, max(-(-most // _AHEAD), small + min(large, self._most_large)))
+        self._depth = self._parallelism // most
         return [
             threading.Thread(target=self._work, name=f"download-{i}", daemon=True)
-            for i in range(min(self._parallelism, len(self._parts)))
+            for i in range(min(most, len(self._parts)))
         ]
 
     def _worth(self) -> int:
@@ -394,16 +423,17 @@ class Download:
 
     def _work(self) -> None:
         buffer = memoryview(bytearray(self._buffer_bytes))
+        mine: deque[_Part] = deque()
         try:
-            while not self._halted:
-                with self._changed:
-                    if not self._parts:
-                        return
-                    part = self._parts.popleft()
-                if not self._tells_in_reading(part):
-                    self._describe(part.target)
-                if part.again or not self._recall(part, buffer):
-                    self._fetch_patiently(part, buffer)
+            while not self._halted and self._take(mine):
+                part = mine.popleft()
+                try:
+                    if not self._tells_in_reading(part):
+                        self._describe(part.target)
+                    if part.again or not self._recall(part, buffer):
+                        self._fetch_patiently(part, buffer, mine)
+                finally:
+                    part.drop()
                 if not part.again:
                     self._finish(part, buffer)
         except BaseException as error:  # noqa: BLE001 - raised again by `finish`
@@ -411,6 +441,46 @@ class Download:
                 self._failure = self._failure or error
                 self._halted = True
                 self._changed.notify_all()
+        finally:
+            self._give_back(mine)
+
+    def _take(self, mine: deque[_Part]) -> bool:
+        """Take the next part, and small ones behind it, and ask for these; False for none."""
+        fresh: list[_Part] = []
+        with self._changed:
+            while self._parts and len(mine) + len(fresh) < self._depth:
+                if (mine or fresh) and not self._parts[0].is_ahead:
+                    break
+                fresh.append(self._parts.popleft())
+                if not fresh[-1].is_ahead:
+                    # It may take long, and nobody is to wait behind it.
+                    break
+        mine.extend(fresh)
+        if self._asker and self._depth > 1:
+            # What can't be sent is told when its turn comes.
+            with suppress(PollerError):
+                for part in fresh:
+                    if part.is_ahead:
+                        part.asked = self._asker.ask(part.target.stored)
+        return bool(mine)
+
+    def _may_be_ahead(self, part: _Part) -> bool:
+        """Whether a part is all of a small object, of which nothing is there yet."""
+        known = self._journal
+        return (
+            self._asker is not None
+            and 0 < part.length == part.target.stored.size < SMALL_BYTES
+            and not (part.again or part.target.is_described)
+            and not (known and known.recall(part.target.path, 0, part.length))
+        )
+
+    def _give_back(self, mine: deque[_Part]) -> None:
+        """Leave to others what was taken and is not begun."""
+        for part in mine:
+            part.drop()
+        with self._changed:
+            self._parts.extendleft(reversed(mine))
+        mine.clear()
 
     def _tells_in_reading(self, part: _Part) -> bool:
         """Whether the first answer with bytes tells what else had to be asked for before."""
@@ -460,13 +530,14 @@ class Download:
         self._progress(part.length)
         return True
 
-    def _fetch_patiently(self, part: _Part, buffer: memoryview) -> None:
+    def _fetch_patiently(self, part: _Part, buffer: memoryview, mine: deque[_Part]) -> None:
         tries = Tries(RETRIES, self._pause)
         while True:
             before = part.done
             try:
                 return self._fetch(part, buffer)
             except (UnreachableError, AccessDeniedError) as error:
+                self._give_back(mine)
                 if part.done - before >= _GAIN_BYTES:
                     tries.progress()
                 self._fail(error, tries)
@@ -538,6 +609,13 @@ class Download:
     def _open(self, part: _Part) -> Iterator[ByteRange]:
         """What is missing of a part."""
         target = part.target
+        asked, part.asked = part.asked, None
+        if asked and self._asker:
+            with self._asker.open_asked(target.stored, asked) as body:
+                if not target.is_described:
+                    target.describe(cast("WholeObject", body).described)
+                yield body
+            return
         if not target.is_described and self._teller:
             with self._teller.open_whole(target.stored) as whole:
                 target.describe(whole.described)

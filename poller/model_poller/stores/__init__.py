@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from model_poller.stores.http_ranges import Asked
     from model_poller.stores.uri import Location
 
 
@@ -112,6 +113,27 @@ class TellsInReading(Protocol):
 
     def open_whole(self, stored: StoredObject) -> AbstractContextManager[WholeObject]:
         """Begin to read all of an object.
+
+        Raises:
+            As `Source.describe` and `Source.open_range`.
+        """
+
+
+@runtime_checkable
+class AsksAhead(Protocol):
+    """A source that can be asked for small objects before anybody waits for them."""
+
+    def ask(self, stored: StoredObject) -> Asked:
+        """Send the request for all of an object; its answer is `open_asked`'s, or is given up.
+
+        Raises:
+            PollerError: it can't be sent.
+        """
+
+    def open_asked(self, stored: StoredObject, asked: Asked) -> AbstractContextManager[ByteRange]:
+        """Begin to read what was asked for; a `WholeObject` where the source `TellsInReading`.
+
+        If the connection broke meanwhile it is asked for once more.
 
         Raises:
             As `Source.describe` and `Source.open_range`.

@@ -19,12 +19,13 @@ from model_poller.metrics import METRICS
 from model_poller.stores import StoredObject
 from model_poller.stores.azure import AzureIdentity
 from model_poller.stores.http_calls import Answer, HttpCalls, as_answer, unexpected
-from model_poller.stores.http_ranges import HttpRanges, RefusedError
+from model_poller.stores.http_ranges import Asked, HttpRanges, RefusedError
 from model_poller.stores.one_place import Bucket, OnePlace, Page
 from model_poller.stores.xml_answers import parse_xml, size, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
     from xml.etree.ElementTree import Element
 
     from model_poller.stores import ByteRange
@@ -108,19 +109,44 @@ class AzureSource(OnePlace, Bucket):
                 raise UnreachableError(f"the listing of {self.uri} does not go on where it should")
             query["marker"] = following
 
-    @contextmanager
-    def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
+    def open_range(
+        self, stored: StoredObject, start: int, length: int
+    ) -> AbstractContextManager[ByteRange]:
         """See `Source.open_range`."""
-        METRICS.source_requests.labels("get").inc()
+        return self._open(stored, start, length, *self._range(stored, start, length), None)
+
+    def ask(self, stored: StoredObject) -> Asked:
+        """See `AsksAhead.ask`."""
+        return self._ranges.ask(*self._range(stored, 0, stored.size), stored.size)
+
+    def open_asked(self, stored: StoredObject, asked: Asked) -> AbstractContextManager[ByteRange]:
+        """See `AsksAhead.open_asked`."""
+        return self._open(stored, 0, stored.size, asked.target, asked.headers, asked)
+
+    def _range(
+        self, stored: StoredObject, start: int, length: int
+    ) -> tuple[str, Mapping[str, str]]:
         wanted = {
             "If-Match": f'"{stored.generation}"',
             # Part of what a shared key signs.
             "Range": f"bytes={start}-{start + length - 1}",
         }
         url = f"{self._origin}{self.target(stored.root.key(stored.path))}"
-        target, headers = self._identity.prove("GET", url, wanted)
+        return self._identity.prove("GET", url, wanted)
+
+    @contextmanager
+    def _open(
+        self,
+        stored: StoredObject,
+        start: int,
+        length: int,
+        target: str,
+        headers: Mapping[str, str],
+        asked: Asked | None,
+    ) -> Iterator[ByteRange]:
+        METRICS.source_requests.labels("get").inc()
         try:
-            with self._ranges.get(target, headers, start, length) as body:
+            with self._ranges.get(target, headers, start, length, asked) as body:
                 yield body
         except RefusedError as refusal:
             raise self._refused(as_answer(refusal), "read", stored.url) from refusal

@@ -20,7 +20,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from model_poller.errors import (
@@ -82,40 +82,62 @@ def _waits_in_system(sock: socket.socket) -> bool:
 class _Receiver(io.RawIOBase):
     """A socket's bytes, as long as the clock allows."""
 
-    def __init__(self, sock: socket.socket, inner: io.RawIOBase, clock: _Clock) -> None:
+    def __init__(self, sock: socket.socket, clock: _Clock, *, in_system: bool) -> None:
+        """``in_system``: let the system wait, which changes the socket for good."""
         super().__init__()
         self._sock = sock
-        self._inner = inner
+        # Keeps the socket open for an answer that is read when its connection is closed.
+        self._inner = sock.makefile("rb", buffering=0)
         self._clock = clock
-        self.slice_end = math.inf
+        self._in_system = in_system
+        self._slice_end = math.inf
         self._got = False
+        self._is_over = False
+        if in_system:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SLICE)
 
     def begin(self) -> None:
         """A read begins that may return early, if only with a byte."""
-        self.slice_end, self._got = time.monotonic() + _SLICE_SECONDS, False
+        self._slice_end, self._got = time.monotonic() + _SLICE_SECONDS, False
+
+    def end(self) -> None:
+        """An answer is over, so nothing is to come."""
+        self._is_over = True
+
+    def go_on(self) -> None:
+        """Another answer is asked for."""
+        self._is_over, self._slice_end = False, math.inf
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        if self._got and time.monotonic() > self.slice_end:
+        if self._is_over or (self._got and time.monotonic() > self._slice_end):
             return None
         self._got = True
-        if len(buffer) >= _LARGE_BYTES and _waits_in_system(self._sock):
-            return self._receive_all(buffer)
+        if self._in_system:
+            return self._wait_in_system(buffer)
         self._clock.limit(self._sock)
         return self._sock.recv_into(buffer)
 
-    def _receive_all(self, buffer: Any) -> int:
-        """Leave it to the system to wait until the buffer is full, or a second is over.
+    def _wait_in_system(self, buffer: Any) -> int:
+        """Leave it to the system to wait, a second at a time: by one call instead of three.
 
-        No other thread is kept from its work meanwhile, as by a call for each packet.
+        Of a large buffer until it is full, too: no other thread is kept from its work meanwhile, as
+        by a call for each packet.
         """
-        end = min(self._clock.end, time.monotonic() + self._clock.timeout)
-        self._sock.settimeout(None)
-        while time.monotonic() < end:
-            with suppress(BlockingIOError):
-                return self._sock.recv_into(buffer, 0, socket.MSG_WAITALL)
+        sock, flags = self._sock, socket.MSG_WAITALL if len(buffer) >= _LARGE_BYTES else 0
+        now = time.monotonic()
+        end = min(self._clock.end, now + self._clock.timeout)
+        while (left := end - now) > 0:
+            # What is nearer than a second is left to Python, which ends it to the moment.
+            timeout = left if left < _SLICE_SECONDS else None
+            if sock.gettimeout() != timeout:
+                sock.settimeout(timeout)
+            try:
+                return sock.recv_into(buffer, 0, flags)
+            except BlockingIOError:
+                now = time.monotonic()
         raise TimeoutError("it took too long")
 
     def close(self) -> None:
@@ -124,17 +146,56 @@ class _Receiver(io.RawIOBase):
         super().close()
 
 
+class _Reader(io.BufferedReader):
+    """What a connection receives, one answer after the other."""
+
+    def __init__(self, sock: socket.socket, clock: _Clock, *, in_system: bool) -> None:
+        self.receiver = _Receiver(sock, clock, in_system=in_system)
+        super().__init__(self.receiver)
+
+    def is_empty(self) -> bool:
+        """Whether all that came was read, and with it the answer."""
+        self.receiver.end()
+        return not self.peek()
+
+
 class Response(http.client.HTTPResponse):
     """What a server answers, by a deadline."""
 
-    def __init__(self, sock: socket.socket, *arguments: Any, clock: _Clock, **options: Any) -> None:
-        super().__init__(sock, *arguments, **options)
-        buffered: io.BufferedReader = self.fp
-        self._receiver = _Receiver(sock, buffered.detach(), clock)
+    def __init__(
+        self,
+        sock: socket.socket,
+        debuglevel: int = 0,
+        method: str | None = None,
+        *,
+        clock: _Clock,
+        reader: _Reader | None = None,
+    ) -> None:
+        """``reader`` is that of a connection, which is left open when all is read."""
+        # Not what `http.client` does here, which makes a reader for each answer.
+        self.debuglevel = debuglevel
+        self._method = method
+        self._lent = reader is not None
+        # Without one it is a proxy's answer, and TLS begins behind it on the same socket.
+        self.fp: _Reader = reader or _Reader(sock, clock, in_system=False)
+        self._receiver = self.fp.receiver
         self._clock = clock
-        self.fp = io.BufferedReader(self._receiver)
         self.fields: dict[str, str] = {}
         """The headers by names in lower case; of one that comes twice, the first."""
+        self.chunked = False
+        self.chunk_left: int | None = None
+        self.length: int | None = None
+        self.will_close = True
+
+    def own(self) -> None:
+        """Close the reader when all is read: nobody else will."""
+        self._lent = False
+
+    def _close_conn(self) -> None:
+        # What `http.client` calls at an answer's end.
+        reader, self.fp = self.fp, None  # type: ignore[assignment]
+        if not self._lent:
+            reader.close()
 
     def begin(self) -> None:
         """Read what comes before the body.
@@ -165,7 +226,7 @@ class Response(http.client.HTTPResponse):
         if len(length) > _MAX_DIGITS:
             raise http.client.HTTPException(f"a Content-Length of {len(length)} characters")
         self.length = int(length) if length.isdecimal() and not self.chunked else None
-        if status < 200 or status in _WITHOUT_BODY or self._method == "HEAD":  # type: ignore[attr-defined]
+        if status < 200 or status in _WITHOUT_BODY or self._method == "HEAD":
             self.length = 0
         if not self.chunked and self.length is None:
             self.will_close = True
@@ -243,26 +304,31 @@ def _shown_host(host: str, port: int | None, default: int) -> str:
 
 
 class _Plain(http.client.HTTPConnection):
-    """Closed with the answer that is read of it."""
+    """Closed with what it still receives."""
 
-    answer: Response | None = None
+    reader: _Reader | None = None
 
     def close(self) -> None:
         super().close()
-        if self.answer:
-            self.answer.close()
+        if self.reader:
+            self.reader.close()
 
 
 class _Tls(http.client.HTTPSConnection):
-    answer: Response | None = None
+    reader: _Reader | None = None
 
     def close(self) -> None:
         super().close()
-        if self.answer:
-            self.answer.close()
+        if self.reader:
+            self.reader.close()
 
 
 Connection = _Plain | _Tls
+
+
+def _clock(connection: Connection) -> _Clock:
+    clock: _Clock = connection.response_class.keywords["clock"]  # type: ignore[attr-defined]
+    return clock
 
 
 class Connections:
@@ -330,68 +396,127 @@ class Connections:
         All of the answer has to be there in ``seconds``, but for what is read by `receive`.
 
         Raises:
-            UnreachableError: the server did not answer.
+            As `ask` and `answer`.
+        """
+        self.ask(connection, method, target, headers, body, seconds=seconds)
+        return self.answer(connection, method, target, headers)
+
+    def ask(
+        self,
+        connection: Connection,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        *,
+        seconds: float,
+    ) -> None:
+        """Send a request, whose answer `answer` reads; see `request`.
+
+        Raises:
+            UnreachableError: the server can't be reached.
             AccessDeniedError: what proves who asks can't be sent.
             InvalidSourceError: the path can't be sent, or the validator that was listed.
         """
-        clock: _Clock = connection.response_class.keywords["clock"]  # type: ignore[attr-defined]
+        clock = _clock(connection)
         clock.end = time.monotonic() + seconds
         try:
             head = self._head(method, target, headers, len(body))
-            if connection.sock:
-                # What the last answer left of it.
-                connection.sock.settimeout(self._timeout)
+            if connection.reader:
+                connection.reader.receiver.go_on()
             else:
                 connection.connect()
-                if _waits_in_system(connection.sock):
-                    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SLICE)
+                in_system = _waits_in_system(connection.sock)
+                connection.reader = _Reader(connection.sock, clock, in_system=in_system)
             if len(body) > _SHORT_BYTES:
-                connection.sock.sendall(head)
-                connection.sock.sendall(body)
+                self._send(connection.sock, head)
+                self._send(connection.sock, body)
             else:
-                connection.sock.sendall(head + body)
-            response = connection.answer = self._answer(connection, method)
-        except ssl.SSLCertVerificationError as error:
-            # Which Python counts among the ValueErrors, too.
+                self._send(connection.sock, head + body)
+        except (OSError, ValueError, http.client.HTTPException) as error:
             connection.close()
+            self._fail(error, target, headers)
+
+    def answer(
+        self,
+        connection: Connection,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        seconds: float | None = None,
+    ) -> Response:
+        """Read what the answer to the request that was sent begins with; see `request`.
+
+        ``seconds`` begin now; None: what `ask` allowed.
+
+        Raises:
+            UnreachableError: the server did not answer.
+        """
+        if seconds is not None:
+            _clock(connection).end = time.monotonic() + seconds
+        try:
+            response = self._answer(connection, method)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            connection.close()
+            self._fail(error, target, headers)
+        if response.will_close:
+            # The answer keeps the socket as long as it needs it.
+            connection.reader = None
+            response.own()
+            connection.close()
+        return response
+
+    def _fail(self, error: Exception, target: str, headers: Mapping[str, str]) -> NoReturn:
+        """Say what kept a request from its answer.
+
+        Raises:
+            As `ask` and `answer`.
+        """
+        if isinstance(error, ssl.SSLCertVerificationError):
+            # Which Python counts among the ValueErrors, too.
             raise UnreachableError(
                 f"the certificate of {self.host} is not trusted ({error.verify_message}); if it is"
                 " to be, name its authority by EXTRA_CA_FILE (in a pod of the operator:"
                 " spec.poller.extraCAs)"
             ) from error
-        except (ValueError, http.client.InvalidURL):
-            connection.close()
-            if not _TARGET.fullmatch(target):
-                path = ascii(target.partition("?")[0])
-                raise InvalidSourceError(
-                    f"the path {path} on {self.host} holds characters that no URL has; correct the"
-                    " endpoint or the URI: %20 is a space"
-                ) from None
-            for name in _CONDITIONS:
-                value = headers.get(name, "")
-                if any(character in "\r\n\0" or character > "\xff" for character in value):
-                    raise InvalidSourceError(
-                        f"{target.partition('?')[0]} on {self.host} is listed with an ETag or a"
-                        f" time that no header can hold, {value[:100]!a}; correct it where it is"
-                        " listed"
-                    ) from None
-            # From None: what can't be sent is in the message, and may be a secret.
-            raise AccessDeniedError(
-                f"the credentials for {self.host} hold characters that can't be sent; write them"
-                " anew"
-            ) from None
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
+        if not isinstance(error, ValueError | http.client.InvalidURL):
             raise UnreachableError(f"{self.host} does not answer ({error})") from error
-        if response.will_close:
-            # The answer keeps the socket as long as it needs it.
-            connection.answer = None
-            connection.close()
-        return response
+        if not _TARGET.fullmatch(target):
+            path = ascii(target.partition("?")[0])
+            raise InvalidSourceError(
+                f"the path {path} on {self.host} holds characters that no URL has; correct the"
+                " endpoint or the URI: %20 is a space"
+            ) from None
+        for name in _CONDITIONS:
+            value = headers.get(name, "")
+            if any(character in "\r\n\0" or character > "\xff" for character in value):
+                raise InvalidSourceError(
+                    f"{target.partition('?')[0]} on {self.host} is listed with an ETag or a"
+                    f" time that no header can hold, {value[:100]!a}; correct it where it is"
+                    " listed"
+                ) from None
+        # From None: what can't be sent is in the message, and may be a secret.
+        raise AccessDeniedError(
+            f"the credentials for {self.host} hold characters that can't be sent; write them anew"
+        ) from None
+
+    def _send(self, sock: socket.socket, data: bytes) -> None:
+        if _waits_in_system(sock):
+            sent = 0
+            # The system takes a short request at once, and nothing has to be waited for.
+            with suppress(BlockingIOError):
+                sent = sock.send(data, socket.MSG_DONTWAIT)
+            if sent == len(data):
+                return
+            data = data[sent:]
+        # What the last answer left of it.
+        sock.settimeout(self._timeout)
+        sock.sendall(data)
 
     def _answer(self, connection: Connection, method: str) -> Response:
-        response = connection.response_class(connection.sock, method=method)
-        assert isinstance(response, Response)  # noqa: S101
+        response = Response(
+            connection.sock, method=method, clock=_clock(connection), reader=connection.reader
+        )
         try:
             response.begin()
         except BaseException:
@@ -423,7 +548,13 @@ class Connections:
         return text.encode("iso-8859-1") + b"\r\n\r\n"
 
     def keep(self, connection: Connection) -> None:
-        """Take one back whose last answer was read to its end."""
+        """Take one back whose last answer was read to its end.
+
+        One that brought more than that is closed: the next answer would begin with it.
+        """
+        if not connection.reader or not connection.reader.is_empty():
+            connection.close()
+            return
         with self._lock:
             self._idle.append(connection)
 

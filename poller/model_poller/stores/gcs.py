@@ -26,11 +26,12 @@ from model_poller.metrics import METRICS
 from model_poller.stores import StoredObject
 from model_poller.stores.google import Anonymous, GoogleIdentity
 from model_poller.stores.http_calls import HttpCalls, as_answer, unexpected, unpacked
-from model_poller.stores.http_ranges import HttpRanges, RefusedError
+from model_poller.stores.http_ranges import Asked, HttpRanges, RefusedError
 from model_poller.stores.one_place import Bucket, Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from model_poller.stores import ByteRange
     from model_poller.stores.credentials import Credentials
@@ -180,18 +181,36 @@ class GcsSource(Bucket):
         """See `Source.describe`: the listing has told all."""
         return stored
 
-    @contextmanager
-    def open_range(self, stored: StoredObject, start: int, length: int) -> Iterator[ByteRange]:
+    def open_range(
+        self, stored: StoredObject, start: int, length: int
+    ) -> AbstractContextManager[ByteRange]:
         """See `Source.open_range`."""
-        METRICS.source_requests.labels("get").inc()
+        return self._open(stored, start, length, None)
+
+    def ask(self, stored: StoredObject) -> Asked:
+        """See `AsksAhead.ask`."""
+        return self._ranges.ask(self._target(stored), self._identity.prove(), stored.size)
+
+    def open_asked(self, stored: StoredObject, asked: Asked) -> AbstractContextManager[ByteRange]:
+        """See `AsksAhead.open_asked`."""
+        return self._open(stored, 0, stored.size, asked)
+
+    def _target(self, stored: StoredObject) -> str:
         name = quote(stored.root.key(stored.path), safe="")
-        target = (
+        return (
             f"/download/storage/v1/b/{quote(stored.root.bucket, safe='')}/o/{name}"
             f"?alt=media&generation={stored.generation}"
         )
-        headers = self._identity.prove()
+
+    @contextmanager
+    def _open(
+        self, stored: StoredObject, start: int, length: int, asked: Asked | None
+    ) -> Iterator[ByteRange]:
+        METRICS.source_requests.labels("get").inc()
+        target = asked.target if asked else self._target(stored)
+        headers = asked.headers if asked else self._identity.prove()
         try:
-            with self._ranges.get(target, headers, start, length) as body:
+            with self._ranges.get(target, headers, start, length, asked) as body:
                 told = body.validators.get("x-goog-generation")
                 if told:
                     if told != stored.generation:

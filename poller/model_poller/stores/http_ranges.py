@@ -16,6 +16,7 @@ from model_poller.stores.connections import Connection, Connections, Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
 TIMEOUT_SECONDS = 30.0
 """For connecting, for an answer's head, and for each read: a connection that brings nothing for so
@@ -81,17 +82,50 @@ class HttpRange:
         return count
 
 
+class Asked:
+    """A request that was sent, and whose answer is not read yet."""
+
+    def __init__(self, connection: Connection, target: str, headers: Mapping[str, str]) -> None:
+        self.connection = connection
+        self.target = target
+        self.headers = headers
+        """As they were given, with what proves who asks."""
+
+    def close(self) -> None:
+        """Want no answer any more."""
+        self.connection.close()
+
+
 class HttpRanges:
     """Ranges of what one server has."""
 
     def __init__(self, endpoint: str) -> None:
         self._connections = Connections(endpoint, TIMEOUT_SECONDS)
 
-    @contextmanager
+    def ask(
+        self, target: str, headers: Mapping[str, str], length: int, *, whole: bool = False
+    ) -> Asked:
+        """Send the request for an object of so many bytes, without waiting for its answer.
+
+        `get` takes that, or `get_whole` for a ``whole`` one.
+
+        Raises:
+            UnreachableError, AccessDeniedError, InvalidSourceError: it can't be sent.
+        """
+        asked = _as_stored(headers if whole else _ranged(headers, 0, length))
+        connection = self._connections.kept() or self._connections.new()
+        self._connections.ask(connection, "GET", target, asked, seconds=TIMEOUT_SECONDS)
+        return Asked(connection, target, headers)
+
     def get(
-        self, target: str, headers: Mapping[str, str], start: int, length: int
-    ) -> Iterator[HttpRange]:
-        """GET ``length`` bytes from ``start``.
+        self,
+        target: str,
+        headers: Mapping[str, str],
+        start: int,
+        length: int,
+        asked: Asked | None = None,
+    ) -> AbstractContextManager[HttpRange]:
+        """GET ``length`` bytes from ``start``; ``asked`` is the same request, sent already.
 
         Conditions among the headers are compared with the answer, too: there are servers that take
         no notice of them, and give bytes of whatever has the name now.
@@ -101,27 +135,27 @@ class HttpRanges:
                 have answered that.
             UnreachableError: it did not answer, or the connection broke.
         """
-        asked = {"Range": f"bytes={start}-{start + length - 1}", **headers}
-        with self._get(target, asked, start, length) as body:
-            yield body
+        return self._get(target, _ranged(headers, start, length), start, length, asked)
 
-    @contextmanager
     def get_whole(
-        self, target: str, headers: Mapping[str, str], length: int
-    ) -> Iterator[HttpRange]:
+        self, target: str, headers: Mapping[str, str], length: int, asked: Asked | None = None
+    ) -> AbstractContextManager[HttpRange]:
         """GET all of an object of so many bytes; see `get`.
 
         There are stores that tell a checksum beside the bytes only if no range is asked for.
         """
-        with self._get(target, headers, 0, length) as body:
-            yield body
+        return self._get(target, headers, 0, length, asked)
 
     @contextmanager
     def _get(
-        self, target: str, headers: Mapping[str, str], start: int, length: int
+        self,
+        target: str,
+        headers: Mapping[str, str],
+        start: int,
+        length: int,
+        asked: Asked | None,
     ) -> Iterator[HttpRange]:
-        # The stored bytes, never a server's unpacked rendering of them.
-        connection, response = self._ask(target, {"Accept-Encoding": "gzip", **headers})
+        connection, response = self._ask(target, _as_stored(headers), asked)
         try:
             answered = response.fields
             if response.status != 206 and not (
@@ -160,8 +194,15 @@ class HttpRanges:
             return
         self._connections.keep(connection)
 
-    def _ask(self, target: str, headers: Mapping[str, str]) -> tuple[Connection, Response]:
-        if kept := self._connections.kept():
+    def _ask(
+        self, target: str, headers: Mapping[str, str], asked: Asked | None
+    ) -> tuple[Connection, Response]:
+        if asked:
+            with suppress(UnreachableError):
+                return asked.connection, self._connections.answer(
+                    asked.connection, "GET", target, headers, TIMEOUT_SECONDS
+                )
+        elif kept := self._connections.kept():
             # The server may have closed it meanwhile.
             with suppress(UnreachableError):
                 return kept, self._send(kept, target, headers)
@@ -176,6 +217,15 @@ class HttpRanges:
     def close(self) -> None:
         """Close the kept connections."""
         self._connections.close()
+
+
+def _ranged(headers: Mapping[str, str], start: int, length: int) -> Mapping[str, str]:
+    return {"Range": f"bytes={start}-{start + length - 1}", **headers}
+
+
+def _as_stored(headers: Mapping[str, str]) -> Mapping[str, str]:
+    # The stored bytes, never a server's unpacked rendering of them.
+    return {"Accept-Encoding": "gzip", **headers}
 
 
 def _validators(headers: Mapping[str, str]) -> dict[str, str]:

@@ -21,13 +21,14 @@ from model_poller.metrics import METRICS
 from model_poller.stores import StoredObject
 from model_poller.stores.aws import AwsIdentity, domain, told_permission, told_principal
 from model_poller.stores.http_calls import Answer, HttpCalls, as_answer, unexpected
-from model_poller.stores.http_ranges import HttpRanges, RefusedError, bare
+from model_poller.stores.http_ranges import Asked, HttpRanges, RefusedError, bare
 from model_poller.stores.one_place import Bucket, OnePlace, Page
 from model_poller.stores.uri import ACCESS_POINT
 from model_poller.stores.xml_answers import content, parse_xml, size, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from model_poller.stores import ByteRange, WholeObject
     from model_poller.stores.credentials import Credentials
@@ -141,16 +142,30 @@ class S3Source(OnePlace, Bucket):
             raise self._refused(answer, "s3:GetObject", stored.url)
         return _described(stored, answer.header)
 
-    @contextmanager
-    def open_whole(self, stored: StoredObject) -> Iterator[WholeObject]:
+    def open_whole(self, stored: StoredObject) -> AbstractContextManager[WholeObject]:
         """See `TellsInReading.open_whole`."""
-        METRICS.source_requests.labels("get").inc()
+        return self._open_whole(stored, *self._whole(stored), None)
+
+    def ask(self, stored: StoredObject) -> Asked:
+        """See `AsksAhead.ask`."""
+        return self._ranges.ask(*self._whole(stored), stored.size, whole=True)
+
+    def open_asked(self, stored: StoredObject, asked: Asked) -> AbstractContextManager[WholeObject]:
+        """See `AsksAhead.open_asked`."""
+        return self._open_whole(stored, asked.target, asked.headers, asked)
+
+    def _whole(self, stored: StoredObject) -> tuple[str, dict[str, str]]:
         target = self.target(stored.root.key(stored.path))
         asked = {"If-Match": f'"{stored.generation}"', "x-amz-checksum-mode": "ENABLED"}
+        return target, self.signed("GET", target, asked)
+
+    @contextmanager
+    def _open_whole(
+        self, stored: StoredObject, target: str, headers: Mapping[str, str], asked: Asked | None
+    ) -> Iterator[WholeObject]:
+        METRICS.source_requests.labels("get").inc()
         try:
-            with self._ranges.get_whole(
-                target, self.signed("GET", target, asked), stored.size
-            ) as body:
+            with self._ranges.get_whole(target, headers, stored.size, asked) as body:
                 yield _Whole(body, _described(stored, body.header))
         except RefusedError as refusal:
             raise self._refused(as_answer(refusal), "s3:GetObject", stored.url) from refusal

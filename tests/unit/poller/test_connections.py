@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -67,7 +68,9 @@ def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Proxy:
     """Leads everybody who asks to one server, and keeps what was asked."""
 
-    def __init__(self, port: int, status: str = "200 OK") -> None:
+    def __init__(self, port: int, status: str = "200 OK", pause: float = 0.0) -> None:
+        """``pause`` in seconds, before what the server answers is passed on."""
+        self._pause = pause
         self.asked: list[bytes] = []
         self._port = port
         self._status = status
@@ -99,6 +102,7 @@ class Proxy:
                 if self._status.startswith("200"):
                     with socket.create_connection(("127.0.0.1", self._port)) as server:
                         back = threading.Thread(target=_pass_on, args=(server, client))
+                        time.sleep(self._pause)
                         back.start()
                         _pass_on(client, server)
                         back.join()
@@ -149,6 +153,17 @@ def test_a_store_is_reached_through_the_proxy(
     (asked,) = proxy.asked
     assert asked.startswith(f"CONNECT {HOST}:443 ".encode())
     assert b"Proxy-Authorization: Basic bWU6c0BjcmV0\r\n" in asked
+
+
+def test_a_server_that_is_silent_behind_a_proxy_is_given_up(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store(certificate) as port, Proxy(port, pause=2.5) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
+        calls = HttpCalls(f"https://{HOST}", 1.2)
+        with pytest.raises(UnreachableError, match="timed out"):
+            calls.send("GET", "/1.zip", {}, b"")
+        calls.close()
 
 
 def test_a_proxy_that_refuses_is_told_without_its_password(

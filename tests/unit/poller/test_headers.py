@@ -165,3 +165,36 @@ def test_a_connection_is_used_again_only_where_its_server_keeps_it() -> None:
             assert kept_connection is not None
             calls._connections.keep(kept_connection)
             calls.close()
+
+
+def test_what_comes_behind_an_answer_is_nobodys_answer() -> None:
+    """A server, or who speaks in its place, may not answer what is asked only later."""
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+    with answering(whole + b"body" + whole + b"evil", whole + b"good") as url:
+        calls = HttpCalls(url)
+        assert calls.send("GET", "/", {}).body == b"body"
+        assert calls._connections.kept() is None
+        assert calls.send("GET", "/", {}).body == b"good"
+        calls.close()
+
+
+@pytest.mark.parametrize("size", [10, 5000, 9000, 200_000])
+def test_one_connection_brings_answers_of_any_size_in_turn(size: int) -> None:
+    bodies = [bytes([65 + number]) * (size + number) for number in range(5)]
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        taken, _ = listener.accept()
+        with taken:
+            for body in bodies:
+                taken.recv(65536)
+                taken.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+                taken.sendall(body)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    calls = HttpCalls(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    assert [calls.send("GET", "/", {}, kept=True).body for _ in bodies] == bodies
+    calls.close()
+    thread.join(10)
+    listener.close()
