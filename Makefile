@@ -21,6 +21,14 @@ help: ## List the targets
 demo: $(STAMP) ## Run it all here: cluster, operator, a photo's labels, a new version under traffic
 	$(BIN)/python -m demo up
 
+.PHONY: try
+try: $(STAMP) ## Only cluster, operator and a bucket, for a model of your own (README.md)
+	$(BIN)/python -m demo install
+
+.PHONY: env
+env: $(STAMP) ## Print what a shell needs to work with that: eval "$$(make --silent env)"
+	@$(BIN)/python -m demo env
+
 .PHONY: demo-down
 demo-down: $(STAMP) ## Take the demo away, leaving nothing behind
 	$(BIN)/python -m demo down

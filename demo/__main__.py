@@ -1,4 +1,4 @@
-"""``python -m demo up | run | down``."""
+"""``python -m demo up | run | down | install | env``."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def main() -> int:
     )
     parser.add_argument(
         "command",
-        choices=("up", "run", "down"),
-        help="all of it from nothing; only the main part, on what up has prepared; take it away",
+        choices=("up", "run", "down", "install", "env"),
+        help="all of it from nothing; only the main part, on what up has prepared; take it away; "
+        "what up prepares, for a model of one's own; what a shell needs to work with that",
     )
     parser.add_argument(
         "--rate",

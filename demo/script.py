@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demo import artifacts, setup
@@ -41,17 +44,29 @@ def up(options: Options) -> None:
         DemoError: something failed, or a promise was not kept.
     """
     steps = Steps(_SETUP_STEPS + _LOAD_STEPS)
-    embedded = exported() is None
-    with steps.step("Start a Kubernetes cluster" if embedded else "Use the cluster of KUBECONFIG"):
-        if embedded:
-            devcluster("up", capture=True)
-        cluster = setup.cluster(options)
-        say(cluster.kubectl("get", "nodes", show=True))
-    with steps.step("Bring the images to the node" if embedded else "Images"):
-        setup.images(options)
-    with steps.step("Install the operator, and a bucket with notifications"):
-        setup.install(cluster, options)
-    _run(steps, cluster, options)
+    _run(steps, _set_up(steps, options), options)
+
+
+def install(options: Options) -> None:
+    """What the main part needs, and nothing served yet.
+
+    Raises:
+        DemoError: something failed.
+    """
+    _set_up(Steps(_SETUP_STEPS), options)
+
+
+def env(options: Options) -> None:
+    """Print what a shell has to run to work with the cluster and its bucket.
+
+    Raises:
+        ClusterError: there is no cluster.
+    """
+    cluster = setup.cluster(options)
+    programs = f"{Path(sys.executable).parent}:{cluster.kubectl_program.parent}"
+    print(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}")
+    print(f"export STORAGE_EMULATOR_HOST=http://{setup.bucket(cluster).address}")
+    print(f'export PATH={shlex.quote(programs)}:"$PATH"')
 
 
 def run(options: Options) -> None:
@@ -78,6 +93,20 @@ def down(options: Options) -> None:
         ("delete", "--ignore-not-found", "-k", MANIFESTS),
     ):
         say(cluster.kubectl(*arguments, show=True, timeout=300))
+
+
+def _set_up(steps: Steps, options: Options) -> Cluster:
+    embedded = exported() is None
+    with steps.step("Start a Kubernetes cluster" if embedded else "Use the cluster of KUBECONFIG"):
+        if embedded:
+            devcluster("up", capture=True)
+        cluster = setup.cluster(options)
+        say(cluster.kubectl("get", "nodes", show=True))
+    with steps.step("Bring the images to the node" if embedded else "Images"):
+        setup.images(options)
+    with steps.step("Install the operator, and a bucket with notifications"):
+        setup.install(cluster, options)
+    return cluster
 
 
 def _run(steps: Steps, cluster: Cluster, options: Options) -> None:

@@ -22,6 +22,8 @@ CRD = ROOT / "crds" / "inferencemodel.yaml"
 EXAMPLES = ROOT / "examples"
 OPERATOR_FIGURES = ROOT / "bench" / "results" / "operator.json"
 SCALE_FIGURES = ROOT / "bench" / "results" / "scale.json"
+_MARK = re.compile(r"^ *<!-- (?:not )?run\b.*-->\n\n?", re.MULTILINE)
+"""What a block of commands is marked with for tests, as tests/support/pages.py has it."""
 _OUTSIDE = re.compile(r"\]\(\.\./examples/([^)#]*)\)")
 
 
@@ -42,8 +44,11 @@ def on_page_markdown(
     config: MkDocsConfig,  # noqa: ARG001
     files: Files,  # noqa: ARG001
 ) -> str:
-    """Let links into the repository's examples lead to their page; mkdocs calls it."""
-    return _OUTSIDE.sub(lambda found: f"](examples.md{_anchor(found[1])})", markdown)
+    """Let links into the repository's examples lead to their page, without marks for tests.
+
+    mkdocs calls it.
+    """
+    return _OUTSIDE.sub(lambda found: f"](examples.md{_anchor(found[1])})", _MARK.sub("", markdown))
 
 
 def reference() -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import crd
 from tests.support.kubectl import Kubectl
-from tests.support.recipes import commands
+from tests.support.pages import arguments, to_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.api
 
-RECIPES = commands("tested")
-IN_A_ROLLOUT = commands("tested in a rollout")
+RECIPES = [arguments(block) for block in to_run("waiting")]
+IN_A_ROLLOUT = [arguments(block) for block in to_run("rolling")]
 
 
 @pytest.fixture(scope="module")

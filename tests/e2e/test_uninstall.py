@@ -10,7 +10,7 @@ from demo.cluster import MANIFESTS, TREE
 from devcluster import build
 from tests.e2e.conftest import SYSTEM
 from tests.support.kubectl import KubectlError
-from tests.support.recipes import commands
+from tests.support.pages import arguments, run_by
 from tests.support.rendering import CHART, run
 from tests.support.waiting import eventually
 
@@ -90,7 +90,8 @@ def test_deletion_leaves_nothing_and_can_be_waited_for_without_an_operator(serve
     served.upload(1, offset=2)
     served.apply(replicas=1)
     served.until_active(1, replicas=1)
-    (recipe,) = commands("tested on a whole cluster")
+    (block,) = run_by("test_deletion_leaves_nothing_and_can_be_waited_for_without_an_operator")
+    recipe = arguments(block)
 
     named = [argument.replace("/imagenet", f"/{served.name}") for argument in recipe]
     with served.operator.stopped():

@@ -1,22 +1,47 @@
-"""What pages tell their readers to type: blocks of code and commands in README.md and docs/."""
+"""What pages tell their readers to type: blocks of code and commands in README.md and docs/.
+
+Each block of commands is marked by a comment in front of it, which the site leaves out:
+
+``<!-- run -->``
+    A test runs it as it stands; ``<!-- run: WORDS -->`` names what it finds there, or where.
+``<!-- run by FILE::TEST -->``
+    That test does the same, with more around it.
+``<!-- not run: REASON -->``
+    It can't be run by tests.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
+import yaml
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 ELSEWHERE = "…"
 """Stands for what a reader fills in, or for what isn't shown."""
-_ENDS = {"|", ">", ">>", "&&", "||", ";", "&", "2>"}
+MARK = re.compile(r"<!-- ((?:not )?run)(?: (by) |: )?(.*?) ?-->")
+"""What a block is marked with; docs/generated.py keeps it from the site."""
+STATES = ("ends", "store", "done", "installed", "empty")
+"""What a block can ask tests/api/test_pages.py for, beside a fleet of models of which one waits in
+a rollout: another end than with 0; a bucket as well; its rollout done, and of which version; the
+chart alone; nothing."""
+OTHERS = ("cluster", "waiting", "rolling")
+"""For tests/e2e/test_pages.py, and in tests/api/test_waiting.py before and after what is waited for
+has come."""
+_SHELLS = {"bash", "sh"}
+_ENDS = {"|", "<<<", ">", ">>", "&&", "||", ";", "&", "2>"}
 
 
 @dataclass(frozen=True)
@@ -29,9 +54,36 @@ class Block:
     language: str
     """What its fence says; empty for an indented one."""
     text: str
+    mark: Mark | None = None
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether it is for a shell: whatever doesn't say, or show, that it is something else."""
+        if self.language:
+            return self.language in _SHELLS
+        try:
+            return not isinstance(yaml.safe_load(self.text), dict)
+        except yaml.YAMLError:
+            return True
+
+    @property
+    def script(self) -> str:
+        """What a reader types, without the answers that are shown."""
+        lines = self.text.splitlines()
+        typed = [line[2:] for line in lines if line.startswith("$ ")]
+        return "\n".join(typed or lines)
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Who runs a block of commands."""
+
+    kind: str
+    """``run``, ``run by`` or ``not run``."""
+    words: str
 
 
 @dataclass(frozen=True)
@@ -67,20 +119,122 @@ def blocks(page: Path) -> Iterator[Block]:
             while number < len(lines) and not re.match(rf" *{fence[2]}\s*$", lines[number]):
                 number += 1
             inside = lines[begin + 1 : number]
-            yield _block(page, begin + 1, fence[3], inside)
+            yield _block(page, begin + 1, fence[3], inside, _mark(lines, begin))
             number += 1
-        elif blank and line.startswith("    ") and line.strip():
+        elif blank and line.startswith("    ") and line.strip() and not MARK.search(line):
             while number < len(lines) and (lines[number].startswith("    ") or not lines[number]):
                 number += 1
-            yield _block(page, begin, "", lines[begin:number])
+            yield _block(page, begin, "", lines[begin:number], _mark(lines, begin))
         else:
             number += 1
         blank = not lines[number - 1].strip()
 
 
-def _block(page: Path, begin: int, language: str, lines: Sequence[str]) -> Block:
+def _block(page: Path, begin: int, language: str, lines: Sequence[str], mark: Mark | None) -> Block:
     name = str(page.relative_to(ROOT))
-    return Block(name, begin + 1, language, dedent("\n".join(lines)).strip("\n"))
+    return Block(name, begin + 1, language, dedent("\n".join(lines)).strip("\n"), mark)
+
+
+def _mark(lines: Sequence[str], begin: int) -> Mark | None:
+    """The mark that stands before a line, with nothing but blank lines between."""
+    before = next((line for line in reversed(lines[:begin]) if line.strip()), "")
+    found = MARK.fullmatch(before.strip())
+    return Mark(" ".join(filter(None, found.group(1, 2))), found[3]) if found else None
+
+
+def typed() -> list[Block]:
+    """Every block of commands of all pages."""
+    return [block for page in PAGES for block in blocks(page) if block.is_typed]
+
+
+def to_run(*places: str) -> list[Block]:
+    """The blocks that are marked to be run, and whose words' first one is one of these."""
+    return [
+        block
+        for block in typed()
+        if block.mark and block.mark.kind == "run"
+        if (block.mark.words.split() or [""])[0] in places
+    ]
+
+
+def run_by(test: str) -> list[Block]:
+    """The blocks that are marked as run by a test of this name."""
+    return [
+        block
+        for block in typed()
+        if block.mark and block.mark.kind == "run by" and block.mark.words.endswith(f"::{test}")
+    ]
+
+
+def arguments(block: Block) -> list[str]:
+    """The arguments of a block's only command, without the program."""
+    (statement,) = statements(block.script)
+    return shlex.split(statement)[1:]
+
+
+def statements(script: str) -> list[str]:
+    """The commands of a script, each with its here-document, as one counts what one types."""
+    found: list[str] = []
+    end = ""
+    for line in script.replace("\\\n", " ").splitlines():
+        if end:
+            found[-1] += f"\n{line}"
+            end = "" if line == end else end
+            continue
+        words = shlex.shlex(line, posix=True, punctuation_chars=True)
+        if not list(words):
+            continue
+        found.append(line)
+        if here := re.search(r"<<-?\s*['\"]?(\w+)['\"]?$", line):
+            end = here[1]
+    return found
+
+
+def run(
+    block: Block, folder: Path, environment: Mapping[str, str], *, code: int = 0, **given: str
+) -> str:
+    """Run a block in a shell, where each line but the last has to succeed.
+
+    Args:
+        block: the block.
+        folder: where it is run.
+        environment: beside that of the tests.
+        code: what it has to end with.
+        given: what the reader has to put in, by its name in capitals.
+
+    Returns:
+        What it printed.
+    """
+    script = block.script
+    for name, value in given.items():
+        script = re.sub(rf"(?<![\w-]){name}(?![\w-])", value, script)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == code, f"{block}: {done.returncode}: {done.stdout}"
+    return done.stdout
+
+
+def programs(folder: Path, **more: Path | str) -> str:
+    """Have the project's own programs, and others by their names, in a folder; the PATH with it."""
+    for name, module in (
+        ("kubectl-inferencemodel", "kubectl_inferencemodel"),
+        ("model_publish", "model_poller.publishing"),
+    ):
+        program = folder / name
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
+        program.chmod(0o755)
+    for name, path in more.items():
+        (folder / name).symlink_to(path)
+    return f"{folder}:{os.environ['PATH']}"
 
 
 def commands(program: Sequence[str]) -> list[Command]:

@@ -15,7 +15,21 @@ from kubectl_inferencemodel.arguments import command_first
 from kubectl_inferencemodel.cli import app
 from model_poller.publishing.main import parser as publish_parser
 from model_poller.settings import parser as poller_parser
-from tests.support.pages import ELSEWHERE, PAGES, ROOT, Command, blocks, commands
+from tests.support.pages import (
+    ELSEWHERE,
+    MARK,
+    OTHERS,
+    PAGES,
+    ROOT,
+    STATES,
+    Block,
+    Command,
+    blocks,
+    commands,
+    statements,
+    to_run,
+    typed,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -129,3 +143,56 @@ def test_files_that_pages_name_are_there() -> None:
         if not any((folder / path).exists() for folder in (ROOT, ROOT / "docs"))
     ]
     assert missing == []
+
+
+def test_every_block_of_commands_is_run_by_a_test_or_says_why_not() -> None:
+    found = typed()
+    assert len(found) > 50
+    assert [str(block) for block in found if block.mark is None] == []
+    for block in found:
+        assert block.mark is not None
+        if block.mark.kind == "run by":
+            path, _, test = block.mark.words.partition("::")
+            assert re.search(rf"^def {test}\(", (ROOT / path).read_text(), re.MULTILINE), block
+        elif block.mark.kind == "not run":
+            assert block.mark.words, block
+        else:
+            assert block in to_run("", *STATES, *OTHERS), f"{block}: who is {block.mark.words}?"
+
+
+def test_marks_stand_before_blocks_of_commands_alone() -> None:
+    marked = [block for page in PAGES for block in blocks(page) if block.mark]
+    assert [str(block) for block in marked if not block.is_typed] == []
+    written = sum(len(MARK.findall(page.read_text())) for page in PAGES)
+    assert written == len(marked)
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "expected"),
+    [
+        ("", "terraform apply", True),
+        ("bash", "spec: {}", True),
+        ("", "spec:\n  replicas: 3", False),
+        ("", '{"version": 15}', False),
+        ("text", "a ──▶ b", False),
+        ("lua", "return health", False),
+    ],
+)
+def test_whatever_does_not_say_that_it_is_something_else_is_for_a_shell(
+    language: str, text: str, expected: bool
+) -> None:
+    assert Block("page.md", 1, language, text).is_typed is expected
+
+
+def test_what_is_typed_is_told_from_what_is_answered() -> None:
+    block = Block("page.md", 1, "", "$ kubectl get pods\nNAME\n\n$ kubectl get nodes")
+    assert block.script == "kubectl get pods\nkubectl get nodes"
+
+
+def test_a_command_is_counted_with_all_that_belongs_to_it() -> None:
+    script = "# first\nmake a  # why\n\nkubectl apply -f - <<'END'\nkind: X\n\nEND\nmake b \\\n  c"
+    assert statements(script) == [
+        "make a  # why",
+        "kubectl apply -f - <<'END'\nkind: X\n\nEND",
+        "make b    c",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from inferencemodel_operator.conditions import Reason
 from inferencemodel_operator.metrics import Metrics
 from model_poller.metrics import METRICS
 from tests.support.crd import CRD, EXAMPLES, ROOT
+from tests.support.pages import MARK
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +51,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_no_page_downloads_anything_from_elsewhere(site: Path) -> None:
     for page in [*site.glob("*.html"), *site.rglob("*.css")]:
         assert not _LOADED.findall(page.read_text()), page
+
+
+def test_no_page_shows_what_blocks_are_marked_with(site: Path) -> None:
+    for page in site.glob("*.html"):
+        assert not MARK.search(html.unescape(page.read_text())), page
 
 
 def test_every_page_can_be_reached_from_the_navigation(site: Path) -> None:
