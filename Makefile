@@ -133,6 +133,11 @@ test-keda: $(STAMP) programs ## Build KEDA and its HTTP add-on, and have a reque
 	  keda-http-interceptor keda-http-scaler > /dev/null
 	$(BIN)/pytest tests/keda -rP
 
+.PHONY: board
+board: $(STAMP) programs ## Watch two models with a real Prometheus, and draw the board that docs show (not in test)
+	PYTHONPATH=devcluster $(PYTHON) -m devcluster build prometheus > /dev/null
+	PICTURES=docs/pictures $(BIN)/pytest tests/board -rP
+
 .PHONY: large
 large: $(STAMP) programs ## Publish 6 GB in a poller's memory, and count 20 GB; takes 8 GB of disk
 	LONG=1 $(BIN)/pytest tests/e2e/poller/test_large.py tests/unit/poller/test_large_files.py

@@ -181,6 +181,15 @@ _ALL = (
         linker="-X github.com/prometheus/common/version.Version={version}",
         tags="remove_all_sd",
     ),
+    # It finds its targets in Kubernetes, and nowhere else.
+    Tool(
+        "prometheus",
+        "prometheus",
+        "github.com/prometheus/prometheus/cmd/prometheus",
+        required="github.com/prometheus/prometheus",
+        linker="-X github.com/prometheus/common/version.Version={version}",
+        tags="remove_all_sd,enable_kubernetes_sd",
+    ),
     Tool(
         "kube-router",
         "kube-router",
@@ -230,9 +239,13 @@ CHECK_TOOLS = ("helm", "promtool", "kube-router", "kstatus", "glua")
 KEDA_TOOLS = ("keda-operator", "keda-http-operator", "keda-http-interceptor", "keda-http-scaler")
 #: What `make test-release` checks a release with.
 RELEASE_TOOLS = ("actionlint", "krew", "bundle-check")
+#: What `make board` draws the board with.
+BOARD_TOOLS = ("prometheus",)
 #: All but KEDA, which a test of its own builds, as it takes longer than all others together, and
-#: but what only a release is checked with.
-USUAL_TOOLS = tuple(name for name in TOOLS if name not in {*KEDA_TOOLS, *RELEASE_TOOLS})
+#: but what only a release is checked with, or the board drawn.
+USUAL_TOOLS = tuple(
+    name for name in TOOLS if name not in {*KEDA_TOOLS, *RELEASE_TOOLS, *BOARD_TOOLS}
+)
 #: What the poller is measured beside.
 BENCH_TOOLS = ("s5cmd", "versitygw")
 #: What a node needs.
@@ -247,6 +260,7 @@ NODE_TOOLS = tuple(
         *BENCH_TOOLS,
         *KEDA_TOOLS,
         *RELEASE_TOOLS,
+        *BOARD_TOOLS,
     }
 )
 

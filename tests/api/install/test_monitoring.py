@@ -16,6 +16,17 @@ from inferencemodel_operator.metrics import Metrics
 from model_poller.metrics import METRICS
 from tests.support import kinds
 from tests.support.crd import ROOT
+from tests.support.monitoring import (
+    ALERTS,
+    BOARD,
+    LABEL,
+    METRIC,
+    MONITORING,
+    RULES,
+    board_queries,
+    grouped,
+    used,
+)
 from tests.support.rendering import MANIFESTS, SYSTEM, WITH_MONITORING, run
 
 if TYPE_CHECKING:
@@ -26,18 +37,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.api
 
-MONITORING = MANIFESTS / "components" / "monitoring"
-BOARD = json.loads((MONITORING / "dashboard.json").read_text())
-ALERTS = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["spec"]
-RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 TESTS = Path(__file__).with_name("alerts.test.yaml")
 
 ADDED_BY_SCRAPING = {"namespace", "job", "pod", "inferencemodel", "le"}
-_METRIC = re.compile(
-    r"((?:\binferencemodel_operator_|\bmodel_poller_|:tensorflow:)[\w:]+)(?:\{([^}]*)\})?"
-)
-_LABEL = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)")
-_GROUPING = re.compile(r"\b(?:by|on)\s*\(([^)]*)\)")
 
 
 def exported(registry: CollectorRegistry) -> dict[str, set[str]]:
@@ -54,7 +56,7 @@ def exported_by_the_model_server() -> dict[str, set[str]]:
     metrics.request_count.add("m", "OK")
     metrics.request_latency.add(1, "m", "predict", "REST")
     series = re.findall(r"^(:tensorflow:[\w:]+)\{(.*)\} ", metrics.page(), re.MULTILINE)
-    return {name: set(_LABEL.findall(labels)) for name, labels in series}
+    return {name: set(LABEL.findall(labels)) for name, labels in series}
 
 
 EXPORTED = {
@@ -62,20 +64,6 @@ EXPORTED = {
     **exported(METRICS.registry),
     **exported_by_the_model_server(),
 }
-
-
-def board_queries() -> list[str]:
-    return [target["expr"] for panel in BOARD["panels"] for target in panel.get("targets", [])]
-
-
-def used(query: str) -> dict[str, set[str]]:
-    """The metrics that a query asks for, each with the labels of its selector."""
-    return {name: set(_LABEL.findall(labels)) for name, labels in _METRIC.findall(query)}
-
-
-def grouped(query: str) -> set[str]:
-    """The labels that a query groups or joins by."""
-    return {label.strip() for group in _GROUPING.findall(query) for label in group.split(",")}
 
 
 @pytest.mark.parametrize("query", [*board_queries(), *(rule["expr"] for rule in RULES)])
@@ -117,7 +105,7 @@ def test_the_docs_name_every_metric_that_is_exported_and_no_other() -> None:
         metric.name + ("_total" if metric.type == "counter" else "")
         for registry in (Metrics().registry, METRICS.registry)
         for metric in registry.collect()
-        if _METRIC.fullmatch(metric.name)
+        if METRIC.fullmatch(metric.name)
     }
     assert own
     assert set(re.findall(r"\| `((?:inferencemodel_operator|model_poller)_\w+)", docs)) == own
@@ -176,7 +164,7 @@ def test_panels_do_not_overlap_and_have_distinct_ids() -> None:
 @pytest.mark.parametrize("query", [*board_queries(), *(rule["expr"] for rule in RULES)])
 def test_no_query_takes_readiness_probes_for_requests(query: str) -> None:
     """Each is in request_count as OK, and in request_latency with an empty API."""
-    for name, labels in _METRIC.findall(query):
+    for name, labels in METRIC.findall(query):
         if name.endswith(":request_count") and "status" not in labels:
             assert ':request_latency_count{API=""' in query
         if ":request_latency" in name:
