@@ -501,17 +501,18 @@ class Connections:
         ) from None
 
     def _send(self, sock: socket.socket, data: bytes) -> None:
+        rest = memoryview(data)
         if _waits_in_system(sock):
             sent = 0
             # The system takes a short request at once, and nothing has to be waited for.
             with suppress(BlockingIOError):
-                sent = sock.send(data, socket.MSG_DONTWAIT)
-            if sent == len(data):
+                sent = sock.send(rest, socket.MSG_DONTWAIT)
+            if sent == len(rest):
                 return
-            data = data[sent:]
+            rest = rest[sent:]
         # What the last answer left of it.
         sock.settimeout(self._timeout)
-        sock.sendall(data)
+        sock.sendall(rest)
 
     def _answer(self, connection: Connection, method: str) -> Response:
         response = Response(

@@ -374,3 +374,44 @@ def test_a_publisher_that_is_told_to_end_leaves_no_part_in_the_bucket(
         assert all(
             stored.path != "1/DONE" and "1.zip" not in stored.path for stored in source.list()
         )
+
+
+def test_who_is_killed_between_parts_of_an_object_keeps_nobody_from_its_version(
+    s3: Place, aws: Aws, tmp_path: Path
+) -> None:
+    """What stays are parts that no listing shows, for the bucket's rule to end."""
+    made = export(tmp_path / "export", os.urandom(PART_BYTES + 1))
+    arguments = [f"--format={FOLDER}", "--version=1", "--marker=DONE"]
+    bucket = s3.uri.split("/")[2]
+    under_way = threading.Event()
+
+    def choose(method: str, path: str) -> Fault | None:
+        if "partNumber=2&" not in path or method != "PUT":
+            return None
+        under_way.set()
+        return Fault(delay=120)
+
+    def unfinished() -> int:
+        return aws.call("s3", "GET", f"/{bucket}?uploads=").count(b"<UploadId>")
+
+    def complete() -> list[int]:
+        with s3.source() as source:
+            found = discover(source.list(), {}, marker="DONE")
+        return [number for number, version in found.items() if not version.incomplete]
+
+    with FaultyServer(s3.endpoint, choose) as server:
+        publisher = replace(s3, endpoint=server.url).publish(made, *arguments)
+        assert under_way.wait(60)
+        publisher.kill()
+        assert ended(publisher)[0] == -signal.SIGKILL
+    assert (unfinished(), complete()) == (1, [])
+
+    code, out, err = ended(s3.publish(made, *arguments))
+
+    assert (code, out) == (0, "1\n"), err
+    assert complete() == [1]
+    assert unfinished() == 1, "the next one ends its own upload, and no other's"
+    # moto calls a checksum of checksums one of the whole object, which no poller would take.
+    (shard,) = (made / "variables").glob("*.data-*")
+    stored = aws.call("s3", "GET", f"/{bucket}/resnet/1/variables/{shard.name}")
+    assert stored == shard.read_bytes()
