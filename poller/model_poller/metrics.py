@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from model_poller.status import SourceReason, VersionReason
+
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+
+_FAILURES: Final = {
+    *(reason.value for reason in VersionReason if reason is not VersionReason.OTHER),
+    SourceReason.BUCKET_NOT_FOUND.value,
+    SourceReason.ACCESS_DENIED.value,
+    SourceReason.UNREACHABLE.value,
+    SourceReason.INVALID_SOURCE.value,
+}
 
 
 class Metrics:
@@ -35,6 +47,9 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        # A series that begins with its first failure hides that from `increase()`.
+        for reason in _FAILURES:
+            self.failures.labels(reason)
         self.notifications = Counter(
             f"{prefix}_notifications",
             "Notifications by kind: object, or unknown (acknowledged and ignored).",

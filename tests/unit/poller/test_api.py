@@ -15,6 +15,7 @@ import pytest
 
 from model_poller.api import MAX_CONNECTIONS, Api, Health
 from model_poller.board import Board
+from model_poller.metrics import Metrics
 from model_poller.status import (
     DiskStatus,
     PollerStatus,
@@ -228,6 +229,12 @@ def test_metrics_are_readable_by_prometheus(pod: Pod) -> None:
     code, body = pod.get("/metrics")
     assert code == 200
     assert b"# TYPE model_poller_fetched_bytes_total counter" in body
+
+
+def test_the_first_failure_of_a_kind_is_seen_as_an_increase() -> None:
+    before = Metrics().render()
+    for reason in ("LoadFailed", "FetchFailed", "Unreachable", "AccessDenied"):
+        assert f'model_poller_failures_total{{reason="{reason}"}} 0.0' in before.decode()
 
 
 def test_other_paths_are_not_found(pod: Pod) -> None:
