@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from tests.support import audit, crd
 from tests.support.controllers import DeploymentController
 from tests.support.kubectl import Kubectl, Object
 from tests.support.kubelet import Kubelet
+from tests.support.objects import RefusedError
 from tests.support.operators import Operator
 from tests.support.pods import SimulatedPod, StubPoller
 from tests.support.waiting import eventually
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 
 # All of one length: of two that were made in the same second the first by name is the older.
 _numbers = itertools.count(100)
+
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+CHILDREN = {
+    "configmaps": "configmap",
+    "deployments": "deployment.apps",
+    "ingresses": "ingress.networking.k8s.io",
+    "services": "service",
+}
+"""The kinds that are looked for, with what kubectl calls one."""
 
 AT_ONCE: dict[str, Any] = {"steps": [], "checks": {"memory": "Ignore", "signature": "Ignore"}}
 """All pods are told of a version as soon as one has found it: rollouts have tests of their own."""
@@ -39,7 +50,20 @@ class Model:
 
     def apply(self, **spec: Any) -> Model:
         """``kubectl apply`` it; a repeated call replaces the spec."""
-        self.kubectl.apply(self.manifest(**spec))
+        manifest = self.manifest(**spec)
+        # What is not there yet, kubectl creates with a note of what it was given.
+        metadata: Object = {
+            "annotations": {},
+            "name": self.name,
+            "namespace": self.kubectl.namespace,
+        }
+        given = {**manifest, "metadata": metadata}
+        note = json.dumps(given, sort_keys=True, separators=(",", ":")) + "\n"
+        noted = {**manifest, "metadata": {**metadata, "annotations": {LAST_APPLIED: note}}}
+        try:
+            self.kubectl.objects.create("inferencemodels", noted)
+        except RefusedError:
+            self.kubectl.apply(manifest)
         return self
 
     def manifest(self, **spec: Any) -> Object:
@@ -57,10 +81,7 @@ class Model:
 
     def patch(self, **spec: Any) -> None:
         """Merge into the spec."""
-        self.kubectl(
-            *("patch", "inferencemodel", self.name, "--type=merge"),
-            *("--patch", json.dumps({"spec": spec})),
-        )
+        self.kubectl.objects.merge("inferencemodels", self.name, spec=spec)
 
     def get(self) -> Object:
         """The resource as it is."""
@@ -72,11 +93,12 @@ class Model:
 
     def children(self) -> list[str]:
         """What exists of it, as ``kind/name``."""
-        found = self.kubectl(
-            *("get", "deployments,services,ingresses,configmaps", "-o", "name"),
-            f"--selector=inferencemodel.dev/name={self.name}",
-        )
-        return sorted(found.split())
+        selector = f"inferencemodel.dev/name={self.name}"
+        found: list[str] = []
+        for plural, name in CHILDREN.items():
+            listed = self.kubectl.list(plural, selector)
+            found += [f"{name}/{child['metadata']['name']}" for child in listed]
+        return sorted(found)
 
     def until(self, holds: Callable[[Object], object], *, what: str, within: float = 20) -> Object:
         """Wait until something is true of the resource; a missing key means not yet."""
@@ -122,10 +144,7 @@ class Model:
             "observedGeneration": deployment["metadata"]["generation"],
             **dict.fromkeys(numbers, deployment["spec"]["replicas"]),
         }
-        self.kubectl(
-            *("patch", "deployment", self.name, "--subresource=status", "--type=merge"),
-            *("--patch", json.dumps({"status": status})),
-        )
+        self.kubectl.objects.merge("deployments", self.name, "status", status=status)
 
     def pollers(self) -> list[StubPoller]:
         """The pods' pollers."""
@@ -136,9 +155,12 @@ class Model:
         for pod in self.pods:
             pod.delete()
         self.kubectl("delete", "inferencemodel", self.name, "--ignore-not-found")
-        if self.children():
-            self.kubectl("delete", *self.children())
-        self.kubectl("delete", "replicasets", f"--selector=inferencemodel.dev/name={self.name}")
+        selector = f"inferencemodel.dev/name={self.name}"
+        for plural in (*CHILDREN, "replicasets"):
+            for child in self.kubectl.list(plural, selector):
+                # The real collector may run, too.
+                with suppress(RefusedError):
+                    self.kubectl.objects.delete(plural, child["metadata"]["name"])
 
     def _until(
         self, kind: str, name: str, holds: Callable[[Object], object], what: str, within: float

@@ -246,8 +246,7 @@ class Served:
 
     def _proxied(self, pod: str, port: int, path: str) -> Object:
         base = f"/api/v1/namespaces/{self.namespace}/pods/{pod}:{port}/proxy"
-        answer: Object = json.loads(self.kubectl("get", "--raw", f"{base}{path}"))
-        return answer
+        return self.kubectl.raw(f"{base}{path}")
 
     def tell(self) -> None:
         """Print what the cluster knows of the resource, for the report of a failed test."""

@@ -8,11 +8,13 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tests.support.objects import Objects, RefusedError
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
 
 Object = dict[str, Any]
 
@@ -26,11 +28,19 @@ class KubectlError(AssertionError):
 
 @dataclass(frozen=True)
 class Kubectl:
-    """kubectl against one cluster and, when named, one namespace."""
+    """kubectl against one cluster and, when named, one namespace.
+
+    What is only looked at is asked for without it: see :mod:`tests.support.objects`.
+    """
 
     program: Path | str
     kubeconfig: Path
     namespace: str | None = None
+
+    @property
+    def objects(self) -> Objects:
+        """The objects of the same cluster, user and namespace."""
+        return Objects(self.kubeconfig, self.namespace)
 
     def in_namespace(self, namespace: str) -> Kubectl:
         """The same cluster, another default namespace."""
@@ -66,15 +76,37 @@ class Kubectl:
         return done.stdout
 
     def get(self, kind: str, name: str) -> Object:
-        """One object."""
-        found: Object = json.loads(self("get", kind, name, "-o", "json"))
-        return found
+        """One object.
+
+        Raises:
+            KubectlError: it is not there, or may not be read.
+        """
+        try:
+            return self.objects.get(kind, name)
+        except RefusedError as error:
+            raise KubectlError(str(error)) from None
 
     def list(self, kind: str, selector: str | None = None) -> list[Object]:
-        """All objects of a kind, or those that a label selector picks."""
-        picked = ["--selector", selector] if selector else []
-        items: list[Object] = json.loads(self("get", kind, *picked, "-o", "json"))["items"]
-        return items
+        """All objects of a kind, or those that a label selector picks.
+
+        Raises:
+            KubectlError: they may not be listed.
+        """
+        try:
+            return self.objects.list(kind, selector)
+        except RefusedError as error:
+            raise KubectlError(str(error)) from None
+
+    def raw(self, path: str) -> Object:
+        """What the API server answers to a GET, such as what a pod says through it.
+
+        Raises:
+            KubectlError: it is refused, or nobody answers.
+        """
+        try:
+            return self.objects.raw(path)
+        except RefusedError as error:
+            raise KubectlError(str(error)) from None
 
     def apply(self, manifest: Mapping[str, Any]) -> str:
         """``kubectl apply`` of one object."""
@@ -102,7 +134,7 @@ class Kubectl:
             assert holds(seen), json.dumps(seen.get("status"))
             return True
 
-        eventually(look, what=f"{kind} {name}: {what}", within=within)
+        eventually(look, what=f"{kind} {name}: {what}", within=within, every=0.1)
         return seen
 
 

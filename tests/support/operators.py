@@ -133,7 +133,9 @@ class Operator:
         return counts
 
     def until_quiet(self, *, until_later: bool = False) -> None:
-        """Wait until it has nothing to do, twice in a row.
+        """Wait until it has nothing to do, three times in a row.
+
+        What has just been written, it hears of a moment later.
 
         Args:
             until_later: whether it may have something to do at some later time, as a deadline.
@@ -146,7 +148,7 @@ class Operator:
             metrics = self.get("/metrics")
             idle = all(f"inferencemodel_operator_queue_{gauge} 0.0" in metrics for gauge in gauges)
             calm = calm + 1 if idle else 0
-            return calm >= 2
+            return calm >= 3
 
         eventually(quiet, what="the operator to be quiet", within=30, every=0.1)
 

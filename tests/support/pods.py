@@ -6,7 +6,6 @@ a port of 127.0.0.1, which is the pod's address, and tells what the test says.
 
 from __future__ import annotations
 
-import json
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,10 +27,12 @@ from model_poller.status import (
     VersionStatus,
 )
 from tests.support.controllers import REVISION, revision
-from tests.support.kubectl import Kubectl, KubectlError, Object
+from tests.support.objects import Object, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+
+    from tests.support.kubectl import Kubectl
 
 
 class StubPoller:
@@ -214,34 +215,30 @@ class SimulatedPod:
         template = deployment["spec"]["template"]
         self.poller.model, self.poller.uri = _subject(template)
         self.poller.start()
-        self.kubectl(
-            *("create", "-f", "-"),
-            stdin=json.dumps(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Pod",
-                    "metadata": {
-                        "name": self.name,
-                        "labels": _labels(self.model, self.template),
-                        "annotations": template["metadata"].get("annotations", {}),
-                        "ownerReferences": (
-                            [self._replica_set(deployment)] if owners is None else owners
-                        ),
-                    },
-                    "spec": {
-                        "initContainers": [
-                            {
-                                "name": "poller",
-                                "restartPolicy": "Always",
-                                "args": _poller(template)["args"],
-                                "ports": [{"name": "poller", "containerPort": self.poller.port}],
-                                **container,
-                            }
-                        ],
-                        "containers": [{"name": "model-server", **container}],
-                    },
-                }
-            ),
+        self.kubectl.objects.create(
+            "pods",
+            {
+                "metadata": {
+                    "name": self.name,
+                    "labels": _labels(self.model, self.template),
+                    "annotations": template["metadata"].get("annotations", {}),
+                    "ownerReferences": (
+                        [self._replica_set(deployment)] if owners is None else owners
+                    ),
+                },
+                "spec": {
+                    "initContainers": [
+                        {
+                            "name": "poller",
+                            "restartPolicy": "Always",
+                            "args": _poller(template)["args"],
+                            "ports": [{"name": "poller", "containerPort": self.poller.port}],
+                            **container,
+                        }
+                    ],
+                    "containers": [{"name": "model-server", **container}],
+                },
+            },
         )
         self.set_status(ready=ready)
         return self
@@ -251,8 +248,6 @@ class SimulatedPod:
         name, labels = f"{self.model}-{self.template}", _labels(self.model, self.template)
         spec = {"containers": [{"name": "model-server", "image": "none"}]}
         made: Object = {
-            "apiVersion": "apps/v1",
-            "kind": "ReplicaSet",
             "metadata": {
                 "name": name,
                 "labels": labels,
@@ -265,36 +260,26 @@ class SimulatedPod:
                 "template": {"metadata": {"labels": labels}, "spec": spec},
             },
         }
-        with suppress(KubectlError):
-            self.kubectl("create", "-f", "-", stdin=json.dumps(made))
+        with suppress(RefusedError):
+            self.kubectl.objects.create("replicasets", made)
         return _owner(self.kubectl.get("replicaset", name), "ReplicaSet")
 
     def set_status(self, *, ready: bool, restarts: int = 0) -> None:
         """Be ready or not, after so many restarts of the model server."""
         state: Object = {"image": "none", "imageID": "none", "state": {"running": {}}}
-        self.kubectl(
-            *("patch", "pod", self.name, "--subresource=status", "--type=merge", "--patch"),
-            json.dumps(
-                {
-                    "status": {
-                        "phase": "Running",
-                        "podIP": "127.0.0.1",
-                        "podIPs": [{"ip": "127.0.0.1"}],
-                        "conditions": [{"type": "Ready", "status": str(ready)}],
-                        "initContainerStatuses": [
-                            {"name": "poller", "ready": True, "restartCount": 0, **state}
-                        ],
-                        "containerStatuses": [
-                            {
-                                "name": "model-server",
-                                "ready": ready,
-                                "restartCount": restarts,
-                                **state,
-                            }
-                        ],
-                    }
-                }
-            ),
+        self._merge_status(
+            {
+                "phase": "Running",
+                "podIP": "127.0.0.1",
+                "podIPs": [{"ip": "127.0.0.1"}],
+                "conditions": [{"type": "Ready", "status": str(ready)}],
+                "initContainerStatuses": [
+                    {"name": "poller", "ready": True, "restartCount": 0, **state}
+                ],
+                "containerStatuses": [
+                    {"name": "model-server", "ready": ready, "restartCount": restarts, **state}
+                ],
+            }
         )
 
     def evict(self) -> None:
@@ -305,10 +290,7 @@ class SimulatedPod:
             "message": "The node was low on resource: memory.",
             "conditions": [{"type": "Ready", "status": "False"}],
         }
-        self.kubectl(
-            *("patch", "pod", self.name, "--subresource=status", "--type=merge", "--patch"),
-            json.dumps({"status": status}),
-        )
+        self._merge_status(status)
         self.poller.stop()
 
     def hang(self) -> None:
@@ -326,10 +308,7 @@ class SimulatedPod:
             "initContainerStatuses": [{"name": "poller", "ready": False, **container}],
             "containerStatuses": [{"name": "model-server", "ready": False, **container}],
         }
-        self.kubectl(
-            *("patch", "pod", self.name, "--subresource=status", "--type=merge", "--patch"),
-            json.dumps({"status": status}),
-        )
+        self._merge_status(status)
 
     @property
     def target(self) -> str | None:
@@ -347,10 +326,13 @@ class SimulatedPod:
         )
         return annotations.get(f"inferencemodel.dev/{name}")
 
+    def _merge_status(self, status: Object) -> None:
+        self.kubectl.objects.merge("pods", self.name, "status", status=status)
+
     def delete(self) -> None:
         """Delete the Pod and stop its poller; no error when it is gone already."""
-        with suppress(KubectlError):
-            self.kubectl("delete", "pod", self.name, "--force", "--grace-period=0")
+        with suppress(RefusedError):
+            self.kubectl.objects.delete("pods", self.name)
         self.poller.stop()
 
 
