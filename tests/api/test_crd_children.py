@@ -15,6 +15,7 @@ from inferencemodel_operator.settings import Settings
 from inferencemodel_operator.spec import decode
 from inferencemodel_operator.values import Quantity
 from tests.support import crd, kinds
+from tests.support.objects import Objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -284,13 +285,7 @@ def desired(
 
 
 def applied(api: Api, manifest: Manifest) -> Manifest:
-    answer = api.kubectl(
-        *("apply", "--server-side", "--field-manager", names.FIELD_MANAGER),
-        *("--validate=strict", "-f", "-", "-o", "json"),
-        stdin=json.dumps(manifest),
-    )
-    live: Manifest = json.loads(answer)
-    return live
+    return Objects(api.kubeconfig).apply(manifest, manager=names.FIELD_MANAGER)
 
 
 def test_each_child_comes_back_as_it_was_desired(

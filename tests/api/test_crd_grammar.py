@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from model_poller.stores.credentials import Credentials
 from model_poller.stores.opening import open_source
 from tests.api.test_crd_validation import TAKEN, changed
 from tests.support import crd, kinds
+from tests.support.objects import Objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,17 +41,12 @@ def namespace(api_server: Api) -> Iterator[str]:
 def test_what_the_crd_takes_is_taken_by_the_operator_the_api_server_and_the_poller(
     api_server: Api, namespace: str, case: str
 ) -> None:
-    created = api_server.kubectl(
-        *("create", "--dry-run=server", "--namespace", namespace, "-f", "-", "-o", "json"),
-        stdin=json.dumps(changed(*TAKEN[case])),
-    )
-    model = decode(json.loads(created))
+    objects = Objects(api_server.kubeconfig, namespace)
+    created = objects.create("inferencemodels", changed(*TAKEN[case]), dry_run=True)
+    model = decode(created)
     wanted = children(model, VersionsRecord(), Settings())
-    applied = api_server.kubectl(
-        *("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"),
-        stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": wanted}),
-    )
-    assert applied.count("serverside-applied") == len(wanted)
+    for child in wanted:
+        assert objects.apply(child, dry_run=True)["metadata"]["uid"]
     start_poller(command_line(wanted), uri=model.spec.model.storage_uri)
 
 

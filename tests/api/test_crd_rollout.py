@@ -11,6 +11,7 @@ import yaml
 from devcluster.client import KubectlError
 from inferencemodel_operator.spec import decode
 from tests.support import crd
+from tests.support.objects import Objects, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,13 +40,8 @@ def with_rollout(rollout: Object) -> Object:
 
 def posted(api: Api, namespace: str, rollout: Object) -> Object:
     """What the API server makes of it, without keeping it."""
-    answer = api.kubectl(
-        *("create", "--dry-run=server", "--validate=strict", "--namespace", namespace),
-        *("-o", "json", "-f", "-"),
-        stdin=json.dumps(with_rollout(rollout)),
-    )
-    made: Object = json.loads(answer)
-    return made
+    objects = Objects(api.kubeconfig, namespace)
+    return objects.create("inferencemodels", with_rollout(rollout), dry_run=True)
 
 
 def steps(*replicas: int | str) -> Object:
@@ -228,7 +224,7 @@ def test_what_is_refused_names_the_field_and_the_fix_and_the_nearest_is_taken(
     api_server: Api, namespace: str, case: str
 ) -> None:
     bad, field, told, good = CASES[case]
-    with pytest.raises(KubectlError) as refused:
+    with pytest.raises(RefusedError) as refused:
         posted(api_server, namespace, bad)
     assert f"spec.rollout.{field}" in str(refused.value)
     assert told in " ".join(str(refused.value).split())
@@ -236,7 +232,7 @@ def test_what_is_refused_names_the_field_and_the_fix_and_the_nearest_is_taken(
 
 
 def test_one_mistake_gets_one_message(api_server: Api, namespace: str) -> None:
-    with pytest.raises(KubectlError) as refused:
+    with pytest.raises(RefusedError) as refused:
         posted(api_server, namespace, steps("x%", "y%", 3, 4))
     assert str(refused.value).count("rollout.steps[].replicas must") == 2
     assert "rise" not in str(refused.value)

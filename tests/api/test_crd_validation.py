@@ -11,6 +11,7 @@ import yaml
 
 from devcluster.client import KubectlError
 from tests.support import crd
+from tests.support.objects import Objects, RefusedError
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -57,11 +58,8 @@ def changed(path: str, value: Any) -> Object:
     return made
 
 
-def posted(api: Api, namespace: str, made: Object) -> str:
-    return api.kubectl(
-        *("create", "--dry-run=server", "--namespace", namespace, "-f", "-"),
-        stdin=json.dumps(made),
-    )
+def posted(api: Api, namespace: str, made: Object) -> Object:
+    return Objects(api.kubeconfig, namespace).create("inferencemodels", made, dry_run=True)
 
 
 TOLERATION = "spec.template.tolerations"
@@ -2170,7 +2168,7 @@ def test_bad_input_is_refused_with_the_fields_name_and_the_fix(
     api_server: Api, namespace: str, case: str
 ) -> None:
     path, value, field, says = BAD[case]
-    with pytest.raises(KubectlError) as refused:
+    with pytest.raises(RefusedError) as refused:
         posted(api_server, namespace, changed(path, value))
     message = " ".join(str(refused.value).split())
     assert field in message
@@ -2682,7 +2680,7 @@ TAKEN: dict[str, tuple[str, Any]] = {
 @pytest.mark.parametrize("case", TAKEN)
 def test_what_is_legal_is_taken(api_server: Api, namespace: str, case: str) -> None:
     path, value = TAKEN[case]
-    assert "created" in posted(api_server, namespace, changed(path, value))
+    assert posted(api_server, namespace, changed(path, value))["metadata"]["uid"]
 
 
 def named(resource: str, model: str | None) -> Object:
@@ -2757,6 +2755,6 @@ def test_a_name_that_is_refused_now_is_kept_by_the_one_that_has_it(
 def is_refused(api: Api, namespace: str, made: Object) -> bool:
     try:
         posted(api, namespace, made)
-    except KubectlError:
+    except RefusedError:
         return True
     return False
