@@ -305,7 +305,9 @@ def roll(kubectl: Kubectl, name: str, **differences: Any) -> None:
 
 
 def written(kubectl: Kubectl, name: str) -> dict[str, str]:
-    return dict(kubectl.get("inferencemodel", name)["metadata"].get("annotations", {}))
+    """The actions that are written, without kubectl's own note of what it applied."""
+    annotations = kubectl.get("inferencemodel", name)["metadata"].get("annotations", {})
+    return {key: text for key, text in annotations.items() if key.startswith("inferencemodel.dev/")}
 
 
 @contextmanager
