@@ -315,15 +315,20 @@ def test_an_object_that_is_nested_too_deeply_hides_no_other_one(
     made = here.kubectl.get(kind, name)
     made["metadata"]["managedFields"] = [manager]
     made["metadata"].pop("resourceVersion")
-    if kind == "InferenceModel":
-        made["metadata"]["resourceVersion"] = here.kubectl.get(kind, name)["metadata"][
-            "resourceVersion"
-        ]
     deep = '{"f:a":' * levels + "{}" + "}" * levels
     url = f"{path}/namespaces/{here.namespace}/{kind.lower()}s/{name}"
-    here.kubectl(
-        *("replace", "--raw", url, "-f", "-"), stdin=json.dumps(made).replace('"DEEP"', deep)
-    )
+
+    def replaced() -> bool:
+        # The operator may write its status meanwhile.
+        if kind == "InferenceModel":
+            found = here.kubectl.get(kind, name)
+            made["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+        here.kubectl(
+            *("replace", "--raw", url, "-f", "-"), stdin=json.dumps(made).replace('"DEEP"', deep)
+        )
+        return True
+
+    eventually(replaced, what=f"the {kind} to be replaced", within=20)
     assert '{"f:a":' * 900 in here.kubectl("get", "--raw", url)
     with here.model(replicas=1) as model:
         model.add_pod().poller.tell(HONEST)
