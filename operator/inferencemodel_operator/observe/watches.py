@@ -65,10 +65,12 @@ class _TryAgain(aiohttp.ClientConnectionError):
 class _Shallow:
     """What an answer brings, without what is nested too deeply for kopf's reader of JSON."""
 
-    def __init__(self, response: ClientResponse, ended: Callable[[], object]) -> None:
-        """``ended`` is called when a watch ends as it should."""
+    def __init__(
+        self, response: ClientResponse, *, heard: Callable[[], object], ended: Callable[[], object]
+    ) -> None:
+        """``heard`` is called with each event, ``ended`` when a watch ends as it should."""
         self._response, self._content = response, response.content
-        self._ended = ended
+        self._heard, self._ended = heard, ended
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._content, name)
@@ -80,6 +82,7 @@ class _Shallow:
     async def iter_chunked(self, _: int) -> AsyncIterator[bytes]:
         """The events of a watch, line by line."""
         async for line in bodies.lines(self._response, LARGEST_OBJECT):
+            self._heard()
             yield nesting.shallow(line) + b"\n"
         self._ended()
 
@@ -164,7 +167,11 @@ class ModelWatches:
                 raise _TryAgain(NO_CRD)
             if not response.ok:
                 return response
-            content: Any = _Shallow(response, lambda: self._broken.discard(path))
+            content: Any = _Shallow(
+                response,
+                heard=self._signs[path].beat,
+                ended=lambda: self._broken.discard(path),
+            )
             if watching:
                 if await self._is_behind(path, request.url.query.get("resourceVersion", "")):
                     content = _Expired()

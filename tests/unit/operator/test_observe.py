@@ -684,6 +684,11 @@ class Answer:
         pass
 
 
+class Event(Answer):
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        yield b"{}\n"
+
+
 class Request:
     method = "GET"
 
@@ -787,6 +792,22 @@ async def test_an_api_server_below_a_path_of_its_own_is_recognised() -> None:
     watching = ModelWatches((), Signs(), "https://fleet/clusters/c")
     await asked(watching, "/clusters/c" + MODELS.path(None), watch=True)
     assert watching.relist.is_set()
+
+
+async def test_each_event_of_a_watch_is_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    signs = Signs()
+    watching = ModelWatches((), signs)
+    begun = time.monotonic()
+
+    async def send(_: Any) -> Any:
+        return Event(200, {})
+
+    request: Any = Request(MODELS.path(None), watch="true", resourceVersion="")
+    answer: Any = await watching(request, send)
+    monkeypatch.setattr("time.monotonic", lambda: begun + 200)
+    assert dict(signs.ages())[MODELS] >= 199
+    async for _ in answer.content.iter_chunked(1):
+        assert dict(signs.ages())[MODELS] == 0
 
 
 def test_a_watch_without_a_sign_of_life_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
