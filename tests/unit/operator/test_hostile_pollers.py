@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -283,14 +284,16 @@ async def test_a_poller_that_changes_its_word_all_the_time_is_asked_less_often(
         asking = Pollers(
             channel, lambda _: pod.url, found, lambda _: told.append(found["uid-p"]), Metrics()
         )
+        begun = time.monotonic()
         asking.start([_running()])
         async with asyncio.timeout(30):
             while len(told) < pollers.NEWS_BURST:  # noqa: ASYNC110  it has no event of its own
                 await asyncio.sleep(0.01)
-            before = len(pod.requests)
             await asyncio.sleep(pollers.NEWS_SECONDS / 2)
-        assert len(pod.requests) - before <= 1
         await asking.close()
+        # A busy machine takes longer for the burst, and what it may ask grows meanwhile.
+        more = (time.monotonic() - begun) / pollers.NEWS_SECONDS
+        assert len(pod.requests) <= pollers.NEWS_BURST + more + 1
 
 
 async def test_a_poller_that_never_holds_a_request_is_asked_less_often(
@@ -303,14 +306,14 @@ async def test_a_poller_that_never_holds_a_request_is_asked_less_often(
     pod.answers = lambda: ok(report(revision=str(len(pod.requests))))
     async with pod.listening():
         asking = Pollers(channel, lambda _: pod.url, found, lambda _: None, Metrics())
+        begun = time.monotonic()
         asking.start([_running()])
         async with asyncio.timeout(30):
             while len(pod.requests) < 7:  # noqa: ASYNC110  it has no event of its own
                 await asyncio.sleep(0.01)
-            before = len(pod.requests)
             await asyncio.sleep(1)
-        assert len(pod.requests) - before <= 2
         await asking.close()
+        assert len(pod.requests) <= 5 + (time.monotonic() - begun) / 1.0 + 1
 
 
 # -- what is kept of an answer
