@@ -38,8 +38,8 @@ AUTOSCALING: dict[str, Any] = {
     },
 }
 AUTOSCALER = frozenset({"kube-controller-manager"})
-LOAD = 90
-"""Requests a second, worth several times 50m of a core. At rest two pods take less, also on a
+LOAD = 60
+"""Requests a second, worth about 150m of a core. At rest two pods take less than 50m, also on a
 busy machine."""
 
 
