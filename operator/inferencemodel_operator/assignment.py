@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from inferencemodel_operator import bounds, names
 from inferencemodel_operator.record import (
-    LISTED,
     QUARANTINED_KEY,
     SERVED_KEY,
     TARGET_KEY,
     QuarantinedVersion,
     VersionsRecord,
-    is_fingerprint,
     is_reason,
+    uncompacted,
 )
 from model_poller.status import VersionReason, decode_task, encode_task
 
@@ -36,6 +35,9 @@ KEYS: Final[Mapping[str, str]] = {
     names.QUARANTINED_VERSIONS_ANNOTATION: QUARANTINED_KEY,
 }
 """The annotations of a pod, and the keys of the ConfigMap that hold the same."""
+
+_LOST: Final = VersionReason.QUARANTINED_ELSEWHERE.value
+"""Why a version is quarantined, where nobody knows any more."""
 
 
 def assignment(
@@ -78,7 +80,7 @@ def recovered(pods: Iterable[Mapping[str, str]], known: Iterable[Quarantine]) ->
     bad = {
         entry
         for one in told
-        for entry in one.get(names.QUARANTINED_VERSIONS_ANNOTATION, "").split(",", LISTED)[:LISTED]
+        for entry in uncompacted(one.get(names.QUARANTINED_VERSIONS_ANNOTATION, ""))
     }
     return VersionsRecord(
         target=target,
@@ -89,18 +91,9 @@ def recovered(pods: Iterable[Mapping[str, str]], known: Iterable[Quarantine]) ->
                 reason=why[version].reason if version in why else _LOST,
                 message=bounds.text(why[version].message) if version in why else "",
             )
-            for version, stored in sorted(filter(None, map(_quarantined, bad)), reverse=True)
+            for version, stored in sorted(bad, reverse=True)
         ),
     )
-
-
-_LOST: Final = VersionReason.QUARANTINED_ELSEWHERE.value
-
-
-def _quarantined(text: str) -> tuple[int, str] | None:
-    number, at, stored = text.partition("@")
-    version = bounds.number(number)
-    return None if version is None or not at or not is_fingerprint(stored) else (version, stored)
 
 
 def missing(wanted: Mapping[str, str], annotations: Mapping[str, str]) -> bool:

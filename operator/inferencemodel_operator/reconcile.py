@@ -274,15 +274,10 @@ class Reconciler:
         live = self._cache.child(CONFIG_MAPS.kind, namespace, config_map)
         server = store.of_source(typed.spec.source)
         if live is None or live.owner_uid != model.uid:
-            told = assignment.recovered(
-                (
-                    pod.assignment
-                    for pod in self._cache.pods(model.key)
-                    if identity.has_source(pod, typed) and not pod.terminating
-                ),
-                self._live(model).model.quarantined,
-            )
-            return msgspec.structs.replace(told, store=server), []
+            record = VersionsRecord()
+            if told := [pod.assignment for pod in self._assignable(model, typed)]:
+                record = assignment.recovered(told, self._live(model).model.quarantined)
+            return msgspec.structs.replace(record, store=server), []
         try:
             if live.is_too_large:
                 raise InvalidRecordError(f"{namespace}/{config_map}", "", "it is too large")
@@ -425,12 +420,7 @@ class Reconciler:
         # Whether its pods can be told or not.
         kept.add((DEPLOYMENTS.kind, names.deployment(typed.name)))
         templates = [c["spec"]["template"] for c in wanted if c["kind"] == DEPLOYMENTS.kind]
-        # The kubelet brings nothing new into the files of a pod that drains.
-        pods = [
-            pod
-            for pod in self._cache.pods(model.key)
-            if identity.has_source(pod, typed) and not pod.terminating
-        ]
+        pods = self._assignable(model, typed)
         memory.confirmations.keep(pods)
         done: list[str] = []
         problems: list[OperatorError] = []
@@ -636,6 +626,15 @@ class Reconciler:
         )
         await self._write(model, after, memory)
         self._tell(model.key, [model.problem], memory)
+
+    def _assignable(self, model: Model, typed: InferenceModel) -> list[Pod]:
+        """The pods that can be told what to serve: the kubelet brings nothing new into the files of
+        one that drains."""
+        return [
+            pod
+            for pod in self._cache.pods(model.key)
+            if identity.has_source(pod, typed) and not pod.terminating
+        ]
 
     def _live(self, model: Model) -> Status:
         newest = self._cache.model(model.key) or model

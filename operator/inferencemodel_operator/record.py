@@ -14,7 +14,7 @@ from inferencemodel_operator.errors import InvalidRecordError
 from model_poller.status import CheckResult, Count  # noqa: TC001 (msgspec reads them)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 TARGET_KEY: Final = "target"
 CANDIDATE_KEY: Final = "candidate"
@@ -342,11 +342,6 @@ class VersionsRecord(msgspec.Struct, frozen=True, kw_only=True):
         return {QUARANTINED_JSON_KEY: _encode(ordered), **given}
 
 
-def is_fingerprint(text: str) -> bool:
-    """Whether pods can be told of stored objects by it."""
-    return _FINGERPRINT.fullmatch(text) is not None
-
-
 def is_reason(text: str) -> bool:
     """Whether it can be read back as the reason of a quarantined version."""
     return re.match(_REASON, text) is not None
@@ -388,6 +383,15 @@ def _newest_first(entries: Iterable[QuarantinedVersion]) -> list[QuarantinedVers
 def _compact(entries: Iterable[QuarantinedVersion]) -> str:
     """``NUMBER@FINGERPRINT`` of each, as pollers read it."""
     known = dict.fromkeys(
-        (entry.version, entry.stored) for entry in entries if is_fingerprint(entry.stored)
+        (entry.version, entry.stored) for entry in entries if _FINGERPRINT.fullmatch(entry.stored)
     )
     return ",".join(f"{version}@{stored}" for version, stored in list(known)[:LISTED])
+
+
+def uncompacted(text: str) -> Iterator[tuple[int, str]]:
+    """The numbers and fingerprints that stand under `QUARANTINED_KEY`; what is none is left out."""
+    for entry in text.split(",", LISTED)[:LISTED]:
+        number, at, stored = entry.partition("@")
+        version = bounds.number(number)
+        if version is not None and at and _FINGERPRINT.fullmatch(stored):
+            yield version, stored
