@@ -468,8 +468,7 @@ class Download:
         """Whether a part is all of a small object, of which nothing is there yet."""
         known = self._journal
         return (
-            self._asker is not None
-            and 0 < part.length == part.target.stored.size < SMALL_BYTES
+            0 < part.length == part.target.stored.size < SMALL_BYTES
             and not (part.again or part.target.is_described)
             and not (known and known.recall(part.target.path, 0, part.length))
         )

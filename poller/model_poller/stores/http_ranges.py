@@ -112,7 +112,7 @@ class HttpRanges:
         Raises:
             UnreachableError, AccessDeniedError, InvalidSourceError: it can't be sent.
         """
-        asked = _as_stored(headers if whole else _ranged(headers, 0, length))
+        asked = _as_stored(headers if whole else ranged(headers, 0, length))
         connection = self._connections.kept() or self._connections.new()
         self._connections.ask(connection, "GET", target, asked, seconds=TIMEOUT_SECONDS)
         return Asked(connection, target, headers)
@@ -135,7 +135,7 @@ class HttpRanges:
                 have answered that.
             UnreachableError: it did not answer, or the connection broke.
         """
-        return self._get(target, _ranged(headers, start, length), start, length, asked)
+        return self._get(target, ranged(headers, start, length), start, length, asked)
 
     def get_whole(
         self, target: str, headers: Mapping[str, str], length: int, asked: Asked | None = None
@@ -219,7 +219,8 @@ class HttpRanges:
         self._connections.close()
 
 
-def _ranged(headers: Mapping[str, str], start: int, length: int) -> Mapping[str, str]:
+def ranged(headers: Mapping[str, str], start: int, length: int) -> Mapping[str, str]:
+    """Headers that ask for ``length`` bytes from ``start``."""
     return {"Range": f"bytes={start}-{start + length - 1}", **headers}
 
 
