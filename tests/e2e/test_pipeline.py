@@ -18,6 +18,7 @@ from tests.e2e.models import (
     PUBSUB_ENDPOINT_IN_CLUSTER,
 )
 from tests.support.crd import EXAMPLES, ROOT
+from tests.support.pages import programs
 from tests.support.savedmodels import files, unloadable
 
 if TYPE_CHECKING:
@@ -48,22 +49,15 @@ class Pipeline:
         self.served = served
         self.resource = directory / "resource.yaml"
         self.resource.write_text(json.dumps(self._resource()))
-        programs = directory / "bin"
-        programs.mkdir()
-        (programs / "kubectl").symlink_to(served.kubectl.program)
-        for name, module in (
-            ("kubectl-inferencemodel", "kubectl_inferencemodel"),
-            ("model_publish", "model_poller.publishing"),
-        ):
-            program = programs / name
-            program.write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
-            program.chmod(0o755)
+        folder = directory / "bin"
+        folder.mkdir()
+        path = programs(folder, kubectl=served.kubectl.program)
         kubeconfig = directory / "kubeconfig"
         shutil.copy(served.kubectl.kubeconfig, kubeconfig)
         self.environment = {
             **os.environ,
             "KUBECONFIG": str(kubeconfig),
-            "PATH": f"{programs}:{os.environ['PATH']}",
+            "PATH": path,
             "PYTHONPATH": f"{ROOT / 'plugin'}:{ROOT / 'poller'}",
             "TIMEOUT": "3m",
         }

@@ -335,6 +335,18 @@ def test_a_folder_whose_publisher_is_killed_again_and_again_is_never_taken_half(
     assert model().items() <= brought(place, 1, tmp_path / "pod", demands).items()
 
 
+def second_part_hangs(under_way: threading.Event) -> Callable[[str, str], Fault | None]:
+    """The second part of an upload is not answered; ``under_way`` is set when it comes."""
+
+    def choose(method: str, path: str) -> Fault | None:
+        if "partNumber=2&" not in path or method != "PUT":
+            return None
+        under_way.set()
+        return Fault(delay=120)
+
+    return choose
+
+
 @pytest.mark.parametrize("form", ["zip", FOLDER])
 def test_a_publisher_that_is_told_to_end_leaves_no_part_in_the_bucket(
     s3: Place, aws: Aws, tmp_path: Path, form: str
@@ -343,20 +355,13 @@ def test_a_publisher_that_is_told_to_end_leaves_no_part_in_the_bucket(
     made = export(tmp_path / "export", os.urandom(PART_BYTES * 2))
     (tmp_path / "scratch").mkdir()
     under_way = threading.Event()
-
-    def choose(method: str, path: str) -> Fault | None:
-        if "partNumber=2&" not in path or method != "PUT":
-            return None
-        under_way.set()
-        return Fault(delay=120)
-
     bucket = s3.uri.split("/")[2]
 
     def unfinished() -> bool:
         return b"<UploadId>" in aws.call("s3", "GET", f"/{bucket}?uploads=")
 
     more = ["--marker=DONE"] if form == FOLDER else []
-    with FaultyServer(s3.endpoint, choose) as server:
+    with FaultyServer(s3.endpoint, second_part_hangs(under_way)) as server:
         through = replace(
             s3, endpoint=server.url, environment={**s3.environment, "TMPDIR": f"{tmp_path}/scratch"}
         )
@@ -385,12 +390,6 @@ def test_who_is_killed_between_parts_of_an_object_keeps_nobody_from_its_version(
     bucket = s3.uri.split("/")[2]
     under_way = threading.Event()
 
-    def choose(method: str, path: str) -> Fault | None:
-        if "partNumber=2&" not in path or method != "PUT":
-            return None
-        under_way.set()
-        return Fault(delay=120)
-
     def unfinished() -> int:
         return aws.call("s3", "GET", f"/{bucket}?uploads=").count(b"<UploadId>")
 
@@ -399,7 +398,7 @@ def test_who_is_killed_between_parts_of_an_object_keeps_nobody_from_its_version(
             found = discover(source.list(), {}, marker="DONE")
         return [number for number, version in found.items() if not version.incomplete]
 
-    with FaultyServer(s3.endpoint, choose) as server:
+    with FaultyServer(s3.endpoint, second_part_hangs(under_way)) as server:
         publisher = replace(s3, endpoint=server.url).publish(made, *arguments)
         assert under_way.wait(60)
         publisher.kill()
