@@ -46,8 +46,8 @@ ONCE_MORE := --reruns 1 -rR
 
 # -- Tests ----------------------------------------------------------------------------------
 
-# A cluster is waited for most of the time: what waits less runs beside it, and gives way to it: all
-# that only computes, and a little what starts API servers of its own.
+# A cluster is waited for most of the time: what waits less runs beside it, and what only computes
+# gives way to it.
 .PHONY: test
 test: lint programs ## Run every test: linters, types, unit, API server, stores, whole cluster
 	$(MAKE) --no-print-directory --jobs=2 cluster beside-cluster
@@ -55,7 +55,7 @@ test: lint programs ## Run every test: linters, types, unit, API server, stores,
 .PHONY: beside-cluster
 beside-cluster:
 	nice $(MAKE) unit
-	nice -n 5 $(MAKE) api
+	$(MAKE) api
 	$(MAKE) console
 	$(MAKE) stores
 

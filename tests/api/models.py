@@ -165,13 +165,7 @@ class Model:
     def _until(
         self, kind: str, name: str, holds: Callable[[Object], object], what: str, within: float
     ) -> Object:
-        def look(obj: Object) -> object:
-            try:
-                return holds(obj)
-            except (KeyError, IndexError):
-                return False
-
-        return self.kubectl.until(kind, name, look, what=what, within=within)
+        return self.kubectl.until(kind, name, holds, what=what, within=within)
 
 
 @dataclass

@@ -26,13 +26,23 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
+    import urllib3
+
     from devcluster.client import Api
 
 logger = logging.getLogger(__name__)
 
 REVISION = "deployment.kubernetes.io/revision"
 SECONDS = 0.2
+"""The least time between two looks."""
+
+_WATCH = 30
+"""Seconds; how long a watch lasts."""
+
 _MODEL = "inferencemodel.dev/name"
+_DEPLOYMENTS = "apis/apps/v1/deployments"
+_SETS = "apis/apps/v1/replicasets"
+_PODS = "api/v1/pods"
 
 
 def revision(template: dict[str, Any]) -> str:
@@ -47,29 +57,49 @@ class DeploymentController:
         self._client = kubernetes.config.new_client_from_config(str(kubeconfig))
         self._namespace = namespace
         self._ended = threading.Event()
+        self._changed = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
+        for kind in (_DEPLOYMENTS, _SETS, _PODS):
+            threading.Thread(target=self._watch, args=(kind,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
+        self._changed.set()
         self._thread.join()
-        self._client.close()
 
     def _run(self) -> None:
         while not self._ended.wait(SECONDS):
+            self._changed.wait()
+            self._changed.clear()
             try:
                 self._look()
             except Exception:
                 # An API server that a test has stopped comes back; what lasts is in the log.
                 logger.warning("the simulated Deployment controller failed", exc_info=True)
+                self._changed.set()
+
+    def _watch(self, kind: str) -> None:
+        """Say whenever an object of a kind has changed; at the latest as each watch begins."""
+        while not self._ended.is_set():
+            self._changed.set()
+            try:
+                answer = self._sent("GET", f"{self._path(kind)}&watch=true&timeoutSeconds={_WATCH}")
+                if answer.status >= 400:
+                    raise ConnectionError(answer.data)
+                for _ in answer.stream():
+                    self._changed.set()
+            except Exception:
+                logger.debug("a watch of %s ended", kind, exc_info=True)
+                self._ended.wait(SECONDS)
 
     def _look(self) -> None:
-        sets = {o["metadata"]["uid"]: o for o in self._list("apis/apps/v1", "replicasets")}
-        pods = self._list("api/v1", "pods")
-        for deployment in self._list("apis/apps/v1", "deployments"):
+        sets = {o["metadata"]["uid"]: o for o in self._list(_SETS)}
+        pods = self._list(_PODS)
+        for deployment in self._list(_DEPLOYMENTS):
             metadata = deployment["metadata"]
             present = revision(deployment["spec"]["template"])
             if metadata.get("annotations", {}).get(REVISION) != present:
@@ -88,26 +118,32 @@ class DeploymentController:
             if {**deployment["status"], **status} != deployment["status"]:
                 self._patch(f"{metadata['name']}/status", {"status": status})
 
-    def _list(self, api: str, plural: str) -> list[dict[str, Any]]:
-        path = f"/{api}/namespaces/{self._namespace}/{plural}?labelSelector={_MODEL}"
-        found: list[dict[str, Any]] = self._call("GET", path)["items"]
-        return found
+    def _path(self, kind: str) -> str:
+        api, _, plural = kind.rpartition("/")
+        return f"/{api}/namespaces/{self._namespace}/{plural}?labelSelector={_MODEL}"
+
+    def _list(self, kind: str) -> list[dict[str, Any]]:
+        listed: dict[str, list[dict[str, Any]]]
+        listed = json.loads(self._sent("GET", self._path(kind)).read())
+        return listed["items"]
 
     def _patch(self, name: str, body: dict[str, Any]) -> None:
         path = f"/apis/apps/v1/namespaces/{self._namespace}/deployments/{name}"
-        self._call("PATCH", path, body)
+        self._sent("PATCH", path, body).read()
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _sent(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> urllib3.BaseHTTPResponse:
         configuration = self._client.configuration
         headers = {"Accept": "application/json", "Content-Type": "application/merge-patch+json"}
         token = configuration.get_api_key_with_prefix("BearerToken")
         if token:
             headers["Authorization"] = token
-        answer = self._client.call_api(
-            method, configuration.host + path, headers, body, _request_timeout=5
-        )
-        decoded: dict[str, Any] = json.loads(answer.read())
-        return decoded
+        answer: urllib3.BaseHTTPResponse = self._client.call_api(
+            *(method, configuration.host + path, headers, body),
+            _request_timeout=(5, _WATCH + 5),
+        ).response
+        return answer
 
 
 def _owner(obj: dict[str, Any]) -> str | None:

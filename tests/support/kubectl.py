@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +124,8 @@ class Kubectl:
     ) -> Object:
         """Read an object until ``holds`` is true of it, and return it.
 
+        A key or an index that the object does not have yet means that it is not true yet.
+
         Raises:
             TimeoutError: the deadline (seconds) passed.
         """
@@ -131,7 +134,10 @@ class Kubectl:
         def look() -> bool:
             seen.clear()
             seen.update(self.get(kind, name))
-            assert holds(seen), json.dumps(seen.get("status"))
+            held: object = False
+            with suppress(LookupError):
+                held = holds(seen)
+            assert held, json.dumps(seen.get("status"))
             return True
 
         eventually(look, what=f"{kind} {name}: {what}", within=within, every=0.1)

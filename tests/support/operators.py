@@ -86,7 +86,7 @@ class Operator:
         if self._process is None:
             return 0
         self._process.send_signal(signal.SIGTERM)
-        code = self._process.wait(timeout=10)
+        code = self._process.wait(timeout=60)
         self._process = None
         return code
 
@@ -94,7 +94,7 @@ class Operator:
         """End it by SIGKILL, as a node that dies would."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait(timeout=10)
+        self._process.wait(timeout=60)
         self._process = None
 
     def ended(self) -> int | None:
