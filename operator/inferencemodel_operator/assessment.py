@@ -219,11 +219,15 @@ def _versions(seen: Observed, active: int | None) -> tuple[Version, ...]:
 def _quarantined(seen: Observed) -> tuple[Quarantine, ...]:
     # Two uploads under one number can both have failed; one of them is reported.
     entries = {entry.version: entry for entry in reversed(seen.record.quarantined)}
+    wanted = {seen.record.wanted} & entries.keys()
+    newest = sorted(entries.keys() - wanted, reverse=True)
+    shown = {*wanted, *newest[: LISTED_VERSIONS - len(wanted)]}
     return tuple(
         Quarantine(
             version=number, reason=entry.reason, message=bounds.text(entry.message, bounds.MESSAGE)
         )
-        for number, entry in sorted(entries.items(), reverse=True)[:LISTED_VERSIONS]
+        for number, entry in sorted(entries.items(), reverse=True)
+        if number in shown
     )
 
 

@@ -36,11 +36,9 @@ class Change(msgspec.Struct, frozen=True):
 
 def changes(before: Status, after: Status) -> list[Change]:
     """What happened between two statuses, in the order of a version's life."""
-    known = {(entry.version, entry.reason) for entry in before.model.quarantined}
     happened = [
         Change(entry.reason, f"version {entry.version} is quarantined: {entry.message}", True)
-        for entry in after.model.quarantined
-        if (entry.version, entry.reason) not in known
+        for entry in history.newly_quarantined(before.model, after.model)
     ]
     active = history.activated(before.model.history, after.model.history)
     if active is not None:

@@ -113,7 +113,12 @@ def last_failure(
 
     Without one, what was reported last stays, healed or not.
     """
-    fresh = [entry for entry in quarantined if entry not in before.quarantined]
+    fresh = [
+        entry
+        for entry in quarantined
+        if entry not in before.quarantined
+        and not _may_be_known(entry, before.quarantined, seen.record.wanted)
+    ]
     if not fresh:
         return before.last_failure
     failure = max(fresh, key=lambda entry: entry.version)
@@ -129,6 +134,29 @@ def last_failure(
         time=now,
         pod=pods[0] if pods else "",
     )
+
+
+def newly_quarantined(before: ModelStatus, after: ModelStatus) -> list[Quarantine]:
+    """The quarantined versions that only the second of two statuses tells of, whatever their words
+    are."""
+    known = {(entry.version, entry.reason) for entry in before.quarantined}
+    return [
+        entry
+        for entry in after.quarantined
+        if (entry.version, entry.reason) not in known
+        and not _may_be_known(entry, before.quarantined, after.target_version)
+    ]
+
+
+def _may_be_known(entry: Quarantine, before: Sequence[Quarantine], wanted: int | None) -> bool:
+    """Whether a version may be quarantined for long, and have had no room in a list of the newest.
+
+    It gets there when a newer one's objects are replaced or taken away.
+    """
+    if len(before) < LISTED_VERSIONS or entry.version == wanted:
+        return False
+    # The lowest may be there because it was wanted.
+    return entry.version < sorted(known.version for known in before)[1]
 
 
 def last_rollout(

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from inferencemodel_operator import assessment, disk, status
+from inferencemodel_operator import assessment, disk, events, status
 from inferencemodel_operator.conditions import ConditionType, Reason, reason_of
 from inferencemodel_operator.errors import (
     AddressConflictError,
@@ -527,6 +527,41 @@ def test_the_last_failure_is_told_with_its_pod_and_stays_when_it_is_overcome() -
     assert first["model"]["lastFailureInfo"] == {**info, "pod": "pod-2"}
     assert later["model"]["lastFailureInfo"] == first["model"]["lastFailureInfo"]
     assert healed["model"]["lastFailureInfo"] == first["model"]["lastFailureInfo"]
+
+
+def quarantined(*numbers: int, target: int = 1) -> Observed:
+    failed = tuple(
+        QuarantinedVersion(version=number, fingerprint="f", reason="LoadFailed")
+        for number in numbers
+    )
+    return observed(pod(1, ONE), pod(2, ONE), quarantined=failed, target=target)
+
+
+def test_a_version_that_was_quarantined_before_is_no_new_failure_when_it_is_listed_again() -> None:
+    oldest = compute(quarantined(2))
+    all_of_them = compute(quarantined(*range(13, 1, -1)), oldest)
+    assert all_of_them["model"]["lastFailureInfo"]["version"] == 13
+    # The objects of the newest are taken out of the bucket, so an older one is listed again.
+    fewer = compute(quarantined(*range(12, 1, -1)), all_of_them, LATER)
+    assert fewer["model"]["quarantined"][-1]["version"] == 3
+    assert fewer["model"]["lastFailureInfo"] == all_of_them["model"]["lastFailureInfo"]
+    assert events.changes(status.decode(all_of_them), status.decode(fewer)) == []
+    newer = compute(quarantined(*range(14, 1, -1)), all_of_them, LATER)
+    assert newer["model"]["lastFailureInfo"]["version"] == 14
+    assert len(events.changes(status.decode(all_of_them), status.decode(newer))) == 1
+
+
+def test_a_pinned_version_that_fails_is_told_however_many_newer_ones_have_failed() -> None:
+    before = compute(quarantined(*range(15, 4, -1)))
+    pinned = compute(quarantined(*range(15, 4, -1), target=2), before, LATER)
+    failed = compute(quarantined(*range(15, 4, -1), 2, target=2), pinned, LATER)
+    assert [entry["version"] for entry in failed["model"]["quarantined"]] == [*range(15, 6, -1), 2]
+    assert failed["model"]["lastFailureInfo"]["version"] == 2
+    assert failed["model"]["history"][0]["result"] == "Failed"
+    told = events.changes(status.decode(pinned), status.decode(failed))
+    assert [change.note for change in told] == ["version 2 is quarantined: "]
+    unpinned = compute(quarantined(*range(15, 4, -1), 2), failed, LATER)
+    assert unpinned["model"]["lastFailureInfo"] == failed["model"]["lastFailureInfo"]
 
 
 def test_replicas_that_answer_with_different_versions_are_told_with_how_many() -> None:
