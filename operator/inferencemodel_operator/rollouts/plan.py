@@ -63,7 +63,7 @@ def _run(state: State) -> Plan:
     retried = _retried(state, ongoing)
     if retried is not None:
         return retried
-    ongoing, read, state.dropped = act(state.seen.actions, ongoing, state.read)
+    ongoing, read, state.dropped = act(state.seen.actions, ongoing, state.read, state.run_of)
     state.read += read
     if ongoing is not None:
         state.run_of = ongoing

@@ -489,6 +489,29 @@ def test_what_is_not_about_the_rollout_is_dropped(action: str, text: str) -> Non
     assert (fleet.record, fleet.phase) == (before, "Paused")
 
 
+@pytest.mark.parametrize("load", ["good", "fails"])
+@pytest.mark.parametrize("action", [ABORT, RETRY])
+def test_what_was_done_is_not_called_dropped_where_it_is_still_to_be_taken_away(
+    action: str, load: str
+) -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.upload(2, load)
+    fleet.run(10)
+    if action == RETRY and load == "good":
+        fleet.actions[ABORT] = "2"
+        fleet.run(10)
+    elif action == ABORT and load == "fails":
+        fleet.upload(2, fingerprint="other")
+        fleet.run(10)
+    fleet.bucket[2].load = "good"
+    for _ in range(6):
+        # The operator ends each time before it takes the annotation away.
+        fleet.actions[action] = "2"
+        fleet.step()
+        assert (fleet.plan.dropped, fleet.actions) == ((), {})
+    assert fleet.phase == ("RolledBack" if action == ABORT else "Paused")
+
+
 PHASES: dict[str, dict[str, Any]] = {
     "Checking": {"steps": []},
     "Paused in Checking": {"steps": []},
