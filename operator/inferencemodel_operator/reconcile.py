@@ -60,7 +60,12 @@ from inferencemodel_operator.observe.troubles import Trouble
 from inferencemodel_operator.observed import Observed, Replica
 from inferencemodel_operator.pace import REPAIR_SECONDS, Bucket, Pace
 from inferencemodel_operator.patience import Patience
-from inferencemodel_operator.record import Phase, RolloutRecord, VersionsRecord
+from inferencemodel_operator.record import (
+    QUARANTINED_JSON_KEY,
+    Phase,
+    RolloutRecord,
+    VersionsRecord,
+)
 from inferencemodel_operator.rehearsal_pods import RehearsalPods
 from inferencemodel_operator.rollouts import clock
 from inferencemodel_operator.rollouts import plan as rollouts
@@ -274,10 +279,7 @@ class Reconciler:
         live = self._cache.child(CONFIG_MAPS.kind, namespace, config_map)
         server = store.of_source(typed.spec.source)
         if live is None or live.owner_uid != model.uid:
-            record = VersionsRecord()
-            if told := [pod.assignment for pod in self._assignable(model, typed)]:
-                record = assignment.recovered(told, self._live(model).model.quarantined)
-            return msgspec.structs.replace(record, store=server), []
+            return msgspec.structs.replace(self._recovered(model, typed), store=server), []
         try:
             if live.is_too_large:
                 raise InvalidRecordError(f"{namespace}/{config_map}", "", "it is too large")
@@ -286,7 +288,19 @@ class Reconciler:
         except InvalidRecordError as problem:
             return VersionsRecord(), [problem]
         record = record.about(typed.spec.model.storage_uri, server)
+        if QUARANTINED_JSON_KEY not in (data or {}):
+            # It is always written: somebody has emptied the ConfigMap, or taken that away.
+            lost = self._recovered(model, typed)
+            target = lost.target if record.target is None else record.target
+            record = msgspec.structs.replace(record, target=target, quarantined=lost.quarantined)
         return msgspec.structs.replace(record, store=server), []
+
+    def _recovered(self, model: Model, typed: InferenceModel) -> VersionsRecord:
+        """What its pods were told last."""
+        told = [pod.assignment for pod in self._assignable(model, typed)]
+        if not told:
+            return VersionsRecord()
+        return assignment.recovered(told, self._live(model).model.quarantined)
 
     def _decide(
         self, model: Model, typed: InferenceModel, record: VersionsRecord, memory: _Memory

@@ -13,6 +13,7 @@ from inferencemodel_operator import names, patience, reconcile
 from inferencemodel_operator.apply import Applier
 from inferencemodel_operator.cache import Cache
 from inferencemodel_operator.cluster import (
+    CONFIG_MAPS,
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
     EVENTS,
@@ -312,6 +313,26 @@ async def test_what_was_decided_for_a_server_is_not_told_of_another_one(world: W
     told_of = world.status()["model"]
     assert told_of["store"] == "endpoint=http://minio:9000"
     assert not told_of.keys() & {"targetVersion", "servedVersions", "activeVersion"}
+
+
+@pytest.mark.parametrize("left", [(), ("target", "source")])
+async def test_what_somebody_took_out_of_the_memory_is_read_from_what_pods_were_told(
+    world: World, left: tuple[str, ...]
+) -> None:
+    texts = {
+        names.TARGET_VERSION_ANNOTATION: "1",
+        names.SERVED_VERSIONS_ANNOTATION: "1",
+        names.QUARANTINED_VERSIONS_ANNOTATION: "2@f2",
+    }
+    for name in ("a", "b"):
+        world.pod(name, told({1: A, 2: F}, target=1), annotations=texts)
+    made = owned("m-versions", "uid-m-versions", MODEL_OWNER)
+    data = {"target": "1", "source": "gs://models/m", "quarantined.json": "[]"}
+    world.cache.put(CONFIG_MAPS, {**made, "data": {key: data[key] for key in left}})
+    await world.pass_()
+    record = world.record()
+    assert record.wanted == 1
+    assert [(entry.version, entry.fingerprint) for entry in record.quarantined] == [(2, "f2")]
 
 
 async def test_a_pod_that_hangs_is_told_by_its_events_of_which_one_is_asked_for(
