@@ -7,6 +7,9 @@ then of the first by namespace and name
 an address of its own, as clouds do, obey both, and the host's DNS record decides. So the older of
 two is taken for the one that gets the requests, and the other is told.
 
+A Gateway takes one kind of route for a host, whatever their paths are: of an HTTPRoute and a
+GRPCRoute the older one again (https://gateway-api.sigs.k8s.io/reference/spec/#grpcroutespec).
+
 What a spec asks for is soon what its Ingress and routes ask for. While a spec isn't followed, for
 it is suspended or can't be understood, only what these ask for counts.
 """
@@ -42,7 +45,8 @@ _FIELDS: Final[dict[Kind, str]] = {
     "GRPCRoute": "spec.gateway.grpcHostnames",
     "InterceptorRoute": "the host, for models of one name can't share one behind an interceptor,",
 }
-MOST: Final = 100
+_HOSTNAMES: Final = "spec.gateway.hostnames or spec.gateway.grpcHostnames"
+MOST: Final = 200
 """Addresses of one Ingress or route; the operator's own have a few for each host."""
 _CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"
 _YOUNGEST: Final = "~"
@@ -60,6 +64,21 @@ class Address(msgspec.Struct, frozen=True):
     is_exact: bool = False
     gateway: str = ""
     """The parent of a route, as GROUP/KIND/NAMESPACE/NAME."""
+    is_whole_host: bool = False
+    """All of a host of a Gateway, which the other kind of route can't have as well."""
+
+    @property
+    def contested(self) -> Address:
+        """What somebody else asks for who can't be obeyed beside it."""
+        if not self.is_whole_host:
+            return self
+        other: Kind = "GRPCRoute" if self.kind == "HTTPRoute" else "HTTPRoute"
+        return msgspec.structs.replace(self, kind=other)
+
+    @property
+    def fields(self) -> str:
+        """Where it is asked for, and whatever it is contested by."""
+        return _HOSTNAMES if self.is_whole_host else _FIELDS[self.kind]
 
     def __str__(self) -> str:
         return f"{self.host or 'every host'}{self.path or '/'}"
@@ -90,7 +109,10 @@ def claims(model: InferenceModel) -> Claims:
     if gateway is not None:
         for parent in gateway.parent_refs:
             listener = Listener(parent.section_name, parent.port)
-            for address in _of_routes(model, gateway, _name(parent, model.namespace)):
+            name = _name(parent, model.namespace)
+            for address in _of_routes(model, gateway, name):
+                if address.is_whole_host and _is_service(parent):
+                    continue
                 found[address] = found.get(address, frozenset()) | {listener}
     return found
 
@@ -126,10 +148,12 @@ def _of_child(child: Child) -> Iterator[tuple[Address, Listener]]:
         gateway = (
             f"{parent.group}/{parent.kind}/{parent.namespace or child.namespace}/{parent.name}"
         )
+        listener = Listener(parent.section_name, parent.port)
         for host in spec.hostnames or ("",):
+            if not _is_service(parent):
+                yield Address(kind, host, gateway=gateway, is_whole_host=True), listener
             for path in matches or (wire.RoutePath(),):
-                address = _address(kind, host, path.value, path.type, gateway)
-                yield address, Listener(parent.section_name, parent.port)
+                yield _address(kind, host, path.value, path.type, gateway), listener
 
 
 def _address(kind: Kind, host: str, path: str, path_type: str, gateway: str = "") -> Address:
@@ -159,11 +183,18 @@ def _of_interceptor(model: InferenceModel) -> Iterator[Address]:
 def _of_routes(model: InferenceModel, gateway: Gateway, parent: str) -> Iterator[Address]:
     for host in gateway.hostnames or ("",):
         path = gateway.path.rstrip("/")
+        yield Address("HTTPRoute", host, gateway=parent, is_whole_host=True)
         yield Address("HTTPRoute", host, path, gateway=parent)
         for verb in exact(model, gateway.path):
             yield Address("HTTPRoute", host, verb, is_exact=True, gateway=parent)
     for host in gateway.grpc_hostnames:
+        yield Address("GRPCRoute", host, gateway=parent, is_whole_host=True)
         yield Address("GRPCRoute", host, gateway=parent)
+
+
+def _is_service(parent: ParentRef | wire.ParentRef) -> bool:
+    """Whether it is a mesh's, where each route stands by itself."""
+    return (parent.group, parent.kind) == ("", "Service")
 
 
 def _name(parent: ParentRef, namespace: str) -> str:
@@ -203,14 +234,16 @@ class AddressBook:
 
     def rivals(self, key: Key, address: Address) -> Iterator[Key]:
         """Who else asks for an address, of the same part of a Gateway."""
-        own = self.claims(key).get(address, frozenset())
-        for other in self._holders.get(address, ()):
-            theirs = self.claims(other).get(address, frozenset())
+        own, contested = self.claims(key).get(address, frozenset()), address.contested
+        for other in self._holders.get(contested, ()):
+            theirs = self.claims(other).get(contested, frozenset())
             if other != key and any(a.overlaps(b) for a in own for b in theirs):
                 yield other
 
     def _notify(self, key: Key, changed: Claims | set[Address]) -> None:
-        affected = {other for address in changed for other in self._holders.get(address, ())}
+        affected = {
+            other for address in changed for other in self._holders.get(address.contested, ())
+        }
         for other in affected - {key}:
             self.notify(other)
 
@@ -228,14 +261,14 @@ def conflict(cache: Cache, model: Model) -> AddressConflictError | None:
             for key in cache.addresses.rivals(model.key, address)
             if (other := cache.model(key)) is not None
             and _ingress_class(cache, other, address) == _ingress_class(cache, model, address)
-            and (theirs := _seniority(cache, other, address)) < seniority
+            and (theirs := _seniority(cache, other, address.contested)) < seniority
         ]
         if winners:
             _, (namespace, name) = min(winners)
             # What is in other namespaces is not for everybody to know.
             other_one = name if namespace == model.key[0] else None
             return AddressConflictError(
-                str(address), address.kind, other_one, _FIELDS[address.kind]
+                str(address), address.contested.kind, other_one, address.fields
             )
     return None
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 HOST = {"host": "x.example.com"}
+MESH = {"name": "s", "group": "", "kind": "Service"}
 GATEWAYS = [{"name": "g"}, {"name": "h"}]
 
 
@@ -279,6 +280,24 @@ DISTINCT: list[tuple[Object, Object]] = [
         {"gateway": {"parentRefs": [{"name": "g"}], "path": "/b"}},
     ),
     ({"ingress": HOST}, {"gateway": {"parentRefs": [{"name": "g"}], "hostnames": [HOST["host"]]}}),
+    (
+        {"gateway": {"parentRefs": [{"name": "g"}], "hostnames": ["x"], "path": "/a"}},
+        {"gateway": {"parentRefs": [{"name": "h"}], "hostnames": ["y"], "grpcHostnames": ["x"]}},
+    ),
+    (
+        {"gateway": {"parentRefs": [{"name": "g", "sectionName": "web"}], "hostnames": ["x"]}},
+        {
+            "gateway": {
+                "parentRefs": [{"name": "g", "sectionName": "grpc"}],
+                "hostnames": ["y"],
+                "grpcHostnames": ["x"],
+            }
+        },
+    ),
+    (
+        {"gateway": {"parentRefs": [MESH], "hostnames": ["x"], "path": "/a"}},
+        {"gateway": {"parentRefs": [MESH], "hostnames": ["y"], "grpcHostnames": ["x"]}},
+    ),
 ]
 
 SHARED: Object = {
@@ -323,6 +342,11 @@ EQUAL: list[tuple[Object, Object, str]] = [
         "g.x/",
     ),
     (
+        {"gateway": {"parentRefs": [{"name": "g"}], "hostnames": ["b.x"], "path": "/a"}},
+        {"gateway": {"parentRefs": GATEWAYS, "hostnames": ["c.x"], "grpcHostnames": ["b.x"]}},
+        "b.x/",
+    ),
+    (
         {"autoscaling": SHARED, "model": ONE},
         {"autoscaling": SHARED, "ingress": {**HOST, "path": "/a"}, "model": ONE},
         "x.example.com/v1/models/one",
@@ -362,6 +386,24 @@ def test_equal_addresses_are_a_conflict_of_the_younger_one(
     fleet.model("b", **other)
     assert fleet.conflict("a") is None
     assert str(fleet.conflict("b")).startswith(f"{address} is asked for by InferenceModel a, too")
+
+
+def test_a_gateway_takes_one_kind_of_route_for_a_host_that_of_the_older_one() -> None:
+    fleet = Fleet()
+    gateway = {"parentRefs": [{"name": "g"}], "path": "/a"}
+    fleet.model("a", gateway={**gateway, "hostnames": ["b.x"]})
+    fleet.child("HTTPRoute", "a", "00:00:02")
+    fleet.model("c", gateway={**gateway, "hostnames": ["c.x"], "grpcHostnames": ["b.x"]})
+    assert fleet.conflict("c") is not None, "its GRPCRoute is yet to come"
+    fleet.child("GRPCRoute", "c", "00:00:01")
+    assert fleet.notified[-1] == ("vision", "a")
+    assert fleet.conflict("c") is None
+    assert str(fleet.conflict("a")) == (
+        "b.x/ is asked for by InferenceModel c, too, whose GRPCRoute is the older one, so requests"
+        " go there; change spec.gateway.hostnames or spec.gateway.grpcHostnames here or there"
+    )
+    fleet.delete("c")
+    assert fleet.conflict("a") is None
 
 
 def test_the_clusters_default_class_is_the_one_that_the_ingress_got() -> None:
