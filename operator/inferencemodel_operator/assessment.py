@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from inferencemodel_operator import bounds, disk, history, names, store, verdicts, versions
 from inferencemodel_operator.conditions import ConditionType, Reason
+from inferencemodel_operator.errors import InvalidRecordError
 from inferencemodel_operator.observed import Unversioned
 from inferencemodel_operator.settings import DEFAULT_INTERCEPTOR
 from inferencemodel_operator.status import (
@@ -87,7 +88,10 @@ def assess(
     if finalizers:
         judged |= verdicts.terminating(finalizers)
     ready = len(seen.ready)
-    quarantined = _quarantined(seen)
+    unread = any(isinstance(problem, InvalidRecordError) for problem in seen.problems)
+    # What can't be read is no other than before.
+    quarantined = before.quarantined if unread else _quarantined(seen)
+    target = before.target_version if unread else seen.record.wanted
     return Status(
         observed_generation=model.metadata.generation,
         conditions=_conditions(judged, model.metadata.generation, previous, now),
@@ -101,8 +105,8 @@ def assess(
             storage_uri=model.spec.model.storage_uri,
             store=store.of_source(model.spec.source),
             active_version=active,
-            target_version=seen.record.wanted,
-            served_versions=seen.record.served,
+            target_version=target,
+            served_versions=before.served_versions if unread else seen.record.served,
             latest_version=_latest(seen, before.latest_version),
             transition_status=_transition(model, seen),
             disk_needed=disk.needed(model, seen.reports, before.disk_needed),
@@ -110,7 +114,7 @@ def assess(
             quarantined=quarantined,
             history=history.carry_on(
                 before.history,
-                target=seen.record.wanted,
+                target=target,
                 reached=seen.reached,
                 quarantined=quarantined,
                 now=now,

@@ -12,10 +12,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from inferencemodel_operator import bounds, names
+from inferencemodel_operator.conditions import Reason
 from inferencemodel_operator.record import (
     QUARANTINED_KEY,
     SERVED_KEY,
     TARGET_KEY,
+    TEMPLATE,
     QuarantinedVersion,
     VersionsRecord,
     is_reason,
@@ -24,7 +26,7 @@ from inferencemodel_operator.record import (
 from model_poller.status import VersionReason, decode_task, encode_task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from inferencemodel_operator.status import Quarantine
     from model_poller.status import PollerStatus, RolloutTask
@@ -36,6 +38,15 @@ KEYS: Final[Mapping[str, str]] = {
 }
 """The annotations of a pod, and the keys of the ConfigMap that hold the same."""
 
+_OF_TEMPLATES: Final = frozenset(
+    {
+        Reason.CRASHED_SERVING.value,
+        Reason.INSUFFICIENT_MEMORY.value,
+        Reason.LOAD_TIMEOUT.value,
+        Reason.SERVER_CRASHED.value,
+    }
+)
+"""Reasons that another pod template may mend."""
 _LOST: Final = VersionReason.QUARANTINED_ELSEWHERE.value
 """Why a version is quarantined, where nobody knows any more."""
 
@@ -61,7 +72,11 @@ def assignment(
     return texts
 
 
-def recovered(pods: Iterable[Mapping[str, str]], known: Iterable[Quarantine]) -> VersionsRecord:
+def recovered(
+    pods: Iterable[Mapping[str, str]],
+    known: Iterable[Quarantine],
+    templates: Collection[str] = (),
+) -> VersionsRecord:
     """What pods were told last, where the ConfigMap that said the same is gone.
 
     No pod forgets by it what it serves, and no version that failed is tried again.
@@ -69,6 +84,8 @@ def recovered(pods: Iterable[Mapping[str, str]], known: Iterable[Quarantine]) ->
     Args:
         pods: the annotations of each.
         known: the quarantined versions of the status, which say why.
+        templates: hashes of the pod templates that the pods were made from: what failed in those
+            may be tried again in another one.
     """
     told = list(pods)
     targets = Counter(bounds.number(one.get(names.TARGET_VERSION_ANNOTATION, "")) for one in told)
@@ -85,15 +102,25 @@ def recovered(pods: Iterable[Mapping[str, str]], known: Iterable[Quarantine]) ->
     return VersionsRecord(
         target=target,
         quarantined=tuple(
-            QuarantinedVersion(
-                version=version,
-                fingerprint=stored,
-                reason=why[version].reason if version in why else _LOST,
-                message=bounds.text(why[version].message) if version in why else "",
-            )
+            entry
             for version, stored in sorted(bad, reverse=True)
-        ),
+            for entry in _entries(version, stored, why.get(version), templates)
+        )[: bounds.VERSIONS],
     )
+
+
+def _entries(
+    version: int, stored: str, why: Quarantine | None, templates: Collection[str]
+) -> Iterator[QuarantinedVersion]:
+    reason = _LOST if why is None else why.reason
+    tried_in = sorted(set(templates) - {""}) if reason in _OF_TEMPLATES else []
+    for template in tried_in or ("",):
+        yield QuarantinedVersion(
+            version=version,
+            fingerprint=f"{stored}{TEMPLATE}{template}" if template else stored,
+            reason=reason,
+            message="" if why is None else bounds.text(why.message),
+        )
 
 
 def missing(wanted: Mapping[str, str], annotations: Mapping[str, str]) -> bool:

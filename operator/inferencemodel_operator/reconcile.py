@@ -297,10 +297,12 @@ class Reconciler:
 
     def _recovered(self, model: Model, typed: InferenceModel) -> VersionsRecord:
         """What its pods were told last."""
-        told = [pod.assignment for pod in self._assignable(model, typed)]
-        if not told:
-            return VersionsRecord()
-        return assignment.recovered(told, self._live(model).model.quarantined)
+        pods = self._assignable(model, typed)
+        return assignment.recovered(
+            [pod.assignment for pod in pods],
+            self._live(model).model.quarantined if pods else (),
+            {pod.template for pod in pods},
+        )
 
     def _decide(
         self, model: Model, typed: InferenceModel, record: VersionsRecord, memory: _Memory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from inferencemodel_operator import assignment, names
+from inferencemodel_operator import assignment, names, spec, versions
 from inferencemodel_operator.children import poller
 from inferencemodel_operator.record import LISTED, TEMPLATE, QuarantinedVersion, VersionsRecord
 from inferencemodel_operator.status import Quarantine
@@ -27,6 +27,12 @@ RECORD = VersionsRecord(
         QuarantinedVersion(version=3, fingerprint=f"f3{TEMPLATE}t2", reason="ServerCrashed"),
     ),
 )
+MODEL = spec.decode(
+    {
+        "metadata": {"name": "m", "namespace": "vision"},
+        "spec": {"model": {"storageUri": "gs://models/m"}},
+    }
+).spec.model
 TARGET, SERVED, QUARANTINED, ROLLOUT = names.ASSIGNMENT_ANNOTATIONS
 
 
@@ -55,6 +61,24 @@ def test_what_pods_were_told_is_recovered_from_them() -> None:
     ]
     assert assignment.assignment(found)[QUARANTINED] == stable[QUARANTINED]
     assert assignment.recovered([first, stable], known).target == 4, "the version before"
+
+
+def test_what_another_pod_template_may_mend_is_still_mended_by_one() -> None:
+    known = [
+        Quarantine(version=5, reason="ServerCrashed", message="give it more memory"),
+        Quarantine(version=3, reason="LoadFailed"),
+    ]
+    found = assignment.recovered([assignment.assignment(RECORD)] * 2, known, ("t2", "t1", ""))
+    assert [entry.fingerprint for entry in found.quarantined] == [
+        *("f5+template:t1", "f5+template:t2", "f3"),
+    ]
+    report = told({5: VersionState.RETIRED, 4: VersionState.AVAILABLE}, target=4)
+
+    def goal(template: str) -> int | None:
+        pods = [versions.PodVersions(report=report, template=template)]
+        return versions.decide(MODEL, found, pods, reached=None).target
+
+    assert (goal("t1"), goal("t3")) == (4, 5)
 
 
 def test_nothing_is_recovered_from_what_nobody_was_told() -> None:

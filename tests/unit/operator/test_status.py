@@ -301,6 +301,18 @@ def test_a_record_that_cannot_be_read_does_not_say_that_there_is_no_version() ->
     assert condition(found, "ModelLoaded") == ("Unknown", "InvalidRecord")
 
 
+def test_a_record_that_cannot_be_read_wipes_nothing_of_what_was_known() -> None:
+    known = compute(quarantined(2))
+    problem = InvalidRecordError("vision/m-versions", "target", "'x' is no version number")
+    pods = (pod(1, ONE), pod(2, ONE))
+    unread = compute(observed(*pods, target=None, problems=(problem,)), known, LATER)
+    for field in ("quarantined", "targetVersion", "history", "lastFailureInfo"):
+        assert unread["model"][field] == known["model"][field]
+    read = compute(quarantined(2), unread, LATER)
+    assert read["model"] == known["model"]
+    assert events.changes(status.decode(unread), status.decode(read)) == []
+
+
 def test_before_a_first_version_the_pods_wait_for_it() -> None:
     found = compute(observed(pod(1, told({}), ready=False), target=None))
     assert condition(found, "Ready") == ("False", "WaitingForVersion")
