@@ -88,7 +88,7 @@ def status(code: int, answer: bytes) -> Status:
     """Read an error answer; one that is no Status, of a proxy say, is a message."""
     try:
         found = msgspec.json.decode(answer, type=Status)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found = Status(message=answer[:MESSAGE_LIMIT].decode(errors="replace"))
     message = bounds.text(found.message, MESSAGE_LIMIT)
     return msgspec.structs.replace(found, code=code, message=message)

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_TOKEN: Final = re.compile(r"==|!=|[=!(),<>]|[^\s=!(),<>]+")
+# White space is what the grammar says: a blank of another kind, as pages have it to copy, is a part
+# of a word, which the API server refuses.
+_TOKEN: Final = re.compile(r"==|!=|[=!(),<>]|[^ \t\r\n=!(),<>]+")
 _NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _PREFIX: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
-_INTEGER: Final = re.compile(r"[+-]?\d{1,18}")
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}")
+_INTEGERS: Final = range(-(2**63), 2**63)
 _LONGEST_PREFIX: Final = 253
 _SYMBOLS: Final = frozenset({"==", "!=", "=", "!", "(", ")", ",", "<", ">"})
 
@@ -43,7 +46,7 @@ class Requirement(NamedTuple):
                 return value is not None
             case "absent":
                 return value is None
-        if value is None or not _INTEGER.fullmatch(value):
+        if value is None or not _is_integer(value):
             return False
         (limit,) = self.values
         return int(value) < int(limit) if self.operator == "<" else int(value) > int(limit)
@@ -143,9 +146,13 @@ def _values(operator: str, tokens: list[str]) -> tuple[frozenset[str], list[str]
 
 
 def _integer(operator: str, tokens: list[str]) -> list[str]:
-    if not tokens or not _INTEGER.fullmatch(tokens[0]):
+    if not tokens or not _is_integer(tokens[0]):
         raise ValueError(f"{_shown(tokens)} where a number is expected after {operator}")
     return tokens[1:]
+
+
+def _is_integer(text: str) -> bool:
+    return _INTEGER.fullmatch(text) is not None and int(text) in _INTEGERS
 
 
 def _shown(tokens: list[str]) -> str:

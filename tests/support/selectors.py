@@ -21,7 +21,9 @@ GOOD: Final = [
     "notin=in",
     "example.com/team.name_1=V-1",
     "priority>5,priority < 10",
+    "priority>9223372036854775807,priority<-9223372036854775808",
     "   ",
+    "team\r\n=\tvision",
 ]
 BAD: Final = [
     ("team in (a", "the end where a comma or ) is expected after in"),
@@ -43,5 +45,9 @@ BAD: Final = [
     ("a" * 64, "is no label key"),
     ("team=größe", "'größe' is no label value"),
     ("priority>high", "'high' where a number is expected after >"),
+    ("priority>\u0663", "where a number is expected after >"),
+    ("priority>9223372036854775808", "where a number is expected after >"),
+    ("team=vision,\u00a0stage", "is no label key"),
+    ("team in (vision)\u2003", "where a comma or the end is expected"),
     ("team)", "')' where a comma or the end is expected"),
 ]

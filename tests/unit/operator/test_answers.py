@@ -233,7 +233,11 @@ def test_what_others_answer_is_handed_on_on_one_line_and_within_bounds() -> None
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"null", b"[]", b'{"details": 7}', b'{"code": "x"}', b'{"details": null}']
+    "body",
+    [
+        *(b"", b"null", b"[]", b'{"details": 7}', b'{"code": "x"}', b'{"details": null}'),
+        b'{"x": ' + b"[" * 100_000,
+    ],
 )
 def test_an_answer_that_is_no_status_is_an_error_all_the_same(body: Any) -> None:
     assert isinstance(answers.error(DEPLOYMENT, answers.status(500, body)), ApiUnavailableError)
