@@ -135,6 +135,7 @@ class _Memory(msgspec.Struct):
     """Since when a step of its rollout is reached."""
     trying: Trying | None = None
     """Since when replicas have its version without answering with it."""
+    shift: clock.Shift = msgspec.field(default_factory=clock.Shift)
     clock: clock.Clock = msgspec.field(default_factory=clock.Clock)
     ready: str = "Unknown"
     told: str = ""
@@ -753,11 +754,10 @@ def _replicas(model: InferenceModel, live: Deployment | None) -> int:
 def _by_the_clock(record: VersionsRecord, memory: _Memory) -> VersionsRecord:
     """The memories of a rollout, where the clock of this machine was set meanwhile."""
     by = memory.clock.set_by(_now(), asyncio.get_running_loop().time())
-    if not by:
-        return record
-    memory.soaking = clock.shifted_soaking(memory.soaking, by)
-    memory.trying = clock.shifted_trying(memory.trying, by)
-    return msgspec.structs.replace(record, rollout=clock.shifted(record.rollout, by))
+    if by:
+        memory.soaking = clock.shifted_soaking(memory.soaking, by)
+        memory.trying = clock.shifted_trying(memory.trying, by)
+    return msgspec.structs.replace(record, rollout=memory.shift.applied(record.rollout, by))
 
 
 def _now() -> datetime.datetime:

@@ -33,6 +33,27 @@ class Clock:
         return by if abs(by) >= LEAST else _NOT
 
 
+class Shift:
+    """By how much the moments of a rollout are off, from when a clock was set until the rollout has
+    been written by the clock as it is then."""
+
+    def __init__(self) -> None:
+        self._run: RolloutRecord | None = None
+        self._by = _NOT
+
+    def applied(self, run: RolloutRecord | None, by: datetime.timedelta) -> RolloutRecord | None:
+        """The rollout by the clock as it is now.
+
+        Args:
+            run: as it was written.
+            by: by how much the clock was set since the look before.
+        """
+        if run != self._run:
+            self._run, self._by = run, _NOT
+        self._by += by
+        return shifted(run, self._by)
+
+
 def shifted(run: RolloutRecord | None, by: datetime.timedelta) -> RolloutRecord | None:
     """A rollout that runs, its moments by the clock as it is now: no pause ends early, and no
     version had more time than it had."""

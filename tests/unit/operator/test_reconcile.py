@@ -37,7 +37,7 @@ from inferencemodel_operator.observe import hangs
 from inferencemodel_operator.observe.offers import Offers
 from inferencemodel_operator.queue import WorkQueue
 from inferencemodel_operator.reconcile import Reconciler
-from inferencemodel_operator.record import VersionsRecord
+from inferencemodel_operator.record import Phase, PlannedStep, RolloutRecord, VersionsRecord
 from inferencemodel_operator.recorder import Recorder
 from inferencemodel_operator.settings import Settings
 from inferencemodel_operator.template_updates import TemplateUpdates
@@ -333,6 +333,49 @@ async def test_what_somebody_took_out_of_the_memory_is_read_from_what_pods_were_
     record = world.record()
     assert record.wanted == 1
     assert [(entry.version, entry.fingerprint) for entry in record.quarantined] == [(2, "f2")]
+
+
+async def test_a_clock_that_was_set_ends_no_bake_although_that_can_not_be_written_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    monkeypatch.setattr(reconcile, "_now", lambda: now)
+    for name in ("a", "b"):
+        world.pod(name, told({1: F, 2: A}, target=2))
+    run = RolloutRecord(
+        version=2,
+        from_version=1,
+        phase=Phase.BAKING,
+        steps=(PlannedStep("100%"),),
+        step=1,
+        started=now,
+        step_started=now,
+    )
+    record = VersionsRecord(target=2, served=(2,), rollout=run, source="gs://models/m")
+    made = owned("m-versions", "uid-m-versions", MODEL_OWNER)
+    world.cache.put(CONFIG_MAPS, {**made, "data": record.to_data()})
+
+    async def pass_(version: int) -> None:
+        # What the status was written to has lost it.
+        world.model(version, rollout={"bake": "1h"})
+        await world.pass_()
+
+    await pass_(2000)
+    # As after a suspension of the machine: nobody can be reached at first.
+    now += datetime.timedelta(hours=2)
+    world.server.failures["apply ConfigMap"] = ApiUnavailableError("away")
+    for version in (3000, 4000):
+        with pytest.raises(TransientError):
+            await pass_(version)
+    world.server.failures.clear()
+    await pass_(5000)
+    after = world.record().rollout
+    assert after is not None
+    assert after.phase is Phase.BAKING
+    assert after.step_started is not None
+    assert now - after.step_started < datetime.timedelta(minutes=1)
+    await pass_(6000)
+    assert world.record().rollout == after
 
 
 async def test_a_pod_that_hangs_is_told_by_its_events_of_which_one_is_asked_for(
