@@ -29,6 +29,12 @@ OUTCOMES: Final = tuple(phase.value for phase in Phase if phase.is_ended)
 CHECKS: Final = (checks.MEMORY, checks.SIGNATURE, checks.REHEARSAL, checks.GOLDEN, checks.LIVE)
 _DONE: Final = (Phase.BAKING, Phase.COMPLETED)
 """The phases behind the last step."""
+_UNWRITTEN: Final = {
+    Phase.BAKING.value: Phase.COMPLETED,
+    # One that can't get back everywhere has to make way for what mends it.
+    Phase.ROLLING_BACK.value: Phase.ROLLED_BACK,
+}
+"""What a rollout has come to of which no status tells the end, by its last phase."""
 _SECONDS: Final = (1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
 
 
@@ -59,8 +65,7 @@ def rollout_changes(
     outcomes = []
     if before is not None and not same and not is_ended(before):
         # Its end was never written: the next version's rollout took its place at once.
-        was_everywhere = before.phase == Phase.BAKING
-        outcomes.append((Phase.COMPLETED if was_everywhere else Phase.SUPERSEDED).value)
+        outcomes.append(_UNWRITTEN.get(before.phase, Phase.SUPERSEDED).value)
     if is_ended(after) and not (same and before is not None and is_ended(before)):
         outcomes.append(after.phase)
     known = {(check.name, check.result) for check in before.checks} if before and same else set()

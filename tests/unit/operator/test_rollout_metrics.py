@@ -87,11 +87,14 @@ def test_an_end_counts_whatever_was_written_last(outcome: str) -> None:
     assert rollout_changes(ended, again, at(1)).outcomes == (outcome,)
 
 
-def test_one_whose_place_the_next_version_took_between_two_statuses_was_superseded() -> None:
+def test_one_whose_place_the_next_version_took_between_two_statuses_ended_as_it_was_to() -> None:
     following = replace(RUNNING, version=16, start_time=at(20))
     assert rollout_changes(step(1, 10), following, at(20)).outcomes == ("Superseded",)
     everywhere = step(2, 10, phase="Baking")
     assert rollout_changes(everywhere, following, at(20)).outcomes == ("Completed",)
+    # Its pods can't go back, which is not waited for for ever.
+    failed = step(1, 10, phase="RollingBack")
+    assert rollout_changes(failed, following, at(20)).outcomes == ("RolledBack",)
     ended = step(1, 10, phase="RolledBack")
     assert rollout_changes(ended, following, at(20)).outcomes == ()
     # The same version, tried again.
