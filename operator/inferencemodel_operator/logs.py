@@ -15,7 +15,7 @@ from pythonjsonlogger.json import JsonFormatter
 from inferencemodel_operator.pace import Bucket
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
     from inferencemodel_operator.observe.objects import Key
 
@@ -60,14 +60,16 @@ class Repeats:
     is told by its number, with the next line after a minute.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """``clock`` tells seconds. One that is put back would silence whoever has logged before."""
+        self._clock = clock
         self._lines: OrderedDict[Hashable, _Line] = OrderedDict()
         self._places: OrderedDict[Hashable, Bucket] = OrderedDict()
         self._sweep_at = 0.0
 
     def take(self, record: logging.LogRecord) -> list[logging.LogRecord]:
         """What is to be logged now that this is."""
-        now = record.created
+        now = self._clock()
         due = self._sweep(now)
         place, key = _place(record), _key(record)
         line = self._lines.get(key) if key is not None else None

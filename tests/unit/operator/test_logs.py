@@ -16,7 +16,8 @@ class Log:
     """What comes out of `Repeats`, at moments that the test gives."""
 
     def __init__(self) -> None:
-        self.repeats = Repeats()
+        self.now = 1000.0
+        self.repeats = Repeats(lambda: self.now)
         self.lines: list[str] = []
 
     def add(
@@ -30,7 +31,7 @@ class Log:
         model: str = "",
     ) -> None:
         record = logging.LogRecord(name, level, "file.py", line, text, (), None)
-        record.created = 1000.0 + at
+        self.now = 1000.0 + at
         if model:
             record.namespace, record.inferencemodel = "vision", model
         self.lines += [taken.getMessage() for taken in self.repeats.take(record)]
@@ -43,6 +44,16 @@ def test_an_equal_line_is_logged_once_a_minute_with_its_count() -> None:
     assert log.lines == ["out of files"]
     log.add("out of files", REPEAT_SECONDS)
     assert log.lines == ["out of files", "9 more like: out of files", "out of files"]
+
+
+def test_a_clock_that_is_put_back_silences_nobody() -> None:
+    repeats, taken = Repeats(), []
+    for created in (10_000.0, 10_000.0 - 3600):
+        for number in range(BURST // 2):
+            record = logging.LogRecord("o", logging.ERROR, "file.py", 1, f"{number}", (), None)
+            record.msg, record.created = f"{created} {number}", created
+            taken += repeats.take(record)
+    assert len(taken) == BURST
 
 
 def test_the_count_is_told_with_whatever_is_logged_after_the_minute() -> None:
