@@ -364,6 +364,7 @@ class Reconciler:
             fingerprint=run.fingerprint,
             since=run.step_started or run.started,
             now=now,
+            refused_since=now - datetime.timedelta(seconds=self._rehearsals.refused_for(model.key)),
         )
         if found.again is not None:
             self._queue.add_after(model.key, (found.again - now).total_seconds())

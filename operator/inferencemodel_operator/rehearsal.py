@@ -122,6 +122,7 @@ def verdict(
     fingerprint: str,
     since: datetime.datetime,
     now: datetime.datetime,
+    refused_since: datetime.datetime | None = None,
 ) -> Verdict:
     """Judge a version by its rehearsal.
 
@@ -133,6 +134,7 @@ def verdict(
         fingerprint: of its stored objects.
         since: when its rehearsal began, whichever pods there were.
         now: the time.
+        refused_since: since when; None where that isn't known.
     """
     if pod is not None and (pod.gone or pod.version != version):
         pod = None
@@ -140,7 +142,9 @@ def verdict(
         found = _by_version(pod, fingerprint)
         if found is not None:
             return found
-    what, begun = _obstacle(pod, refused, since)
+    what, begun = _obstacle(pod, refused, refused_since or since)
+    # A pod's times are by other clocks than this one's, which may be ahead of them.
+    begun = max(begun, since)
     deadline = since + datetime.timedelta(seconds=rehearsal.deadline)
     if what and now - begun >= PATIENCE:
         return _undecided(rehearsal, what)
@@ -168,13 +172,13 @@ def _by_version(pod: RehearsalPod, fingerprint: str) -> Verdict | None:
 
 
 def _obstacle(
-    pod: RehearsalPod | None, refused: str, since: datetime.datetime
+    pod: RehearsalPod | None, refused: str, refused_since: datetime.datetime
 ) -> tuple[str, datetime.datetime]:
     """What keeps the pod from coming up, and since when; empty where nothing does."""
     if pod is None:
-        return bounds.text(refused, WORDS), since
+        return bounds.text(refused, WORDS), refused_since
     if pod.trouble in (None, Trouble.SERVER_CRASHED):
-        return "", since
+        return "", refused_since
     return _about(pod, pod.message), pod.unschedulable_since or pod.started
 
 

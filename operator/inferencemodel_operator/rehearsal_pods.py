@@ -56,6 +56,15 @@ class _Memory(msgspec.Struct):
 
     confirmations: ConfirmationWatch = msgspec.field(default_factory=ConfirmationWatch)
     held: _Held | None = None
+    since: float | None = None
+    """Since when there is no pod for that reason or another, by the clock of this process."""
+
+    def judge(self) -> None:
+        """Note since when what is wanted can't be had."""
+        if self.held is None:
+            self.since = None
+        elif self.since is None:
+            self.since = time.monotonic()
 
 
 class RehearsalPods:
@@ -99,6 +108,11 @@ class RehearsalPods:
         memory = self._memories.get(key)
         return str(memory.held.problem) if memory is not None and memory.held is not None else ""
 
+    def refused_for(self, key: Key) -> float:
+        """Seconds for which that has been so, as far as this process knows."""
+        memory = self._memories.get(key)
+        return 0.0 if memory is None or memory.since is None else time.monotonic() - memory.since
+
     async def arrange(
         self, model: Model, typed: InferenceModel | None, wanted: Manifest | None
     ) -> list[str]:
@@ -128,16 +142,20 @@ class RehearsalPods:
             return done
         memory = self._memories.setdefault(model.key, _Memory())
         if present is None:
-            return [*done, *await self._create(model.key, wanted, memory)]
-        memory.held = None
-        # What has its name and ends is waited for.
-        if not present.terminating:
-            await self._tell(present, typed, wanted, memory)
+            done += await self._create(model.key, wanted, memory)
+        else:
+            memory.held = None
+            # What has its name and ends is waited for.
+            if not present.terminating:
+                await self._tell(present, typed, wanted, memory)
+        memory.judge()
         return done
 
     def hold(self, key: Key, problem: PermanentError) -> None:
         """Leave all as it is: which pod is wanted can't be told."""
-        self._memories.setdefault(key, _Memory()).held = _Held("", problem, 0)
+        memory = self._memories.setdefault(key, _Memory())
+        memory.held = _Held("", problem, 0)
+        memory.judge()
 
     def forget(self, key: Key) -> None:
         """Drop what is remembered for an InferenceModel."""

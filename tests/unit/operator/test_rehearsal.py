@@ -369,10 +369,18 @@ def judged(
     after: datetime.timedelta = datetime.timedelta(seconds=5),
     *,
     refused: str = "",
+    refused_since: datetime.datetime | None = None,
     rules: spec.Rehearsal = HOLD,
 ) -> Verdict:
     return verdict(
-        rules, pod, refused, version=15, fingerprint="f15", since=SINCE, now=SINCE + after
+        rules,
+        pod,
+        refused,
+        version=15,
+        fingerprint="f15",
+        since=SINCE,
+        now=SINCE + after,
+        refused_since=refused_since,
     )
 
 
@@ -492,6 +500,23 @@ def test_a_pod_that_is_refused_is_asked_for_until_patience_ends() -> None:
     assert judged(None, PATIENCE, refused=quota).result is CheckResult.INCONCLUSIVE
     found = judged(None, PATIENCE, refused=quota, rules=SKIP)
     assert (found.result, found.message) == (CheckResult.SKIPPED, quota)
+
+
+def test_a_clock_that_is_ahead_of_the_api_servers_takes_no_patience_away() -> None:
+    behind = SINCE - datetime.timedelta(minutes=5)
+    pod = replace(POD, started=behind, trouble=Trouble.UNSCHEDULABLE, message="no node")
+    for late in (pod, replace(pod, unschedulable_since=behind)):
+        assert judged(late).result is None
+        assert judged(late, PATIENCE).result is CheckResult.INCONCLUSIVE
+
+
+def test_the_pod_that_takes_the_place_of_another_has_all_the_patience_to_be_taken() -> None:
+    # The quota still counts the one before, which its node has just ended.
+    late = SINCE + datetime.timedelta(seconds=300)
+    given: dict[str, Any] = {"refused": "exceeded quota: team", "refused_since": late}
+    assert judged(None, datetime.timedelta(seconds=301), **given).result is None
+    found = judged(None, datetime.timedelta(seconds=300) + PATIENCE, **given)
+    assert found.result is CheckResult.INCONCLUSIVE
 
 
 def test_a_hold_ends_by_itself_once_the_pod_comes_up() -> None:

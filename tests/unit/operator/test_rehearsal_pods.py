@@ -256,6 +256,22 @@ async def test_a_refusal_is_told_and_asked_again_only_after_a_while(
     assert world.pods.refused(KEY) == ""
 
 
+async def test_a_refusal_lasts_from_the_first_until_there_is_a_pod(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for now, refused, lasts in (
+        *((1000.0, False, 0.0), (1010.0, False, 0.0)),
+        *((2000.0, True, 0.0), (2100.0, True, 100.0), (2200.0, False, 0.0)),
+    ):
+        monkeypatch.setattr("time.monotonic", lambda now=now: now)
+        world.server.problem = REFUSED if refused else None
+        if refused and name(built()) in world.server.pods:
+            # Its node is drained.
+            world.server.go(name(built()))
+        await world.arrange(built())
+        assert world.pods.refused_for(KEY) == lasts
+
+
 async def test_a_refusal_is_forgotten_with_the_wish(world: World) -> None:
     world.server.problem = REFUSED
     await world.arrange(built())
