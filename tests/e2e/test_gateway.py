@@ -11,6 +11,7 @@ import pytest
 
 from model_poller.model_server import _tfs
 from tests.e2e.models import predict
+from tests.support.crd import until_served
 from tests.support.kinds import gateway_api
 from tests.support.waiting import eventually
 
@@ -37,8 +38,7 @@ def gateway(served: Served, installed: Kubectl) -> Iterator[str]:
     )
     try:
         installed("apply", "--server-side", "-f", definitions)
-        for known in ("jsonpath={.status.conditions}", "condition=Established"):
-            installed("wait", f"--for={known}", "--timeout=30s", "-f", definitions)
+        until_served(installed.kubeconfig, "gatewayclasses", "gateways", "httproutes", "grpcroutes")
         served.kubectl("apply", "-f", "-", stdin=manifest)
         served.kubectl("rollout", "status", "deployment/gateway", "--timeout=90s")
         (port,) = served.kubectl.get("service", "gateway")["spec"]["ports"]

@@ -13,7 +13,7 @@ import yaml
 
 from devcluster import ApiServer, build
 from tests.support import trial
-from tests.support.crd import EXAMPLES, ROOT
+from tests.support.crd import EXAMPLES, ROOT, until_served
 from tests.support.kubectl import Kubectl
 from tests.support.rendering import SYSTEM, run
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 # Packages are fetched, and krew is built where it isn't yet.
 pytestmark = pytest.mark.timeout(900)
-
-CRD = "crd/inferencemodels.inferencemodel.dev"
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +38,7 @@ def kubectl() -> Iterator[Kubectl]:
 
 
 def take_a_model(kubectl: Kubectl) -> None:
-    kubectl("wait", CRD, "--for=condition=Established", "--timeout=30s")
+    until_served(kubectl.kubeconfig, "inferencemodels")
     kubectl("apply", "-f", str(EXAMPLES / "minimal.yaml"))
     assert len(kubectl.list("inferencemodels")) == 1
 

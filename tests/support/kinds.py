@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devcluster import paths
+from tests.support.crd import until_served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,8 +82,7 @@ def installed(api: Api) -> Iterator[None]:
     found.append(f"{keda_http()}/config/crd/bases/http.keda.sh_interceptorroutes.yaml")
     files = [option for path in found for option in ("-f", path)]
     api.kubectl("apply", "--server-side", *files)
-    api.kubectl("wait", "crd", *_NAMES, "--for=jsonpath={.status.conditions}", "--timeout=30s")
-    api.kubectl("wait", "crd", *_NAMES, "--for=condition=Established", "--timeout=30s")
+    until_served(api.kubeconfig, *_NAMES)
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.support import kinds
+from tests.support.crd import until_served
 from tests.support.kubectl import Kubectl, KubectlError
 from tests.support.rendering import CHART, SYSTEM, run
 
@@ -73,7 +74,7 @@ def test_a_release_is_installed_upgraded_with_its_crd_and_leaves_the_models_behi
 ) -> None:
     kubectl = helm.kubectl
     helm("install", "inferencemodel", CHART, "--create-namespace")
-    kubectl("wait", f"crd/{CRD}", "--for=condition=Established", "--timeout=30s")
+    until_served(kubectl.kubeconfig, "inferencemodels")
     kubectl("get", "deployment/inferencemodel-operator", f"--namespace={SYSTEM}")
     kubectl("get", f"clusterrole/{SYSTEM}:inferencemodel-operator")
     kubectl("create", "namespace", "vision")

@@ -15,7 +15,7 @@ from development_model_server.metrics import Metrics as ServerMetrics
 from inferencemodel_operator.metrics import Metrics
 from model_poller.metrics import METRICS
 from tests.support import kinds
-from tests.support.crd import ROOT
+from tests.support.crd import ROOT, until_served
 from tests.support.monitoring import (
     ALERTS,
     BOARD,
@@ -126,13 +126,11 @@ def test_monitors_select_ports_that_are_there(programs: Programs) -> None:
 def test_an_api_server_with_prometheus_operators_definitions_knows_every_field(
     fresh_api: Api, programs: Programs
 ) -> None:
-    definitions = [
-        f"--filename={kinds.prometheus_operator()}/monitoring.coreos.com_{plural}.yaml"
-        for plural in ("servicemonitors", "podmonitors", "prometheusrules")
-    ]
+    offered = ("servicemonitors", "podmonitors", "prometheusrules")
+    folder = kinds.prometheus_operator()
+    definitions = [f"--filename={folder}/monitoring.coreos.com_{kind}.yaml" for kind in offered]
     fresh_api.kubectl("apply", "--server-side", *definitions)
-    for condition in ("jsonpath={.status.conditions}", "condition=Established"):
-        fresh_api.kubectl("wait", *definitions, f"--for={condition}", "--timeout=30s")
+    until_served(fresh_api.kubeconfig, *offered)
     fresh_api.kubectl("create", "namespace", SYSTEM)
     strictly = ("--server-side", "--validate=strict", "--warnings-as-errors")
 
