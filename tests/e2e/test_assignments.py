@@ -80,6 +80,7 @@ def test_every_change_of_the_target_is_heard_on_every_replica_of_a_busy_machine(
                 partial(all_heard, served, pods, version),
                 what=f"version {version} to be heard of, change {change}, after {seconds}",
                 within=DEADLINE,
+                exact=True,
             )
             seconds.append(round(time.monotonic() - started, 1))
             time.sleep(luck.uniform(1, 2))

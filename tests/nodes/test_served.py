@@ -175,6 +175,7 @@ def test_a_node_that_stops_costs_what_was_sent_to_it_before_others_knew(
             within=STATUS_SECONDS,
         )
         told = time.time()
+        assert told - heard <= STATUS_SECONDS
         time.sleep(HEARD + 3.0)
         embedded.start_node(spare)
         served.until(

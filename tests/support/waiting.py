@@ -26,8 +26,9 @@ class Deadline:
     is not wrong, and what never comes still ends within four times the seconds.
     """
 
-    def __init__(self, within: float) -> None:
+    def __init__(self, within: float, *, waiting: float = _WAITING) -> None:
         self._within = within
+        self._waiting = waiting
         self._began = time.monotonic()
         self._busy = _busy()
 
@@ -36,7 +37,7 @@ class Deadline:
         """Whether the seconds are over."""
         elapsed = time.monotonic() - self._began
         busy = min(_busy() - self._busy, elapsed)
-        return elapsed - busy * (1 - _WAITING) > self._within
+        return elapsed - busy * (1 - self._waiting) > self._within
 
 
 def _busy() -> float:
@@ -49,7 +50,12 @@ def _busy() -> float:
 
 
 def eventually(
-    probe: Callable[[], T | None], *, what: str, within: float = 60.0, every: float = 0.2
+    probe: Callable[[], T | None],
+    *,
+    what: str,
+    within: float = 60.0,
+    every: float = 0.2,
+    exact: bool = False,
 ) -> T:
     """Call ``probe`` until it returns something true, and return that.
 
@@ -61,11 +67,12 @@ def eventually(
         what: what is waited for, in words.
         within: the deadline in seconds, as ``Deadline`` counts them.
         every: the pause between two looks in seconds.
+        exact: whether the time is what is tested: then each second counts, on a busy machine too.
 
     Raises:
         TimeoutError: the deadline passed; names what was waited for and what was last seen.
     """
-    deadline = Deadline(within)
+    deadline = Deadline(within, waiting=1.0 if exact else _WAITING)
     last: object = None
     while True:
         try:

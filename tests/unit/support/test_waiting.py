@@ -51,10 +51,11 @@ def test_seconds_of_a_busy_machine_count_a_quarter(
         )
 
     count(50)
-    deadline = Deadline(10)
+    deadline, exact = Deadline(10), Deadline(10, waiting=1.0)
     clock[0] += elapsed
     count(50 + busy)
     assert deadline.passed is passed
+    assert exact.passed is (elapsed > 10)
 
 
 def test_where_nothing_counts_a_second_is_a_second(
