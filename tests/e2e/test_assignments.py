@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import subprocess
@@ -49,7 +48,7 @@ def heard(served: Served, pod: str) -> int | None:
     """The version that a pod's poller says it was told to serve."""
     path = f"/api/v1/namespaces/{served.namespace}/pods/{pod}:8502/proxy/status"
     try:
-        found: int | None = json.loads(served.kubectl("get", "--raw", path))["target"]
+        found: int | None = served.kubectl.raw(path)["target"]
     except KubectlError:
         return None
     return found
