@@ -77,7 +77,7 @@ function fleet() {
     const focused = before && before.contains(document.activeElement);
     if (html === null) { if (before) before.remove(); return; }
     const after = parsed(`<table><tbody>${html}</tbody></table>`).querySelector("tr");
-    after.classList.add("fresh");
+    after.classList.add("fresh", "laid");
     after.hidden = !matches(after);
     if (before && before.dataset.order === after.dataset.order) before.replaceWith(after);
     else { if (before) before.remove(); place(after); }
@@ -88,7 +88,13 @@ function fleet() {
       space.add(new Option(after.dataset.ns));
   };
 
-  one("#fleet").dataset.shown = "yes";
+  // Some at a time, so that keys are answered meanwhile.
+  const lay = () => {
+    const rows = all("tr:not(.laid)", body).slice(0, 50);
+    for (const row of rows) row.classList.add("laid");
+    if (rows.length) setTimeout(lay, 50);
+  };
+  requestAnimationFrame(() => setTimeout(lay, 200));
   follow(`${here}/changes?after=${one("#fleet").dataset.revision}`, (told) => {
     if (told.reload) { location.reload(); return; }
     for (const [key, html] of Object.entries(told.rows)) change(key, html);

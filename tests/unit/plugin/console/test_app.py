@@ -59,6 +59,16 @@ def browser(api: ApiServer) -> Iterator[Browser]:
     found.feed.end()
 
 
+def settled(name: str) -> Any:
+    of = {"versions": [{"version": 2, "state": "Available", "replicas": 3}]}
+    model = {"activeVersion": 2, "targetVersion": 2, "transitionStatus": "UpToDate", **of}
+    return resource(name, model=model)
+
+
+def elements(page: str) -> int:
+    return len(re.findall("<[a-z]", page))
+
+
 def paused(api: ApiServer, **more: Any) -> None:
     of = {"activeVersion": 2, "targetVersion": 3, "rollout": {**rollout("Paused"), **more}}
     api.objects[:] = [resource(model=of)]
@@ -68,6 +78,22 @@ def test_the_fleet_shows_every_model(browser: Browser) -> None:
     page = browser.get("/")
     assert page.status == 200
     assert f'href="{browser.passed.base}/models/vision/imagenet"' in page.text
+
+
+def test_a_model_more_is_few_elements_more_and_no_drawing(api: ApiServer) -> None:
+    # A browser's time until it has painted a large fleet goes with these.
+    def page(models: int) -> str:
+        api.objects[:] = [settled(f"model-{number:03}") for number in range(models)]
+        found = Browser()
+        text = found.get("/").text
+        found.feed.end()
+        return text
+
+    few, many = page(100), page(200)
+    assert (many.count("</tr>") - few.count("</tr>")) == 100
+    assert elements(many) - elements(few) <= 13 * 100
+    assert many.count("<svg") == few.count("<svg")
+    assert len(many) - len(few) <= 600 * 100
 
 
 def test_a_models_page_shows_its_rollout_and_what_can_be_done(
