@@ -19,7 +19,7 @@ from model_poller.metrics import METRICS
 from model_poller.stores import StoredObject
 from model_poller.stores.azure import AzureIdentity
 from model_poller.stores.http_calls import Answer, HttpCalls, as_answer, unexpected
-from model_poller.stores.http_ranges import Asked, HttpRanges, RefusedError, ranged
+from model_poller.stores.http_ranges import Asked, HttpRanges, RefusedError, pin, ranged
 from model_poller.stores.one_place import Bucket, OnePlace, Page
 from model_poller.stores.xml_answers import parse_xml, size, text
 
@@ -127,7 +127,7 @@ class AzureSource(OnePlace, Bucket):
         self, stored: StoredObject, start: int, length: int
     ) -> tuple[str, Mapping[str, str]]:
         # The range, too, is part of what a shared key signs.
-        wanted = ranged({"If-Match": f'"{stored.generation}"'}, start, length)
+        wanted = ranged(pin(stored.generation), start, length)
         url = f"{self._origin}{self.target(stored.root.key(stored.path))}"
         return self._identity.prove("GET", url, wanted)
 

@@ -197,9 +197,11 @@ class GcsSource(Bucket):
 
     def _target(self, stored: StoredObject) -> str:
         name = quote(stored.root.key(stored.path), safe="")
+        # Google's own lists them; not every maker's server does.
+        pinned = f"&generation={stored.generation}" if stored.generation else ""
         return (
             f"/download/storage/v1/b/{quote(stored.root.bucket, safe='')}/o/{name}"
-            f"?alt=media&generation={stored.generation}"
+            f"?alt=media{pinned}"
         )
 
     @contextmanager
@@ -213,11 +215,11 @@ class GcsSource(Bucket):
             with self._ranges.get(target, headers, start, length, asked) as body:
                 told = body.validators.get("x-goog-generation")
                 if told:
-                    if told != stored.generation:
+                    if stored.generation not in ("", told):
                         raise ObjectChangedError(stored.url)
                     # Whatever else is told may change with the object's metadata.
                     body.validators = {"x-goog-generation": told}
-                    body.is_listed = True
+                    body.is_listed = bool(stored.generation)
                 yield body
         except RefusedError as refusal:
             if refusal.status in (404, 412, 416):

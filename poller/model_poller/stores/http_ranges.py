@@ -250,6 +250,11 @@ def _obeys(validators: Mapping[str, str], headers: Mapping[str, str]) -> bool:
     return bool(told)
 
 
+def pin(tag: str) -> dict[str, str]:
+    """The condition that gets no bytes of an object with another ETag; none for one without any."""
+    return {"If-Match": f'"{tag}"'} if tag else {}
+
+
 def bare(tag: str) -> str:
     """A validator without what servers on its way add or leave out: quotes, and ``W/``."""
     return tag.removeprefix("W/").strip('"')

@@ -21,7 +21,7 @@ from model_poller.metrics import METRICS
 from model_poller.stores import StoredObject
 from model_poller.stores.aws import AwsIdentity, domain, told_permission, told_principal
 from model_poller.stores.http_calls import Answer, HttpCalls, as_answer, unexpected
-from model_poller.stores.http_ranges import Asked, HttpRanges, RefusedError, bare
+from model_poller.stores.http_ranges import Asked, HttpRanges, RefusedError, bare, pin
 from model_poller.stores.one_place import Bucket, OnePlace, Page
 from model_poller.stores.uri import ACCESS_POINT
 from model_poller.stores.xml_answers import content, parse_xml, size, text
@@ -136,7 +136,7 @@ class S3Source(OnePlace, Bucket):
     def describe(self, stored: StoredObject) -> StoredObject:
         """See `Source.describe`."""
         METRICS.source_requests.labels("head").inc()
-        headers = {"If-Match": f'"{stored.generation}"', "x-amz-checksum-mode": "ENABLED"}
+        headers = {**pin(stored.generation), "x-amz-checksum-mode": "ENABLED"}
         answer = self._ask("HEAD", stored.root.key(stored.path), headers=headers)
         if answer.status != 200:
             raise self._refused(answer, "s3:GetObject", stored.url)
@@ -156,7 +156,7 @@ class S3Source(OnePlace, Bucket):
 
     def _whole(self, stored: StoredObject) -> tuple[str, dict[str, str]]:
         target = self.target(stored.root.key(stored.path))
-        asked = {"If-Match": f'"{stored.generation}"', "x-amz-checksum-mode": "ENABLED"}
+        asked = {**pin(stored.generation), "x-amz-checksum-mode": "ENABLED"}
         return target, self.signed("GET", target, asked)
 
     @contextmanager
@@ -175,7 +175,7 @@ class S3Source(OnePlace, Bucket):
         """See `Source.open_range`."""
         METRICS.source_requests.labels("get").inc()
         target = self.target(stored.root.key(stored.path))
-        headers = self.signed("GET", target, {"If-Match": f'"{stored.generation}"'})
+        headers = self.signed("GET", target, pin(stored.generation))
         try:
             with self._ranges.get(target, headers, start, length) as body:
                 yield body
@@ -296,7 +296,9 @@ class _Whole:
 def _described(stored: StoredObject, header: Callable[[str], str]) -> StoredObject:
     """An object with what the headers of an answer tell of it."""
     tag, size = bare(header("ETag")), header("Content-Length")
-    if tag not in ("", stored.generation) or size not in ("", str(stored.size)):
+    # Not every maker's server lists ETags.
+    is_other = stored.generation and tag not in ("", stored.generation)
+    if is_other or size not in ("", str(stored.size)):
         raise ObjectChangedError(stored.url)
     # Of a multipart upload it can be a checksum of checksums, and then is said not to be whole.
     whole = header("x-amz-checksum-type") == "FULL_OBJECT" or "-" not in stored.generation

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +18,7 @@ from model_poller.stores.credentials import Credentials
 from model_poller.stores.gcs import GcsSource
 from model_poller.stores.http import HttpSource
 from model_poller.stores.local import LocalSource
+from model_poller.stores.opening import SourceSettings, open_source
 from model_poller.stores.s3 import S3Source
 from model_poller.stores.uri import parse_uri
 from model_poller.volume.journal import Journal
@@ -374,3 +375,64 @@ def test_a_file_that_is_overwritten_in_place_while_it_is_read_is_another_one(
     source = Rewritten(tmp_path / "served", keeps_time=keeps_time, during=during)
     with pytest.raises(ObjectChangedError):
         download(source, tmp_path, limits=fetch.FetchLimits(parallelism=1))
+
+
+class Unlisted:
+    """A store of any kind that lists no validator, and takes an empty one for another object's."""
+
+    def __init__(self) -> None:
+        self.content = OLD[:900]
+        self.asked = 0
+        self.before: Callable[[int], None] = lambda _: None
+
+    def __call__(self, request: Request) -> Reply:
+        size = len(self.content)
+        if "list-type" in request.target:
+            shown = f"<Contents><Key>1.zip</Key><Size>{size}</Size></Contents>"
+            return Reply(body=f"<ListBucketResult>{shown}</ListBucketResult>")
+        if "comp=list" in request.target:
+            length = f"<Content-Length>{size}</Content-Length>"
+            shown = f"<Blob><Name>1.zip</Name><Properties>{length}</Properties></Blob>"
+            return Reply(body=f"<EnumerationResults><Blobs>{shown}</Blobs></EnumerationResults>")
+        if "maxResults" in request.target:
+            return Reply(body=json.dumps({"items": [{"name": "1.zip", "size": str(size)}]}))
+        if "If-Match" in request.headers or "generation=" in request.target:
+            return Reply(412)
+        self.before(self.asked)
+        self.asked += 1
+        tag = _tag(self.content)
+        told = {("x-goog-generation" if "/download/" in request.target else "ETag"): tag}
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("Range", ""))
+        if not wanted:
+            return Reply(200, self.content, told)
+        start, end = int(wanted[1]), int(wanted[2])
+        place = {"Content-Range": f"bytes {start}-{end}/{len(self.content)}"}
+        return Reply(206, self.content[start : end + 1], {**told, **place})
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_what_a_bucket_lists_without_a_validator_is_asked_for_again_when_it_is_there(
+    tmp_path: Path, scheme: str, is_replaced: bool
+) -> None:
+    store = Unlisted()
+
+    def replace(asked: int) -> None:
+        if is_replaced and asked == 1:
+            store.content = NEW[:900]
+
+    store.before = replace
+    with Answering(store) as running:
+        settings = SourceSettings(
+            locations=(parse_uri(f"{scheme}://models"),),
+            endpoint=running.url,
+            anonymous=True,
+            path_style=True,
+        )
+        with closing(open_source(settings)) as source:
+            if is_replaced:
+                with pytest.raises(ObjectChangedError):
+                    download(source, tmp_path)
+                return
+            download(source, tmp_path)
+    assert (tmp_path / "1.zip").read_bytes() == OLD[:900]
