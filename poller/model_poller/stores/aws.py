@@ -210,15 +210,18 @@ class AwsIdentity:
         path = f"{urlsplit(base).path}/latest"
         folder = f"{path}/meta-data/iam/security-credentials/"
         try:
-            ttl = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
-            token = _body(calls.send("PUT", f"{path}/api/token", ttl))
-            proof = {"X-aws-ec2-metadata-token": token}
-            role = _body(calls.send("GET", folder, proof)).partition("\n")[0]
+            try:
+                ttl = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+                session = calls.send("PUT", f"{path}/api/token", ttl)
+            except UnreachableError as error:
+                if self._found.kept:
+                    raise
+                raise _no_credentials() from error
+            # Whoever answers is there, and may be busy: it has all pods of its machine to answer.
+            proof = {"X-aws-ec2-metadata-token": _body(session, base)}
+            role = _body(calls.send("GET", folder, proof), base).partition("\n")[0]
             answer = calls.send("GET", folder + role, proof)
-        except UnreachableError as error:
-            if self._found.kept:
-                raise
-            raise _no_credentials() from error
+            _check_busy(answer, base)
         finally:
             calls.close()
         return _from_json(answer, f"the instance's role {role}")
@@ -249,12 +252,18 @@ def _ask(method: str, url: str, headers: dict[str, str], body: bytes = b"") -> A
         answer = calls.ask(method, lambda: (target, headers), body)
     finally:
         calls.close()
-    if answer.status == 429 or answer.status >= 500:
-        raise UnreachableError(f"{parts.hostname} answered {answer.status}: {_reason(answer)}")
+    _check_busy(answer, url)
     return answer
 
 
-def _body(answer: Answer) -> str:
+def _check_busy(answer: Answer, url: str) -> None:
+    if answer.status == 429 or answer.status >= 500:
+        host = urlsplit(url).hostname
+        raise UnreachableError(f"{host} answered {answer.status}: {_reason(answer)}")
+
+
+def _body(answer: Answer, url: str) -> str:
+    _check_busy(answer, url)
     if answer.status != 200:
         raise _no_credentials()
     return answer.body.decode(errors="replace").strip()

@@ -240,7 +240,8 @@ class AzureIdentity:
 
 
 def _from_json(answer: Answer, principal: str, advice: str) -> _Token:
-    if answer.status == 429 or answer.status >= 500:
+    # 410 is a machine's identity service while it is updated.
+    if answer.status in (410, 429) or answer.status >= 500:
         raise UnreachableError(f"a token for {principal} was answered {answer.status}")
     try:
         told = json.loads(answer.body)

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from model_poller.errors import UnreachableError
+from model_poller.errors import PollerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,9 +51,10 @@ class Renewed(Generic[T]):
     def get(self) -> T:
         """What counts now.
 
+        What was handed out counts until it expires, whatever is answered to the question for more.
+
         Raises:
-            UnreachableError: nothing counts any more, and no answer came.
-            Whatever else ``find`` raises.
+            Whatever ``find`` raises, where nothing counts any more.
         """
         with self._lock:
             kept, now = self.kept, time.time()
@@ -64,7 +65,7 @@ class Renewed(Generic[T]):
                 return kept
             try:
                 self.kept = self._find()
-            except UnreachableError:
+            except PollerError:
                 if kept is None or kept.expires <= now:
                     raise
                 self._next = now + _PAUSE_SECONDS

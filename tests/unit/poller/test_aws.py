@@ -118,6 +118,15 @@ def test_keys_that_still_count_outlive_who_hands_them_out(tmp_path: Path) -> Non
         who.keys()
 
 
+def test_keys_that_still_count_outlive_a_refusal_of_others(tmp_path: Path) -> None:
+    refused = Reply(400, "<Error><Code>IDPCommunicationError</Code></Error>")
+    answers = iter([Reply(body=assumed(later(200))), refused])
+    with Answering(lambda _: next(answers)) as sts:
+        who = identity(irsa(tmp_path, sts))
+        assert [who.keys().access_key_id for _ in range(3)] == ["ASIA1"] * 3
+    assert len(sts.asked) == 2
+
+
 def test_a_refused_web_identity_names_role_and_reason(tmp_path: Path) -> None:
     refusal = """<ErrorResponse><Error><Code>AccessDenied</Code><Message>Not authorized to perform
     sts:AssumeRoleWithWebIdentity</Message></Error></ErrorResponse>"""
@@ -191,6 +200,19 @@ def test_without_any_credentials_the_ways_to_give_some_are_told(
 ) -> None:
     with pytest.raises(AccessDeniedError, match="give AWS_ACCESS_KEY_ID"):
         identity(environment).keys()
+
+
+@pytest.mark.parametrize("busy", range(3))
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_machine_is_not_taken_for_one_without_an_identity(busy: int, status: int) -> None:
+    answers = [Reply(body="session"), Reply(body="node-role"), Reply(body=handed(later(3600)))]
+    answers.insert(busy, Reply(status))
+    answers = [*answers[: busy + 1], Reply(body="session"), Reply(body="node-role"), answers[-1]]
+    with Answering(lambda _: answers.pop(0)) as metadata:
+        who = identity({"AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata.url})
+        with pytest.raises(UnreachableError, match=f"answered {status}"):
+            who.keys()
+        assert who.keys().principal == "the instance's role node-role"
 
 
 def test_an_instance_without_a_role_has_no_credentials() -> None:
