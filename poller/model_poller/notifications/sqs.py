@@ -26,6 +26,7 @@ from model_poller.metrics import METRICS
 from model_poller.notifications.telling import TURN_SECONDS, Teller, pause
 from model_poller.process.threads import Worker
 from model_poller.stores.aws import AwsIdentity, told_permission, told_principal
+from model_poller.stores.connections import origin
 from model_poller.stores.credentials import shown_uri
 from model_poller.stores.http_calls import HttpCalls
 
@@ -97,7 +98,7 @@ class Queue:
                 f"{shown_uri(url)} is no queue; write https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"
             )
         self._url = url
-        self._origin = f"{parts.scheme}://{parts.netloc}"
+        self._origin = origin(f"{parts.scheme}://{parts.netloc}")
         if told := _REGION.search(parts.hostname or ""):
             region = told[1] or told[2]
         self._identity = AwsIdentity(credentials, region, anonymous=False)

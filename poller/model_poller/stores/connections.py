@@ -296,11 +296,21 @@ def _read_fields(lines: io.BufferedReader) -> dict[str, str]:
     raise http.client.HTTPException(f"more than {_MAX_FIELDS} headers")
 
 
-def _shown_host(host: str, port: int | None, default: int) -> str:
+def origin(endpoint: str) -> str:
+    """The server of a URL, named as requests to it name it: a signature is over that name.
+
+    Raises:
+        InvalidSettingsError: it names no host with a port.
+    """
+    parts, host, port = _address(endpoint)
+    return f"{parts.scheme}://{_shown_host(parts.scheme, host, port)}"
+
+
+def _shown_host(scheme: str, host: str, port: int | None) -> str:
     """A server as the header ``Host`` has it."""
     name = host.encode("idna").decode() if not host.isascii() else host
     name = f"[{name}]" if ":" in name else name
-    return name if port in (None, default) else f"{name}:{port}"
+    return name if port in (None, 443 if scheme == "https" else 80) else f"{name}:{port}"
 
 
 class _Plain(http.client.HTTPConnection):
@@ -346,7 +356,7 @@ class Connections:
         """
         parts, self.host, self._port = _address(endpoint)
         self._timeout = timeout
-        self._shown = _shown_host(self.host, self._port, 443 if parts.scheme == "https" else 80)
+        self._shown = _shown_host(parts.scheme, self.host, self._port)
         self._proxy = None
         self._tls = parts.scheme == "https"
         if self._tls:

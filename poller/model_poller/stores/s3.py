@@ -20,6 +20,7 @@ from model_poller.errors import (
 from model_poller.metrics import METRICS
 from model_poller.stores import StoredObject
 from model_poller.stores.aws import AwsIdentity, domain, told_permission, told_principal
+from model_poller.stores.connections import origin
 from model_poller.stores.http_calls import Answer, HttpCalls, as_answer, unexpected
 from model_poller.stores.http_ranges import Asked, HttpRanges, RefusedError, bare, pin
 from model_poller.stores.one_place import Bucket, OnePlace, Page
@@ -87,7 +88,7 @@ class S3Source(OnePlace, Bucket):
         else:
             parts = urlsplit(self._endpoint or f"https://s3.{region}.{domain(region)}")
             host = parts.netloc if self._path_style else f"{bucket}.{parts.netloc}"
-        self._origin = f"{parts.scheme}://{host}"
+        self._origin = origin(f"{parts.scheme}://{host}")
         self._root = f"{parts.path}/{bucket}" if self._path_style else parts.path
         self._calls = HttpCalls(self._origin)
         self._ranges = HttpRanges(self._origin)

@@ -19,6 +19,7 @@ from model_poller.errors import (
 )
 from model_poller.metrics import METRICS
 from model_poller.stores.connections import check_address
+from model_poller.stores.connections import origin as origin_of
 from model_poller.stores.credentials import without_secrets
 from model_poller.stores.http_calls import Answer, HttpCalls, as_answer, unexpected
 from model_poller.stores.http_ranges import HttpRanges, RefusedError
@@ -48,7 +49,7 @@ class Site:
         """Credentials are ``HTTP_BEARER_TOKEN``, or ``HTTP_USERNAME`` and ``HTTP_PASSWORD``."""
         self._location = location
         self._credentials = credentials
-        self.origin = f"{location.scheme}://{location.bucket}"
+        self.origin = origin_of(f"{location.scheme}://{location.bucket}")
         self._lock = threading.Lock()
         self._calls: dict[str, HttpCalls] = {}
         self._ranges: dict[str, HttpRanges] = {}
@@ -81,7 +82,7 @@ class Site:
 
             answer = self._calls_of(origin).ask(method, prepare)
             if answer.status == 200:
-                return answer, url
+                return answer, origin + target
             if answer.status not in _REDIRECTS:
                 raise self._refused(answer, asked, self._missing)
             url = self._next_hop(url, answer.header("Location"))
@@ -202,4 +203,4 @@ _URL_SAFE = "!#$%&'()*+,/:;=?@[]~"
 def _split(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
     query = f"?{parts.query}" if parts.query else ""
-    return f"{parts.scheme}://{parts.netloc}", f"{parts.path or '/'}{query}"
+    return origin_of(url), f"{parts.path or '/'}{query}"

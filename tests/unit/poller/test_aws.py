@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 import time
@@ -22,6 +23,7 @@ from model_poller.errors import (
 )
 from model_poller.stores import aws, http_calls
 from model_poller.stores.aws import AwsIdentity, told_permission, told_principal
+from model_poller.stores.aws_signature import Keys, Signer
 from model_poller.stores.credentials import Credentials
 from model_poller.stores.s3 import S3Source
 from model_poller.stores.uri import parse_uri
@@ -437,3 +439,48 @@ def test_keys_of_a_secret_are_read_once_a_second_and_after_a_refusal(
     rotate("third")
     now[0] += 1.1
     assert asking.keys().access_key_id == "third"
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("https://minio.example:443", "https://minio.example"),
+        ("http://minio:80/behind", "http://minio"),
+        ("https://MinIO.Example.com", "https://minio.example.com"),
+        ("http://minio:09000", "http://minio:9000"),
+        ("http://[::1]:9000", "http://[::1]:9000"),
+        ("http://bücher.example", "http://xn--bcher-kva.example"),
+    ],
+)
+def test_a_server_is_signed_for_as_it_is_asked(written: str, sent: str) -> None:
+    bucket = S3Source(
+        parse_uri("s3://models/imagenet"),
+        endpoint=written,
+        region=None,
+        path_style=True,
+        anonymous=True,
+        credentials=Credentials(),
+    )
+    assert bucket.origin == sent
+    bucket.close()
+
+
+def test_a_signature_holds_for_the_name_that_the_server_is_called_by() -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "s"}
+    with Answering(lambda _: Reply(body=EMPTY)) as server:
+        bucket = S3Source(
+            parse_uri("s3://models/imagenet"),
+            endpoint=server.url.replace("127.0.0.1", "LocalHost"),
+            region="eu-west-1",
+            path_style=True,
+            anonymous=False,
+            credentials=Credentials(keys),
+        )
+        bucket.list()
+    bucket.close()
+    (asked,) = server.asked
+    moment = datetime.strptime(asked.headers["X-Amz-Date"], "%Y%m%dT%H%M%S%z").timestamp()
+    signed = Signer(Keys("AKIA", "s", None, "somebody"), "eu-west-1", "s3").signed(
+        "GET", asked.headers["Host"], asked.target, {}, hashlib.sha256().hexdigest(), moment
+    )
+    assert asked.headers["Authorization"] == signed["Authorization"]

@@ -447,3 +447,18 @@ def test_secrets_in_a_uri_are_refused() -> None:
         parse_uri("https://host/models?token=secret")
     with pytest.raises(InvalidSettingsError, match="no storage URI"):
         parse_uri("https://user:secret@host/models")
+
+
+def test_the_server_that_was_named_is_the_same_however_its_name_is_written(server: Server) -> None:
+    port = server.server_port
+    host = f"http://localhost:{port}"
+    server.answers["/models/"] = lambda handler: handler.reply(302, Location=f"{host}/real/")
+    server.answers["/real/"] = lambda handler: handler.reply(
+        200, f'<a href="{host}/real/1.zip">1</a>'.encode(), Content_Type="text/html"
+    )
+    server.write({"models/1.zip": b"zip"})
+    location = parse_uri(f"http://LocalHost:{port}/models")
+    found = HttpSource(location, credentials=Credentials({"HTTP_BEARER_TOKEN": "secret"}))
+    _OPENED.append(found)
+    assert [stored.path for stored in found.list()] == ["1.zip"]
+    assert all(headers["Authorization"] == "Bearer secret" for _, _, headers in server.seen)
