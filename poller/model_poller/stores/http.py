@@ -213,7 +213,8 @@ class HttpSource(OnePlace):
             path,
             int(length),
             generation,
-            in_ranges=answer.header("Accept-Ranges").lower() == "bytes",
+            # There are servers that promise ranges and give none.
+            in_ranges=self._site.gives_ranges and answer.header("Accept-Ranges").lower() == "bytes",
             is_gzipped=answer.header("Content-Encoding") == "gzip",
         )
 

@@ -15,6 +15,7 @@ from model_poller.stores.credentials import Credentials
 from model_poller.stores.http import HttpSource
 from model_poller.stores.uri import parse_uri
 from tests.unit.poller.answering import Answering, Reply, Request
+from tests.unit.poller.doubles import model, zipped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,3 +51,26 @@ def test_its_files_are_fetched_as_a_whole_from_the_second_look_on(
         download(source, tmp_path)
         source.close()
     assert (tmp_path / "1/weights").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("uri", ["/models", "/models/1.zip", "/models/export.zip"])
+def test_one_that_promises_ranges_is_believed_no_longer_than_until_it_gives_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setattr(fetch, "PART_BYTES", 16)
+    monkeypatch.setattr(fetch, "RETRIES", RetryPolicy(2, 0.01, 0.01))
+    bundle = zipped({f"1/{name}": content for name, content in model().items()})
+
+    def promising(request: Request) -> Reply:
+        if request.target == "/models/":
+            return Reply(200, '<a href="1.zip">1</a>', {"Content-Type": "text/html"})
+        return Reply(200, bundle, {"ETag": '"a"', "Accept-Ranges": "bytes"})
+
+    with Answering(promising) as server:
+        source = HttpSource(parse_uri(f"{server.url}{uri}"), credentials=Credentials())
+        with pytest.raises(UnreachableError, match="gives no ranges; it is fetched so after"):
+            download(source, tmp_path)
+        download(source, tmp_path)
+        source.close()
+    (fetched,) = tmp_path.iterdir()
+    assert fetched.read_bytes() == bundle
