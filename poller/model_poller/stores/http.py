@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from model_poller.errors import InvalidSourceError
 from model_poller.metrics import METRICS
 from model_poller.stores import Entry, StoredObject
+from model_poller.stores.credentials import without_secrets
 from model_poller.stores.http_calls import unpacked
 from model_poller.stores.one_place import OnePlace
 from model_poller.stores.web_index import Odd, read_links, read_list
@@ -180,7 +181,8 @@ class HttpSource(OnePlace):
         answer, url = self._site.ask("GET", f"{url.rstrip('/')}/" if is_folder else url)
         body = unpacked(answer)
         if not is_folder or "json" in answer.header("Content-Type"):
-            return read_list(body, url)
+            # Where a redirect led to may hold what proves who asks.
+            return read_list(body, without_secrets(url))
         return read_links(body.decode(errors="replace"), url)
 
     def _listed(self, shown: Shown, path: str, size: int) -> StoredObject:

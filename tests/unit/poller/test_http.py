@@ -462,3 +462,17 @@ def test_the_server_that_was_named_is_the_same_however_its_name_is_written(serve
     _OPENED.append(found)
     assert [stored.path for stored in found.list()] == ["1.zip"]
     assert all(headers["Authorization"] == "Bearer secret" for _, _, headers in server.seen)
+
+
+def test_a_list_at_the_end_of_a_redirect_is_named_without_what_proves_who_asks(
+    server: Server,
+) -> None:
+    server.answers["/models/index.json"] = lambda handler: handler.reply(
+        302, Location="/kept/list.json?X-Amz-Signature=hidden"
+    )
+    server.answers["/kept/list.json?X-Amz-Signature=hidden"] = lambda handler: handler.reply(
+        200, b"{}"
+    )
+    with pytest.raises(InvalidSourceError, match=r"kept/list\.json\?… shows JSON") as told:
+        source(server, "/models/index.json").list()
+    assert "hidden" not in str(told.value)
