@@ -7,6 +7,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from model_poller.publishing import export, packing
 from model_poller.publishing.destination import TakesFolders
 from model_poller.publishing.ending import EndedError, in_threads
 from model_poller.retry import RetryPolicy, Tries
+from model_poller.stores import Entry
 from model_poller.versions import MAX_VERSION, parse_number, split_path
 
 if TYPE_CHECKING:
@@ -127,9 +129,10 @@ class Publisher:
     def _choose(self, wanted: int | Choice) -> tuple[int, dict[str, StoredObject]]:
         """A number, and what is there of it already if it is one to go on with."""
         taken = self._taken()
+        highest = next((number for number in sorted(taken, reverse=True) if taken[number]()), None)
         if wanted is Choice.NEXT:
-            version = max(taken, default=0) + 1
-            if self._part(taken.get(version - 1, ())):
+            version = 1 if highest is None else highest + 1
+            if highest is not None and self._part(taken[highest]()):
                 self._say(
                     f"a part of {self._where(version - 1)} is stored, which no poller takes;"
                     f" --version={version - 1} goes on with it if it is of this export"
@@ -142,32 +145,54 @@ class Publisher:
             raise InvalidSettingsError(
                 f"there is no version above {MAX_VERSION}, which {self._location.uri} holds"
             )
-        part = self._part(taken.get(version, ())) if isinstance(wanted, int) else {}
+        found = taken[version]() if version in taken else []
+        part = self._part(found) if isinstance(wanted, int) else {}
         if part:
             self._say(
                 f"version {version} is there in part, as of a publisher that was ended; what lacks"
                 " is added"
             )
-        elif version in taken:
-            there = " and ".join(sorted({stored.root.child(top) for top, stored in taken[version]}))
+        elif found:
+            there = " and ".join(sorted({stored.root.child(top) for top, stored in found}))
             raise VersionExistsError(
                 f"version {version} is there already: {there}; publish under another number"
             )
-        if taken and version < max(taken):
+        if highest is not None and version < highest:
             self._say(
-                f"version {version} is below {max(taken)}, which is there, so that pollers which"
+                f"version {version} is below {highest}, which is there, so that pollers which"
                 " follow the newest version don't take it"
             )
         return version, part
 
-    def _taken(self) -> dict[int, list[tuple[str, StoredObject]]]:
-        """What is stored of each version, and where: half of one has its number too."""
-        taken: dict[int, list[tuple[str, StoredObject]]] = {}
-        for stored in self._destination.list():
-            if parsed := split_path(stored.path):
+    def _taken(self) -> dict[int, Callable[[], list[tuple[str, StoredObject]]]]:
+        """What is stored of each version, and where: half of one has its number too.
+
+        Looked up when it is asked for: what is there of all of them is of no account.
+        """
+        named: dict[int, list[tuple[str, StoredObject | Entry]]] = {}
+        for item in self._destination.survey():
+            name = item.name if isinstance(item, Entry) else item.path
+            is_folder = isinstance(item, Entry) and item.is_folder
+            if parsed := split_path(f"{name}/file" if is_folder else name):
                 top, number = parsed
-                taken.setdefault(number, []).append((top, stored))
-        return taken
+                named.setdefault(number, []).append((top, item))
+        return {number: partial(self._stored, items) for number, items in named.items()}
+
+    def _stored(
+        self, items: Iterable[tuple[str, StoredObject | Entry]]
+    ) -> list[tuple[str, StoredObject]]:
+        found: list[tuple[str, StoredObject]] = []
+        for top, item in items:
+            if isinstance(item, Entry):
+                found += [(top, stored) for stored in self._destination.files(item)]
+            else:
+                found.append((top, item))
+        return found
+
+    def _there(self, version: int) -> list[tuple[str, StoredObject]]:
+        """What is stored of one version, and where."""
+        taken = self._taken()
+        return taken[version]() if version in taken else []
 
     def _part(self, there: Iterable[tuple[str, StoredObject]]) -> dict[str, StoredObject]:
         """What there is of a folder without its marker; empty of any other version."""
@@ -306,18 +331,18 @@ class Publisher:
             raise
 
     def _is_there(self, path: str, file: Path) -> bool:
-        found = [stored for stored in self._destination.list() if stored.path == path]
+        _, version = split_path(path) or ("", -1)
+        found = [stored for _, stored in self._there(version) if stored.path == path]
         return any(_compare(self._destination.describe(stored), file) for stored in found)
 
     def _verify(self, files: Mapping[str, Path], version: int) -> None:
         """See whether the store shows what was sent, and nothing else under that number."""
         where, found, others = self._where(version), {}, set()
-        for stored in self._destination.list():
-            parsed = split_path(stored.path)
+        for top, stored in self._there(version):
             if stored.path in files:
                 found[stored.path] = stored
-            elif parsed and parsed[1] == version:
-                others.add(parsed[0])
+            else:
+                others.add(top)
         if others:
             raise CorruptUploadError(
                 f"version {version} was published twice at once: {where} and"

@@ -557,6 +557,42 @@ def half(bucket: Bucket, root: Path, count: int, version: int = 5) -> None:
         Publication(Deadly(bucket, count), root, FOLDER).publish(version)
 
 
+class Large(Bucket):
+    """One whose listing shows folders, and not what is in them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[str] = []
+        """Folders that were gone into."""
+
+    def list(self) -> list[StoredObject]:
+        raise AssertionError("all of it is asked for")
+
+    def survey(self) -> Iterator[StoredObject | Entry]:
+        every = super().list()
+        tops = dict.fromkeys(one.path.partition("/")[0] for one in every if "/" in one.path)
+        yield from (Entry(self.locations[0], top, is_folder=True) for top in tops)
+        yield from (one for one in every if "/" not in one.path)
+
+    def files(self, entry: Entry) -> Iterator[StoredObject]:
+        self.opened.append(entry.name)
+        yield from (one for one in super().list() if one.path.startswith(f"{entry.name}/"))
+
+
+@pytest.mark.parametrize("form", ["zip", FOLDER])
+def test_what_a_publisher_asks_for_does_not_grow_with_what_a_bucket_keeps(
+    tmp_path: Path, form: str
+) -> None:
+    bucket = Large()
+    for number in range(1, 300):
+        bucket.objects |= {f"resnet/{number}/{name}": b"" for name in ("saved_model.pb", "DONE")}
+    assert Publication(bucket, tmp_path / "next", form).publish() == 300
+    assert Publication(bucket, tmp_path / "chosen", form).publish(500) == 500
+    assert set(bucket.opened) <= {"299", "300", "500"}
+    with pytest.raises(VersionExistsError, match="resnet/7; publish under another"):
+        Publication(bucket, tmp_path / "taken", form).publish(7)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_a_folder_of_a_publisher_that_was_killed_is_gone_on_with(
     tmp_path: Path, count: int
@@ -686,8 +722,8 @@ def test_on_a_file_system_nothing_is_replaced_either(
     bucket: Path, tmp_path: Path, form: str
 ) -> None:
     class Blind(LocalUploads):
-        def list(self) -> list[StoredObject]:
-            return []
+        def survey(self) -> Iterator[Entry]:
+            return iter(())
 
     write(bucket, {"1.zip": b"other", "1/x": b"other"})
     blind = Blind(parse_uri(f"file://{bucket}"), bucket)
