@@ -25,6 +25,7 @@ from model_poller.errors import (
 )
 from model_poller.fetch import download
 from model_poller.model_server.records import FILE, FOLDER, MAX_BYTES, check
+from model_poller.stores import StoredObject
 from model_poller.stores.credentials import shown_uri
 from model_poller.stores.opening import SourceSettings, open_source
 from model_poller.stores.uri import Location, parse_uri
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from model_poller.archives.unpacking import Room
-    from model_poller.stores import Source, StoredObject
+    from model_poller.stores import Source
     from model_poller.stores.http import HttpSource
 
 _READ_BYTES = 1 << 20
@@ -142,9 +143,10 @@ class WarmupRequests:
             # The index of a web server is read for versions only.
             return cast("HttpSource", source).file()
         name = location.prefix.rpartition("/")[2]
-        for stored in source.list():
-            if stored.path == name:
-                return stored
+        # It may lie beside versions, which are of no account.
+        for item in source.survey():
+            if isinstance(item, StoredObject) and item.path == name:
+                return item
         raise self._unavailable("there is no such file")
 
     def _check_size(self, size: int) -> None:

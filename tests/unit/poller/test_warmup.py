@@ -26,6 +26,7 @@ from model_poller.model_server.records import COMPARED, check, framed, records
 from model_poller.model_server.warmup import WarmupRequests, locate, overlay
 from model_poller.stores.opening import SourceSettings
 from model_poller.stores.uri import Location, parse_uri
+from tests.unit.poller.answering import Answering, Reply, Request
 from tests.unit.poller.doubles import MemorySource, field, model
 from tests.unit.poller.gcs_server import GcsServer
 
@@ -100,6 +101,37 @@ def test_a_versions_own_file_wins_unread(tmp_path: Path, version: Path) -> None:
     (version / PLACE).write_bytes(b"own")
     put(WarmupRequests(tmp_path / "missing", SourceSettings()), version)
     assert (version / PLACE).read_bytes() == b"own"
+
+
+def test_a_file_beside_versions_is_found_without_a_look_into_them(version: Path) -> None:
+    def answer(request: Request) -> Reply:
+        if "list-type" not in request.target:
+            return Reply(200, GOOD, {"ETag": '"x"'})
+        if "delimiter" not in request.target and "prefix=imagenet%2F1" in request.target:
+            return Reply(body="<ListBucketResult></ListBucketResult>")
+        if "delimiter" not in request.target:
+            more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
+            return Reply(body=f"<ListBucketResult>{more}</ListBucketResult>")
+        folders = "".join(
+            f"<CommonPrefixes><Prefix>imagenet/{number}/</Prefix></CommonPrefixes>"
+            for number in (1, 10, 11)
+        )
+        shown = f"<Key>imagenet/requests</Key><Size>{len(GOOD)}</Size><ETag>x</ETag>"
+        return Reply(
+            body=f"<ListBucketResult>{folders}<Contents>{shown}</Contents></ListBucketResult>"
+        )
+
+    with Answering(answer) as server:
+        settings = SourceSettings(
+            (parse_uri("s3://models/imagenet"),),
+            endpoint=server.url,
+            path_style=True,
+            anonymous=True,
+        )
+        put(WarmupRequests(parse_uri("s3://models/imagenet/requests"), settings), version)
+        listed = [asked for asked in server.asked if "list-type" in asked.target]
+    assert (version / PLACE).read_bytes() == GOOD
+    assert len(listed) == 2
 
 
 def test_a_file_is_fetched_from_a_store_anew_for_each_version(
