@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 API_VERSION = "2021-12-02"
 _RESOURCE = "https://storage.azure.com/"
+_AUTHORITY = "https://login.microsoftonline.com"
 _METADATA_TIMEOUT_SECONDS = 2.0
 """Machines without one swallow what is sent to its address."""
 _SIGNED_HEADERS = (
@@ -193,8 +194,7 @@ class AzureIdentity:
             "grant_type": "client_credentials",
             "scope": f"{_RESOURCE}.default",
         }
-        authority = self._credentials.get("AZURE_AUTHORITY_HOST")
-        authority = (authority or "https://login.microsoftonline.com").rstrip("/")
+        authority = azure_authority(self._credentials.get("AZURE_AUTHORITY_HOST") or _AUTHORITY)
         calls = HttpCalls(authority)
         try:
             answer = calls.ask(
@@ -237,6 +237,11 @@ class AzureIdentity:
         finally:
             calls.close()
         return _from_json(answer, self.principal, "assign the identity to this machine")
+
+
+def azure_authority(host: str) -> str:
+    """The URL of who hands out tokens; Azure's own libraries take a host alone as well."""
+    return (host if "://" in host else f"https://{host}").rstrip("/")
 
 
 def _from_json(answer: Answer, principal: str, advice: str) -> _Token:

@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
 _region = arguments.matching("[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}", "a region's name")
 _account = arguments.matching("[a-z0-9]{3,24}(-secondary)?", "a storage account's name")
+
+
+def _azure_authority(host: str) -> str:
+    # Imported only when asked for: a poller pays memory for what it uses.
+    from model_poller.stores.azure import azure_authority
+
+    return arguments.url(azure_authority(host))
+
+
 _VARIABLES: Mapping[str, Mapping[str, Callable[[str], str]]] = {
     "gs": {"STORAGE_EMULATOR_HOST": arguments.url},
     "s3": {
@@ -29,10 +38,24 @@ _VARIABLES: Mapping[str, Mapping[str, Callable[[str], str]]] = {
         "AWS_DEFAULT_REGION": _region,
         "AWS_ENDPOINT_URL": arguments.url,
         "AWS_ENDPOINT_URL_S3": arguments.url,
+        "AWS_ENDPOINT_URL_STS": arguments.url,
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": arguments.url,
+        # The one server here that is asked by a URL with a query.
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": lambda uri: arguments.url(uri.partition("?")[0]),
     },
-    "az": {"AZURE_STORAGE_ACCOUNT_NAME": _account},
+    "az": {
+        "AZURE_STORAGE_ACCOUNT_NAME": _account,
+        "AZURE_AUTHORITY_HOST": _azure_authority,
+        "AZURE_POD_IDENTITY_AUTHORITY_HOST": arguments.url,
+    },
 }
-"""By scheme: the variables that stand for options, and how they are read."""
+"""By scheme: the variables that stand for options or servers, and how they are read."""
+_PAIRS: Mapping[str, tuple[str, str]] = {
+    "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    "http": ("HTTP_USERNAME", "HTTP_PASSWORD"),
+    "https": ("HTTP_USERNAME", "HTTP_PASSWORD"),
+}
+"""By scheme: what proves who asks only together."""
 
 
 def add_options(group: argparse._ArgumentGroup) -> None:
@@ -97,6 +120,13 @@ def source_settings(
                 read(value)
             except ArgumentTypeError as error:
                 raise InvalidSettingsError(f"{name}: {error}") from None
+    given_of_pair = [name for name in _PAIRS.get(scheme, ()) if credentials.get(name)]
+    is_needed = not (given.anonymous or credentials.get("HTTP_BEARER_TOKEN"))
+    if len(given_of_pair) == 1 and is_needed:
+        (lacking,) = set(_PAIRS[scheme]) - set(given_of_pair)
+        raise InvalidSettingsError(
+            f"{given_of_pair[0]} is there without {lacking}; give both, or none of them"
+        )
     # Also where the folder itself is reached otherwise: notifications and warm-up requests may not.
     if environment.get(trust.EXTRA):
         trust.check()

@@ -193,7 +193,11 @@ def test_every_bad_variable_is_named_with_its_value(variable: str, value: str, o
         ("s3://models", "AWS_DEFAULT_REGION", "eu\nwest"),
         ("s3://models", "AWS_ENDPOINT_URL", "minio"),
         ("s3://models", "AWS_ENDPOINT_URL_S3", "minio:9000"),
+        ("s3://models", "AWS_ENDPOINT_URL_STS", "sts.internal"),
+        ("s3://models", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "169.254.169.254"),
+        ("s3://models", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "/v1/credentials"),
         ("az://models", "AZURE_STORAGE_ACCOUNT_NAME", "My Account"),
+        ("az://models", "AZURE_POD_IDENTITY_AUTHORITY_HOST", "127.0.0.1:2579"),
     ],
 )
 def test_variables_that_stand_for_options_are_read_as_these(
@@ -202,6 +206,38 @@ def test_variables_that_stand_for_options_are_read_as_these(
     with pytest.raises(InvalidSettingsError) as caught:
         parse([*POD, f"--storage-uri={uri}"], {variable: value})
     assert str(caught.value).startswith(f"{variable}: {value!a}")
+
+
+@pytest.mark.parametrize(
+    "host", ["login.microsoftonline.us", "https://login.microsoftonline.us/", "http://127.0.0.1:1"]
+)
+def test_an_authority_of_azure_may_be_a_host_alone(host: str) -> None:
+    assert parse([*POD, "--storage-uri=az://models"], {"AZURE_AUTHORITY_HOST": host})
+    with pytest.raises(InvalidSettingsError, match="AZURE_AUTHORITY_HOST"):
+        parse(
+            [*POD, "--storage-uri=az://models"],
+            {"AZURE_AUTHORITY_HOST": f"{host.rstrip(chr(47))}:x"},
+        )
+
+
+@pytest.mark.parametrize(
+    ("uri", "given", "lacking"),
+    [
+        ("s3://models", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+        ("s3://models", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
+        ("https://host/models", "HTTP_USERNAME", "HTTP_PASSWORD"),
+        ("http://host/models", "HTTP_PASSWORD", "HTTP_USERNAME"),
+    ],
+)
+def test_half_of_what_proves_who_asks_is_refused_without_a_word_of_it(
+    uri: str, given: str, lacking: str
+) -> None:
+    arguments = [*POD, f"--storage-uri={uri}"]
+    with pytest.raises(InvalidSettingsError, match=f"{given} is there without {lacking};") as told:
+        parse(arguments, {given: "hidden"})
+    assert "hidden" not in str(told.value)
+    assert parse([*arguments, "--anonymous"], {given: "hidden"})
+    assert parse(arguments, {given: "hidden", lacking: "hidden"})
 
 
 @pytest.mark.parametrize(
