@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _MAGIC: Final = b"\x1f\x8b"
 _ROOM_BYTES: Final = 64 << 20
-"""That are asked for ahead: gzip doesn't tell how much comes out."""
+"""That are asked for ahead at the most: gzip doesn't tell how much comes out. As much again as is
+there already, so that what is small has room on a small volume."""
 
 
 def decode(
@@ -58,8 +59,9 @@ def decode(
                         " it is",
                     )
                 if written > granted:
-                    room(_ROOM_BYTES)
-                    granted = written + _ROOM_BYTES
+                    ahead = min(_ROOM_BYTES, max(written, stored))
+                    room(ahead)
+                    granted = written + ahead
                 plain.write(piece)
     except (DamagedError, zlib.error) as error:
         raise BrokenVersionError(

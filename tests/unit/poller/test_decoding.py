@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from model_poller.archives import decoding
+from model_poller.archives.unpacking import Limits
 from model_poller.errors import UnreachableError
 from model_poller.status import VersionReason, VersionState
 from model_poller.stores.credentials import Credentials
@@ -114,3 +116,18 @@ def test_gzip_that_is_damaged_or_a_bomb_is_quarantined(
         "gs://models/imagenet/1/assets.extra/x is stored with Content-Encoding" in version.message
     )
     assert not world.staged()
+
+
+def test_what_is_small_is_unpacked_on_a_small_volume(tmp_path: Path) -> None:
+    (tmp_path / "packed").write_bytes(gzip.compress(FILES["saved_model.pb"] * 100))
+    granted: list[int] = []
+    decoding.decode(
+        tmp_path / "packed",
+        tmp_path / "plain",
+        origin="1/saved_model.pb",
+        room=granted.append,
+        stopped=lambda: False,
+        limits=Limits(),
+    )
+    size = (tmp_path / "plain").stat().st_size
+    assert 0 < sum(granted) <= 2 * size
