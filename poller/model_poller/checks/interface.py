@@ -35,7 +35,7 @@ MAX_BYTES: Final = 64 << 10
 _TENSOR_BYTES: Final = 40
 """Of an input or output beside its name: quotes, ``dtype``, ``shape``."""
 _DIMENSION_BYTES: Final = 4
-_TEXT_BYTES: Final = 64 << 20
+TEXT_BYTES: Final = 64 << 20
 """A larger text graph is not read for its interface."""
 
 
@@ -74,8 +74,8 @@ def read(folder: Path) -> Interface:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if not is_text:
                 return _interface(_WireNode(data, range(len(data))))
-            if len(data) > _TEXT_BYTES:
-                raise _TooMuchError(f"it has more than {_TEXT_BYTES} bytes of text")
+            if len(data) > TEXT_BYTES:
+                raise _TooMuchError(f"it has more than {TEXT_BYTES} bytes of text")
             return _interface(read_text(data))
     except _TooMuchError as error:
         return Interface(message=f"the interface of {path.name} is not told: {error}")

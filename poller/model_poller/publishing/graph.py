@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import mmap
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from model_poller.checks.integrity import GRAPH_FILES
-from model_poller.checks.interface import INTERNAL, TAG
+from model_poller.checks.interface import INTERNAL, TAG, TEXT_BYTES
+from model_poller.checks.text_graph import read_text
 from model_poller.checks.wire import fields
 from model_poller.errors import BrokenVersionError
 from model_poller.status import VersionReason
@@ -21,9 +21,6 @@ _META_GRAPHS = 2
 _META_INFO, _TAGS = 1, 4
 _SIGNATURES, _KEY = 5, 1
 _NAME_BYTES = 1 << 10
-_LINE_BYTES = 64 << 10
-_TEXT_BLOCK = re.compile(rb"(meta_graphs)|  (meta_info_def|signature_def)\s*:?\s*\{")
-_TEXT_WORD = re.compile(rb'    (tags|key):\s*"([^"]*)"')
 
 
 @dataclass(slots=True)
@@ -73,10 +70,12 @@ def _shown(tags: set[str]) -> str:
 
 def _read(folder: Path) -> list[_MetaGraph]:
     path = folder / GRAPH_FILES[0]
-    if not path.exists():
-        return _read_text(folder / GRAPH_FILES[1])
+    if is_text := not path.exists():
+        path = folder / GRAPH_FILES[1]
     # An empty file can't be mapped, which is a ValueError too.
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if is_text:
+            return _read_text(data)
         return [
             _meta_graph(data, graph)
             for number, graph in fields(data, 0, len(data))
@@ -102,24 +101,17 @@ def _meta_graph(data: mmap.mmap, place: range) -> _MetaGraph:
     return found
 
 
-def _read_text(path: Path) -> list[_MetaGraph]:
-    """A graph as TensorFlow prints it: one field a line, each block indented by two."""
-    graphs: list[_MetaGraph] = []
-    block = b""
-    with path.open("rb") as file:
-        while line := file.readline(_LINE_BYTES):
-            if match := _TEXT_BLOCK.match(line):
-                block = match[2] or b""
-                if match[1]:
-                    graphs.append(_MetaGraph())
-            elif line.startswith(b"  }"):
-                block = b""
-            elif graphs and block and (match := _TEXT_WORD.match(line)):
-                word = match[2].decode(errors="replace")
-                if block == b"meta_info_def" and match[1] == b"tags":
-                    graphs[-1].tags.add(word)
-                elif (block, match[1]) == (b"signature_def", b"key") and not word.startswith(
-                    INTERNAL
-                ):
-                    graphs[-1].signatures.add(word)
-    return graphs
+def _read_text(data: mmap.mmap) -> list[_MetaGraph]:
+    if len(data) > TEXT_BYTES:
+        raise ValueError(f"it has more than {TEXT_BYTES} bytes of text")
+    return [
+        _MetaGraph(
+            {tag for info in graph.all(1, "meta_info_def") for tag in info.texts(4, "tags")},
+            {
+                name
+                for entry in graph.all(5, "signature_def")
+                if not (name := entry.text(1, "key")).startswith(INTERNAL)
+            },
+        )
+        for graph in read_text(data).all(2, "meta_graphs")
+    ]

@@ -213,7 +213,7 @@ def test_a_text_of_other_spaces_brackets_and_strings_is_read(tmp_path: Path) -> 
 
 
 def test_a_large_text_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interface, "_TEXT_BYTES", 100)
+    monkeypatch.setattr(interface, "TEXT_BYTES", 100)
     folder = write(tmp_path, meta_graph({"s": signature({})}, "serve"), text=True)
     assert "more than 100 bytes of text" in read(folder).message
 

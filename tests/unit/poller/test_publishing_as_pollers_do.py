@@ -230,6 +230,13 @@ def test_what_no_model_server_would_load_or_answer_with_is_not_sent(
     [
         ("saved_model.pb", graph(saver=False)),
         ("saved_model.pbtxt", text_graph("serve", "serving_default")),
+        # The same, as other programs than TensorFlow write it.
+        ("saved_model.pbtxt", b" ".join(text_graph("serve", "serving_default").split())),
+        (
+            "saved_model.pbtxt",
+            b"meta_graphs: <\n\tmeta_info_def: {tags: 'ser' 've'}\n"
+            b"\tsignature_def <key: 'serving_default', value {}>\n>\n",
+        ),
     ],
 )
 def test_a_graph_of_either_form_is_sent(
