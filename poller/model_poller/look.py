@@ -36,8 +36,6 @@ _UNREAD = frozenset({VersionReason.FETCH_FAILED, VersionReason.ACCESS_DENIED})
 GROWING_SETTLE_SECONDS = 5.0
 """The same where files are seen while they are written: times have whole seconds there, and a
 network file system's clients keep what they saw for some of them."""
-LOOK_SECONDS = 600.0
-"""So long a look may take: a bucket of a million objects has a thousand pages."""
 _PATIENCE = 3
 """Looks in a row that fail as a whole because the store doesn't answer about one version."""
 GAP_SECONDS = 1.0
@@ -45,7 +43,11 @@ GAP_SECONDS = 1.0
 notifications."""
 
 LISTING_SECONDS = 600.0
-"""For a whole look, however many pages follow one another."""
+"""For a whole look, however many pages follow one another: a bucket of a million objects has a
+thousand."""
+LOOK_SECONDS = LISTING_SECONDS + 300.0
+"""After that it stands still: what a look asked for last may take the time of all its tries, and a
+token that of its own."""
 
 _log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -275,6 +276,32 @@ def test_a_listing_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
     Looker(source, 30.0, lambda status, _: told.append(status)).look()
     assert [status.reason for status in told] == [SourceReason.UNREACHABLE]
     assert "took longer than" in told[0].message
+
+
+def test_a_look_that_ends_by_its_deadline_is_taken_for_no_standstill(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    silent: list[bool] = []
+
+    class Slow(MemorySource):
+        def survey(self) -> Iterator[StoredObject | Entry]:
+            (root,) = self.locations
+            while True:
+                # The third try of a question whose first two took as long as they may.
+                now[0] += 190.0
+                silent.append(looker.worker.is_silent())
+                yield StoredObject(root, "1/x", 1, "1")
+
+    monkeypatch.setattr("model_poller.retry.time", SimpleNamespace(monotonic=lambda: now[0]))
+    told: list[SourceReason | None] = []
+    looker = Looker(Slow(), 30.0, lambda status, _: told.append(status.reason))
+    looker.worker._clock = lambda: now[0]
+    looker.worker.beat()
+    looker.look(lambda: now[0])
+    assert told == [SourceReason.UNREACHABLE]
+    assert len(silent) == 4
+    assert not any(silent)
 
 
 @pytest.mark.parametrize("error", [AccessDeniedError("403"), UnreachableError("503")])
