@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 _READ_BYTES = 1 << 20
 _UNFINISHED = re.compile(r"\.[0-9]+(\.[a-z.]+)?\.[0-9a-f]{8}")
 """The names of what is being written."""
+_WITHOUT_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK})
+"""What asking for a second name of a file ends with where files have one: on mounted buckets, and
+on other systems' file systems (link(2))."""
 
 
 class LocalUploads(LocalSource):
@@ -51,8 +55,7 @@ class LocalUploads(LocalSource):
             try:
                 with unfinished.open("xb") as file, leftovers.held(unfinished):
                     _copy(content, file, size, progress)
-                # Unlike a rename, a link never replaces.
-                path.hardlink_to(unfinished)
+                _show(unfinished, path)
             finally:
                 unfinished.unlink(missing_ok=True)
             _sync(path.parent)
@@ -78,6 +81,23 @@ class LocalUploads(LocalSource):
                 shutil.rmtree(unfinished, ignore_errors=True)
                 raise
             _sync(path.parent)
+
+
+def _show(unfinished: Path, path: Path) -> None:
+    """Give a file its name, if nothing else has it."""
+    try:
+        # Unlike a rename, a link never replaces.
+        path.hardlink_to(unfinished)
+    except OSError as error:
+        if error.errno not in _WITHOUT_LINKS:
+            raise
+        # What has the name for a moment is empty, which is no archive yet and nobody else's.
+        path.touch(exist_ok=False)
+        try:
+            unfinished.rename(path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -715,6 +716,22 @@ def test_half_of_a_file_is_never_left_under_its_name(bucket: Path) -> None:
     uploads.put_new(f"{bucket}/2.zip"[1:], io.BytesIO(bytes(100)), 100, progress=look)
     assert seen == []
     assert [path.name for path in bucket.iterdir()] == ["2.zip"]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_whose_files_have_one_name_takes_archives_as_well(
+    bucket: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("pathlib.Path.hardlink_to", refuse)
+    uploads = LocalUploads(parse_uri(f"file://{bucket}"), bucket)
+    name = f"{bucket}/1.zip"[1:]
+    uploads.put_new(name, io.BytesIO(b"first"), 5, progress=lambda _: None)
+    with pytest.raises(VersionExistsError):
+        uploads.put_new(name, io.BytesIO(b"other"), 5, progress=lambda _: None)
+    assert read(bucket) == {"1.zip": b"first"}
 
 
 @pytest.mark.parametrize("form", ["zip", FOLDER])
