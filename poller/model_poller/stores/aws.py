@@ -120,9 +120,11 @@ class AwsIdentity:
         now, read = time.monotonic(), self._read
         if read and now - read[0] < _READ_SECONDS:
             return read[1]
-        get = self._credentials.get
-        if (key := get("AWS_ACCESS_KEY_ID")) and (secret := get("AWS_SECRET_ACCESS_KEY")):
-            keys = Keys(key, secret, get("AWS_SESSION_TOKEN"), f"the access key {key}")
+        key, secret, token = self._credentials.together(
+            "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
+        )
+        if key and secret:
+            keys = Keys(key, secret, token, f"the access key {key}")
             if read and read[1] == keys:
                 # The same one, whose signer is at hand.
                 keys = read[1]

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _USER = re.compile(r"(?<=://)[^\s'\"]*@|[^\s'\"/:@]+:(?!//)[^\s'\"@]*@")
+_TRIES = 10
+"""For values that change all the time; a kubelet replaces a Secret once a minute."""
 _QUERY = re.compile(r"(://[^\s'\"?#]*)[?#][^\s'\"]+")
 
 
@@ -30,6 +32,25 @@ class Credentials:
         except (OSError, UnicodeDecodeError):
             value = ""
         return value or self.environment.get(name) or None
+
+    def together(self, *names: str) -> tuple[str | None, ...]:
+        """The values under several names, as of one moment: each as `get`.
+
+        What proves who asks only together may be replaced while it is read.
+        """
+        for _ in range(_TRIES):
+            before = self._moment()
+            values = tuple(map(self.get, names))
+            if before == self._moment():
+                break
+        return values
+
+    def _moment(self) -> str:
+        """Where the link leads by whose swap the kubelet changes all files of a Secret at once."""
+        try:
+            return str((self.folder / "..data").readlink()) if self.folder else ""
+        except OSError:
+            return ""
 
     def file(self, name: str) -> Path | None:
         """The file that a name has in the folder; None without one."""

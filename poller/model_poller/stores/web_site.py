@@ -142,7 +142,7 @@ class Site:
             return {}
         if token := self._credentials.get("HTTP_BEARER_TOKEN"):
             return {"Authorization": f"Bearer {token}"}
-        name, password = (self._credentials.get(f"HTTP_{n}") for n in ("USERNAME", "PASSWORD"))
+        name, password = self._credentials.together("HTTP_USERNAME", "HTTP_PASSWORD")
         if name and password:
             encoded = base64.b64encode(f"{name}:{password}".encode()).decode()
             return {"Authorization": f"Basic {encoded}"}

@@ -70,6 +70,32 @@ def test_keys_come_first_and_a_folder_wins_over_the_environment(tmp_path: Path) 
     assert (found.access_key_id, found.secret) == ("AKIAFILE", "f")
 
 
+@pytest.mark.parametrize("after", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_keys_of_two_secrets_are_never_mixed(tmp_path: Path, after: str) -> None:
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+
+    def show(which: str) -> None:
+        """As the kubelet does: all files of a Secret change at once."""
+        (tmp_path / which).mkdir()
+        for name in names:
+            (tmp_path / which / name).write_text(f"{which} {name}")
+        (tmp_path / "new").symlink_to(which)
+        (tmp_path / "new").rename(tmp_path / "..data")
+
+    class Rotated(Credentials):
+        def get(self, name: str) -> str | None:
+            found = super().get(name)
+            if name == after and not (tmp_path / "second").exists():
+                show("second")
+            return found
+
+    show("first")
+    for name in names:
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    keys = AwsIdentity(Rotated({}, tmp_path), "eu-west-1", anonymous=False).keys()
+    assert (keys.access_key_id, keys.secret, keys.token) == tuple(f"second {n}" for n in names)
+
+
 def test_a_secret_is_in_no_representation() -> None:
     found = identity({"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "hidden"}).keys()
     assert "hidden" not in repr(found)
