@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 _TOKEN: Final = re.compile(r"==|!=|[=!(),<>]|[^ \t\r\n=!(),<>]+")
 _NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _PREFIX: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
-_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}")
-_INTEGERS: Final = range(-(2**63), 2**63)
+_INTEGER: Final = re.compile(r"[0-9]{1,19}")
+"""An int64 that is a label's value as well, so none with a sign."""
+_LARGEST: Final = 2**63 - 1
 _LONGEST_PREFIX: Final = 253
 _SYMBOLS: Final = frozenset({"==", "!=", "=", "!", "(", ")", ",", "<", ">"})
 
@@ -152,7 +153,7 @@ def _integer(operator: str, tokens: list[str]) -> list[str]:
 
 
 def _is_integer(text: str) -> bool:
-    return _INTEGER.fullmatch(text) is not None and int(text) in _INTEGERS
+    return _INTEGER.fullmatch(text) is not None and int(text) <= _LARGEST
 
 
 def _shown(tokens: list[str]) -> str:

@@ -21,7 +21,7 @@ GOOD: Final = [
     "notin=in",
     "example.com/team.name_1=V-1",
     "priority>5,priority < 10",
-    "priority>9223372036854775807,priority<-9223372036854775808",
+    "priority>9223372036854775807,priority<01",
     "   ",
     "team\r\n=\tvision",
 ]
@@ -46,6 +46,8 @@ BAD: Final = [
     ("team=größe", "'größe' is no label value"),
     ("priority>high", "'high' where a number is expected after >"),
     ("priority>\u0663", "where a number is expected after >"),
+    ("priority>-1", "where a number is expected after >"),
+    ("priority<+1", "where a number is expected after <"),
     ("priority>9223372036854775808", "where a number is expected after >"),
     ("team=vision,\u00a0stage", "is no label key"),
     ("team in (vision)\u2003", "where a comma or the end is expected"),
