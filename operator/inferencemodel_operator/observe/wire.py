@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime  # noqa: TC003  msgspec reads the annotations
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -27,6 +27,10 @@ class Owner(_Wire, frozen=True):
     def is_plausible(self) -> bool:
         """Whether an object can have this name and uid: the API server takes any text here."""
         return max(len(self.name), len(self.uid)) <= bounds.NAME
+
+
+_GROUPS: Final = {names.KIND: names.GROUP, "Deployment": "apps", "ReplicaSet": "apps"}
+"""Of the kinds that own others here."""
 
 
 class FieldManager(_Wire, frozen=True):
@@ -60,8 +64,13 @@ class Meta(_Wire, frozen=True):
         return None if owner is None else owner.uid
 
     def controller_reference(self, kind: str) -> Owner | None:
-        """The controller owner, when that is of this kind, and an object can be called so."""
+        """The controller owner, when that is of this kind, and an object can be called so.
+
+        Kinds of other API groups have the same names: there is another InferenceModel, too.
+        """
+        group = _GROUPS[kind]
         found = (o for o in self.owner_references if o.controller and o.kind == kind)
+        found = (o for o in found if o.api_version.partition("/")[0] == group)
         return next((owner for owner in found if owner.is_plausible), None)
 
     @property

@@ -299,6 +299,15 @@ async def test_what_somebody_changes_during_a_write_is_not_taken_for_its_outcome
                 "controller": True,
             }
         ],
+        [
+            {
+                "apiVersion": "inference.networking.x-k8s.io/v1alpha2",
+                "kind": names.KIND,
+                "name": "m",
+                "uid": "owner-3",
+                "controller": True,
+            }
+        ],
     ],
 )
 @pytest.mark.parametrize("watched", [True, False])

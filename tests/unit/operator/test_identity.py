@@ -31,7 +31,8 @@ MODEL = decode(
 
 
 def obj(name: str, uid: str, *, kind: str = "", by: str = "", **more: Any) -> dict[str, Any]:
-    owner = {"apiVersion": "v", "kind": kind, "name": "m", "uid": by, "controller": True}
+    version = "inferencemodel.dev/v1alpha1" if kind == "InferenceModel" else "apps/v1"
+    owner = {"apiVersion": version, "kind": kind, "name": "m", "uid": by, "controller": True}
     return {
         "metadata": {
             "name": name,
