@@ -34,7 +34,7 @@ _CUT: Final = "…"
 _BREAKS: Final = re.compile(r"[\t-\r\x1c-\x1f\x85\u2028\u2029]+")
 _INVISIBLE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # what terminals obey
-    "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of a text
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of a text
     "\ud800-\udfff]"  # halves of surrogate pairs, which are no UTF-8
 )
 

@@ -28,6 +28,7 @@ def test_a_text_keeps_to_its_limit_in_bytes_and_is_one_clean_line(value: str, li
         ("a\x00b\x1b[31mred\x7f", "ab[31mred"),
         ("half \ud83d of a pair", "half  of a pair"),
         ("cod\u202eexe", "codexe"),
+        ("cod\u061cexe", "codexe"),
         ("", ""),
     ],
 )
