@@ -274,11 +274,13 @@ def failure(model: InferenceModel, seen: Observed) -> QuarantinedVersion | None:
     pinned = model.spec.model.version
     target = seen.record.wanted
     if pinned is not None:
-        return versions.blocked(pinned, seen.record)
-    newest = next(iter(seen.record.quarantined), None)
-    if newest is None or (target is not None and newest.version < target):
-        return None
-    return newest
+        failed = versions.blocked(pinned, seen.record)
+    else:
+        failed = next(iter(seen.record.quarantined), None)
+        if failed is not None and target is not None and failed.version < target:
+            failed = None
+    # Of the version that is rolled out, other objects failed.
+    return None if failed is None or failed.version == seen.record.candidate else failed
 
 
 def model_loaded(model: InferenceModel, seen: Observed, active: int | None) -> Verdict:

@@ -132,7 +132,11 @@ class InferenceModel(msgspec.Struct, frozen=True, rename="camel"):
         return found if found is not None and found.phase not in ENDED else None
 
     def quarantine_of(self, version: int | None) -> Quarantine | None:
-        """Why a version is not tried again, None when it is not quarantined."""
+        """Why a version is not tried again; None when it is not quarantined, or is rolled out anew,
+        as what was quarantined were other objects under its number."""
+        running = self.running
+        if running is not None and running.version == version and running.phase != "RollingBack":
+            return None
         return next((q for q in self.status.model.quarantined if q.version == version), None)
 
 

@@ -284,6 +284,18 @@ def test_what_to_do_is_told_behind_the_longest_words_of_others() -> None:
     assert message(found, "ModelLoaded").endswith("upload a repaired version")
 
 
+def test_a_version_that_is_rolled_out_anew_is_no_failed_one() -> None:
+    former = QuarantinedVersion(
+        version=2, fingerprint="f", reason="ObjectsChanged", message="it is rolled out anew"
+    )
+    seen = observed(pod(1, ONE), pod(2, ONE), quarantined=(former,))
+    assert condition(compute(seen), "ModelLoaded") == ("False", "ObjectsChanged")
+    going = msgspec.structs.replace(seen, record=msgspec.structs.replace(seen.record, candidate=2))
+    found = compute(going)
+    assert condition(found, "ModelLoaded")[1] != "ObjectsChanged"
+    assert found["model"]["transitionStatus"] == "InProgress"
+
+
 @pytest.mark.parametrize(
     ("wanted", "told"), [(2, ("Unknown", "NoReport")), (0, ("False", "ScaledToZero"))]
 )

@@ -238,3 +238,11 @@ def test_a_step_of_a_version_that_was_quarantined_or_comes_without_a_rollout() -
     assert look(model(), Goal(2, 1)).outcome is Outcome.ARRIVED
     assert look(model(), Goal(None, 1)).outcome is Outcome.ARRIVED
     assert look(model(**arriving(3, "Fetching")), Goal(3, 1)).outcome is Outcome.WAITING
+
+
+def test_a_version_that_is_rolled_out_anew_is_waited_for() -> None:
+    failed = [{"version": 3, "reason": "ObjectsChanged", "message": "it is rolled out anew"}]
+    going = model(quarantined=failed, rollout=rollout("Progressing"), **arriving(3, "Loading"))
+    assert look(going, Goal(3)).outcome is Outcome.WAITING
+    back = model(quarantined=failed, rollout=rollout("RollingBack"), **arriving(3, "Loading"))
+    assert look(back, Goal(3)).outcome is Outcome.HOPELESS
