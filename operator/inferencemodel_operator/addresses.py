@@ -109,10 +109,7 @@ def claims(model: InferenceModel) -> Claims:
     if gateway is not None:
         for parent in gateway.parent_refs:
             listener = Listener(parent.section_name, parent.port)
-            name = _name(parent, model.namespace)
-            for address in _of_routes(model, gateway, name):
-                if address.is_whole_host and _is_service(parent):
-                    continue
+            for address in _of_routes(model, gateway, parent):
                 found[address] = found.get(address, frozenset()) | {listener}
     return found
 
@@ -145,13 +142,11 @@ def _of_child(child: Child) -> Iterator[tuple[Address, Listener]]:
     kind: Kind = "HTTPRoute" if child.kind == "HTTPRoute" else "GRPCRoute"
     matches = [match.path for rule in spec.rules for match in rule.matches]
     for parent in spec.parent_refs:
-        gateway = (
-            f"{parent.group}/{parent.kind}/{parent.namespace or child.namespace}/{parent.name}"
-        )
+        gateway = _name(parent, child.namespace)
         listener = Listener(parent.section_name, parent.port)
         for host in spec.hostnames or ("",):
-            if not _is_service(parent):
-                yield Address(kind, host, gateway=gateway, is_whole_host=True), listener
+            for address in _whole_host(kind, host, parent, gateway):
+                yield address, listener
             for path in matches or (wire.RoutePath(),):
                 yield _address(kind, host, path.value, path.type, gateway), listener
 
@@ -180,24 +175,28 @@ def _of_interceptor(model: InferenceModel) -> Iterator[Address]:
             yield Address("InterceptorRoute", host, path)
 
 
-def _of_routes(model: InferenceModel, gateway: Gateway, parent: str) -> Iterator[Address]:
+def _of_routes(model: InferenceModel, gateway: Gateway, parent: ParentRef) -> Iterator[Address]:
+    name = _name(parent, model.namespace)
     for host in gateway.hostnames or ("",):
         path = gateway.path.rstrip("/")
-        yield Address("HTTPRoute", host, gateway=parent, is_whole_host=True)
-        yield Address("HTTPRoute", host, path, gateway=parent)
+        yield from _whole_host("HTTPRoute", host, parent, name)
+        yield Address("HTTPRoute", host, path, gateway=name)
         for verb in exact(model, gateway.path):
-            yield Address("HTTPRoute", host, verb, is_exact=True, gateway=parent)
+            yield Address("HTTPRoute", host, verb, is_exact=True, gateway=name)
     for host in gateway.grpc_hostnames:
-        yield Address("GRPCRoute", host, gateway=parent, is_whole_host=True)
-        yield Address("GRPCRoute", host, gateway=parent)
+        yield from _whole_host("GRPCRoute", host, parent, name)
+        yield Address("GRPCRoute", host, gateway=name)
 
 
-def _is_service(parent: ParentRef | wire.ParentRef) -> bool:
-    """Whether it is a mesh's, where each route stands by itself."""
-    return (parent.group, parent.kind) == ("", "Service")
+def _whole_host(
+    kind: Kind, host: str, parent: ParentRef | wire.ParentRef, gateway: str
+) -> Iterator[Address]:
+    """What a route has of a Gateway; of a mesh's Service, where each stands by itself, nothing."""
+    if (parent.group, parent.kind) != ("", "Service"):
+        yield Address(kind, host, gateway=gateway, is_whole_host=True)
 
 
-def _name(parent: ParentRef, namespace: str) -> str:
+def _name(parent: ParentRef | wire.ParentRef, namespace: str) -> str:
     return f"{parent.group}/{parent.kind}/{parent.namespace or namespace}/{parent.name}"
 
 

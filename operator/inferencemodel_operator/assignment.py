@@ -17,10 +17,10 @@ from inferencemodel_operator.record import (
     QUARANTINED_KEY,
     SERVED_KEY,
     TARGET_KEY,
-    TEMPLATE,
     QuarantinedVersion,
     VersionsRecord,
     is_reason,
+    tried_in,
     uncompacted,
 )
 from model_poller.status import VersionReason, decode_task, encode_task
@@ -113,11 +113,11 @@ def _entries(
     version: int, stored: str, why: Quarantine | None, templates: Collection[str]
 ) -> Iterator[QuarantinedVersion]:
     reason = _LOST if why is None else why.reason
-    tried_in = sorted(set(templates) - {""}) if reason in _OF_TEMPLATES else []
-    for template in tried_in or ("",):
+    own = sorted(set(templates) - {""}) if reason in _OF_TEMPLATES else []
+    for template in own or ("",):
         yield QuarantinedVersion(
             version=version,
-            fingerprint=f"{stored}{TEMPLATE}{template}" if template else stored,
+            fingerprint=tried_in(template, stored),
             reason=reason,
             message="" if why is None else bounds.text(why.message),
         )

@@ -58,6 +58,11 @@ _YEARS: Final = range(1970, 9000)
 _Tried = Annotated[str, msgspec.Meta(max_length=2 * bounds.NAME)]
 
 
+def tried_in(template: str, stored: str) -> str:
+    """The fingerprint of what failed in pods of one template; of any where none is named."""
+    return f"{stored}{TEMPLATE}{template}" if template else stored
+
+
 class QuarantinedVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A version that failed for a reason which the same stored objects will not heal."""
 

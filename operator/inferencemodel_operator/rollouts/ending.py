@@ -8,10 +8,10 @@ from msgspec.structs import replace
 
 from inferencemodel_operator.conditions import Reason
 from inferencemodel_operator.record import (
-    TEMPLATE,
     ActiveVersion,
     Phase,
     QuarantinedVersion,
+    tried_in,
 )
 from inferencemodel_operator.rollouts.fleet import is_given
 from inferencemodel_operator.rollouts.state import with_entries
@@ -118,7 +118,7 @@ def _entries(
     return [
         QuarantinedVersion(
             version=ongoing.version,
-            fingerprint=f"{fingerprint}{TEMPLATE}{template}" if template else fingerprint,
+            fingerprint=tried_in(template, fingerprint),
             reason=failure.reason.value,
             message=failure.message,
         )
