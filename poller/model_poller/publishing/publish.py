@@ -7,7 +7,6 @@ import shutil
 import time
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -128,11 +127,15 @@ class Publisher:
 
     def _choose(self, wanted: int | Choice) -> tuple[int, dict[str, StoredObject]]:
         """A number, and what is there of it already if it is one to go on with."""
-        taken = self._taken()
-        highest = next((number for number in sorted(taken, reverse=True) if taken[number]()), None)
+        named = self._named()
+        highest, of_highest = None, []
+        for number in sorted(named, reverse=True):
+            if of_highest := self._stored(named[number]):
+                highest = number
+                break
         if wanted is Choice.NEXT:
             version = 1 if highest is None else highest + 1
-            if highest is not None and self._part(taken[highest]()):
+            if self._part(of_highest):
                 self._say(
                     f"a part of {self._where(version - 1)} is stored, which no poller takes;"
                     f" --version={version - 1} goes on with it if it is of this export"
@@ -145,7 +148,7 @@ class Publisher:
             raise InvalidSettingsError(
                 f"there is no version above {MAX_VERSION}, which {self._location.uri} holds"
             )
-        found = taken[version]() if version in taken else []
+        found = of_highest if version == highest else self._stored(named.get(version, ()))
         part = self._part(found) if isinstance(wanted, int) else {}
         if part:
             self._say(
@@ -164,10 +167,10 @@ class Publisher:
             )
         return version, part
 
-    def _taken(self) -> dict[int, Callable[[], list[tuple[str, StoredObject]]]]:
-        """What is stored of each version, and where: half of one has its number too.
+    def _named(self) -> dict[int, list[tuple[str, StoredObject | Entry]]]:
+        """What has the number of each version, and where: half of one has it too.
 
-        Looked up when it is asked for: what is there of all of them is of no account.
+        What is in folders is looked up by `_stored`: what is in all of them is of no account.
         """
         named: dict[int, list[tuple[str, StoredObject | Entry]]] = {}
         for item in self._destination.survey():
@@ -176,7 +179,7 @@ class Publisher:
             if parsed := split_path(f"{name}/file" if is_folder else name):
                 top, number = parsed
                 named.setdefault(number, []).append((top, item))
-        return {number: partial(self._stored, items) for number, items in named.items()}
+        return named
 
     def _stored(
         self, items: Iterable[tuple[str, StoredObject | Entry]]
@@ -191,8 +194,7 @@ class Publisher:
 
     def _there(self, version: int) -> list[tuple[str, StoredObject]]:
         """What is stored of one version, and where."""
-        taken = self._taken()
-        return taken[version]() if version in taken else []
+        return self._stored(self._named().get(version, ()))
 
     def _part(self, there: Iterable[tuple[str, StoredObject]]) -> dict[str, StoredObject]:
         """What there is of a folder without its marker; empty of any other version."""
