@@ -26,9 +26,10 @@ class Deadline:
     is not wrong, and what never comes still ends within four times the seconds.
     """
 
-    def __init__(self, within: float, *, waiting: float = _WAITING) -> None:
+    def __init__(self, within: float, *, exact: bool = False) -> None:
+        """``exact``: whether each second counts whole all the same."""
         self._within = within
-        self._waiting = waiting
+        self._exact = exact
         self._began = time.monotonic()
         self._busy = _busy()
 
@@ -36,8 +37,8 @@ class Deadline:
     def passed(self) -> bool:
         """Whether the seconds are over."""
         elapsed = time.monotonic() - self._began
-        busy = min(_busy() - self._busy, elapsed)
-        return elapsed - busy * (1 - self._waiting) > self._within
+        busy = 0.0 if self._exact else min(_busy() - self._busy, elapsed)
+        return elapsed - busy * (1 - _WAITING) > self._within
 
 
 def _busy() -> float:
@@ -72,7 +73,7 @@ def eventually(
     Raises:
         TimeoutError: the deadline passed; names what was waited for and what was last seen.
     """
-    deadline = Deadline(within, waiting=1.0 if exact else _WAITING)
+    deadline = Deadline(within, exact=exact)
     last: object = None
     while True:
         try:

@@ -51,7 +51,7 @@ def test_seconds_of_a_busy_machine_count_a_quarter(
         )
 
     count(50)
-    deadline, exact = Deadline(10), Deadline(10, waiting=1.0)
+    deadline, exact = Deadline(10), Deadline(10, exact=True)
     clock[0] += elapsed
     count(50 + busy)
     assert deadline.passed is passed
