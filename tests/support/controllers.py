@@ -13,20 +13,17 @@ import logging
 import subprocess
 import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
-
-import kubernetes
 
 from devcluster import build
 from devcluster.controllers import CONTROLLER_MANAGER
+from tests.support.objects import Objects, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import Self
-
-    import urllib3
 
     from devcluster.client import Api
 
@@ -40,9 +37,6 @@ _WATCH = 30
 """Seconds; how long a watch lasts."""
 
 _MODEL = "inferencemodel.dev/name"
-_DEPLOYMENTS = "apis/apps/v1/deployments"
-_SETS = "apis/apps/v1/replicasets"
-_PODS = "api/v1/pods"
 
 
 def revision(template: dict[str, Any]) -> str:
@@ -54,15 +48,14 @@ class DeploymentController:
     """Keeps the Deployments of one namespace until it is left."""
 
     def __init__(self, kubeconfig: Path, namespace: str) -> None:
-        self._client = kubernetes.config.new_client_from_config(str(kubeconfig))
-        self._namespace = namespace
+        self._objects = Objects(kubeconfig, namespace)
         self._ended = threading.Event()
         self._changed = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        for kind in (_DEPLOYMENTS, _SETS, _PODS):
+        for kind in ("deployments", "replicasets", "pods"):
             threading.Thread(target=self._watch, args=(kind,), daemon=True).start()
         return self
 
@@ -87,23 +80,20 @@ class DeploymentController:
         while not self._ended.is_set():
             self._changed.set()
             try:
-                answer = self._sent("GET", f"{self._path(kind)}&watch=true&timeoutSeconds={_WATCH}")
-                if answer.status >= 400:
-                    raise ConnectionError(answer.data)
-                for _ in answer.stream():
+                for _ in self._objects.changes(kind, _MODEL, _WATCH):
                     self._changed.set()
-            except Exception:
+            except RefusedError:
                 logger.debug("a watch of %s ended", kind, exc_info=True)
                 self._ended.wait(SECONDS)
 
     def _look(self) -> None:
-        sets = {o["metadata"]["uid"]: o for o in self._list(_SETS)}
-        pods = self._list(_PODS)
-        for deployment in self._list(_DEPLOYMENTS):
+        sets = {o["metadata"]["uid"]: o for o in self._objects.list("replicasets", _MODEL)}
+        pods = self._objects.list("pods", _MODEL)
+        for deployment in self._objects.list("deployments", _MODEL):
             metadata = deployment["metadata"]
             present = revision(deployment["spec"]["template"])
             if metadata.get("annotations", {}).get(REVISION) != present:
-                self._patch(metadata["name"], {"metadata": {"annotations": {REVISION: present}}})
+                self._patch(metadata["name"], metadata={"annotations": {REVISION: present}})
             owned = [
                 (pod, sets[uid])
                 for pod in pods
@@ -116,34 +106,12 @@ class DeploymentController:
                 "updatedReplicas": updated,
             }
             if {**deployment["status"], **status} != deployment["status"]:
-                self._patch(f"{metadata['name']}/status", {"status": status})
+                self._patch(metadata["name"], "status", status=status)
 
-    def _path(self, kind: str) -> str:
-        api, _, plural = kind.rpartition("/")
-        return f"/{api}/namespaces/{self._namespace}/{plural}?labelSelector={_MODEL}"
-
-    def _list(self, kind: str) -> list[dict[str, Any]]:
-        listed: dict[str, list[dict[str, Any]]]
-        listed = json.loads(self._sent("GET", self._path(kind)).read())
-        return listed["items"]
-
-    def _patch(self, name: str, body: dict[str, Any]) -> None:
-        path = f"/apis/apps/v1/namespaces/{self._namespace}/deployments/{name}"
-        self._sent("PATCH", path, body).read()
-
-    def _sent(
-        self, method: str, path: str, body: dict[str, Any] | None = None
-    ) -> urllib3.BaseHTTPResponse:
-        configuration = self._client.configuration
-        headers = {"Accept": "application/json", "Content-Type": "application/merge-patch+json"}
-        token = configuration.get_api_key_with_prefix("BearerToken")
-        if token:
-            headers["Authorization"] = token
-        answer: urllib3.BaseHTTPResponse = self._client.call_api(
-            *(method, configuration.host + path, headers, body),
-            _request_timeout=(5, _WATCH + 5),
-        ).response
-        return answer
+    def _patch(self, name: str, *below: str, **patch: Any) -> None:
+        # It may have been deleted meanwhile, which its watch tells.
+        with suppress(RefusedError):
+            self._objects.merge("deployments", name, *below, **patch)
 
 
 def _owner(obj: dict[str, Any]) -> str | None:

@@ -17,6 +17,7 @@ import kubernetes
 import urllib3
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 Object = dict[str, Any]
@@ -88,15 +89,9 @@ class Connections:
         Raises:
             RefusedError: it was refused, or nobody answered within ``SECONDS``.
         """
-        configuration = self._client.configuration
         headers = {"Accept": accept, "Content-Type": content}
-        token = configuration.get_api_key_with_prefix("BearerToken")
-        if token:
-            headers["Authorization"] = token
         try:
-            answer = self._client.call_api(
-                *(method, configuration.host + path, headers, body), _request_timeout=SECONDS
-            )
+            answer = self._send(method, path, headers, body)
             told = answer.read()
         except (urllib3.exceptions.HTTPError, kubernetes.client.ApiException) as error:
             raise RefusedError(f"{method} {path}: {error}") from None
@@ -108,6 +103,33 @@ class Connections:
             message = decoded.get("message", answer.status)
             raise RefusedError(f"Error from server ({decoded.get('reason', '')}): {message}")
         return decoded
+
+    def changes(self, path: str) -> Iterator[None]:
+        """Watch what is under a path, for as long as the server lets it: once for each change.
+
+        Raises:
+            RefusedError: it was refused, or nothing came for ``SECONDS``.
+        """
+        try:
+            answer = self._send("GET", path, {"Accept": "application/json"})
+            if answer.status >= 400:
+                raise RefusedError(f"GET {path}: {answer.status}")
+            for _ in answer.stream():
+                yield None
+        except (urllib3.exceptions.HTTPError, kubernetes.client.ApiException) as error:
+            raise RefusedError(f"GET {path}: {error}") from None
+
+    def _send(
+        self, method: str, path: str, headers: dict[str, str], body: Object | None = None
+    ) -> urllib3.BaseHTTPResponse:
+        configuration = self._client.configuration
+        token = configuration.get_api_key_with_prefix("BearerToken")
+        if token:
+            headers = {**headers, "Authorization": token}
+        answer: urllib3.BaseHTTPResponse = self._client.call_api(
+            *(method, configuration.host + path, headers, body), _request_timeout=SECONDS
+        ).response
+        return answer
 
     def _discovered(self) -> dict[str, Kind]:
         """All kinds by all of their names; the first of a name is the one that kubectl means."""
@@ -150,6 +172,13 @@ class Objects:
         found = self._request("GET", kind, query=query)
         of = {"apiVersion": found["apiVersion"], "kind": found["kind"].removesuffix("List")}
         return [{**of, **_without_managers(item)} for item in found.get("items") or ()]
+
+    def changes(self, kind: str, selector: str, seconds: int) -> Iterator[None]:
+        """Watch the objects that a label selector picks for so long: once for each change."""
+        connections = self._connections()
+        path = connections.kind(kind).address(self.namespace or connections.namespace)
+        query = {"labelSelector": selector, "watch": "true", "timeoutSeconds": str(seconds)}
+        return connections.changes(f"{path}?{urlencode(query)}")
 
     def raw(self, path: str) -> Object:
         """What the API server answers to a GET, such as what a pod says through it."""
