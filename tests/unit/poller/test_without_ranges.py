@@ -18,6 +18,7 @@ from tests.unit.poller.answering import Answering, Reply, Request
 from tests.unit.poller.doubles import model, zipped
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 CONTENT = b"0123456789" * 10
@@ -39,17 +40,24 @@ def download(source: HttpSource, folder: Path) -> None:
     )
 
 
+def fetch_twice(
+    behave: Callable[[Request], Reply], path: str, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first look finds out that there are no ranges; the second one does without."""
+    monkeypatch.setattr(fetch, "PART_BYTES", 16)
+    monkeypatch.setattr(fetch, "RETRIES", RetryPolicy(2, 0.01, 0.01))
+    with Answering(behave) as server:
+        source = HttpSource(parse_uri(f"{server.url}{path}"), credentials=Credentials())
+        with pytest.raises(UnreachableError, match="gives no ranges; it is fetched so after"):
+            download(source, into)
+        download(source, into)
+        source.close()
+
+
 def test_its_files_are_fetched_as_a_whole_from_the_second_look_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch, "PART_BYTES", 16)
-    monkeypatch.setattr(fetch, "RETRIES", RetryPolicy(2, 0.01, 0.01))
-    with Answering(answer) as server:
-        source = HttpSource(parse_uri(f"{server.url}/models/index.json"), credentials=Credentials())
-        with pytest.raises(UnreachableError, match="gives no ranges; it is fetched so after"):
-            download(source, tmp_path)
-        download(source, tmp_path)
-        source.close()
+    fetch_twice(answer, "/models/index.json", tmp_path, monkeypatch)
     assert (tmp_path / "1/weights").read_bytes() == CONTENT
 
 
@@ -57,8 +65,6 @@ def test_its_files_are_fetched_as_a_whole_from_the_second_look_on(
 def test_one_that_promises_ranges_is_believed_no_longer_than_until_it_gives_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str
 ) -> None:
-    monkeypatch.setattr(fetch, "PART_BYTES", 16)
-    monkeypatch.setattr(fetch, "RETRIES", RetryPolicy(2, 0.01, 0.01))
     bundle = zipped({f"1/{name}": content for name, content in model().items()})
 
     def promising(request: Request) -> Reply:
@@ -66,11 +72,6 @@ def test_one_that_promises_ranges_is_believed_no_longer_than_until_it_gives_none
             return Reply(200, '<a href="1.zip">1</a>', {"Content-Type": "text/html"})
         return Reply(200, bundle, {"ETag": '"a"', "Accept-Ranges": "bytes"})
 
-    with Answering(promising) as server:
-        source = HttpSource(parse_uri(f"{server.url}{uri}"), credentials=Credentials())
-        with pytest.raises(UnreachableError, match="gives no ranges; it is fetched so after"):
-            download(source, tmp_path)
-        download(source, tmp_path)
-        source.close()
+    fetch_twice(promising, uri, tmp_path, monkeypatch)
     (fetched,) = tmp_path.iterdir()
     assert fetched.read_bytes() == bundle
