@@ -123,6 +123,7 @@ class Session:
     _beats: int = 0
     _distrusted: str = ""
     _entry: str = ""
+    _is_over: bool = False
 
     # What the waiting thread calls.
 
@@ -141,6 +142,8 @@ class Session:
 
     def keep(self, folder: Path) -> None:
         """Take what the source gave, which was checked; it may be moved from now on."""
+        if self._is_over:
+            return
         names = sorted(
             path.relative_to(folder).as_posix()
             for path in folder.rglob("*")
@@ -150,6 +153,8 @@ class Session:
         tree = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.storing = True
         self._orders.put(_Kept(tree, names, size))
+        if self._is_over:
+            self._close_orders()
 
     # What its own thread does.
 
@@ -174,10 +179,16 @@ class Session:
         self._finish(Missing())
         with suppress(OSError, SharedError), self.pulse:
             user.unlink(missing_ok=True)
-        while not self._orders.empty():
-            if isinstance(order := self._orders.get(), _Kept):
-                os.close(order.tree)
+        self._is_over = True
+        self._close_orders()
         self.ended(self, state, why)
+
+    def _close_orders(self) -> None:
+        """Of orders that nobody will read; whoever gives one later does the same."""
+        with suppress(queue.Empty):
+            while True:
+                if isinstance(order := self._orders.get_nowait(), _Kept):
+                    os.close(order.tree)
 
     def _begin(self, user: Path) -> Wrong | None:
         """Make oneself known; why that can't be."""

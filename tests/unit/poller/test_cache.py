@@ -10,6 +10,7 @@ import tarfile
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import google_crc32c
@@ -30,7 +31,6 @@ from tests.unit.poller.test_bring import content
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from model_poller.cache.shared import Cache
 
@@ -76,6 +76,10 @@ def held(cache: Path) -> list[str]:
 def state(kit: Bringer) -> CacheState:
     assert kit.cache is not None
     return kit.cache.status.state
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def until(kit: Bringer, wanted: CacheState) -> str:
@@ -685,11 +689,13 @@ def test_a_cache_that_can_only_be_read_is_read(
     assert state(other) is CacheState.READ_ONLY
 
     upload(source, 2)
+    files = open_files()
     bring(other, 2)
     assert retained(other, 2)
     assert len(held(cache)) == 1
     assert other.cache is not None
     assert os.strerror(code) in other.cache.status.message
+    assert open_files() == files
 
 
 def test_a_pod_without_room_of_its_own_says_that_and_blames_no_cache(
