@@ -93,6 +93,15 @@ class OpenEntry:
         """Read no more of it."""
         os.close(self._folder)
 
+    def check(self) -> None:
+        """See whether its files are there, as large as it says.
+
+        Raises:
+            DamagedError
+        """
+        for number in range(len(self.entry.files)):
+            os.close(self.open(number))
+
     def open(self, number: int) -> int:
         """One of its files.
 

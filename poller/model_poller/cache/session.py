@@ -308,7 +308,13 @@ class Session:
 
     def _copy_from(self, opened: OpenEntry, user: Path | None) -> None:
         entry = opened.entry
-        self.room(entry.size, len(entry.files))
+        try:
+            self.room(entry.size, len(entry.files))
+        except InsufficientDiskError:
+            # It may be the description that is wrong, and not the volume too small.
+            with self.pulse:
+                opened.check()
+            raise
         self.done, self.note = 0, f"copied from the cache, where {entry.pod or 'a pod'} brought it"
         copied = 0
 
@@ -359,7 +365,11 @@ class Session:
         """Whether the entry came just before the lease."""
         with self.pulse:
             self.folder.refresh(self.folder.entries)
-            opened = self.folder.open(self.about.key)
+            try:
+                opened = self.folder.open(self.about.key)
+            except DamagedError:
+                # Who copies it sets it aside.
+                return True
             if opened is not None:
                 opened.close()
         return opened is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import json
 import os
 import tarfile
 import threading
@@ -182,6 +183,10 @@ def damage(kind: str, folder: Path) -> None:
     elif kind == "a name":
         text = (folder / "entry.json").read_text()
         (folder / "entry.json").write_text(text.replace("saved_model.pb", "../../../../evil.pb"))
+    elif kind == "a size":
+        described = json.loads((folder / "entry.json").read_text())
+        described["files"][0][1] = 10**17
+        (folder / "entry.json").write_text(json.dumps(described))
 
 
 @pytest.mark.parametrize(
@@ -195,6 +200,7 @@ def damage(kind: str, folder: Path) -> None:
         "the description",
         "no description",
         "a name",
+        "a size",
     ],
 )
 def test_a_damaged_entry_is_found_set_aside_and_fetched_anew(
@@ -216,6 +222,28 @@ def test_a_damaged_entry_is_found_set_aside_and_fetched_anew(
     bring(third)
     assert retained(third) == FILES
     assert source.requests == []
+
+
+def test_a_damaged_entry_that_a_machine_sees_late_is_no_fault_of_the_cache(
+    new_pod: Callable[..., Bringer], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a network file system, whose client remembers for a while that nothing was there."""
+    bring(new_pod("one"))
+    damage("the description", entry(cache))
+    looks: list[str] = []
+    opened = Folder.open
+
+    def open_(self: Folder, key: str) -> Any:
+        looks.append(key)
+        return opened(self, key) if len(looks) > 1 else None
+
+    monkeypatch.setattr(Folder, "open", open_)
+    other = new_pod("other")
+    bring(other)
+
+    assert retained(other) == FILES
+    assert state(other) is CacheState.READY
+    assert len(list((cache / "v1" / "damaged").iterdir())) == 1
 
 
 def test_who_waits_says_for_whom_and_how_far_that_is(
