@@ -339,7 +339,7 @@ class _Visit:
                 tree,
                 origin=self.stored.objects[0].url,
                 room=self.kit.store.require,
-                stopped=self.stopped.is_set,
+                stopped=self._is_stopped,
                 limits=self.kit.archive_limits,
             )
 
@@ -349,9 +349,15 @@ class _Visit:
             plain,
             origin=origin,
             room=self.kit.store.require,
-            stopped=self.stopped.is_set,
+            stopped=self._is_stopped,
             limits=self.kit.archive_limits,
         )
+
+    def _is_stopped(self) -> bool:
+        """Asked at each step of unpacking and checking, so others see by it that these go on."""
+        if self.cached is not None:
+            self.cached.goes_on()
+        return self.stopped.is_set()
 
     def _check(self, model: Path) -> None:
         demands, stored = self.kit.demands, self.stored
@@ -367,7 +373,7 @@ class _Visit:
         # An archive is uploaded whole: what it lacks will not come later.
         may_grow = not stored.is_archive
         try:
-            version_files.check(model, claim, may_grow=may_grow, stopped=self.stopped.is_set)
+            version_files.check(model, claim, may_grow=may_grow, stopped=self._is_stopped)
         except IncompleteVersionError as error:
             kind = IncompleteVersionError if may_grow else BrokenVersionError
             raise kind(error.reason, f"{where}: {error}") from error

@@ -48,6 +48,8 @@ class Beat(msgspec.Struct, frozen=True, rename="camel"):
     done: int = 0
     """Bytes."""
     total: int = 0
+    steps: int = 0
+    """Of what is done with these bytes; another one each time."""
 
     @property
     def is_ended(self) -> bool:

@@ -54,7 +54,7 @@ def look(folder: Folder, key: str, watch: Watch) -> Lease | None:
             raise
         # A newer one's holder has just removed it.
         return look_again(folder, key, watch)
-    progress = (beat.phase, beat.done) if beat else content
+    progress = (beat.phase, beat.done, beat.steps) if beat else content
     return Lease(
         number,
         beat,

@@ -26,7 +26,7 @@ from model_poller.cache.copying import (
     copy_out,
     state_of,
 )
-from model_poller.cache.folder import DamagedError, Entry, delete, make
+from model_poller.cache.folder import GONE, DamagedError, Entry, delete, make
 from model_poller.cache.housekeeping import BEAT
 from model_poller.errors import InsufficientDiskError
 from model_poller.metrics import METRICS
@@ -111,6 +111,8 @@ class Session:
     """Bytes so far of what is going on, by whoever does it."""
     fetched: int = 0
     """Bytes that this pod has from the source."""
+    steps: int = 0
+    """Of unpacking and checking these."""
     note: str = ""
     """What is going on, for users."""
     given_up: bool = False
@@ -460,7 +462,7 @@ class Session:
 
     def _beat(self, phase: str) -> Beat:
         self._beats += 1
-        return Beat(self.id, self.pod, phase, self._beats, self.done, self.about.size)
+        return Beat(self.id, self.pod, phase, self._beats, self.done, self.about.size, self.steps)
 
     def _say(self, path: Path, phase: str) -> None:
         """Show that this lives, if it is time again."""
@@ -468,4 +470,18 @@ class Session:
         if now - self._said.get(path, -math.inf) >= beats.BEAT_SECONDS:
             self._said[path] = now
             with self.pulse:
-                beats.write(path, self._beat(phase))
+                self._write_beat(path, phase)
+
+    def _write_beat(self, path: Path, phase: str) -> None:
+        beat = self._beat(phase)
+        try:
+            beats.write(path, beat)
+        except OSError as error:
+            # Others remove the file of who was silent for too long, which is no fault of theirs.
+            if error.errno not in GONE or path.parent not in (
+                self.folder.users,
+                self.folder.leases,
+            ):
+                raise
+            if path.parent == self.folder.users:
+                beats.write(path, beat, new=True)

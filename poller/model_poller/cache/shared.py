@@ -293,6 +293,11 @@ class Visit:
         if self._session is not None:
             self._session.fetched += count
 
+    def goes_on(self) -> None:
+        """Take in that what came is being unpacked or checked, which may take long as well."""
+        if self._session is not None:
+            self._session.steps += 1
+
     def distrust(self, folder: Path) -> None:
         """What came from the cache doesn't pass this pod's checks; only the source can fail."""
         delete(folder)

@@ -21,6 +21,7 @@ from model_poller.bring import Bringer, Demands
 from model_poller.cache import beats, copying, key, session, shared
 from model_poller.cache.folder import Folder
 from model_poller.cache.housekeeping import Keeper
+from model_poller.checks import version_files
 from model_poller.errors import InsufficientDiskError, StoppedError, UnreachableError
 from model_poller.status import CacheState
 from model_poller.stores.opening import SourceSettings
@@ -350,6 +351,86 @@ def test_who_brings_nothing_for_long_is_no_longer_waited_for(
     assert retained(other) == FILES
     end.set()
     first.join()
+
+
+def test_who_checks_for_long_what_came_is_still_waited_for(
+    new_pod: Callable[..., Bringer],
+    source: CountedStore,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checked, is_slow = version_files.check, threading.Event()
+
+    def check(*given: Any, stopped: Callable[[], bool], **more: Any) -> None:
+        if not is_slow.is_set():
+            is_slow.set()
+            until = time.monotonic() + beats.IDLE_SECONDS + 1
+            while time.monotonic() < until and not stopped():
+                time.sleep(0.05)
+        checked(*given, stopped=stopped, **more)
+
+    monkeypatch.setattr(version_files, "check", check)
+    first = threading.Thread(target=bring, args=(new_pod("first"),))
+    first.start()
+    until_leased(cache)
+    other = new_pod("other")
+    bring(other)
+    first.join()
+
+    assert is_slow.is_set()
+    assert retained(other) == FILES
+    assert sum("saved_model.pb" in path for path, _, _ in source.requests) == 1
+
+
+def test_who_is_no_longer_waited_for_blames_no_cache_for_it(
+    new_pod: Callable[..., Bringer], source: CountedStore, cache: Path
+) -> None:
+    slow = CountedStore(None)
+    slow.objects = source.objects
+    going_on = threading.Event()
+    asked = source.open_range
+
+    def open_range(*given: Any) -> Any:
+        going_on.wait(30)
+        return asked(*given)
+
+    slow.open_range = open_range  # type: ignore[assignment,method-assign]
+    kit = new_pod("slow", slow)
+    first = threading.Thread(target=bring, args=(kit,))
+    first.start()
+    until_leased(cache)
+    (lease,) = Folder(cache).leases.iterdir()
+    bring(new_pod("other"))
+    eventually(lambda: not lease.exists(), what="another lease", within=10)
+    assert kit.cache is not None
+    (running,) = kit.cache._sessions
+    before = running._beats
+    eventually(lambda: running._beats > before + 1, what="more beats", within=10)
+    going_on.set()
+    first.join()
+
+    assert retained(kit) == FILES
+    eventually(lambda: state(kit) is CacheState.READY, what="the end of it", within=10)
+
+
+def test_who_was_taken_for_dead_while_it_waited_waits_on(
+    new_pod: Callable[..., Bringer], source: CountedStore, cache: Path
+) -> None:
+    folder = Folder(cache)
+    folder.prepare()
+    name = key.key(version(source), "")
+    beats.write(folder.leases / f"{name}.0", beats.Beat("x", "pod-x", beats.FETCHING), new=True)
+    kit = new_pod("waiting")
+    waiting = threading.Thread(target=bring, args=(kit,))
+    waiting.start()
+    eventually(lambda: list(folder.users.glob("1-*")), what="a user", within=10, every=0.02)
+    for user in folder.users.glob("1-*"):
+        user.unlink()
+    eventually(lambda: list(folder.users.glob("1-*")), what="the user again", within=10, every=0.02)
+    waiting.join()
+
+    assert retained(kit) == FILES
+    assert state(kit) is CacheState.READY
 
 
 def test_a_wait_ends_when_the_version_is_not_wanted_any_more(
