@@ -15,7 +15,7 @@ from inferencemodel_operator.children import form, overlay, pod, poller
 from inferencemodel_operator.children.overlay import FIELD, HANDLERS, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Set
 
     from inferencemodel_operator.children.manifest import Manifest
 
@@ -209,7 +209,9 @@ def _server(where: str, before: Manifest, after: Manifest) -> Iterator[Problem]:
             "set spec.drain.seconds for more time; another container may have a hook of its own",
         )
     for amounts in ("requests", "limits"):
-        if _field(after, "resources", amounts) != _field(before, "resources", amounts):
+        if (_field(after, "resources", amounts) or {}) != (
+            _field(before, "resources", amounts) or {}
+        ):
             yield Problem(
                 f"{where}.resources.{amounts}",
                 "threads and the check of a version's memory follow from spec.server.resources",
@@ -321,9 +323,10 @@ def _shared(base: Manifest, merged: Manifest) -> Iterator[Problem]:
         for _, there in containers(base)
         for port in there.get("ports", ())
     }
+    stored = {volume["name"] for volume in base["volumes"]} & _STORED.keys()
     for where, there in containers(merged):
         yield from _taken(where, there, ports, words)
-        yield from _written(where, there)
+        yield from _written(where, there, stored)
 
 
 def _taken(
@@ -348,13 +351,16 @@ def _taken(
             )
 
 
-def _written(where: str, container: Manifest) -> Iterator[Problem]:
-    """A mount by which somebody else than the poller could write what is served."""
+def _written(where: str, container: Manifest, stored: Set[str]) -> Iterator[Problem]:
+    """A mount by which somebody else than the poller could write what is served.
+
+    ``stored``: the volumes of it, as a user's own may be called as the operator's would be.
+    """
     given = container.get("volumeMounts")
     for mount in given if isinstance(given, list) else ():
         path = mount.get("mountPath")
         own = container.get("name") == POLLER and path in (pod.MODELS_DIR, pod.CACHE_DIR)
-        if mount.get("name") in _STORED and mount.get("readOnly") is not True and not own:
+        if mount.get("name") in stored and mount.get("readOnly") is not True and not own:
             yield Problem(
                 f"{where}.{overlay.step('volumeMounts', (('mountPath', path),))}",
                 "only the poller may write into the volume of what is served",

@@ -43,7 +43,7 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The lists of a pod that are merged item by item, and what tells their items apart."""
 _DEFAULTS: Final = {"protocol": "TCP"}
-"""Of keys that may be left out."""
+"""Of keys that may be left out, or be empty."""
 
 HANDLERS: Final = ("exec", "grpc", "httpGet", "sleep", "tcpSocket")
 """What a probe or a hook does; one of them."""
@@ -99,7 +99,7 @@ def merge(base: Manifest, overlay: Mapping[str, Any]) -> Manifest:
 
 def key(field: str, there: Mapping[str, Any]) -> Key | None:
     """What tells an item from the others of a list; None where it lacks that."""
-    found = tuple((name, there.get(name, _DEFAULTS.get(name))) for name in KEYS[field])
+    found = tuple((name, there.get(name) or _DEFAULTS.get(name)) for name in KEYS[field])
     return None if any(value is None for _, value in found) else found
 
 
@@ -123,7 +123,9 @@ def _merge(base: Any, value: Any, field: str, path: str) -> Any:
     if isinstance(value, dict):
         return _merge_map(base if isinstance(base, dict) else {}, value, field, path)
     if isinstance(value, list):
-        plain = (_merge(None, there, "", path) for there in value)
+        # It replaces the one that there is in any case, so what asks for that adds nothing.
+        given = (there for there in value if not _is_replacement(there))
+        plain = (_merge(None, there, "", path) for there in given)
         return [there for there in plain if there is not _GONE]
     return value
 
@@ -148,8 +150,8 @@ def _merge_map(base: Manifest, overlay: Mapping[str, Any], field: str, path: str
 
 def _merge_items(base: list[Any], overlay: Any, field: str, path: str) -> list[Any]:
     given = _items(overlay, field, path)
-    if any(there.keys() == {_PATCH} and there[_PATCH] == _REPLACE for there in given):
-        base, given = [], [there for there in given if there.keys() != {_PATCH}]
+    if any(map(_is_replacement, given)):
+        base, given = [], [there for there in given if not _is_replacement(there)]
     keyed = dict(_keyed(given, field, path))
     merged: dict[Key | None, Any] = {key(field, there): there for there in base}
     # What comes before one that is there already in the overlay does so in the pod, too; and what
@@ -177,7 +179,12 @@ def _merge_items(base: list[Any], overlay: Any, field: str, path: str) -> list[A
 
 def _with_key(there: Manifest, found: Key) -> Manifest:
     """The item with its whole key, unless it is to go."""
-    return there if there.get(_PATCH) == _DELETE else {**dict(found), **there}
+    return there if there.get(_PATCH) == _DELETE else {**there, **dict(found)}
+
+
+def _is_replacement(there: Any) -> bool:
+    """Whether an item says of its list that it replaces the one before, and nothing else."""
+    return isinstance(there, dict) and there == {_PATCH: _REPLACE}
 
 
 def _items(overlay: Any, field: str, path: str) -> list[Manifest]:

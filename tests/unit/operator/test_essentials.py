@@ -75,6 +75,8 @@ REFUSED: list[tuple[Spec, str]] = [
      f"{POLLER}.ports[containerPort=8502,protocol=TCP]"),
     (sidecar(ports=[{"containerPort": 8500}]), f"{LOGS}.ports[containerPort=8500,protocol=TCP]"),
     (sidecar(ports=[{"containerPort": 8502}]), f"{LOGS}.ports[containerPort=8502,protocol=TCP]"),
+    (sidecar(ports=[{"containerPort": 8502, "protocol": ""}]),
+     f"{LOGS}.ports[containerPort=8502,protocol=TCP]"),
     (sidecar(ports=[{"containerPort": 9, "name": "http"}]),
      f"{LOGS}.ports[containerPort=9,protocol=TCP].name"),
     (server(ports=[{"containerPort": 8502}]),
@@ -241,6 +243,21 @@ ACCEPTED: list[Spec] = [
 @pytest.mark.parametrize("overlay", ACCEPTED)
 def test_what_does_not_is_taken(overlay: Spec) -> None:
     assert pod(overlay) != pod({})
+
+
+def test_resources_that_are_empty_are_none() -> None:
+    assert pod(server(resources={"requests": {}, "limits": {}}))
+
+
+def test_a_volume_of_a_user_s_own_may_be_called_as_one_that_the_pod_lacks() -> None:
+    volume = {"name": "model-cache", "emptyDir": {}}
+    overlay = {"volumes": [volume], **sidecar(**mount("/cache", "model-cache"))}
+    assert volume in pod(overlay)["volumes"]
+    with pytest.raises(InvalidModelError, match="only the poller may write"):
+        pod(
+            sidecar(**mount("/cache", "model-cache")),
+            storage={"cache": {"claimName": "shared"}},
+        )
 
 
 # -- the one order: defaults, typed fields, spec.template.spec

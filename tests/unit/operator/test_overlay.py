@@ -81,6 +81,15 @@ def test_items_with_a_key_are_merged_and_others_are_added_behind_them() -> None:
     assert server(merged)["args"] == ["--a", "--b"]
 
 
+@pytest.mark.parametrize("protocol", [None, ""])
+def test_an_empty_protocol_is_that_of_a_port_without_one(protocol: str | None) -> None:
+    port = {"containerPort": 8500, "protocol": protocol, "hostPort": 1}
+    merged = merge(BASE, {"containers": [{"name": "model-server", "ports": [port]}]})
+    assert server(merged)["ports"] == [
+        {"name": "grpc", "containerPort": 8500, "protocol": "TCP", "hostPort": 1}
+    ]
+
+
 def test_any_other_list_takes_the_place_of_the_one_before() -> None:
     given = {"tolerations": [{"key": "b"}], "containers": [{"name": "model-server", "args": []}]}
     merged = merge(BASE, given)
@@ -137,6 +146,9 @@ def test_of_what_there_can_be_one_the_given_one_takes_the_place_of_the_other() -
          [{"name": "models", "emptyDir": {}}, {"name": "tmp", "secret": {}}]),
         ({"affinity": {"$patch": "replace", "podAffinity": {"$patch": "delete"}}}, "affinity", {}),
         ({"tolerations": [{"key": "b", "value": None}]}, "tolerations", [{"key": "b"}]),
+        ({"tolerations": [{"$patch": "replace"}, {"key": "b"}]}, "tolerations", [{"key": "b"}]),
+        ({"securityContext": {"supplementalGroups": [{"$patch": "replace"}, 1]}}, "securityContext",
+         {"runAsUser": 65532, "runAsNonRoot": True, "supplementalGroups": [1]}),
     ],
 )  # fmt: skip
 def test_directives_and_nulls_leave_nothing_of_themselves(
