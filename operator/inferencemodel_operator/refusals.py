@@ -48,7 +48,7 @@ _NEXT_RANGE: Final = re.compile(r", (?=(?:minimum|maximum) \S+ usage per |\S+ ma
 def _specify(why: str) -> str:
     """What is missing where a quota counts it, field by field."""
     missing = [
-        f"{_RESOURCES.get(container, f'the resources of container {container}')}.{field}"
+        _resource(container, field)
         for name, containers in _MISSING.findall(why)
         for container in containers.split(",")
         for field in (name if "." in name else f"requests.{name}",)
@@ -57,14 +57,23 @@ def _specify(why: str) -> str:
     return f"set {fields}, or have a LimitRange of the namespace give defaults"
 
 
+def _resource(container: str, field: str) -> str:
+    """The field that says how much of something a container requests or may use."""
+    if container in _RESOURCES:
+        return f"{_RESOURCES[container]}.{field}"
+    return (
+        f"resources.{field} of container {container} (spec.template.spec, or where it comes from)"
+    )
+
+
 def _change_range(why: str) -> str:
     """What a LimitRange wants otherwise."""
     changes = list(dict.fromkeys(_change(found) for found in _RANGE.finditer(why)))
-    what, fields = (
-        " and ".join(changes) or "give what it asks for",
-        " or ".join(_RESOURCES.values()),
+    what, fields = " and ".join(changes) or "give what it asks for", ", ".join(_RESOURCES.values())
+    return (
+        f"{what} in {fields} or the resources of a container in spec.template.spec, whichever it "
+        "is about, or change the namespace's LimitRange"
     )
-    return f"{what} in {fields}, whichever it is about, or change the namespace's LimitRange"
 
 
 def _change(found: re.Match[str]) -> str:

@@ -57,7 +57,7 @@ CASES = {
         "LimitRange",
         limits(min={"cpu": "50m", "memory": "256Mi"}),
         "raise requests.cpu from 20m to at least 50m and raise requests.memory from 128Mi to at "
-        "least 256Mi in spec.server.resources or spec.poller.resources",
+        "least 256Mi in spec.server.resources, spec.poller.resources or",
         {"requests": {"cpu": "50m", "memory": "256Mi"}},
     ),
     "a most limit": Case(

@@ -21,12 +21,13 @@ from inferencemodel_operator import refusals
             "failed quota: q: must specify cpu for: model-server; limits.cpu for: "
             "model-server,poller,log-agent",
             "set spec.server.resources.requests.cpu, spec.server.resources.limits.cpu, "
-            "spec.poller.resources.limits.cpu, the resources of container log-agent.limits.cpu, or",
+            "spec.poller.resources.limits.cpu, resources.limits.cpu of container log-agent "
+            "(spec.template.spec, or where it comes from), or",
         ),
         (
             "maximum memory usage per Container is 100Mi, but limit is 512Mi",
-            "lower limits.memory from 512Mi to at most 100Mi in spec.server.resources or "
-            "spec.poller.resources",
+            "lower limits.memory from 512Mi to at most 100Mi in spec.server.resources, "
+            "spec.poller.resources or the resources of a container in spec.template.spec, which",
         ),
         (
             "[maximum memory usage per Pod is 150Mi, but limit is 512Mi, minimum cpu usage per "
