@@ -6,6 +6,7 @@ reader of the output has gone; ``wait`` adds 3 (the time is up) and 4 (it will n
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -55,6 +56,9 @@ READER_GONE: Final = 141
 """As a shell tells of a program that a signal ended: SIGINT, SIGPIPE."""
 DEBUG: Final = "KUBECTL_INFERENCEMODEL_DEBUG"
 """The environment variable that brings tracebacks back."""
+_NEW_OBJECTS: Final = 10_000
+"""So many containers more than before start a search for garbage. Python's 700 are those of a few
+objects of a list, and each search now and then goes through all that the imports made."""
 _UsageError: type[BaseException] = typer.BadParameter.__mro__[2]
 """What every wrong usage is; typer's own copy of click has no public name for it."""
 
@@ -343,6 +347,7 @@ def completion(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line, and end the process."""
+    gc.set_threshold(_NEW_OBJECTS)
     given = sys.argv[1:] if arguments is None else arguments
     # kubectl asks what may come next by the name of the program.
     asks = Path(sys.argv[0]).name.startswith(shells.PROGRAM)

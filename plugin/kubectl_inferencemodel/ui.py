@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -87,6 +88,8 @@ def serve(
     from kubectl_inferencemodel.console.feed import Feed
 
     feed = Feed(cluster, namespaces)
+    # What is imported stays: a thousand models come without a search for garbage through it.
+    gc.freeze()
     # The list comes, and a browser starts, while the rest is imported.
     feed.start()
     shown = Pass(listening.getsockname()[1])

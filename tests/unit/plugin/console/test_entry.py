@@ -25,6 +25,19 @@ output.write = write
 cli.run(["ui", "--no-browser"])
 """
 
+_GARBAGE = """
+import gc
+import sys
+from kubectl_inferencemodel import cli, output
+
+def write(text):
+    print(gc.get_threshold()[0], gc.get_freeze_count() > len(gc.get_objects()))
+    sys.exit()
+
+output.write = write
+cli.main(["ui", "--no-browser"])
+"""
+
 
 def test_the_link_is_there_before_the_packages_of_the_console(api: ApiServer) -> None:
     done = subprocess.run(
@@ -32,6 +45,14 @@ def test_the_link_is_there_before_the_packages_of_the_console(api: ApiServer) ->
     )
     assert done.stdout.startswith("http://127.0.0.1:")
     assert done.stdout.endswith("[]\n")
+
+
+def test_garbage_is_searched_for_seldom_and_not_in_what_was_imported(api: ApiServer) -> None:
+    # Three quarters of the time that reading a thousand models takes are searches otherwise.
+    done = subprocess.run(
+        [sys.executable, "-c", _GARBAGE], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "10000 True\n"
 
 
 def test_packages_that_are_missing_are_named_and_no_link_is(
