@@ -1,4 +1,4 @@
-"""The commands about what versions answer: to record it, and to compare it."""
+"""The commands about what versions answer: to ask for it, to record it, and to compare it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 from kubectl_inferencemodel import (
     comparison,
     comparison_display,
+    display,
     output,
     predictions,
     recording,
@@ -42,6 +43,62 @@ if TYPE_CHECKING:
 _TRIES: Final = 20
 _PAUSE_SECONDS: Final = 0.1
 """In the middle of a rollout a Service leads to replicas of either version, one after the other."""
+
+
+def predict(
+    name: Name,
+    *,
+    image: Annotated[
+        Path | None, typer.Option(help="A picture; its file's bytes are sent.", dir_okay=False)
+    ] = None,
+    request: Annotated[
+        Path | None,
+        typer.Option("--json", help="A request of the REST API instead; - is standard input."),
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(min=0, max=MAX_VERSION, help="Ask this version.")
+    ] = None,
+    signature: Annotated[str, typer.Option(help="The model's signature.")] = "serving_default",
+    top: Annotated[int, typer.Option(min=1, help="How many labels to print.")] = 5,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Names of the classes, one a line, for a model that gives numbers."),
+    ] = None,
+    via: Annotated[
+        Via,
+        typer.Option(
+            help="Through the API server to the Service, which needs no Ingress, "
+            "or by the URL that the status tells."
+        ),
+    ] = Via.PROXY,
+    output_: As = Output.TABLE,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Ask NAME about a picture, and print labels and probabilities."""
+    if (image is None) == (request is None):
+        raise typer.BadParameter("give one of --image and --json")
+    names = _lines(labels) if labels else []
+    cluster = Cluster(kubeconfig, context, namespace)
+    model = cluster.model(name)
+    at = "" if version is None else f"/versions/{version}"
+    known = predictions.described(ask(cluster, model, f"{at}/metadata", via=via))
+    if image is not None:
+        body = predictions.picture(known, read_file(image), signature=signature)
+    else:
+        body = read_file(request)
+    told = predictions.read(ask(cluster, model, f"{at}:predict", body, via=via))
+    if output_ is Output.JSON:
+        output.show_json({"version": known.version, "predictions": told})
+        return
+    for answer in told:
+        found = predictions.labels(answer, names)
+        if found is None:
+            output.show_json(answer)
+        else:
+            output.show(display.labels(found[:top]))
+    output.tell(f"by version {known.version} of {name}")
 
 
 def record(
@@ -189,6 +246,15 @@ class Servers:
                 if error.status != 404 or not tries:
                     raise
             time.sleep(_PAUSE_SECONDS)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return read_file(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise AnswerError(
+            f"{path} is no text in UTF-8 (byte {error.start}); give one name a line"
+        ) from None
 
 
 def _write(out: Path, made: Sequence[bytes]) -> tuple[int, int]:

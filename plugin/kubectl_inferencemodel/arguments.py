@@ -23,6 +23,10 @@ _WITH_VALUE: Final = frozenset(
 _SHORT: Final = re.compile(r"-[nol]=")
 _STEP: Final = re.compile(r"step=([1-9][0-9]{0,3})")
 MAX_VERSION: Final = 2**63 - 1
+COMPLETE: Final = "__complete"
+"""The command that the scripts of shells run; kubectl runs a program of its own."""
+COMPLETER: Final = "kubectl_complete-"
+"""How the programs' names begin that kubectl runs."""
 
 
 class Output(StrEnum):

@@ -1,4 +1,4 @@
-"""The commands about rollouts: to look at one, and to act on it."""
+"""The commands about rollouts: to look at one, to wait for it, and to act on it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from kubectl_inferencemodel.arguments import (
     Namespace,
     Output,
     Timeout,
+    Until,
 )
-from kubectl_inferencemodel.arrival import Arrival, Outcome
+from kubectl_inferencemodel.arrival import Arrival, Goal, Outcome
 from kubectl_inferencemodel.cluster import Cluster
 from kubectl_inferencemodel.errors import ClusterError, ConflictError
 from kubectl_inferencemodel.picture import Reports, picture
 from kubectl_inferencemodel.rollout_display import Watching, show
-from kubectl_inferencemodel.waiting import Effect, until
+from kubectl_inferencemodel.waiting import Effect, Follower, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,6 +77,32 @@ def rollout(
         found = picture(model, pods, reports.of(pods, model.status.model.target_version))
         show(found, as_json=output_ is Output.JSON)
     raise typer.Exit(found.outcome)
+
+
+def wait(
+    name: Name,
+    *,
+    version: Annotated[
+        int | None,
+        typer.Option(min=0, max=MAX_VERSION, help="The version; without it, whatever is wanted."),
+    ] = None,
+    until_: Until = None,
+    timeout: Timeout = "5m",  # type: ignore[assignment]  # typer parses a default like what is typed
+    output_: As = Output.TABLE,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Wait until every replica answers with a version, or until a step of its rollout is reached.
+
+    Ends with 0 when it does, with 3 when the time is up, and with 4 as soon as it is known that
+    waiting does not help: the version is taken back or quarantined, another one is pinned, or a
+    newer one came.
+    """
+    cluster = Cluster(kubeconfig, context, namespace)
+    arrival = until(Follower(cluster, name, Goal(version, until_)).look, timeout)
+    told = {"name": name, "version": version, **({"step": until_} if until_ else {})}
+    finish(arrival, told, output_=output_, timeout=timeout)
 
 
 def promote(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import typer
 import typer.main
 
-from kubectl_inferencemodel import completion, plain
+from kubectl_inferencemodel import completion, output, plain
 from kubectl_inferencemodel.cluster import Cluster
 from kubectl_inferencemodel.completion import Option, Shape
 from kubectl_inferencemodel.errors import PluginError
@@ -17,11 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from kubectl_inferencemodel.completion import Line
-
-WORD: Final = "__complete"
-"""The command that the scripts run; kubectl runs a program of its own."""
-PROGRAM: Final = "kubectl_complete-"
-"""How the programs' names begin that kubectl runs."""
 
 
 class Shell(StrEnum):
@@ -83,6 +79,13 @@ complete -c kubectl-inferencemodel -f -a '(__kubectl_inferencemodel)'
 complete -c kubectl-tfm -f -a '(__kubectl_inferencemodel)'
 """,
 }
+
+
+def script(
+    shell: Annotated[Shell, typer.Argument(help="Which one.", show_default=False)],
+) -> None:
+    """Print a script by which a shell completes commands, options and the cluster's names."""
+    output.write(SCRIPTS[shell])
 
 
 def answer(words: Sequence[str], app: typer.Typer) -> str:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.api
 
 Object = dict[str, Any]
+APP = cli.program()
 _ROLE = re.compile(r"```yaml\n(apiVersion: rbac.*?)```", re.DOTALL)
 METADATA = {
     "model_spec": {"name": "imagenet", "signature_name": "", "version": "2"},
@@ -57,14 +58,14 @@ class Plugin:
 
     def __call__(self, *arguments: str, code: int = 0) -> str:
         """Run one command in this process, and return what it printed on both streams."""
-        done = CliRunner().invoke(cli.app, [*arguments, *self.context], catch_exceptions=False)
+        done = CliRunner().invoke(APP, [*arguments, *self.context], catch_exceptions=False)
         assert done.exit_code == code, done.output
         return done.output
 
     def json(self, *arguments: str, code: int = 0) -> Any:
         """The same with ``-o json``, without what goes to stderr."""
         done = CliRunner().invoke(
-            cli.app, [*arguments, "-o", "json", *self.context], catch_exceptions=False
+            APP, [*arguments, "-o", "json", *self.context], catch_exceptions=False
         )
         assert done.exit_code == code, done.output
         return json.loads(done.stdout)

@@ -12,7 +12,7 @@ import yaml
 from bench.__main__ import parser as bench_parser
 from devcluster.cli import command_line as devcluster_parser
 from kubectl_inferencemodel.arguments import command_first
-from kubectl_inferencemodel.cli import app
+from kubectl_inferencemodel.cli import program
 from model_poller.publishing.main import parser as publish_parser
 from model_poller.settings import parser as poller_parser
 from tests.support.pages import (
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-PLUGIN = typer.main.get_group(app)
+PLUGIN = typer.main.get_group(program())
 
 
 def every(*programs: str) -> list[Command]:

@@ -536,3 +536,22 @@ def test_a_fault_of_the_program_itself_is_one_line_with_the_way_to_its_traceback
 
 def test_the_plugin_tells_its_version(shell: Any) -> None:
     assert shell("--version") == (0, f"{version.current()}\n", "")
+
+
+def test_a_command_is_there_without_the_others() -> None:
+    program = (
+        "import sys; from kubectl_inferencemodel import cli; cli.run(['versions', '--help']);"
+        " print([name for name in ('answers', 'delivery', 'shells', 'ui')"
+        " if f'kubectl_inferencemodel.{name}' in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "kubectl inferencemodel versions" in done.stdout
+    assert done.stdout.endswith("\n[]\n")
+
+
+def test_a_word_that_is_no_command_has_what_may_have_been_meant(shell: Any) -> None:
+    code, _, err = shell("verisons", "imagenet")
+    assert code == 2
+    assert "'versions'" in err

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from kubectl_inferencemodel.completion import Line
 
-SHAPES = shells.shapes(cli.app)
+SHAPES = shells.shapes(cli.program())
 
 
 class There:
