@@ -10,7 +10,8 @@ from rich.text import Text
 
 from kubectl_inferencemodel import output
 from kubectl_inferencemodel.comparison import Comparison, Golden, Side, rows
-from kubectl_inferencemodel.display import NONE, add, styled, table
+from kubectl_inferencemodel.display import add, styled, table
+from kubectl_inferencemodel.output import NONE
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kubectl_inferencemodel.output import plain
+from kubectl_inferencemodel.output import NONE, moment, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from kubectl_inferencemodel.predictions import Label
     from kubectl_inferencemodel.resource import InferenceModel
 
-NONE: Final = "-"
-"""What isn't known, or isn't there."""
 _STYLES: Final = {
     "True": "green",
     "False": "red",
@@ -216,11 +214,6 @@ def age(since: datetime | None, now: datetime) -> str:
         if span.total_seconds() >= seconds:
             return f"{int(span.total_seconds() // seconds)}{unit}"
     return f"{int(span.total_seconds())}s"
-
-
-def moment(time: datetime | None) -> str:
-    """A point in time, in UTC."""
-    return NONE if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
 def number(version: int | None) -> str:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sys
+from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from rich.console import Console
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from rich.console import RenderableType
 
+NONE: Final = "-"
+"""What isn't known, or isn't there."""
 _PIPE_WIDTH: Final = 1000
 _CONTROLS: Final = dict.fromkeys((*range(32), *range(127, 160)), "�")
 _LINE_ENDS: Final = dict.fromkeys((9, 10, 11, 12, 13), " ")
@@ -43,6 +47,11 @@ def line(text: str) -> str:
     return " ".join(text.translate({**_CONTROLS, **_LINE_ENDS}).split())
 
 
+def moment(time: datetime | None) -> str:
+    """A point in time, in UTC."""
+    return NONE if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
+
+
 def show(what: RenderableType) -> None:
     """Print for a person; as wide as it needs to be where no terminal says otherwise.
 
@@ -50,6 +59,9 @@ def show(what: RenderableType) -> None:
         ReaderGoneError: nobody reads it any more.
         OSError: it can't be written.
     """
+    # What prints for programs, or shows pages, does without.
+    from rich.console import Console
+
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_PIPE_WIDTH)

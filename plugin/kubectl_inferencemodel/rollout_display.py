@@ -10,7 +10,8 @@ from rich.text import Text
 
 from kubectl_inferencemodel import output
 from kubectl_inferencemodel.arrival import Outcome
-from kubectl_inferencemodel.display import NONE, add, moment, number, styled, table
+from kubectl_inferencemodel.display import add, number, styled, table
+from kubectl_inferencemodel.output import NONE, moment
 from kubectl_inferencemodel.picture import Picture, StepState, picture
 from kubectl_inferencemodel.watching import Form, Screen, polled
 

@@ -2,5 +2,5 @@
 
 Pages are another view of the same pure functions that the commands use. Pure: `fleet`, `timeline`,
 `offers`, `manifest`, `forms`, `snippets`. What talks: `feed` (the API server), `doing` (actions),
-`app` (the browser), behind `guard`.
+`app` (the browser) and, for the pages of one model, `models`, behind `guard`.
 """
