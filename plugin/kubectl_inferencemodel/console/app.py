@@ -3,11 +3,13 @@ elsewhere."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
 
 from kubectl_inferencemodel.console import fleet, pages
 from kubectl_inferencemodel.console.guard import Guard
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from starlette.requests import Request
-    from starlette.responses import Response
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from kubectl_inferencemodel.cluster import Cluster
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from kubectl_inferencemodel.following import Key
 
 _FIRST_LIST_SECONDS: Final = 20.0
+_MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 class Console:
@@ -38,6 +40,11 @@ class Console:
         self._pass = shown
         self._replies = Replies(shown, cluster.server)
         self._models: ASGIApp | None = None
+        self._files = {
+            file.name: (file.read_bytes(), _MEDIA_TYPES[file.suffix])
+            for file in pages.STATIC.iterdir()
+            if file.suffix in _MEDIA_TYPES
+        }
 
     def app(self) -> ASGIApp:
         """The ASGI application, behind its guard."""
@@ -45,7 +52,7 @@ class Console:
             Route("/", self._fleet),
             Route("/changes", self._fleet_changes),
             Mount("/models", self._of_a_model),
-            Mount("/static", StaticFiles(directory=pages.STATIC)),
+            Route("/static/{name}", self._static),
         ]
         handlers: dict[Any, Any] = {PluginError: self._replies.failed}
         made = Starlette(
@@ -61,9 +68,20 @@ class Console:
             self._models = Models(self._cluster, self._feed, self._replies).app()
         await self._models(scope, receive, send)
 
+    async def _static(self, request: Request) -> Response:
+        found = self._files.get(request.path_params["name"])
+        if found is None:
+            raise HTTPException(404)
+        content, kind = found
+        return Response(content, media_type=kind)
+
     # -- Fleet ----------------------------------------------------------------------------------
 
-    def _fleet(self, request: Request) -> Response:  # noqa: ARG002
+    async def _fleet(self, request: Request) -> Response:  # noqa: ARG002
+        # Not on a thread of the framework: those take longer to be there than the page.
+        return await asyncio.to_thread(self._listed)
+
+    def _listed(self) -> Response:
         self._feed.wait(_FIRST_LIST_SECONDS)
         revision, rows = self._feed.revision, self._feed.rows
         return self._replies.page(

@@ -13,6 +13,7 @@ from kubectl_inferencemodel.cluster import Cluster
 from kubectl_inferencemodel.console.app import Console
 from kubectl_inferencemodel.console.entry import Pass
 from kubectl_inferencemodel.console.feed import Feed
+from kubectl_inferencemodel.console.pages import STATIC
 from tests.unit.plugin.api import ApiServer, resource
 from tests.unit.plugin.console.asgi import Answer, ask
 from tests.unit.plugin.views import rollout
@@ -215,7 +216,22 @@ def test_a_log_is_read_of_the_two_containers_alone(browser: Browser, query: str)
     assert browser.get(f"/models/vision/imagenet/log?{query}").status == 400
 
 
-def test_the_style_and_the_script_are_the_consoles_own(browser: Browser) -> None:
-    assert browser.get("/static/console.css").status == 200
-    assert browser.get("/static/console.js").status == 200
-    assert browser.get("/static/../app.py").status == 404
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("console.css", "text/css; charset=utf-8"),
+        ("console.js", "text/javascript; charset=utf-8"),
+        ("icon.svg", "image/svg+xml"),
+    ],
+)
+def test_the_style_the_script_and_the_icon_are_the_consoles_own(
+    browser: Browser, name: str, kind: str
+) -> None:
+    found = browser.get(f"/static/{name}")
+    assert (found.status, found.headers["content-type"]) == (200, kind)
+    assert found.body == (STATIC / name).read_bytes()
+
+
+@pytest.mark.parametrize("path", ["../app.py", "app.py", "", "%2e%2e%2fapp.py"])
+def test_no_other_file_is_shown(browser: Browser, path: str) -> None:
+    assert browser.get(f"/static/{path}").status == 404

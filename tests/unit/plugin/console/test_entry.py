@@ -88,7 +88,7 @@ def test_the_fleet_is_shown_before_there_is_what_other_pages_take(
     assert (
         imported
         & {
-            *("google_crc32c", "rich", "rich.console"),
+            *("anyio._backends._asyncio", "google_crc32c", "rich", "rich.console"),
             *("kubectl_inferencemodel.comparison", "kubectl_inferencemodel.delivery"),
             *("kubectl_inferencemodel.console.models", "kubectl_inferencemodel.display"),
         }
