@@ -113,6 +113,10 @@ class Feed:
     def end(self) -> None:
         """Have the threads end with what they do, and who is told of changes."""
         self._ended.set()
+        if not self._listed.is_set():
+            # Whoever waits for the first list would keep the process from ending.
+            self.problems[""] = "the console has ended before the models were listed"
+            self._listed.set()
         self._tell({None})
 
     @property

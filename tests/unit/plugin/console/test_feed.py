@@ -113,6 +113,13 @@ def test_a_server_that_can_not_be_asked_is_told_and_tried_again() -> None:
     eventually(lambda: not feed.problems, what="the end of the problem")
 
 
+def test_who_waits_for_the_first_list_is_let_go_when_the_console_ends() -> None:
+    feed = Feed(cast("Cluster", Server()))
+    feed.end()
+    assert feed.wait(0)
+    assert list(feed.problems.values()) == ["the console has ended before the models were listed"]
+
+
 def test_who_may_not_list_all_sees_the_namespace_of_the_context() -> None:
     server = Server(resource("a"))
     server.failures = [ForbiddenError("no")]
