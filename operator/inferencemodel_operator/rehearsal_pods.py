@@ -27,6 +27,7 @@ from inferencemodel_operator.errors import (
 from inferencemodel_operator.identity import believed
 from inferencemodel_operator.observe.hangs import Hangs
 from inferencemodel_operator.pace import REPAIR_SECONDS
+from model_poller.status import PollerStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,6 +41,12 @@ if TYPE_CHECKING:
 
 _REST_SECONDS: Final = RECHECK_SECONDS * 0.9
 """How long a pod that was refused is not asked for again: what frees a quota is not watched."""
+STORING_SECONDS: Final = 300.0
+"""How long a pod that has done its work may take to put what it has fetched into the cache, where
+the replicas wait for it. Its grace period is no time for that: the model server ignores its end,
+and would keep its memory until the last second of it."""
+_GLANCE_SECONDS: Final = 5.0
+"""How soon it is looked whether it has."""
 
 
 class _Held(msgspec.Struct, frozen=True):
@@ -85,6 +92,8 @@ class RehearsalPods:
         self._memories: dict[Key, _Memory] = {}
         self._going: dict[Key, set[str]] = {}
         """The uids of those that were asked to go, until that is seen."""
+        self._storing: dict[Key, dict[str, float]] = {}
+        """The uids of those that are to go once the cache has what they fetched, and since when."""
 
     async def look(self, key: Key) -> None:
         """Ask why a pod hangs, when it is time."""
@@ -101,7 +110,10 @@ class RehearsalPods:
         if trouble is None:
             trouble, message = self._hangs.trouble(pod)
         report = self._cache.reports.get(pod.uid)
-        return rehearsal.observe(pod, model, report, trouble, message)
+        seen = rehearsal.observe(pod, model, report, trouble, message)
+        if seen is not None and pod.uid in self._storing.get(pod.key, ()):
+            return msgspec.structs.replace(seen, gone=True)
+        return seen
 
     def refused(self, key: Key) -> str:
         """Why the pod that is wanted can't be made; empty where it can."""
@@ -135,6 +147,7 @@ class RehearsalPods:
         for pod in pods:
             if wanted is not None and pod.name == wanted["metadata"]["name"]:
                 present = pod
+                self._storing.get(model.key, {}).pop(pod.uid, None)
             if (present is not pod or pod.terminating) and await self._delete(pod):
                 done.append(f"deleted {PODS.kind} {pod.name}")
         if wanted is None or typed is None:
@@ -167,14 +180,30 @@ class RehearsalPods:
         going = self._going.get(pod.key, set())
         if pod.rehearsing is None or pod.rehearsing.deleted or pod.uid in going:
             return False
+        if not pod.terminating and self._is_storing(pod):
+            self._later(pod.key, _GLANCE_SECONDS)
+            return False
         await self._cluster.delete(PODS, pod.namespace, pod.name, uid=pod.uid)
         self._going[pod.key] = {*going, pod.uid}
         return True
 
+    def _is_storing(self, pod: Pod) -> bool:
+        """Whether a pod that is to go still brings to the cache what replicas wait for."""
+        report = self._cache.reports.get(pod.uid)
+        if not isinstance(report, PollerStatus) or report.cache is None or not report.cache.storing:
+            return False
+        now = time.monotonic()
+        return (
+            now - self._storing.setdefault(pod.key, {}).setdefault(pod.uid, now) < STORING_SECONDS
+        )
+
     def _keep(self, key: Key, pods: Iterable[Pod]) -> None:
-        going = self._going.pop(key, set()) & {pod.uid for pod in pods}
-        if going:
+        uids = {pod.uid for pod in pods}
+        if going := self._going.pop(key, set()) & uids:
             self._going[key] = going
+        storing = self._storing.pop(key, {})
+        if kept := {uid: since for uid, since in storing.items() if uid in uids}:
+            self._storing[key] = kept
 
     async def _create(self, key: Key, wanted: Manifest, memory: _Memory) -> list[str]:
         about, now = digest(wanted), time.monotonic()

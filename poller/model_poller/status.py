@@ -306,6 +306,8 @@ class CacheStatus(_Message, frozen=True, kw_only=True):
 
     state: CacheState = CacheState.PENDING
     message: str = ""
+    storing: bool = False
+    """Whether what this pod has fetched is on its way there."""
 
 
 class DiskStatus(_Message, frozen=True, kw_only=True):

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS: Final = 2
 """Nobody has a connection that would have to be waited for."""
-CACHE_GRACE_SECONDS: Final = 300
-"""With a cache the replicas wait for what it has fetched; it ends as soon as that is there."""
 
 _SUBSCRIPTIONS: Final = ("--pubsub-subscription=", "--pubsub-endpoint=", "--sqs-queue-url=")
 _ASSIGNED: Final = (*names.ASSIGNMENT_ANNOTATIONS, names.ROLLOUT_ANNOTATION)
@@ -93,15 +91,10 @@ def _labels(name: str, given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _spec(spec: Manifest, texts: Mapping[str, str]) -> Manifest:
-    has_cache = any(
-        argument.startswith("--cache-dir=")
-        for container in spec["initContainers"]
-        for argument in container.get("args", ())
-    )
     wanted = {
         **spec,
         "readinessGates": [{"conditionType": names.REHEARSAL_GATE}],
-        "terminationGracePeriodSeconds": CACHE_GRACE_SECONDS if has_cache else GRACE_SECONDS,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
         "initContainers": [_told(_alone(container), texts) for container in spec["initContainers"]],
         "containers": [_alone(container) for container in spec["containers"]],
     }

@@ -12,6 +12,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from model_poller.cache import key as keys
 from model_poller.cache.beats import Watch
 from model_poller.cache.copying import Pulse, SharedError, state_of
@@ -66,7 +68,9 @@ class Cache:
     @property
     def status(self) -> CacheStatus:
         """How it is, as far as that is known."""
-        return self._status
+        with self._lock:
+            storing = any(session.storing for session in self._sessions)
+        return msgspec.structs.replace(self._status, storing=storing)
 
     def visit(
         self,

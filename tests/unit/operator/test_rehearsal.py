@@ -132,10 +132,10 @@ def test_it_is_the_deployments_own_pod_in_all_else() -> None:
     assert {**poller, "env": before["env"]} == before
 
 
-def test_it_has_time_to_leave_what_it_has_fetched_to_the_replicas() -> None:
+def test_it_has_the_cache_of_the_replicas_and_ends_at_once() -> None:
     assert built()["spec"]["terminationGracePeriodSeconds"] == child.GRACE_SECONDS
     cached = built(storage={"cache": {"claimName": "shared"}})["spec"]
-    assert cached["terminationGracePeriodSeconds"] == child.CACHE_GRACE_SECONDS
+    assert cached["terminationGracePeriodSeconds"] == child.GRACE_SECONDS
     (poller,) = cached["initContainers"]
     assert "model-cache" in {mount["name"] for mount in poller["volumeMounts"]}
 

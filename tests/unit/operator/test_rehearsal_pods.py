@@ -6,6 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from inferencemodel_operator import names
 from inferencemodel_operator.cache import Cache
@@ -13,7 +14,7 @@ from inferencemodel_operator.cluster import MODELS, PODS, Cluster, Resource
 from inferencemodel_operator.errors import ApiUnavailableError, ConflictError, RefusedError
 from inferencemodel_operator.observe.troubles import Trouble
 from inferencemodel_operator.rehearsal_pods import RehearsalPods
-from model_poller.status import VersionState
+from model_poller.status import CacheState, CacheStatus, VersionState
 from tests.unit.operator.test_rehearsal import KEY, OWNER, built, reported
 from tests.unit.operator.test_rehearsal import model as typed_model
 
@@ -182,6 +183,56 @@ async def test_one_that_nobody_wants_any_more_goes_and_is_asked_only_once(world:
     world.server.go(name(built()))
     assert world.pod() is None
     assert await world.arrange(None) == []
+
+
+def storing(state: VersionState) -> Any:
+    return replace(reported(state), cache=CacheStatus(state=CacheState.READY, storing=True))
+
+
+async def test_one_that_brings_to_the_cache_what_replicas_wait_for_goes_after_that(
+    world: World,
+) -> None:
+    await world.arrange(built())
+    pod = world.pod()
+    assert pod is not None
+    world.cache.reports[pod.uid] = storing(VersionState.AVAILABLE)
+    assert await world.arrange(None) == []
+    assert world.later
+    pod = world.pod()
+    assert pod is not None
+    assert pod.gone, "it says nothing more"
+    # The same is wanted once more, and is there.
+    assert await world.arrange(built()) == []
+    pod = world.pod()
+    assert pod is not None
+    assert not pod.gone
+    assert await world.arrange(None) == []
+    world.cache.reports[pod.uid] = reported(VersionState.AVAILABLE)
+    assert await world.arrange(None) == ["delete 15"]
+
+
+async def test_one_that_takes_too_long_to_bring_something_to_the_cache_goes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.arrange(built())
+    pod = world.pod()
+    assert pod is not None
+    world.cache.reports[pod.uid] = storing(VersionState.AVAILABLE)
+    monkeypatch.setattr("time.monotonic", lambda: 1e9)
+    assert await world.arrange(built(version=16)) == ["create 16"]
+    monkeypatch.setattr("time.monotonic", lambda: 1e9 + 299)
+    assert await world.arrange(built(version=16)) == []
+    monkeypatch.setattr("time.monotonic", lambda: 1e9 + 300)
+    assert await world.arrange(built(version=16)) == ["delete 15"]
+
+
+async def test_one_that_has_ended_brings_nothing_to_the_cache(world: World) -> None:
+    await world.arrange(built())
+    pod = world.pod()
+    assert pod is not None
+    world.cache.reports[pod.uid] = storing(VersionState.AVAILABLE)
+    world.server.become(name(built()), phase="Failed", reason="Evicted")
+    assert await world.arrange(built()) == ["delete 15"]
 
 
 async def test_it_is_asked_only_once_however_late_the_watch_is(world: World) -> None:

@@ -846,10 +846,12 @@ def test_a_pod_that_ends_puts_what_it_has_fetched_into_the_cache_first(
     kit.bring(version(source), stopped=threading.Event(), progress=lambda _: None)
     assert held(cache) == []
     assert kit.cache is not None
+    assert kit.cache.status.storing
     kit.cache.finish(10)
     kit.cache.stop()
 
     assert len(held(cache)) == 1
+    assert not kit.cache.status.storing
 
 
 def test_a_fetch_that_broke_off_leaves_nothing_in_the_cache(
