@@ -85,7 +85,11 @@ def bring(kit: Bringer, number: int = 1, *, seconds: float = 30.0) -> None:
         progress=lambda _: None,
     )
     assert kit.cache is not None
+    until = time.monotonic() + seconds
     kit.cache.join(seconds)
+    # On a busy machine a disk that is well takes longer for an answer than is waited for here.
+    while kit.cache.status.storing and time.monotonic() < until:
+        time.sleep(0.02)
 
 
 def _stop_in(phase: str) -> None:
