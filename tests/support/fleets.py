@@ -90,6 +90,10 @@ class Pod:
     """Whether its node has ended it; the object stays."""
     lies: tuple[VersionStatus, ...] = ()
     """What it tells of versions instead of what is."""
+    claims: tuple[VersionStatus, ...] = ()
+    """What it tells of some versions, beside what is of the others."""
+    claims_to_answer: int | None = None
+    """The version that it says its model server answers with, whatever that does."""
     hung: set[int] = field(default_factory=set)
     """Loads that don't end, each with a thread of the model server's."""
 
@@ -342,26 +346,30 @@ class Fleet:
         )
 
     def _report(self, pod: Pod) -> PollerStatus:
-        disk = dict(pod.disk)
         text = status.encode_task(pod.task) if pod.task else ""
+        answers = pod.answers if pod.claims_to_answer is None else pod.claims_to_answer
         return PollerStatus(
             revision="",
             model="m",
             target=pod.assigned.target,
             assigned=AssignmentStatus(target=str(pod.assigned.target or ""), rollout=text),
             source=SourceStatus(uri=URI, state=SourceState.READY, reason=SourceReason.LISTED),
-            versions=pod.lies
-            or tuple(
-                self._version(pod, number, disk.get(number))
-                for number in sorted({*disk, *self.bucket}, reverse=True)
-            ),
+            versions=pod.lies or self._versions(pod),
             server_reachable=pod.answers is not None,
             served=(
                 *(ServedVersion(version=number, state="LOADING") for number in sorted(pod.hung)),
-                *(ServedVersion(version=n, state="AVAILABLE") for n in (pod.answers,) if n),
+                *(ServedVersion(version=n, state="AVAILABLE") for n in (answers,) if n),
             ),
             live=self._live(pod),
         )
+
+    def _versions(self, pod: Pod) -> tuple[VersionStatus, ...]:
+        disk = dict(pod.disk)
+        told = {
+            number: self._version(pod, number, disk.get(number)) for number in {*disk, *self.bucket}
+        }
+        told |= {claimed.version: claimed for claimed in pod.claims}
+        return tuple(told[number] for number in sorted(told, reverse=True))
 
     def _live(self, pod: Pod) -> LiveStatus | None:
         if pod.task is None or not pod.task.live or pod.answers is None:

@@ -28,7 +28,7 @@ def check(state: State, current: RolloutRecord) -> None:
     if _needs_nothing(state, current):
         state.enter(Phase.PROGRESSING, 1)
         return
-    found = next(iter(state.fleet.holders(current)), None)
+    found = state.fleet.holder(current)
     if found is None:
         state.words = f"version {version} is being fetched and checked"
         return

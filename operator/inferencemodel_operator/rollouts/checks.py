@@ -12,6 +12,7 @@ import msgspec
 from inferencemodel_operator import bounds, interface
 from inferencemodel_operator.conditions import Reason
 from inferencemodel_operator.record import Figures
+from inferencemodel_operator.rollouts.fleet import is_given
 from model_poller.status import CheckResult, decode_task
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def memory(
     """Whether the weights of a version, and of those in memory while it loads, can fit.
 
     The sum of the weights is a lower bound of what the model server needs: what doesn't fit by it
-    is killed for certain. Where a GPU is asked for, they are in another memory.
+    is killed for certain. So of several words about one version the least counts. Where a GPU is
+    asked for, they are in another memory.
 
     Args:
         model: ``spec``.
@@ -95,7 +97,7 @@ def _is_plain(resource: str) -> bool:
 def _weight(number: int, known: Iterable[Replica], fingerprint: str = "") -> int:
     told = (version for replica in known if (version := replica.version(number)) is not None)
     here = (version for version in told if fingerprint in ("", version.tried))
-    return max((version.weight_bytes for version in here), default=0)
+    return min((version.weight_bytes for version in here if version.weight_bytes), default=0)
 
 
 def _size(count: int) -> str:
@@ -132,7 +134,9 @@ def golden(version: int, key: str, replicas: Iterable[Replica]) -> Finding | Non
     for replica in replicas:
         status = replica.version(version)
         if status is not None and status.golden is not None and _same(key, status.golden.task):
-            told.append(status.golden)
+            # Whose model server was not given it can't have sent them.
+            if is_given(replica, version):
+                told.append(status.golden)
         elif replica.report is not None and replica.answer == version:
             assigned = replica.report.assigned
             task = decode_task(assigned.rollout) if assigned else None

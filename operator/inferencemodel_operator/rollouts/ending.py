@@ -79,7 +79,7 @@ def goes_back(state: State, ongoing: RolloutRecord | None, goal: int) -> bool:
 def is_spoilt(state: State, version: int) -> bool:
     """Whether all that is stored of a version has failed."""
     bad = {e.stored for e in state.goal.quarantined if e.version == version}
-    here = state.fleet.fingerprints(version) or state.fleet.tried(version)
+    here = state.fleet.fingerprints(version).keys() or state.fleet.tried(version)
     return bool(bad) and here <= bad
 
 
@@ -108,7 +108,7 @@ def _entries(
     state: State, ongoing: RolloutRecord, failure: FailureError
 ) -> list[QuarantinedVersion]:
     version = ongoing.version
-    here = state.fleet.tried(version) | state.fleet.fingerprints(version)
+    here = state.fleet.tried(version) | state.fleet.fingerprints(version).keys()
     if ongoing.fingerprint and failure.reason is not Reason.ABORTED:
         # Others that have come under the number meanwhile are another attempt.
         given = (r for r in state.replicas if is_given(r, version))

@@ -58,16 +58,20 @@ class Fleet:
         return status is not None and _is_whole(status, current)
 
     def stable(self, current: RolloutRecord) -> VersionStatus | None:
-        """What is told of the version before, with its interface; None where nobody tells it."""
+        """What most tell of the version before and its interface; None where nobody tells it."""
         if current.from_version is None:
             return None
         told = self.told(current.from_version)
-        return next((status for status in told if status.interface is not None), None)
+        return _as_most([status for status in told if status.interface is not None])
 
-    def fingerprints(self, version: int) -> set[str]:
-        """Of the objects that are stored under a number, as far as replicas agree."""
+    def holder(self, current: RolloutRecord) -> VersionStatus | None:
+        """What most of those that have all of the version tell of its interface."""
+        return _as_most(self.holders(current))
+
+    def fingerprints(self, version: int) -> Counter[str]:
+        """Of the objects that are stored under a number, and how many replicas say so."""
         told = self.told(version)
-        return {v.fingerprint for v in told if v.in_source and v.fingerprint}
+        return Counter(v.fingerprint for v in told if v.in_source and v.fingerprint)
 
     def tried(self, version: int) -> set[str]:
         """Fingerprints of what model servers get to load under a number."""
@@ -98,6 +102,18 @@ class Fleet:
             return False
         is_there = any(v.state in ON_DISK or v.in_source for v in self.told(target))
         return None if is_there else True
+
+
+def _as_most(told: Iterable[VersionStatus]) -> VersionStatus | None:
+    """One of those that tell of an interface what most of them tell."""
+    groups: list[list[VersionStatus]] = []
+    for status in told:
+        like = next((group for group in groups if group[0].interface == status.interface), None)
+        if like is None:
+            groups.append([status])
+        else:
+            like.append(status)
+    return max(groups, key=len)[0] if groups else None
 
 
 def _is_whole(status: VersionStatus, current: RolloutRecord) -> bool:

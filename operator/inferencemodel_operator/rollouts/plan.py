@@ -228,7 +228,16 @@ def _is_about(state: State, ongoing: RolloutRecord, goal: int) -> bool:
     if ongoing.phase is Phase.ROLLING_BACK or ongoing.version != goal:
         return False
     stored = state.fleet.fingerprints(goal)
-    return not stored or not ongoing.fingerprint or ongoing.fingerprint in stored
+    if not stored or not ongoing.fingerprint:
+        return True
+    bad = _bad(state, goal)
+    count = stored[ongoing.fingerprint]
+    return count > 0 and all(n <= count for other, n in stored.items() if other not in bad)
+
+
+def _bad(state: State, version: int) -> set[str]:
+    """The fingerprints of what has failed under a number."""
+    return {entry.stored for entry in state.goal.quarantined if entry.version == version}
 
 
 def _stable(state: State, target: int | None, goal: int) -> int | None:
@@ -259,10 +268,11 @@ def _is_unserved(state: State, target: int) -> bool:
 
 def _begin(state: State, ongoing: RolloutRecord | None, target: int, goal: int) -> RolloutRecord:
     stored = state.fleet.fingerprints(goal)
-    bad = {entry.stored for entry in state.goal.quarantined if entry.version == goal}
+    here = stored.keys() - _bad(state, goal) or stored.keys()
     begun = RolloutRecord(
         version=goal,
-        fingerprint=min(stored - bad or stored, default=""),
+        # What one replica alone tells may be nowhere.
+        fingerprint=min(here, key=lambda one: (-stored[one], one), default=""),
         from_version=target,
         steps=steps_of(state.spec),
         started=state.now,
