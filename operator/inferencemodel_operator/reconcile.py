@@ -52,6 +52,7 @@ from inferencemodel_operator.errors import (
     StatusRefusedError,
     TransientError,
 )
+from inferencemodel_operator.hearsay import HearsayWatch
 from inferencemodel_operator.logs import about
 from inferencemodel_operator.observe import disruptions
 from inferencemodel_operator.observe.hangs import Hangs
@@ -118,6 +119,7 @@ class _Memory(msgspec.Struct):
     """Of the InferenceModel."""
     crashes: CrashWatch
     confirmations: ConfirmationWatch
+    hearsay: HearsayWatch = msgspec.field(default_factory=HearsayWatch)
     patience: Patience = msgspec.field(default_factory=Patience)
     statuses: Pace = msgspec.field(
         default_factory=lambda: Pace(
@@ -310,7 +312,7 @@ class Reconciler:
     ) -> Plan:
         pods = [pod for pod in self._cache.pods(model.key) if identity.has_source(pod, typed)]
         memory.crashes.keep(pods)
-        contributions = []
+        contributions, lasting = [], {}
         for pod in pods:
             report = identity.believed(pod, typed, self._cache.reports.get(pod.uid))
             if report is None and pod.terminating:
@@ -319,9 +321,21 @@ class Reconciler:
             contributions.append(
                 versions.PodVersions(report=report, template=pod.template, crashed=crashed)
             )
+            if report is not None and not pod.terminating:
+                lasting[pod.uid] = report
+        heard = memory.hearsay.look(
+            lasting,
+            record.quarantined,
+            typed.spec.source.poll_interval,
+            asyncio.get_running_loop().time(),
+        )
+        if heard.after is not None:
+            self._queue.add_after(model.key, heard.after)
         seen = self._observe(model, typed, record)
         wanted = typed.spec.model
-        goal = versions.decide(wanted, record, contributions, reached=seen.reached)
+        goal = versions.decide(
+            wanted, record, contributions, reached=seen.reached, unfounded=heard.unfounded
+        )
         stay = goal
         if record.target not in (None, goal.target):
             stay = versions.staying(wanted, record.target, goal, contributions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -52,6 +53,9 @@ _NOT_ITS_OWN: Final = frozenset(
 _TRIES: Final = 2
 """A fetch that failed so often in a row doesn't heal in a moment: its poller tries others, too."""
 
+AGAINST: Final = 2
+"""So many pods that have looked into the bucket count for more than one that tells otherwise."""
+
 ON_DISK: Final = COMPLETE - _ON_THE_WAY
 """States of a version that is whole on the pod's disk."""
 
@@ -77,6 +81,9 @@ ROLLOUT_REASONS: Final = frozenset(
 
 MOST: Final = bounds.VERSIONS
 """Quarantined versions that are remembered, newest first."""
+MOST_OF_ONE: Final = 8
+"""Of those, such as one pod alone tells of, where others have looked into the bucket: no pod's word
+makes room for itself by what is known to be bad."""
 
 
 class PodVersions(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +103,7 @@ def decide(
     pods: Sequence[PodVersions],
     *,
     reached: int | None,
+    unfounded: Collection[int] = frozenset(),
 ) -> VersionsRecord:
     """The next record: what every pod is to serve in the end, and what none is to try again.
 
@@ -119,6 +127,8 @@ def decide(
         pods: the pods with the spec's source, and what those that drain still tell.
         reached: the version that all wanted replicas are known to serve. A version that has come
             that far is not taken back because one more pod fails with it.
+        unfounded: versions that one pod alone says are there, see `hearsay`. One that all replicas
+            were known to serve is not among them, wherever it is by now.
     """
     record = record.about(model.storage_uri)
     known = [pod.report for pod in pods if pod.report is not None]
@@ -137,7 +147,8 @@ def decide(
         templates=_templates(record.templates, pods),
     )
     quarantined = _quarantined(record, pods, known, reached)
-    there = _there(known, quarantined, all_known=len(known) == len(pods) > 0)
+    unfounded = {*unfounded} - {None if record.active is None else record.active.version}
+    there = _there(known, quarantined, unfounded, all_known=len(known) == len(pods) > 0)
     target = model.version
     if target is None:
         before = {version for version in (record.target, record.candidate) if version is not None}
@@ -155,7 +166,7 @@ def staying(
 ) -> VersionsRecord:
     """What `decide` would say if the goal were this version, which goes on serving until then."""
     known = [pod.report for pod in pods if pod.report is not None]
-    there = _there(known, decided.quarantined, all_known=len(known) == len(pods) > 0)
+    there = _there(known, decided.quarantined, frozenset(), all_known=len(known) == len(pods) > 0)
     return msgspec.structs.replace(
         decided, target=target, served=_served(model, target, decided, decided.quarantined, there)
     )
@@ -190,22 +201,25 @@ class _There(msgspec.Struct, frozen=True):
     """On no disk, and all pods that know of it fail to fetch it."""
     offered: frozenset[int]
     """Those that one may turn to: what was only retained on a disk is not among them."""
+    unfounded: frozenset[int]
+    """Those that are nowhere, though one pod tells of them; they are in none of the others."""
     is_all: bool
     """Whether every pod has told, after a look into the bucket."""
 
     def gone(self, version: int) -> bool:
         """Whether a version is known to be nowhere, or not good."""
-        return self.is_all and version not in self.whole
+        return version in self.unfounded or (self.is_all and version not in self.whole)
 
 
 def _there(
     known: Sequence[PollerStatus],
     quarantined: Iterable[QuarantinedVersion],
+    unfounded: Collection[int],
     *,
     all_known: bool,
 ) -> _There:
     bad = {(entry.version, entry.stored) for entry in quarantined}
-    versions = [version for report in known for version in report.versions]
+    versions = [v for report in known for v in report.versions if v.version not in unfounded]
     whole = frozenset(
         v.version
         for v in versions
@@ -232,6 +246,7 @@ def _there(
         doubtful=missing & (failing | unfinished),
         hopeless=missing & failing - coming,
         offered=offered,
+        unfounded=frozenset(unfounded),
         is_all=all_known and listed,
     )
 
@@ -355,7 +370,25 @@ def _quarantined(
         tried_in_vain = entry.version != reached and not _was_active(entry, record.active)
         if tried_in_vain or entry.reason in ROLLOUT_REASONS:
             first.setdefault((entry.version, entry.fingerprint), entry)
-    return tuple(sorted(first.values(), key=lambda e: (-e.version, e.fingerprint))[:MOST])
+    found = sorted(first.values(), key=lambda e: (-e.version, e.fingerprint))
+    single = _of_one(known) if len(found) > MOST_OF_ONE else frozenset()
+    left = [entry for entry in found if entry.version in single][MOST_OF_ONE:]
+    return tuple(entry for entry in found if entry not in left)[:MOST]
+
+
+def _of_one(known: Sequence[PollerStatus]) -> frozenset[int]:
+    """The versions that one pod alone tells of, where two others or more have looked."""
+    listed = sum(report.source.state is SourceState.READY for report in known)
+    told = Counter(
+        version.version
+        for report in known
+        for version in report.versions
+        if version.in_source
+        or version.state is VersionState.QUARANTINED
+        or version.state in ON_DISK
+    )
+    few = frozenset(version for version, count in told.items() if count == 1)
+    return few if listed > AGAINST else frozenset()
 
 
 def _failures(record: VersionsRecord, pods: Sequence[PodVersions]) -> Iterator[VersionStatus]:
@@ -427,7 +460,10 @@ def _still_applies(
         for report in known
         for version in report.versions
         if version.version == entry.version
-        and (version.in_source or version.state is VersionState.QUARANTINED)
+        # Whatever may be turned to, and what failed.
+        and (
+            version.in_source or version.state in (VersionState.AVAILABLE, VersionState.QUARANTINED)
+        )
     }
     if entry.reason == Reason.OBJECTS_CHANGED:
         # It is about what pods have fetched, and ends once none has it.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from inferencemodel_operator import spec, versions
+from inferencemodel_operator.hearsay import HearsayWatch
 from inferencemodel_operator.observe.troubles import CRASHES, Trouble
 from inferencemodel_operator.observed import Observed, Replica
 from inferencemodel_operator.record import ActiveVersion, VersionsRecord
@@ -123,6 +124,7 @@ class Fleet:
         self.tellings: list[tuple[str, int | None]] = []
         """Who was newly told which target."""
         self.plan = Plan(record=self.record)
+        self.hearsay = HearsayWatch()
         self.model_fields: dict[str, Any] = {}
         if stable is not None:
             self.upload(stable)
@@ -232,7 +234,19 @@ class Fleet:
             )
             for pod, replica in zip(self.pods.values(), seen.pods, strict=True)
         ]
-        goal = versions.decide(model.spec.model, self.record, reports, reached=seen.reached)
+        heard = self.hearsay.look(
+            {r.uid: r.report for r in seen.replicas if r.report is not None},
+            self.record.quarantined,
+            model.spec.source.poll_interval,
+            self.now.timestamp(),
+        )
+        goal = versions.decide(
+            model.spec.model,
+            self.record,
+            reports,
+            reached=seen.reached,
+            unfounded=heard.unfounded,
+        )
         stay = goal
         if self.record.target not in (None, goal.target):
             stay = versions.staying(model.spec.model, self.record.target, goal, reports)

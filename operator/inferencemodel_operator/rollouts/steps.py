@@ -54,6 +54,7 @@ def choice(fleet: Fleet, current: RolloutRecord, told: Collection[str], room: in
         room: how many more there may be.
     """
     nodes = [r.node for r in fleet.replicas if r.uid in told]
+    expected = (current.version, current.from_version, current.carried)
     whole = {r.uid for r in fleet.replicas if fleet.has(r, current)}
     free = [r for r in fleet.replicas if r.uid and r.uid not in told and r.report is not None]
     if not current.is_last_step:
@@ -73,6 +74,8 @@ def choice(fleet: Fleet, current: RolloutRecord, told: Collection[str], room: in
             key=lambda r: (
                 r.report is None or r.report.target != current.version,
                 r.uid not in current.carrying,
+                # One that answers with what nobody has told it tells nothing of this version.
+                r.answer not in expected,
                 loads_others(r, current.version),
                 r.uid not in whole,
                 not r.current,

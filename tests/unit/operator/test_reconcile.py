@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from inferencemodel_operator import names, patience, reconcile
+from inferencemodel_operator import hearsay, names, patience, reconcile
 from inferencemodel_operator.apply import Applier
 from inferencemodel_operator.cache import Cache
 from inferencemodel_operator.cluster import (
@@ -281,6 +281,24 @@ async def test_no_status_is_judged_before_a_ready_pod_was_asked_once(world: Worl
 
     world.cache.reports["uid-b"] = told({1: A}, target=1)
     assert "apply InferenceModel/status" in await world.pass_()
+
+
+async def test_a_version_that_one_pod_makes_up_is_wanted_until_two_others_have_looked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearsay, "LOOK_SECONDS", 0.0)
+    world.model(2, source={"pollInterval": "0s"})
+    world.pod("a", told({1: A, 999: VersionState.DISCOVERED}, target=1))
+    world.pod("b", told({1: A}, target=1))
+    world.pod("c", told({1: A}, target=1), deletionTimestamp="2026-01-01T00:00:00Z")
+    await world.pass_()
+    assert world.record().wanted == 999
+    # What writes the status takes the spec for that of the beginning.
+    world.server._version = 6000
+    world.model(5000, source={"pollInterval": "0s"})
+    world.pod("d", told({1: A}, target=1))
+    await world.pass_()
+    assert world.record().wanted == 1
 
 
 async def test_a_suspended_resource_is_only_reported(world: World) -> None:

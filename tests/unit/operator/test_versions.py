@@ -135,6 +135,13 @@ def test_a_quarantine_ends_when_the_stored_objects_change_or_go() -> None:
     assert decide(pod(told({2: A})), target=2, quarantined=(bad(3),)).quarantined == ()
 
 
+def test_a_quarantine_outlives_the_stored_objects_while_a_pod_answers_with_them() -> None:
+    """Or it would be the newest version that anybody has, and be turned to again."""
+    deleted = pod(off_source(told({2: R, 3: A}), 3))
+    decided = decide(deleted, pod(told({2: A})), target=2, quarantined=(bad(3),))
+    assert (decided.target, decided.quarantined) == (2, (bad(3),))
+
+
 def test_a_quarantine_outlives_an_unreadable_bucket() -> None:
     report = told({2: A}, source=UNREADABLE)
     assert decide(pod(report), target=2, quarantined=(bad(3),)).quarantined == (bad(3),)
