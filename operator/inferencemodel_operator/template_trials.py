@@ -21,7 +21,7 @@ from inferencemodel_operator.apply import RECHECK_SECONDS
 from inferencemodel_operator.children import deployment as deployments
 from inferencemodel_operator.children import origin, overlay
 from inferencemodel_operator.cluster import DEPLOYMENTS, PODS
-from inferencemodel_operator.errors import RefusedError
+from inferencemodel_operator.errors import ConflictError, RefusedError, TransientError
 from inferencemodel_operator.values import Quantity
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ _FIRST_SECONDS: Final = 1.0
 """How soon a refusal is asked about again: what admission looks at, such as a ServiceAccount, may
 be created a moment later. Each time it is twice as long."""
 _REST_SECONDS: Final = RECHECK_SECONDS * 0.9
-_KIND: Final = re.compile(r'Pod in version "[^"]*" cannot be handled as a Pod: ')
+_KIND: Final = re.compile(r'(Pod|Deployment) in version "[^"]*" cannot be handled as a \1: ')
+_COUNTED: Final = re.compile(r"\bspec\.[A-Za-z]+\[\d+\]")
+"""An item of a pod's list by its number."""
 _EXHAUSTED: Final = re.compile(
     r"exceeded quota: .*?, requested: (?P<requested>\S+), used: \S+, limited: (?P<limited>\S+)$"
 )
@@ -96,7 +98,7 @@ class TemplateTrials:
         except RefusedError as refusal:
             if _says_nothing(refusal.problem):
                 return
-            problem = explained(refusal, model, wanted)
+            problem = explained(await self._of_template(refusal, wanted), model, wanted)
             seconds = _REST_SECONDS if refusal.invalid else _FIRST_SECONDS
             if held is not None:
                 seconds = min(held.seconds * 2, _REST_SECONDS)
@@ -104,6 +106,22 @@ class TemplateTrials:
             self._later(model.key, seconds)
             raise problem from None
         self.forget(model.key)
+
+    async def _of_template(self, refusal: RefusedError, wanted: Manifest) -> RefusedError:
+        """The same refusal by the template's own count of containers and volumes.
+
+        Webhooks have added theirs to a pod before it is judged, a mesh's proxy in front of all.
+        """
+        if not (refusal.invalid and _COUNTED.search(refusal.problem)):
+            return refusal
+        trial = {**wanted, "metadata": {**wanted["metadata"], "name": _name(wanted)}}
+        try:
+            await self._cluster.try_create(DEPLOYMENTS, trial)
+        except RefusedError as of_template:
+            return of_template if of_template.invalid else refusal
+        except (ConflictError, TransientError):
+            pass
+        return refusal
 
     def forget(self, key: Key) -> None:
         """Drop what is remembered of an InferenceModel."""
@@ -133,13 +151,17 @@ def explained(refusal: RefusedError, model: InferenceModel, wanted: Manifest) ->
     )
 
 
+def _name(wanted: Manifest) -> str:
+    """As a ReplicaSet would name it, and nobody has: of what is there, nothing is learnt."""
+    return f"{wanted['metadata']['name']}-trial-{deployments.template_hash(wanted)[:8]}"
+
+
 def _pod(model: InferenceModel, wanted: Manifest) -> Manifest:
     template = wanted["spec"]["template"]
     metadata = {
         **template["metadata"],
         "namespace": model.namespace,
-        # As a ReplicaSet would name it, and nobody has: of a pod that is there, nothing is learnt.
-        "name": f"{wanted['metadata']['name']}-trial-{deployments.template_hash(wanted)[:8]}",
+        "name": _name(wanted),
         # Policies look for who answers for it.
         "ownerReferences": wanted["metadata"]["ownerReferences"],
     }

@@ -8,7 +8,8 @@ import pytest
 
 from inferencemodel_operator import template_trials
 from inferencemodel_operator.children import deployment
-from inferencemodel_operator.cluster import PODS, Resource
+from inferencemodel_operator.children.overlay import FIELD
+from inferencemodel_operator.cluster import DEPLOYMENTS, PODS, Resource
 from inferencemodel_operator.errors import ApiUnavailableError, OperatorError, RefusedError
 from inferencemodel_operator.observe.objects import Deployment
 from inferencemodel_operator.observe.wire import DeploymentStatus
@@ -50,9 +51,17 @@ class ApiServer:
 
     def __init__(self) -> None:
         self.answer: OperatorError | None = None
+        self.of_template: OperatorError | None = None
+        """Its answer about the Deployment."""
         self.asked: list[Manifest] = []
 
     async def try_create(self, resource: Resource, wanted: Manifest) -> None:
+        if resource is DEPLOYMENTS:
+            assert wanted["metadata"]["name"] == self.asked[-1]["metadata"]["name"]
+            assert wanted["spec"]["template"]["spec"] == self.asked[-1]["spec"]
+            if self.of_template is not None:
+                raise self.of_template
+            return
         assert resource is PODS
         self.asked.append(wanted)
         if self.answer is not None:
@@ -133,6 +142,37 @@ async def test_a_refusal_names_the_field_of_the_inferencemodel_and_what_to_do(
     )
 
 
+@pytest.mark.parametrize(
+    ("of_template", "container"),
+    [
+        (
+            RefusedError(
+                "Deployment",
+                "vision/m-trial",
+                'Deployment.apps "m-trial" is invalid: '
+                "spec.template.spec.containers[1].image: Required value",
+                "a fix",
+                invalid=True,
+            ),
+            "logs",
+        ),
+        # It can't be told: the pod's own count is all that there is.
+        (RefusedError("Deployment", "vision/m-trial", "denied", "a fix"), "model-server"),
+        (ApiUnavailableError("gone"), "model-server"),
+        (None, "model-server"),
+    ],
+)
+async def test_a_container_that_a_webhook_has_put_in_front_is_not_counted(
+    stage: Stage, of_template: OperatorError | None, container: str
+) -> None:
+    words = 'Pod "m-trial" is invalid: spec.containers[0].image: Required value'
+    stage.server.answer = refused(words, invalid=True)
+    stage.server.of_template = of_template
+    told = str(await stage.check())
+    named = {"logs": f"{FIELD}.containers[name=logs]", "model-server": "spec.server"}[container]
+    assert f"{named}.image: Required value" in told
+
+
 async def test_where_the_api_server_names_no_field_the_whole_is_to_be_corrected(
     stage: Stage,
 ) -> None:
@@ -193,14 +233,23 @@ async def test_an_api_server_that_can_t_be_asked_is_asked_again(stage: Stage) ->
     assert stage.later == [], "by the queue's own backoff"
 
 
-def test_a_refusal_of_the_deployment_itself_is_translated_as_well() -> None:
-    refusal = RefusedError(
-        "Deployment",
-        "vision/m",
-        'Deployment.apps "m" is invalid: spec.template.spec.containers[1].image: Required value',
-        "x",
-        invalid=True,
-    )
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        (
+            'Deployment.apps "m" is invalid: spec.template.spec.containers[1].image: Required value',
+            "server: spec.template.spec.containers[name=logs].image: Required",
+        ),
+        (
+            'Deployment in version "v1" cannot be handled as a Deployment: strict decoding error: '
+            'unknown field "spec.template.spec.containers[1].imag"',
+            "server: strict decoding error: unknown field "
+            '"spec.template.spec.containers[name=logs].imag"',
+        ),
+    ],
+)
+def test_a_refusal_of_the_deployment_itself_is_translated_as_well(problem: str, told: str) -> None:
+    refusal = RefusedError("Deployment", "vision/m", problem, "x", invalid=True)
     explained = template_trials.explained(refusal, model(OVERLAY), build(OVERLAY))
-    assert "spec.template.spec.containers[name=logs].image: Required" in str(explained)
+    assert told in str(explained)
     assert explained.invalid
