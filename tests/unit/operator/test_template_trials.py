@@ -237,7 +237,7 @@ async def test_an_api_server_that_can_t_be_asked_is_asked_again(stage: Stage) ->
     ("problem", "told"),
     [
         (
-            'Deployment.apps "m" is invalid: spec.template.spec.containers[1].image: Required value',
+            'Deployment.apps "m" is invalid: spec.template.spec.containers[1].image: Required',
             "server: spec.template.spec.containers[name=logs].image: Required",
         ),
         (
