@@ -8,7 +8,11 @@ an address of its own, as clouds do, obey both, and the host's DNS record decide
 two is taken for the one that gets the requests, and the other is told.
 
 A Gateway takes one kind of route for a host, whatever their paths are: of an HTTPRoute and a
-GRPCRoute the older one again (https://gateway-api.sigs.k8s.io/reference/spec/#grpcroutespec).
+GRPCRoute whose hosts intersect the older one again
+(https://gateway-api.sigs.k8s.io/reference/spec/#grpcroutespec). So ``*.example.com`` of the one
+keeps ``a.example.com`` from the other, where two of a kind stand side by side and the longer one is
+obeyed. A route without hosts has those of its listeners, which are in the Gateway: it is compared
+with no other kind.
 
 What a spec asks for is soon what its Ingress and routes ask for. While a spec isn't followed, for
 it is suspended or can't be understood, only what these ask for counts.
@@ -69,7 +73,7 @@ class Address(msgspec.Struct, frozen=True):
 
     @property
     def contested(self) -> Address:
-        """What somebody else asks for who can't be obeyed beside it."""
+        """The same, as somebody else asks for it who can't be obeyed beside it."""
         if not self.is_whole_host:
             return self
         other: Kind = "GRPCRoute" if self.kind == "HTTPRoute" else "HTTPRoute"
@@ -200,12 +204,21 @@ def _name(parent: ParentRef | wire.ParentRef, namespace: str) -> str:
     return f"{parent.group}/{parent.kind}/{parent.namespace or namespace}/{parent.name}"
 
 
+def _wildcards(host: str) -> Iterator[str]:
+    """The wildcards that a host is below; `*.example.com` is below `*.com`, and not itself."""
+    labels = host.split(".")
+    for first in range(2 if labels[0] == "*" else 1, len(labels)):
+        yield ".".join(("*", *labels[first:]))
+
+
 class AddressBook:
     """Who asks for which address; kept up to date one model at a time."""
 
     def __init__(self) -> None:
         self._claims: dict[Key, Claims] = {}
         self._holders: dict[Address, set[Key]] = defaultdict(set)
+        self._below: dict[Address, set[Address]] = defaultdict(set)
+        """All of a host of a Gateway that somebody has, by the wildcards that it is below."""
         self.notify: Callable[[Key], object] = _tell_nobody
         """Called for each model whose addresses another one has taken or given back."""
 
@@ -218,8 +231,14 @@ class AddressBook:
             self._holders[address].discard(key)
             if not self._holders[address]:
                 del self._holders[address]
+                for above in _above(address):
+                    self._below[above].discard(address)
+                    if not self._below[above]:
+                        del self._below[above]
         for address in after.keys() - before.keys():
             self._holders[address].add(key)
+            for above in _above(address):
+                self._below[above].add(address)
         changed = {a for a in before.keys() | after.keys() if before.get(a) != after.get(a)}
         self._notify(key, changed)
 
@@ -231,20 +250,39 @@ class AddressBook:
         """What a model asks for."""
         return self._claims.get(key, {})
 
-    def rivals(self, key: Key, address: Address) -> Iterator[Key]:
-        """Who else asks for an address, of the same part of a Gateway."""
-        own, contested = self.claims(key).get(address, frozenset()), address.contested
-        for other in self._holders.get(contested, ()):
-            theirs = self.claims(other).get(contested, frozenset())
-            if other != key and any(a.overlaps(b) for a in own for b in theirs):
-                yield other
+    def rivals(self, key: Key, address: Address) -> Iterator[tuple[Key, Address]]:
+        """Who else asks for an address, of the same part of a Gateway, and by which one."""
+        own = self.claims(key).get(address, frozenset())
+        for contested in self._contested(address):
+            for other in self._holders.get(contested, ()):
+                theirs = self.claims(other).get(contested, frozenset())
+                if other != key and any(a.overlaps(b) for a in own for b in theirs):
+                    yield other, contested
+
+    def _contested(self, address: Address) -> Iterator[Address]:
+        """What can't be obeyed beside an address."""
+        contested = address.contested
+        yield contested
+        if address.is_whole_host:
+            yield from _above(contested)
+            yield from self._below.get(contested, ())
 
     def _notify(self, key: Key, changed: Claims | set[Address]) -> None:
         affected = {
-            other for address in changed for other in self._holders.get(address.contested, ())
+            other
+            for address in changed
+            for contested in self._contested(address)
+            for other in self._holders.get(contested, ())
         }
         for other in affected - {key}:
             self.notify(other)
+
+
+def _above(address: Address) -> Iterator[Address]:
+    """All of a host of a Gateway, with the wildcards that the host is below in its place."""
+    if address.is_whole_host:
+        for wildcard in _wildcards(address.host):
+            yield msgspec.structs.replace(address, host=wildcard)
 
 
 def _tell_nobody(_: Key) -> None:
@@ -256,19 +294,18 @@ def conflict(cache: Cache, model: Model) -> AddressConflictError | None:
     for address in cache.addresses.claims(model.key):
         seniority = _seniority(cache, model, address)
         winners = [
-            (theirs, other.key)
-            for key in cache.addresses.rivals(model.key, address)
+            (theirs, other.key, contested)
+            for key, contested in cache.addresses.rivals(model.key, address)
             if (other := cache.model(key)) is not None
             and _ingress_class(cache, other, address) == _ingress_class(cache, model, address)
-            and (theirs := _seniority(cache, other, address.contested)) < seniority
+            and (theirs := _seniority(cache, other, contested)) < seniority
         ]
         if winners:
-            _, (namespace, name) = min(winners)
+            _, (namespace, name), contested = min(winners, key=lambda winner: winner[:2])
             # What is in other namespaces is not for everybody to know.
             other_one = name if namespace == model.key[0] else None
-            return AddressConflictError(
-                str(address), address.contested.kind, other_one, address.fields
-            )
+            both = max(address, contested, key=lambda one: (one.host[:1] != "*", len(one.host)))
+            return AddressConflictError(str(both), contested.kind, other_one, address.fields)
     return None
 
 

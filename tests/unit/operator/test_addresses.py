@@ -406,6 +406,55 @@ def test_a_gateway_takes_one_kind_of_route_for_a_host_that_of_the_older_one() ->
     assert fleet.conflict("a") is None
 
 
+@pytest.mark.parametrize(
+    ("host", "grpc", "both"),
+    [
+        ("*.x.y", "a.x.y", "a.x.y/"),
+        ("a.x.y", "*.x.y", "a.x.y/"),
+        ("*.y", "a.b.x.y", "a.b.x.y/"),
+        ("*.x.y", "*.y", "*.x.y/"),
+        ("*.x.y", "*.x.y", "*.x.y/"),
+    ],
+)
+def test_a_wildcard_has_all_hosts_below_it_for_one_kind_of_route(
+    host: str, grpc: str, both: str
+) -> None:
+    fleet = Fleet()
+    gateway = {"parentRefs": [{"name": "g"}], "path": "/a"}
+    fleet.model("a", gateway={**gateway, "hostnames": [host]})
+    fleet.model("c", gateway={**gateway, "hostnames": ["c.z"], "grpcHostnames": [grpc]})
+    assert fleet.notified[-1] == ("vision", "a")
+    assert fleet.conflict("a") is None
+    assert str(fleet.conflict("c")).startswith(f"{both} is asked for by InferenceModel a, too")
+    fleet.child("GRPCRoute", "c", "00:00:01")
+    assert str(fleet.conflict("a")).startswith(
+        f"{both} is asked for by InferenceModel c, too, whose GRPCRoute is the older one"
+    )
+    fleet.delete("c")
+    assert fleet.conflict("a") is None
+
+
+@pytest.mark.parametrize(
+    ("host", "grpc"), [("*.x.y", "x.y"), ("*.x.y", "a.xx.y"), ("a.x.y", "*.a.x.y"), ("*.x", "x.z")]
+)
+def test_a_wildcard_has_no_other_hosts(host: str, grpc: str) -> None:
+    fleet = Fleet()
+    gateway = {"parentRefs": [{"name": "g"}], "path": "/a"}
+    fleet.model("a", gateway={**gateway, "hostnames": [host]})
+    fleet.model("c", gateway={**gateway, "hostnames": ["c.z"], "grpcHostnames": [grpc]})
+    assert fleet.conflict("a") is fleet.conflict("c") is None
+
+
+def test_of_two_routes_of_a_kind_a_wildcard_and_a_host_below_it_are_both_obeyed() -> None:
+    for more in ({}, {"hostnames": ["c.z"]}):
+        fleet = Fleet()
+        kind = "grpcHostnames" if more else "hostnames"
+        gateway = {"parentRefs": [{"name": "g"}], "path": "/a", **more}
+        fleet.model("a", gateway={**gateway, kind: ["*.x.y"]})
+        fleet.model("b", gateway={**gateway, "path": "/b", kind: ["a.x.y"]})
+        assert fleet.conflict("a") is fleet.conflict("b") is None
+
+
 def test_the_clusters_default_class_is_the_one_that_the_ingress_got() -> None:
     fleet = Fleet()
     fleet.model("a", ingress={**HOST, "className": "nginx"})
@@ -438,3 +487,7 @@ def test_what_is_taken_back_leaves_nothing() -> None:
     (address,) = claims(typed(ingress=HOST))
     book.put(("vision", "m"), claims(typed(ingress=HOST)))
     assert list(book.rivals(("vision", "m"), address)) == []
+    gateway = {"parentRefs": [{"name": "g"}], "hostnames": ["a.x.y"]}
+    book.put(("vision", "m"), claims(typed(gateway=gateway)))
+    book.put(("vision", "m"), {})
+    assert not book._below
