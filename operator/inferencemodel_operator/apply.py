@@ -62,7 +62,7 @@ _QUANTITIES: Final = frozenset(
 them, and come back in canonical form. Elsewhere a ``value`` is any text."""
 _AMOUNTS: Final = frozenset({"divisor", "sizeLimit"})
 """Fields of a pod that are handed on in the same way, wherever they are, ..."""
-_OF_AMOUNTS: Final = frozenset({"limits", "requests"})
+_OF_AMOUNTS: Final = frozenset({"limits", "overhead", "requests"})
 """... and those that are maps of such."""
 _FALSE_IS_NOTHING: Final = frozenset(
     {

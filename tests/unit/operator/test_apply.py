@@ -615,6 +615,7 @@ async def test_replicas_are_held_by_somebody_before_the_operator_lets_go_of_them
         ({"limits": {"cpu": "1"}}, {"limits": {"cpu": 1}}, True),
         ({"limits": {"memory": "1Gi"}}, {"limits": {"memory": "1024Mi"}}, True),
         ({"limits": {"memory": "1Gi"}}, {"limits": {"memory": "1025Mi"}}, False),
+        ({"overhead": {"cpu": "250m"}}, {"overhead": {"cpu": "0.25"}}, True),
         ({"emptyDir": {"sizeLimit": "1Gi"}}, {"emptyDir": {"sizeLimit": "1024Mi"}}, True),
         ({}, {"hostPID": False, "initialDelaySeconds": 0, "value": "", "tolerations": []}, True),
         ({"hostPID": True}, {"hostPID": False}, False),
