@@ -85,12 +85,15 @@ class _Connections:
     def add(self, connection: socket.socket) -> None:
         """Take in a new one; where there are too many, end another."""
         with self._lock:
+            ended = None
+            if len(self._busy) >= MAX_CONNECTIONS:
+                # Where all are being answered, whoever has taken longest over it doesn't read.
+                idle = (known for known, busy in self._busy.items() if not busy)
+                ended = next(idle, next(iter(self._busy)))
+                del self._busy[ended]
             self._busy[connection] = False
-            if len(self._busy) <= MAX_CONNECTIONS:
+            if ended is None:
                 return
-            idle = (known for known, busy in self._busy.items() if not busy)
-            ended = next(idle, next(iter(self._busy)))
-            del self._busy[ended]
             # Its thread's read or write ends with this, and closes it.
             with suppress(OSError):
                 ended.shutdown(socket.SHUT_RDWR)

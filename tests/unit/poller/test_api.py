@@ -221,6 +221,21 @@ def test_who_waits_for_an_answer_is_not_ended_for_who_asks_nothing(pod: Pod) -> 
     assert [answer.target for answer in answers] == [7]
 
 
+def test_clients_that_never_read_keep_no_probe_from_its_answer(pod: Pod) -> None:
+    with ExitStack() as deaf:
+        for _ in range(MAX_CONNECTIONS):
+            made = socket.socket()
+            deaf.enter_context(closing(made))
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            made.settimeout(20)
+            made.connect(("127.0.0.1", pod.api.port))
+            # More than fits between the two, so that the answers stop.
+            made.sendall(b"GET /metrics HTTP/1.1\r\n\r\n" * 2000)
+        eventually(lambda: busy(pod) == MAX_CONNECTIONS, what="all that are open", every=0.01)
+        for _ in range(10):
+            assert pod.get("/livez") == (200, b"ok\n")
+
+
 def busy(pod: Pod) -> int:
     return sum(pod.api._server.connections._busy.values())
 
