@@ -18,7 +18,7 @@ from model_poller.errors import (
 )
 from model_poller.metrics import METRICS
 from model_poller.process.threads import Worker
-from model_poller.retry import Deadline, RetryPolicy
+from model_poller.retry import LISTING_SECONDS, Deadline, RetryPolicy
 from model_poller.status import SourceReason, SourceState, SourceStatus, VersionReason
 from model_poller.stores import Remarks
 from model_poller.strangers import Strangers
@@ -42,9 +42,6 @@ GAP_SECONDS = 1.0
 """From the begin of a look to the next: an upload of thousands of files brings as many
 notifications."""
 
-LISTING_SECONDS = 600.0
-"""For a whole look, however many pages follow one another: a bucket of a million objects has a
-thousand."""
 LOOK_SECONDS = LISTING_SECONDS + 300.0
 """After that it stands still: what a look asked for last may take the time of all its tries, and a
 token that of its own."""
@@ -113,7 +110,7 @@ class Looker:
         }
         strangers = Strangers()
         try:
-            with METRICS.step_seconds.labels("list").time():
+            with METRICS.step_seconds.labels("list").time(), deadline:
                 found = discover(
                     strangers.among(deadline.each(self._source.survey())),
                     settled,

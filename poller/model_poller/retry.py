@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,8 +13,14 @@ from model_poller.errors import UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextvars import Token
+    from typing import Self
 
     from model_poller.errors import PollerError
+
+LISTING_SECONDS = 600.0
+"""For all questions of a whole listing, however many pages follow one another: a bucket of a
+million objects has a thousand."""
 
 T = TypeVar("T")
 
@@ -81,12 +88,25 @@ class Tries:
 
 
 class Deadline:
-    """An end to what may go on for ever though each step of it ends, as a listing's pages do."""
+    """An end to what may go on for ever though each step of it ends, as a listing's pages do.
+
+    While its context is entered, the same thread asks no store a question after it, be it for a
+    page that shows nothing and ends no wait for items.
+    """
 
     def __init__(self, seconds: float, what: str) -> None:
         self._what = what
         self._seconds = seconds
         self._end = time.monotonic() + seconds
+        self._before: Token[Deadline | None] | None = None
+
+    def __enter__(self) -> Self:
+        self._before = _CURRENT.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before:
+            _CURRENT.reset(self._before)
 
     def each(self, items: Iterable[T]) -> Iterator[T]:
         """The items, as long as they come in time.
@@ -108,3 +128,16 @@ class Deadline:
             raise UnreachableError(
                 f"{self._what} took longer than {self._seconds:.0f} s; it is tried again"
             )
+
+
+_CURRENT: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
+
+
+def check_deadline() -> None:
+    """Go on only in time, where this thread works under a deadline.
+
+    Raises:
+        UnreachableError
+    """
+    if deadline := _CURRENT.get():
+        deadline.check()

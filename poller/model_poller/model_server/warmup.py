@@ -25,6 +25,7 @@ from model_poller.errors import (
 )
 from model_poller.fetch import download
 from model_poller.model_server.records import FILE, FOLDER, MAX_BYTES, check
+from model_poller.retry import LISTING_SECONDS, Deadline
 from model_poller.stores import StoredObject
 from model_poller.stores.credentials import shown_uri
 from model_poller.stores.opening import SourceSettings, open_source
@@ -144,9 +145,10 @@ class WarmupRequests:
             return cast("HttpSource", source).file()
         name = location.prefix.rpartition("/")[2]
         # It may lie beside versions, which are of no account.
-        for item in source.survey():
-            if isinstance(item, StoredObject) and item.path == name:
-                return item
+        with Deadline(LISTING_SECONDS, f"listing {source.uri}"):
+            for item in source.survey():
+                if isinstance(item, StoredObject) and item.path == name:
+                    return item
         raise self._unavailable("there is no such file")
 
     def _check_size(self, size: int) -> None:

@@ -34,6 +34,7 @@ from model_poller.publishing.destination import open_destination
 from model_poller.publishing.ending import EndedError, Signals
 from model_poller.publishing.place import check_place
 from model_poller.publishing.publish import FOLDER, Choice, Published, Publisher
+from model_poller.retry import LISTING_SECONDS, Deadline
 from model_poller.status import VersionReason
 from model_poller.stores.options import add_options, source_settings
 from model_poller.stores.uri import parse_uri
@@ -177,7 +178,10 @@ def _publish_from(
             f"{folder} can't be read whole ({told}); let user {os.getuid()} read it",
         ) from error
     with closing(open_destination(store)) as destination:
-        check_place(destination, lambda other: open_destination(replace(store, locations=(other,))))
+        with Deadline(LISTING_SECONDS, f"listing {destination.uri}"):
+            check_place(
+                destination, lambda other: open_destination(replace(store, locations=(other,)))
+            )
         publisher = Publisher(
             destination,
             store.locations[0],

@@ -23,7 +23,7 @@ from model_poller.errors import (
 from model_poller.publishing import export, packing
 from model_poller.publishing.destination import TakesFolders
 from model_poller.publishing.ending import EndedError, in_threads
-from model_poller.retry import RetryPolicy, Tries
+from model_poller.retry import LISTING_SECONDS, Deadline, RetryPolicy, Tries
 from model_poller.stores import Entry
 from model_poller.versions import MAX_VERSION, parse_number, split_path
 
@@ -106,7 +106,8 @@ class Publisher:
             BucketNotFoundError, AccessDeniedError, UnreachableError, OSError
         """
         for _ in range(_RACES):
-            version, part = self._choose(wanted)
+            with self._in_time():
+                version, part = self._choose(wanted)
             try:
                 files = self._prepare(staged, scratch, version)
                 size = sum(path.stat().st_size for path in files.values())
@@ -194,7 +195,11 @@ class Publisher:
 
     def _there(self, version: int) -> list[tuple[str, StoredObject]]:
         """What is stored of one version, and where."""
-        return self._stored(self._named().get(version, ()))
+        with self._in_time():
+            return self._stored(self._named().get(version, ()))
+
+    def _in_time(self) -> Deadline:
+        return Deadline(LISTING_SECONDS, f"listing {self._location.uri}")
 
     def _part(self, there: Iterable[tuple[str, StoredObject]]) -> dict[str, StoredObject]:
         """What there is of a folder without its marker; empty of any other version."""

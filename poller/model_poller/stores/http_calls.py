@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from model_poller.errors import OddAnswerError, UnreachableError
-from model_poller.retry import RetryPolicy, Tries
+from model_poller.retry import RetryPolicy, Tries, check_deadline
 from model_poller.stores.connections import Connection, Connections
 
 if TYPE_CHECKING:
@@ -115,10 +115,11 @@ class HttpCalls:
         ``prepare`` gives target and headers of every try, as signatures grow old.
 
         Raises:
-            UnreachableError: the server did not answer.
+            UnreachableError: the server did not answer, or the thread's `Deadline` is over.
         """
         tries = Tries(RETRIES)
         while True:
+            check_deadline()
             target, headers = prepare()
             try:
                 answer = self.send(method, target, headers, body, kept=True)

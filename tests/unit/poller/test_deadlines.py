@@ -6,9 +6,11 @@ import os
 import socket
 import struct
 import threading
+import uuid
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,8 @@ from model_poller import fetch
 from model_poller.archives import peek
 from model_poller.errors import AccessDeniedError, UnreachableError
 from model_poller.look import Looker
-from model_poller.retry import RetryPolicy, Tries
+from model_poller.publishing.main import main as publish
+from model_poller.retry import Deadline, RetryPolicy, Tries, check_deadline
 from model_poller.status import SourceReason
 from model_poller.stores import StoredObject, http_calls
 from model_poller.stores.connections import Connections
@@ -26,14 +29,16 @@ from model_poller.stores.credentials import Credentials
 from model_poller.stores.gcs import GcsSource
 from model_poller.stores.http import HttpSource
 from model_poller.stores.http_calls import HttpCalls
+from model_poller.stores.s3 import S3Source
 from model_poller.stores.uri import parse_uri
-from tests.unit.poller.doubles import Clock, MemorySource
+from tests.unit.poller.doubles import Clock, MemorySource, model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from model_poller.errors import PollerError
+    from model_poller.status import SourceStatus
     from model_poller.stores import Entry
 
 BODY = b"x" * 40
@@ -276,6 +281,87 @@ def test_a_listing_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
     Looker(source, 30.0, lambda status, _: told.append(status)).look()
     assert [status.reason for status in told] == [SourceReason.UNREACHABLE]
     assert "took longer than" in told[0].message
+
+
+class Pages(BaseHTTPRequestHandler):
+    """A bucket each of whose pages shows nothing, and tells of another one."""
+
+    def do_GET(self) -> None:
+        token = f"<NextContinuationToken>{uuid.uuid4()}</NextContinuationToken>"
+        page = f"<ListBucketResult><IsTruncated>true</IsTruncated>{token}</ListBucketResult>"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+@pytest.fixture
+def pages() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_pages_without_end_that_show_nothing_are_given_up(
+    pages: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model_poller.look.LISTING_SECONDS", 0.3)
+    told: list[SourceStatus] = []
+    source = S3Source(
+        parse_uri("s3://models/resnet"),
+        endpoint=pages,
+        region=None,
+        path_style=True,
+        anonymous=True,
+        credentials=Credentials(),
+    )
+    looker = Looker(source, 30.0, lambda status, _: told.append(status))
+    looking = threading.Thread(target=looker.look, daemon=True)
+    looking.start()
+    looking.join(20)
+    source.close()
+    assert [status.reason for status in told] == [SourceReason.UNREACHABLE]
+    assert "listing s3://models/resnet took longer than" in told[0].message
+
+
+@pytest.mark.parametrize("where", ["main", "publish"])
+def test_a_publisher_waits_for_no_listing_without_end(
+    where: str,
+    pages: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, content in model().items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.setattr(f"model_poller.publishing.{where}.LISTING_SECONDS", 0.3)
+    if where == "publish":
+        monkeypatch.setattr("model_poller.publishing.main.check_place", lambda *_: None)
+    arguments = [str(tmp_path), "s3://models/resnet", f"--endpoint={pages}", "--anonymous"]
+    assert publish(arguments) == 5
+    assert "listing s3://models/resnet took longer than" in capsys.readouterr().err
+
+
+def test_a_deadline_is_its_own_threads_and_ends_with_its_context() -> None:
+    passed: list[bool] = []
+
+    def check() -> None:
+        check_deadline()
+        passed.append(True)
+
+    with Deadline(-1.0, "listing"):
+        elsewhere = threading.Thread(target=check)
+        elsewhere.start()
+        elsewhere.join()
+        with pytest.raises(UnreachableError):
+            check()
+    check()
+    assert len(passed) == 2
 
 
 def test_a_look_that_ends_by_its_deadline_is_taken_for_no_standstill(
