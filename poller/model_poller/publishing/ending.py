@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections import deque
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -67,6 +67,23 @@ class Signals:
 
 
 _T = TypeVar("_T")
+
+
+def answer_within(seconds: float, question: Callable[[], _T]) -> _T | None:
+    """What a question gives; None where it fails or takes longer, and nobody waits for it then."""
+    answers: SimpleQueue[_T | None] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(question())
+        except Exception:  # noqa: BLE001 - whatever it is, the answer isn't known
+            answers.put(None)
+
+    threading.Thread(target=ask, name="question", daemon=True).start()
+    try:
+        return answers.get(timeout=seconds)
+    except Empty:
+        return None
 
 
 def in_threads(work: Callable[[_T], None], items: Iterable[_T], threads: int) -> None:

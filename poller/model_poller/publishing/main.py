@@ -65,7 +65,7 @@ exit codes:
   4  the version is there already, and was left as it is
   5  the store refused, or did not answer; the message says which object is concerned
   128 and the number of a signal that said to end; nothing is left behind, but for a part of a
-      folder in an object store, which is told
+      folder in an object store, or what the signal came too late for: both are told
 """
 
 

@@ -22,7 +22,7 @@ from model_poller.errors import (
 )
 from model_poller.publishing import export, packing
 from model_poller.publishing.destination import TakesFolders
-from model_poller.publishing.ending import EndedError, in_threads
+from model_poller.publishing.ending import EndedError, answer_within, in_threads
 from model_poller.retry import LISTING_SECONDS, Deadline, RetryPolicy, Tries
 from model_poller.stores import Entry
 from model_poller.versions import MAX_VERSION, parse_number, split_path
@@ -41,7 +41,11 @@ _RACES = 20
 """So often another publisher may be faster before it is told as a failure."""
 RETRIES = RetryPolicy(attempts=4, first_seconds=0.5, longest_seconds=30.0)
 _THREADS = 8
+_LAST_LOOK_SECONDS = 5.0
+"""For a last question to the store once a signal has said to end."""
 _READ_BYTES = 1 << 20
+_MARKER_TURN = 4
+"""See `Publisher._turn`."""
 
 
 class Choice(Enum):
@@ -247,7 +251,7 @@ class Publisher:
         another one each time it is made, so it is left out of what is left as long as can be.
         """
         turns = dict.fromkeys(GRAPH_FILES, 0) | {manifest.NAME: 1, manifest.SIGNATURE_NAME: 3}
-        return 4 if name == self._proof.marker else turns.get(name, 2)
+        return _MARKER_TURN if name == self._proof.marker else turns.get(name, 2)
 
     def _pack(self, staged: Path, bundle: Path, version: int) -> None:
         if bundle.is_dir():
@@ -261,17 +265,22 @@ class Publisher:
         export.judge(bundle, self._where(version), self._proof, identity, bundle.parent)
 
     def _store(self, files: Mapping[str, Path], version: int, part: Collection[str]) -> None:
-        if self._form == FOLDER and isinstance(self._destination, TakesFolders):
-            # The graph comes first, and lies at the top.
-            bundle = next(iter(files.values())).parent
-            self._destination.put_new_folder(
-                self._name(str(version)), bundle, progress=self._progress
-            )
-        elif self._form == FOLDER:
-            self._put_files(files, version, part)
-        else:
-            ((path, bundle),) = files.items()
-            self._put(path, bundle)
+        try:
+            if self._form == FOLDER and isinstance(self._destination, TakesFolders):
+                # The graph comes first, and lies at the top.
+                bundle = next(iter(files.values())).parent
+                self._destination.put_new_folder(
+                    self._name(str(version)), bundle, progress=self._progress
+                )
+            elif self._form == FOLDER:
+                self._put_files(files, version, part)
+            else:
+                ((path, bundle),) = files.items()
+                self._put(path, bundle)
+        except EndedError as error:
+            if not error.left:
+                self._tell_whole(files, version, error)
+            raise
         try:
             self._verify(files, version)
         except EndedError as error:
@@ -281,18 +290,21 @@ class Publisher:
 
     def _put_files(self, files: Mapping[str, Path], version: int, part: Collection[str]) -> None:
         missing = [path for path in files if path not in part]
-        begun = bool(part)
+        begun, is_last = bool(part), False
         try:
             if not begun:
                 # Of two publishers only one may go on, even if both have the same graph.
                 first = missing.pop(0)
                 self._put_once(first, files[first])
                 begun = True
-            for _, turn in groupby(missing, lambda path: self._turn(path.partition("/")[2])):
+            for number, turn in groupby(missing, lambda path: self._turn(path.partition("/")[2])):
+                is_last = number == _MARKER_TURN
                 in_threads(lambda path: self._put(path, files[path]), turn, _THREADS)
         except VersionExistsError:
             raise
         except BaseException as error:
+            if is_last and isinstance(error, EndedError):
+                raise
             if begun or isinstance(error, UnreachableError | EndedError):
                 self._tell_part(version, error)
             raise
@@ -305,6 +317,26 @@ class Publisher:
             f"a part of {where} may be stored, which no poller takes, for its marker comes last;"
             f" publish it again with --version={version} to go on with it, or remove it"
         )
+
+    def _tell_whole(self, files: Mapping[str, Path], version: int, error: EndedError) -> None:
+        """Tell of a version that a signal came over whose last part was being stored.
+
+        The store may have had all of it by then, and only its answer was not waited for.
+        """
+        where, (path, file) = self._where(version), list(files.items())[-1]
+        is_there = answer_within(
+            _LAST_LOOK_SECONDS,
+            lambda: any(_compare(stored, file) is not False for stored in self._found(path)),
+        )
+        if is_there:
+            self._say(f"{where} is stored whole; only the end of it was not waited for")
+        elif is_there is None:
+            self._say(f"{where} may be stored whole; look for it before it is published again")
+        elif self._destination.mount is None:
+            self._say(f"{where} is not stored; should it appear yet, it is whole")
+        else:
+            return
+        error.left = where
 
     def _put(self, path: str, file: Path) -> None:
         tries = Tries(RETRIES)
@@ -338,9 +370,13 @@ class Publisher:
             raise
 
     def _is_there(self, path: str, file: Path) -> bool:
+        return any(_compare(stored, file) for stored in self._found(path))
+
+    def _found(self, path: str) -> list[StoredObject]:
+        """What the store has at a path, and tells of it."""
         _, version = split_path(path) or ("", -1)
         found = [stored for _, stored in self._there(version) if stored.path == path]
-        return any(_compare(self._destination.describe(stored), file) for stored in found)
+        return [self._destination.describe(stored) for stored in found]
 
     def _verify(self, files: Mapping[str, Path], version: int) -> None:
         """See whether the store shows what was sent, and nothing else under that number."""

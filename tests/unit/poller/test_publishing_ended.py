@@ -7,27 +7,33 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
 from model_poller.process.leftovers import held
-from model_poller.publishing.ending import in_threads
+from model_poller.publishing.ending import EndedError, answer_within, in_threads
 from model_poller.publishing.main import main
 from model_poller.publishing.publish import FOLDER
 from tests.unit.poller.doubles import model
+from tests.unit.poller.test_publishing import Bucket, Publication
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from model_poller.stores import StoredObject
 
 PROGRAM = """
 import os, pkgutil, signal, sys
 path, _, name = sys.argv.pop(1).rpartition(".")
-number = int(sys.argv.pop(1))
+number, after = int(sys.argv.pop(1)), bool(int(sys.argv.pop(1)))
 owner = pkgutil.resolve_name(path)
 really = getattr(owner, name)
 
 def ended(*arguments, **named):
+    if after:
+        really(*arguments, **named)
     # Twice: whoever is impatient must not stop the cleaning up.
     os.kill(os.getpid(), number)
     os.kill(os.getpid(), number)
@@ -46,7 +52,7 @@ POINTS = {
 
 
 def signalled(
-    tmp_path: Path, form: str, point: str, number: signal.Signals
+    tmp_path: Path, form: str, point: str, number: signal.Signals, *, after: bool = False
 ) -> subprocess.CompletedProcess[str]:
     for name in ("export", "scratch", "resnet"):
         (tmp_path / name).mkdir(exist_ok=True)
@@ -55,7 +61,7 @@ def signalled(
         (tmp_path / "export" / name).write_bytes(content)
     return subprocess.run(
         [
-            *(sys.executable, "-c", PROGRAM, point, str(number.value)),
+            *(sys.executable, "-c", PROGRAM, point, str(number.value), str(int(after))),
             *(str(tmp_path / "export"), f"file://{tmp_path}/resnet", f"--format={form}"),
         ],
         env={**os.environ, "PYTHONPATH": ":".join(sys.path), "TMPDIR": str(tmp_path / "scratch")},
@@ -114,6 +120,89 @@ sys.exit(code)
             check=False,
         )
         assert (ended.returncode, ended.stdout) == expected, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("form", "point"),
+    [
+        ("zip", "model_poller.stores.local_upload._sync"),
+        (FOLDER, "model_poller.stores.local_upload.Path.rename"),
+    ],
+)
+def test_what_a_signal_comes_too_late_for_is_told(tmp_path: Path, form: str, point: str) -> None:
+    """The version has its name, and the publisher is not done with it yet."""
+    ended = signalled(tmp_path, form, point, signal.SIGTERM, after=form == FOLDER)
+    assert (ended.returncode, ended.stdout) == (128 + signal.SIGTERM, "")
+    assert f"{tmp_path}/resnet/1{'/' if form == FOLDER else '.zip'} is stored whole" in ended.stderr
+    assert "nothing was left behind" not in ended.stderr
+    assert [path.name for path in (tmp_path / "resnet").iterdir()] == [
+        "1" if form == FOLDER else "1.zip"
+    ]
+
+
+class Ending(Bucket):
+    """A bucket over whose last object a signal comes."""
+
+    last = ""
+    stored_first = False
+
+    def put_new(
+        self, name: str, content: IO[bytes], size: int, *, progress: Callable[[int], None]
+    ) -> None:
+        if name != self.last or self.stored_first:
+            super().put_new(name, content, size, progress=progress)
+        if name == self.last:
+            raise EndedError(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("form", "last", "where"),
+    [
+        ("zip", "resnet/1.zip", "gs://models/resnet/1.zip"),
+        (FOLDER, "resnet/1/DONE", "gs://models/resnet/1/"),
+    ],
+)
+def test_whether_a_store_took_what_a_signal_came_over_is_looked_for(
+    tmp_path: Path, form: str, last: str, where: str
+) -> None:
+    for stored, told in ((True, "is stored whole"), (False, "is not stored; should it appear")):
+        bucket = Ending()
+        bucket.last, bucket.stored_first = last, stored
+        made = Publication(bucket, tmp_path / str(stored), form)
+        with pytest.raises(EndedError) as ended:
+            made.publish()
+        assert ended.value.left == where
+        assert f"{where} {told}" in made.told[-1]
+        assert not any("a part of" in text for text in made.told)
+
+
+def test_a_store_that_tells_nothing_when_a_signal_came_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+
+    class Silent(Ending):
+        def list(self) -> list[StoredObject]:
+            if self.calls:
+                release.wait(60)
+            return super().list()
+
+    monkeypatch.setattr("model_poller.publishing.publish._LAST_LOOK_SECONDS", 0.1)
+    bucket = Silent()
+    bucket.last, bucket.stored_first = "resnet/1.zip", True
+    made = Publication(bucket, tmp_path, "zip")
+    with pytest.raises(EndedError):
+        made.publish()
+    release.set()
+    assert "gs://models/resnet/1.zip may be stored whole" in made.told[-1]
+
+
+def test_a_question_that_fails_is_not_answered() -> None:
+    def fail() -> int:
+        raise OSError("broken")
+
+    assert answer_within(60, fail) is None
+    assert answer_within(60, lambda: 3) == 3
 
 
 def aged(folder: Path) -> None:
