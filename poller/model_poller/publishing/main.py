@@ -11,11 +11,11 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from model_poller.checks import marker
 from model_poller.checks.signature import SecretKey
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(error, ExitCode.EXISTS)
     except (PollerError, OSError) as error:
         if isinstance(error, OSError) and error.errno in FULL:
-            _say(f"{tempfile.gettempdir()} has no room for the packed version; set TMPDIR")
+            _say(f"{_temporary(os.environ)} has no room for the packed version; set TMPDIR")
         return _failed(error, ExitCode.FAILED)
     except EndedError as error:
         _say(str(error) if error.left else f"{error}; nothing was left behind")
@@ -141,8 +141,15 @@ def _publish(given: argparse.Namespace, environment: Mapping[str, str], signals:
         golden=None if given.golden is None else Path(given.golden),
     )
     store = source_settings(given, location, environment)
-    leftovers.clear(Path(tempfile.gettempdir()), re.compile(f"{re.escape(_SCRATCH)}.*"))
-    made = Path(tempfile.mkdtemp(prefix=_SCRATCH))
+    temporary = _temporary(environment)
+    leftovers.clear(temporary, re.compile(f"{re.escape(_SCRATCH)}.*"))
+    try:
+        made = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=temporary))
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise InvalidSettingsError(
+            f"TMPDIR={shown(str(temporary))} can't be used ({error.strerror}); give a folder that"
+            f" user {os.getuid()} can write to"
+        ) from error
     try:
         try:
             with leftovers.held(made):
@@ -154,10 +161,28 @@ def _publish(given: argparse.Namespace, environment: Mapping[str, str], signals:
         shutil.rmtree(made, ignore_errors=True)
     verb = "would be published" if given.dry_run else "published"
     _say(f"{verb}: {done.uri}, {done.bytes / 1e6:.1f} MB in {done.files} object(s)")
-    if given.output == "json":
-        print(json.dumps({**asdict(done), "dryRun": given.dry_run}))
-    else:
-        print(done.version)
+    is_json = given.output == "json"
+    _print(json.dumps({**asdict(done), "dryRun": given.dry_run}) if is_json else str(done.version))
+
+
+def _temporary(environment: Mapping[str, str]) -> Path:
+    """Where versions are packed.
+
+    Where TMPDIR can't be used, Python would take another folder, which may have no room.
+    """
+    return Path(environment.get("TMPDIR") or tempfile.gettempdir()).absolute()
+
+
+def _print(text: str) -> None:
+    """Write what a pipeline reads.
+
+    Raises:
+        PollerError: it can't be written.
+    """
+    try:
+        _write(sys.stdout, text)
+    except OSError as error:
+        raise PollerError(f"stdout can't be written ({error}); it would say {text}") from error
 
 
 def _publish_from(
@@ -291,5 +316,24 @@ def _failed(error: Exception, code: ExitCode) -> ExitCode:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"model_publish: {text}\n")
-    sys.stderr.flush()
+    # Whoever reads it no longer, or has no room for it, keeps no version from being published.
+    with suppress(OSError):
+        _write(sys.stderr, f"model_publish: {text}")
+
+
+def _write(stream: TextIO | None, line: str) -> None:
+    """Write a line; nothing where the stream was closed before the program began.
+
+    Raises:
+        OSError: it can't be written, and nothing else will be.
+    """
+    if stream is None:
+        return
+    try:
+        stream.write(f"{line}\n")
+        stream.flush()
+    except OSError:
+        # Python tries it again at its end, and ends with a code of its own where that fails.
+        with suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), stream.fileno())
+        raise

@@ -7,6 +7,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING
@@ -451,6 +453,54 @@ class Publication:
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     hurried = replace(publish.RETRIES, first_seconds=0.001)
     monkeypatch.setattr("model_poller.publishing.publish.RETRIES", hurried)
+
+
+@pytest.mark.parametrize(
+    ("redirections", "code", "out"),
+    [
+        ("2>/dev/full", 0, "1\n"),
+        ("2>&-", 0, "1\n"),
+        (">/dev/full", 5, ""),
+        (">/dev/full 2>/dev/full", 5, ""),
+        (">&-", 0, ""),
+    ],
+)
+def test_a_log_that_takes_no_more_keeps_no_version_from_being_published(
+    exported: Path, bucket: Path, redirections: str, code: int, out: str
+) -> None:
+    given = f'"$0" -m model_poller.publishing "$@" {redirections}'
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    environment.pop("PYTHONUNBUFFERED", None)
+    ended = subprocess.run(
+        ["sh", "-c", given, sys.executable, str(exported), f"file://{bucket}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (code, out)
+    assert [path.name for path in bucket.iterdir()] == ["1.zip"]
+    assert "TMPDIR" not in ended.stderr
+    assert ("No space left on device); it would say 1" in ended.stderr) is (
+        redirections == ">/dev/full"
+    )
+
+
+@pytest.mark.parametrize("name", ["absent", "export/saved_model.pb"])
+def test_a_folder_for_what_is_packed_is_used_or_refused(
+    exported: Path,
+    bucket: Path,
+    tmp_path: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Python's own choice of another one may fill a disk that nobody meant."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / name))
+    assert main([str(exported), f"file://{bucket}"]) == 2
+    assert f"TMPDIR='{tmp_path / name}' can't be used" in capsys.readouterr().err
+    assert not list(bucket.iterdir())
 
 
 @pytest.mark.parametrize("form", ["zip", FOLDER])

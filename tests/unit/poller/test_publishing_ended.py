@@ -222,7 +222,7 @@ def test_what_a_killed_publisher_left_goes_with_the_next_one(
     foreign = tmp_path / "resnet" / ".notes"
     for folder in (live, foreign):
         folder.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     arguments = [str(tmp_path / "export"), f"file://{tmp_path}/resnet", f"--format={form}"]
     assert main([*arguments, "--version=1"]) == 0
     assert all(path.exists() for path in left), "somebody may still write to it"
