@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -22,7 +22,7 @@ from model_poller.model_server.server import ModelServer, ServerWatch, write_con
 from model_poller.model_server.warmup import WarmupRequests, locate
 from model_poller.once import ExitCode
 from model_poller.poller import Poller
-from model_poller.process import logs, memory, threads
+from model_poller.process import logs, memory, output, threads
 from model_poller.process.arguments import shown
 from model_poller.stores.opening import open_source
 from model_poller.volume import assignment, places
@@ -67,10 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InsufficientDiskError as error:
         # Other than bad settings it passes: whoever supervises starts it again.
         return _failed(error, ExitCode.NO_ROOM)
+    finally:
+        # How it ended is what whoever started it reads, whatever became of the log.
+        output.settle(sys.stderr)
 
 
 def _failed(error: PollerError, code: ExitCode) -> ExitCode:
-    sys.stderr.write(f"model_poller: {' '.join(str(error).splitlines())}\n")
+    with suppress(OSError):
+        output.write(sys.stderr, f"model_poller: {' '.join(str(error).splitlines())}")
     return code
 
 

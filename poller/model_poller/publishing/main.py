@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from model_poller.checks import marker
 from model_poller.checks.signature import SecretKey
@@ -27,7 +27,7 @@ from model_poller.errors import (
     PollerError,
     VersionExistsError,
 )
-from model_poller.process import leftovers
+from model_poller.process import leftovers, output
 from model_poller.process.arguments import Parser, shown
 from model_poller.publishing import export, packing
 from model_poller.publishing.destination import open_destination
@@ -180,7 +180,7 @@ def _print(text: str) -> None:
         PollerError: it can't be written.
     """
     try:
-        _write(sys.stdout, text)
+        output.write(sys.stdout, text)
     except OSError as error:
         raise PollerError(f"stdout can't be written ({error}); it would say {text}") from error
 
@@ -318,22 +318,4 @@ def _failed(error: Exception, code: ExitCode) -> ExitCode:
 def _say(text: str) -> None:
     # Whoever reads it no longer, or has no room for it, keeps no version from being published.
     with suppress(OSError):
-        _write(sys.stderr, f"model_publish: {text}")
-
-
-def _write(stream: TextIO | None, line: str) -> None:
-    """Write a line; nothing where the stream was closed before the program began.
-
-    Raises:
-        OSError: it can't be written, and nothing else will be.
-    """
-    if stream is None:
-        return
-    try:
-        stream.write(f"{line}\n")
-        stream.flush()
-    except OSError:
-        # Python tries it again at its end, and ends with a code of its own where that fails.
-        with suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-            os.dup2(nowhere.fileno(), stream.fileno())
-        raise
+        output.write(sys.stderr, f"model_publish: {text}")

@@ -185,6 +185,25 @@ def test_the_newest_version_is_published(bucket: Path, tmp_path: Path) -> None:
     assert "the newest version: published" in ended.stderr
 
 
+@pytest.mark.parametrize(("more", "code"), [("", 0), ("--timeout=0", 2)])
+def test_a_log_that_takes_no_more_changes_nothing_about_the_end(
+    bucket: Path, tmp_path: Path, more: str, code: int
+) -> None:
+    given = '"$0" -m model_poller --once "$@" 2>/dev/full'
+    arguments = [f"--storage-uri=file://{bucket}", *filter(None, [more])]
+    ended = subprocess.run(
+        ["sh", "-c", given, sys.executable, *arguments],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": ":".join(sys.path),
+            "SAVE_DIR": str(tmp_path / "pod" / "imagenet"),
+        },
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == code
+
+
 def test_a_target_is_published_instead(bucket: Path, tmp_path: Path) -> None:
     base = tmp_path / "models" / "imagenet"
     uri = f"--storage-uri=file://{bucket}"
