@@ -5,17 +5,18 @@ from __future__ import annotations
 import io
 import logging
 import re
-from contextlib import contextmanager
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any, Final, cast
+from typing import IO, TYPE_CHECKING, Any, Final
 
+from model_poller.archives import untar, unzip
+from model_poller.archives.compression import gunzip, plain, unzstd
 from model_poller.archives.paths import is_noise
 from model_poller.errors import PollerError
 from model_poller.retry import Deadline
 from model_poller.versions import parse_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from model_poller.stores import Source, StoredObject
 
@@ -44,10 +45,10 @@ def names(source: Source, stored: StoredObject) -> list[str]:
         return found
     try:
         with io.BufferedReader(_Stored(source, stored), _READ_BYTES) as bundle:
-            for name in islice(_names(bundle, stored.path), _MAX_NAMES):
-                plain = re.sub(r"^(?:\./+)+", "", name)
-                if plain.strip("./") and not is_noise(plain):
-                    found.append(plain)
+            for name in islice(_names(bundle, stored), _MAX_NAMES):
+                bare = re.sub(r"^(?:\./+)+", "", name)
+                if bare.strip("./") and not is_noise(bare):
+                    found.append(bare)
     except PollerError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever these libraries raise on such bytes
@@ -70,50 +71,18 @@ def is_model(held: list[str], path: str) -> bool:
     return not path.endswith(".zip") and any(_PART.fullmatch(name) for name in held)
 
 
-def _names(bundle: IO[bytes], path: str) -> Iterator[str]:
-    # Imported here, as zstandard below: most pollers never look into an archive.
-    if path.endswith(".zip"):
-        import zipfile
-
-        with zipfile.ZipFile(bundle) as archive:
-            yield from archive.namelist()
-        return
-    import tarfile
-
-    with _plain(bundle, path) as stream:
-        bounded = cast("IO[bytes]", _Bounded(stream))
-        for member in tarfile.open(fileobj=bounded, mode="r|"):  # noqa: SIM115 - the stream's owner closes it
-            yield member.name + ("/" if member.isdir() else "")
+def _names(bundle: IO[bytes], stored: StoredObject) -> Iterable[str]:
+    # As they are read when it is unpacked: Python's own readers see less in some archives, and
+    # some of its releases take hours over a header of a few bytes.
+    if stored.path.endswith(".zip"):
+        return unzip.names(bundle, stored.size)
+    return untar.names(_plain(bundle, stored.path), _MAX_PLAIN_BYTES)
 
 
-@contextmanager
-def _plain(bundle: IO[bytes], path: str) -> Iterator[IO[bytes]]:
+def _plain(bundle: IO[bytes], path: str) -> Iterator[bytes]:
     if path.endswith((".zst", ".tzst")):
-        # Imported here: only this format needs it.
-        import zstandard
-
-        with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(bundle) as stream:
-            yield stream
-    elif path.endswith((".gz", ".tgz")):
-        import gzip
-
-        with gzip.open(bundle) as expanded:
-            yield cast("IO[bytes]", expanded)
-    else:
-        yield bundle
-
-
-class _Bounded:
-    """A stream that ends after `_MAX_PLAIN_BYTES`, however little they were packed into."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._left = _MAX_PLAIN_BYTES
-
-    def read(self, size: int) -> bytes:
-        piece = self._stream.read(min(size, self._left))
-        self._left -= len(piece)
-        return piece
+        return unzstd(bundle, lambda _: None)
+    return gunzip(bundle) if path.endswith((".gz", ".tgz")) else plain(bundle)
 
 
 class _Stored(io.RawIOBase):

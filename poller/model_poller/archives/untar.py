@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from model_poller.archives.unpacking import DamagedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from model_poller.archives.unpacking import Tree
 
@@ -39,9 +39,10 @@ _PAX_GLOBAL = b"g"
 class Stream:
     """A stream of pieces, read by length; counts what comes out against the limits."""
 
-    def __init__(self, pieces: Iterator[bytes], tree: Tree) -> None:
+    def __init__(self, pieces: Iterator[bytes], check_size: Callable[[int], None]) -> None:
+        """``check_size`` judges how many bytes have come out."""
         self._pieces = pieces
-        self._tree = tree
+        self._check_size = check_size
         self._rest = memoryview(b"")
         self._total = 0
         """Bytes that came out so far, those that are not read yet among them."""
@@ -55,17 +56,17 @@ class Stream:
                 break
             self._total += len(piece)
             self._count += 1
-            self._tree.check_size(self._total)
+            self._check_size(self._total)
             if self._count > _FREE_PIECES + self._total // _PIECE_BYTES:
                 raise DamagedError("it consists of too many small parts")
             self._rest = memoryview(piece)
         taken, self._rest = self._rest[:limit], self._rest[limit:]
         return taken
 
-    def announce(self, size: int) -> None:
-        """Judge an entry of ``size`` bytes, and ask for the room, before any of it is written."""
-        self._tree.check_size(self._total - len(self._rest) + size)
-        self._tree.room(size)
+    @property
+    def position(self) -> int:
+        """Bytes that were read."""
+        return self._total - len(self._rest)
 
     def pieces(self, size: int) -> Iterator[memoryview]:
         """The next ``size`` bytes.
@@ -84,6 +85,11 @@ class Stream:
         """The next ``size`` bytes, as one piece."""
         return b"".join(self.pieces(size))
 
+    def skip(self, size: int) -> None:
+        """Go on behind ``size`` bytes."""
+        for _ in self.pieces(size):
+            pass
+
     def skip_padding(self, size: int) -> None:
         """Go on to the block after an entry of ``size`` bytes."""
         self.exactly(-size % _BLOCK)
@@ -98,44 +104,85 @@ class _Extension:
     kinds: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What the headers say of an entry."""
+
+    name: str
+    kind: bytes
+    size: int
+    """Bytes of content, which follow."""
+
+    @property
+    def is_folder(self) -> bool:
+        # Before POSIX a folder was a file whose name ends with a slash.
+        return self.kind == _FOLDER or (self.kind == b"\0" and self.name.endswith("/"))
+
+
 def untar(pieces: Iterator[bytes], tree: Tree) -> None:
     """Write what a tar stream holds.
 
     Raises:
         BrokenVersionError, DamagedError, InsufficientDiskError, StoppedError
     """
-    stream = Stream(pieces, tree)
+    stream = Stream(pieces, tree.check_size)
+    for entry in _entries(stream, tree.unsafe):
+        name, size = entry.name, entry.size
+        tree.count_entries()
+        if not entry.is_folder and entry.kind not in _FILES:
+            raise tree.unsafe(name, _KINDS.get(entry.kind, f"an entry of type {entry.kind!r}"))
+        if entry.is_folder and size:
+            raise DamagedError(f"the folder {name[:200]} has content")
+        admitted = tree.admit(name, is_folder=entry.is_folder)
+        if admitted is None:
+            stream.skip(size)
+        else:
+            # Before any of it is written.
+            tree.check_size(stream.position + size)
+            tree.room(size)
+            tree.write(admitted, size, stream.pieces(size))
+    while rest := stream.some(1 << 20):
+        if bytes(rest).strip(b"\0"):
+            raise DamagedError("it goes on after its end; pack everything into one archive")
+
+
+def names(pieces: Iterator[bytes], most: int) -> Iterator[str]:
+    """The names in a tar stream, as far as ``most`` bytes of it show; folders' end with a slash.
+
+    Raises:
+        DamagedError: it is damaged, or longer.
+    """
+
+    def check_size(expanded: int) -> None:
+        if expanded > most:
+            raise DamagedError(f"it has more than {most} bytes")
+
+    def unsafe(name: str, what: str) -> DamagedError:
+        return DamagedError(f"{name} is {what}")
+
+    stream = Stream(pieces, check_size)
+    for entry in _entries(stream, unsafe):
+        yield entry.name.rstrip("/") + "/" if entry.is_folder else entry.name
+        stream.skip(entry.size)
+
+
+def _entries(stream: Stream, unsafe: Callable[[str, str], Exception]) -> Iterator[_Entry]:
+    """The entries, as their headers come; whoever asks for the next one has read the content."""
     extension = _Extension()
     while (header := stream.exactly(_BLOCK)).strip(b"\0"):
         _check_sum(header)
         kind, size = header[156:157], _number(header[124:136])
         if kind in (_PAX, _PAX_GLOBAL, _LONG_NAME):
-            _extend(extension, kind, size, stream, tree)
+            _extend(extension, kind, size, stream, unsafe)
             continue
-        tree.count_entries()
         name = extension.name if extension.name is not None else _name(header)
         if extension.size is not None:
             size = extension.size
         extension = _Extension()
-        # Before POSIX a folder was a file whose name ends with a slash.
-        is_folder = kind == _FOLDER or (kind == b"\0" and name.endswith("/"))
-        if not is_folder and kind not in _FILES:
-            raise tree.unsafe(name, _KINDS.get(kind, f"an entry of type {kind!r}"))
-        if is_folder and size:
-            raise DamagedError(f"the folder {name[:200]} has content")
-        admitted = tree.admit(name, is_folder=is_folder)
-        if admitted is None:
-            for _ in stream.pieces(size):
-                pass
-        else:
-            stream.announce(size)
-            tree.write(admitted, size, stream.pieces(size))
+        yield _Entry(name, kind, size)
         stream.skip_padding(size)
     if extension.kinds:
         raise DamagedError("it ends after an extended header")
-    while rest := stream.some(1 << 20):
-        if bytes(rest).strip(b"\0"):
-            raise DamagedError("it goes on after its end; pack everything into one archive")
 
 
 _KINDS = {
@@ -177,7 +224,13 @@ def _decoded(name: bytes) -> str:
     return name.decode(errors="surrogateescape")
 
 
-def _extend(extension: _Extension, kind: bytes, size: int, stream: Stream, tree: Tree) -> None:
+def _extend(
+    extension: _Extension,
+    kind: bytes,
+    size: int,
+    stream: Stream,
+    unsafe: Callable[[str, str], Exception],
+) -> None:
     if kind in extension.kinds:
         raise DamagedError("two extended headers of one kind follow one another")
     if size > _EXTENSION_BYTES:
@@ -191,7 +244,7 @@ def _extend(extension: _Extension, kind: bytes, size: int, stream: Stream, tree:
         told = _records(content)
     for keyword in told:
         if keyword.startswith("GNU.sparse."):
-            raise tree.unsafe(keyword, _KINDS[b"S"])
+            raise unsafe(keyword, _KINDS[b"S"])
     named = {"path", "size"} & told.keys()
     if kind == _PAX_GLOBAL and named:
         raise DamagedError("a header for all entries names one")

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING
 from model_poller.archives.unpacking import DamagedError, read_exactly
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from model_poller.archives.unpacking import Tree
 
@@ -63,7 +63,7 @@ def unzip(bundle: IO[bytes], size: int, tree: Tree) -> None:
         BrokenVersionError, DamagedError, InsufficientDiskError, StoppedError
         zlib.error: an entry is damaged.
     """
-    entries, end = _directory(bundle, size, tree)
+    entries, end = _directory(bundle, size, tree.count_entries, tree.too_large)
     names = [_admit(entry, tree) for entry in entries]
     limits = [*(entry.offset for entry in entries), end][1:]
     for entry, limit in zip(entries, limits, strict=True):
@@ -77,13 +77,32 @@ def unzip(bundle: IO[bytes], size: int, tree: Tree) -> None:
             tree.write(name, entry.expanded, _content(bundle, entry))
 
 
+def names(bundle: IO[bytes], size: int) -> list[str]:
+    """The names in the directory of a zip archive of ``size`` bytes; folders' end with a slash.
+
+    Raises:
+        DamagedError
+    """
+    entries, _ = _directory(bundle, size, lambda _: None, DamagedError)
+    return [_decoded(entry.name) for entry in entries]
+
+
 def _check_overlap(entry: _Entry, start: int, limit: int, tree: Tree) -> None:
     if start + entry.stored > limit:
         raise tree.unsafe(_decoded(entry.name), "stored in the same bytes as something else")
 
 
-def _directory(bundle: IO[bytes], size: int, tree: Tree) -> tuple[list[_Entry], int]:
-    """All entries by their offset, and where the directory begins."""
+def _directory(
+    bundle: IO[bytes],
+    size: int,
+    count_entries: Callable[[int], None],
+    too_large: Callable[[str], Exception],
+) -> tuple[list[_Entry], int]:
+    """All entries by their offset, and where the directory begins.
+
+    ``count_entries`` judges how many there are, and ``too_large`` makes the error for a directory
+    that is.
+    """
     tail_start = max(0, size - _TAIL_BYTES)
     bundle.seek(tail_start)
     tail = read_exactly(bundle, size - tail_start)
@@ -116,9 +135,9 @@ def _directory(bundle: IO[bytes], size: int, tree: Tree) -> tuple[list[_Entry], 
         raise DamagedError("it is one of several parts")
     if start + length != directory_end:
         raise DamagedError("its directory isn't where it says; there are bytes too many or too few")
-    tree.count_entries(count)
+    count_entries(count)
     if length > _DIRECTORY_BYTES:
-        raise tree.too_large(f"has a directory of {length} bytes")
+        raise too_large(f"has a directory of {length} bytes")
     bundle.seek(start)
     entries = list(islice(_entries(read_exactly(bundle, length)), count + 1))
     if len(entries) != count:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zstandard
 
+from model_poller.archives import peek
 from model_poller.archives.archive import Limits, find_model, unpack
 from model_poller.errors import (
     BrokenVersionError,
@@ -22,7 +23,7 @@ from model_poller.errors import (
     StoppedError,
     UnreachableError,
 )
-from tests.unit.poller.doubles import below, model, tarred, zipped
+from tests.unit.poller.doubles import MemorySource, below, model, tarred, zipped
 from tests.unit.poller.packing import (
     DEFLATED,
     Entry,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from typing import IO
+
+    from model_poller.stores import StoredObject
 
 FILES = below("0001", model(bytes(range(256)) * 12_000, shards=2))
 
@@ -234,6 +237,35 @@ GOOD: dict[str, tuple[str, Callable[[], bytes]]] = {
         ).compress(tarred(FILES, "w")),
     ),
 }
+
+
+def stored(name: str, content: bytes) -> tuple[MemorySource, StoredObject]:
+    source = MemorySource()
+    source.put(name, content)
+    return source, source.list()[0]
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_what_an_archive_holds_is_seen_before_it_is_fetched(case: str) -> None:
+    name, content = GOOD[case]
+    held = peek.names(*stored(name, content()))
+    assert peek.is_model(held, name)
+    assert {each for each in held if not each.endswith("/")} <= {
+        *FILES,
+        *(each.removeprefix("0001/") for each in FILES),
+    }
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        # Each of a thousand records goes on to the last byte, by its keyword.
+        tar_of(header("pax", 4096, b"x"), b"2 " * 2047 + b"=\n", file("saved_model.pb")),
+        tar_of(header("pax", 1 << 20, b"x"), bytes(1 << 20), file("saved_model.pb")),
+    ],
+)
+def test_a_header_that_nobody_can_read_in_time_is_not_read(content: bytes) -> None:
+    assert peek.names(*stored("1.tar", content)) == []
 
 
 @pytest.mark.parametrize("case", GOOD)
