@@ -32,9 +32,10 @@ def write(stream: TextIO | None, line: str) -> None:
 
 def settle(stream: TextIO | None) -> None:
     """Leave nothing for Python's end that can't be written."""
+    if stream is None:
+        return
     try:
-        if stream is not None:
-            stream.flush()
+        stream.flush()
     except OSError:
         _drop(stream)
 

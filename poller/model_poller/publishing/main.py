@@ -60,10 +60,11 @@ folder with saved_model.pb; it is left as it is. Credentials are found as the po
 _CODES = """\
 exit codes:
   0  published (or, with --dry-run, it could be)
-  2  the command line or the credentials can't be used
+  2  the command line, the credentials or TMPDIR can't be used
   3  the export is incomplete, or holds what no poller takes; nothing was sent
   4  the version is there already, and was left as it is
-  5  the store refused, or did not answer; the message says which object is concerned
+  5  the store refused, or did not answer; the message says which object is concerned; or stdout
+     can't be written
   128 and the number of a signal that said to end; nothing is left behind, but for a part of a
       folder in an object store, or what the signal came too late for: both are told
 """
