@@ -82,6 +82,8 @@ class Console:
         return await asyncio.to_thread(self._listed)
 
     def _listed(self) -> Response:
+        # While the list comes.
+        pages.prepare("base.html", "fleet.html", "rows.html", "counts.html", "notes.html")
         self._feed.wait(_FIRST_LIST_SECONDS)
         revision, rows = self._feed.revision, self._feed.rows
         return self._replies.page(

@@ -58,6 +58,12 @@ def render(template: str, **values: Any) -> str:
     return _templates().get_template(template).render(**values)
 
 
+def prepare(*templates: str) -> None:
+    """Have templates ready: to read one takes longer than to fill in a hundred rows."""
+    for template in templates:
+        _templates().get_template(template)
+
+
 @functools.cache
 def _row_template() -> Callable[..., str]:
     macro: Callable[..., str] = _templates().get_template("rows.html").module.row  # type: ignore[attr-defined]

@@ -7,13 +7,14 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+import jinja2
 import pytest
 
 from kubectl_inferencemodel.cluster import Cluster
+from kubectl_inferencemodel.console import pages
 from kubectl_inferencemodel.console.app import Console
 from kubectl_inferencemodel.console.entry import Pass
 from kubectl_inferencemodel.console.feed import Feed
-from kubectl_inferencemodel.console.pages import STATIC
 from tests.unit.plugin.api import ApiServer, resource
 from tests.unit.plugin.console.asgi import Answer, ask
 from tests.unit.plugin.views import rollout
@@ -79,6 +80,28 @@ def test_the_fleet_shows_every_model(browser: Browser) -> None:
     page = browser.get("/")
     assert page.status == 200
     assert f'href="{browser.passed.base}/models/vision/imagenet"' in page.text
+
+
+def test_templates_are_read_while_the_list_comes(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    get_source, wait = jinja2.FileSystemLoader.get_source, browser.feed.wait
+
+    def read(*arguments: Any) -> Any:
+        done.append("a template")
+        return get_source(*arguments)
+
+    def waited(seconds: float) -> bool:
+        done.append("the list")
+        return wait(seconds)
+
+    monkeypatch.setattr(jinja2.FileSystemLoader, "get_source", read)
+    monkeypatch.setattr(browser.feed, "wait", waited)
+    pages._templates.cache_clear()
+    assert browser.get("/").status == 200
+    assert len(done) > 1
+    assert done[-1] == "the list"
 
 
 def test_a_model_more_is_few_elements_more_and_no_drawing(api: ApiServer) -> None:
@@ -229,7 +252,7 @@ def test_the_style_the_script_and_the_icon_are_the_consoles_own(
 ) -> None:
     found = browser.get(f"/static/{name}")
     assert (found.status, found.headers["content-type"]) == (200, kind)
-    assert found.body == (STATIC / name).read_bytes()
+    assert found.body == (pages.STATIC / name).read_bytes()
 
 
 @pytest.mark.parametrize("path", ["../app.py", "app.py", "", "%2e%2e%2fapp.py"])
