@@ -17,7 +17,11 @@ _CACHED: Final = frozenset({"gs", "s3", "az", "http", "https"})
 
 
 def server(settings: SourceSettings) -> str:
-    """Which of all servers of its kind a source asks: buckets of one name may be on several."""
+    """Which of all servers of its kind a source asks: buckets of one name may be on several.
+
+    Raises:
+        InvalidSettingsError: nothing tells which, so the source can't be opened either.
+    """
     credentials = settings.credentials
     scheme = settings.locations[0].scheme if settings.locations else "gs"
     told = [settings.endpoint or ""]
@@ -31,6 +35,9 @@ def server(settings: SourceSettings) -> str:
 
         identity = AzureIdentity(credentials, settings.azure_account, anonymous=True)
         told += [identity.account or ""]
+        if not settings.endpoint:
+            # A connection string with a shared access signature names no account.
+            told += [identity.endpoint]
     return "\0".join(told)
 
 

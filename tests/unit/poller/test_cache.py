@@ -24,6 +24,7 @@ from model_poller.cache.housekeeping import Keeper
 from model_poller.checks import version_files
 from model_poller.errors import InsufficientDiskError, StoppedError, UnreachableError
 from model_poller.status import CacheState
+from model_poller.stores.credentials import Credentials
 from model_poller.stores.opening import SourceSettings
 from model_poller.stores.uri import parse_uri
 from tests.support.waiting import eventually
@@ -896,6 +897,21 @@ def test_servers_are_told_apart_by_what_they_are_asked_by() -> None:
         assert one != key.server(_settings(uri, endpoint="http://b.example", azure_account="one"))
     one = key.server(_settings("az://models/x", azure_account="one"))
     assert one != key.server(_settings("az://models/x", azure_account="two"))
+    signed = [
+        key.server(
+            _settings(
+                "az://models/x",
+                credentials=Credentials(
+                    {
+                        "AZURE_STORAGE_CONNECTION_STRING": f"BlobEndpoint=https://{host}/;"
+                        "SharedAccessSignature=sv=1&sig=x"
+                    }
+                ),
+            )
+        )
+        for host in ("one.blob.core.windows.net", "two.blob.core.windows.net")
+    ]
+    assert signed[0] != signed[1]
 
 
 @pytest.mark.parametrize(
