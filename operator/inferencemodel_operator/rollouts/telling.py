@@ -111,7 +111,7 @@ def _without_bad(state: State, run: RolloutRecord | None) -> RolloutRecord | Non
 
 
 def _carried(state: State, run: RolloutRecord | None) -> VersionsRecord | None:
-    if run is None or run.carried is None or run.phase.is_ended:
+    if run is None or run.carried is None or run.phase.is_ended or run.phase is Phase.BAKING:
         return None
     return replace(state.stay, target=run.carried, served=(run.carried,))
 

@@ -865,6 +865,21 @@ def test_a_newer_version_ends_the_bake() -> None:
     assert (fleet.phase, fleet.record.target) == ("Baking", 3)
 
 
+def test_in_a_bake_nobody_goes_on_with_the_version_whose_place_was_taken() -> None:
+    fleet = Fleet(rollout={**PAUSED["rollout"], "bake": "10m"})
+    fleet.upload(2)
+    fleet.run(10)
+    assert len(fleet.on(2)) == 1
+    fleet.upload(3)
+    fleet.run(10)
+    fleet.actions[PROMOTE] = "3"
+    fleet.tellings.clear()
+    fleet.run(10)
+    assert fleet.phase == "Baking"
+    assert not ever_told(fleet, 2)
+    assert fleet.on(3) == ["p1", "p2", "p3"]
+
+
 # The hard cases
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from inferencemodel_operator import names
 from inferencemodel_operator.conditions import Reason
-from inferencemodel_operator.record import VersionsRecord
+from inferencemodel_operator.record import Phase, VersionsRecord
 from inferencemodel_operator.rollouts.checks import Finding
 from inferencemodel_operator.rollouts.steps import count
 from model_poller.status import (
@@ -217,6 +217,9 @@ def check_step(fleet: Fleet, *, seconds: float = 0.5) -> None:
         newly = [uid for uid in plan.told if uid not in (was.rollout.told if was.rollout else ())]
         wanted = count(run.steps[run.step - 1], fleet.replicas, last=run.is_last_step)
         assert not newly or len(plan.told) <= max(wanted, 1)
+    if run is not None and run.phase in (Phase.BAKING, Phase.COMPLETED):
+        # Whoever goes on with it, and with none of those that it took the place of.
+        assert {plan.assigned(uid).target for uid in fleet.pods} <= {fleet.record.target}
     if fleet.record.candidate is not None and not fleet.model_fields:
         assert fleet.record.target is not None
         assert fleet.record.candidate > fleet.record.target
