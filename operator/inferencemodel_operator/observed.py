@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from inferencemodel_operator.versions import is_failing
+from model_poller.status import SourceState, VersionReason, VersionState
+
 if TYPE_CHECKING:
     from inferencemodel_operator.errors import OperatorError
     from inferencemodel_operator.observe.troubles import Trouble
@@ -164,12 +167,22 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     def is_replacing(self) -> bool:
         """Whether pods of an earlier template give way to those of the present one.
 
-        Not where one of these doesn't come up: what is served goes on with the earlier ones.
+        Not where one of these doesn't come up, for a trouble of its own or because there is nothing
+        for it to begin with: what is served goes on with the earlier ones.
         """
         deployment = self.deployment
         if deployment is None:
             return True
-        return deployment.replicas > deployment.updated_replicas and self.troubled is None
+        is_under_way = deployment.replicas > deployment.updated_replicas
+        return is_under_way and self.troubled is None and not self._is_stranded
+
+    @property
+    def _is_stranded(self) -> bool:
+        """Whether a pod of the present template can't have the version that it is to begin with."""
+        target = self.record.target
+        return target is not None and any(
+            pod.current and not pod.ready and _lacks(pod, target) for pod in self.replicas
+        )
 
     @property
     def rolled_out(self) -> bool:
@@ -181,3 +194,14 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
             and deployment.replicas <= deployment.updated_replicas
             and len(self.ready) >= self.wanted
         )
+
+
+def _lacks(pod: Replica, target: int) -> bool:
+    """Whether a pod can't get a version from its source, or can't load it, as it stands."""
+    if pod.report is None or pod.report.source.state is not SourceState.READY:
+        return False
+    known = pod.version(target)
+    if known is None or known.state is VersionState.QUARANTINED or is_failing(known):
+        return True
+    is_unfinished = known.state is VersionState.INCOMPLETE
+    return is_unfinished and known.reason is not VersionReason.UNSTABLE_LISTING

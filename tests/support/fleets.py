@@ -15,6 +15,7 @@ import msgspec
 from inferencemodel_operator import spec, versions
 from inferencemodel_operator.hearsay import HearsayWatch
 from inferencemodel_operator.observe.troubles import CRASHES, Trouble
+from inferencemodel_operator.observe.wire import DeploymentStatus
 from inferencemodel_operator.observed import Observed, Replica
 from inferencemodel_operator.record import ActiveVersion, VersionsRecord
 from inferencemodel_operator.rollouts import clock
@@ -84,6 +85,7 @@ class Pod:
     """Whether it can't be asked."""
     draining: bool = False
     crashed: bool = False
+    template: str = "t"
     broken: bool = False
     """Whether its model server ends whatever it is given."""
     retries: set[str] = field(default_factory=set)
@@ -112,8 +114,11 @@ class Fleet:
         self.actions: dict[str, str] = {}
         self.rehearsal: Finding | None = None
         self.is_replacing = False
+        """Whether pods of an earlier template are still there."""
         self.slow = False
         """Whether what is in the bucket is still on its way."""
+        self.lost: set[int] = set()
+        """Versions whose fetch fails."""
         self.slow_starts: set[str] = set()
         """Uids of pods that don't come up yet."""
         self.requests = 0
@@ -225,11 +230,14 @@ class Fleet:
             pods=tuple(self._replica(pod) for pod in self.pods.values()),
             record=self.record,
             wanted=self.replicas,
+            deployment=DeploymentStatus(
+                replicas=len(self.pods) + self.is_replacing, updated_replicas=len(self.pods)
+            ),
         )
         reports = [
             versions.PodVersions(
                 report=replica.report,
-                template="t",
+                template=pod.template,
                 crashed=pod.given if pod.crashed and not pod.silent else None,
             )
             for pod, replica in zip(self.pods.values(), seen.pods, strict=True)
@@ -258,7 +266,7 @@ class Fleet:
             Situation(
                 replicas=seen.pods,
                 wanted=self.replicas,
-                is_replacing=self.is_replacing,
+                is_replacing=seen.is_replacing,
                 soaking=self.plan.soaking,
                 trying=self.plan.trying,
                 actions=self.actions,
@@ -314,7 +322,7 @@ class Fleet:
         withheld = {(e.version, e.stored) for e in pod.assigned.quarantined} | pod.quarantined
         for version, behaviour in self.bucket.items():
             here = {number for number, _ in pod.disk}
-            if self.slow or version in here:
+            if self.slow or version in here or version in self.lost:
                 continue
             if (version, behaviour.fingerprint) not in withheld:
                 pod.disk.add((version, behaviour.fingerprint))
@@ -355,7 +363,7 @@ class Fleet:
             draining=pod.draining or pod.evicted,
             evicted="was evicted by its node" if pod.evicted else "",
             restarts=pod.restarts,
-            template="u" if pod.broken else "t",
+            template="u" if pod.broken else pod.template,
             trouble=Trouble.SERVER_CRASHED if pod.broken else None,
         )
 
@@ -421,6 +429,8 @@ class Fleet:
             return msgspec.structs.replace(
                 known, state=VersionState.QUARANTINED, reason=VersionReason.LOAD_FAILED
             )
+        if here is None and number in self.lost:
+            return msgspec.structs.replace(known, reason=VersionReason.FETCH_FAILED, failures=2)
         if here is None:
             return known
         if pod.answers == number:

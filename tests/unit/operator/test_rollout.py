@@ -1115,6 +1115,25 @@ def test_a_pod_template_that_does_not_start_holds_up_no_good_version() -> None:
     assert not fleet.record.quarantined
 
 
+@pytest.mark.parametrize("why", ["deleted", "unreadable", "doesn't load"])
+def test_a_pod_of_a_new_template_without_the_version_before_holds_up_no_good_one(why: str) -> None:
+    fleet = Fleet()
+    if why == "deleted":
+        # Somebody keeps the newest versions alone.
+        del fleet.bucket[1]
+    elif why == "unreadable":
+        fleet.lost.add(1)
+    fleet.is_replacing = True
+    fleet.scale(4)
+    fleet.replicas = 3
+    if why == "doesn't load":
+        fleet.pods["p4"].quarantined.add((1, "f1"))
+        fleet.pods["p4"].template = "new"
+    fleet.upload(2)
+    fleet.run(20)
+    assert (fleet.phase, len(fleet.on(2))) == ("Completed", 4)
+
+
 def test_scaled_to_zero_it_waits_for_replicas() -> None:
     fleet = Fleet(**PAUSED)
     fleet.upload(2)
