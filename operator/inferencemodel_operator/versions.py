@@ -113,9 +113,11 @@ def decide(
     The target is the pinned version, else the newest complete version that is not quarantined
     and not below ``minVersion``. Without a pin it goes down only when it is quarantined, or when
     every pod says that it is neither in the bucket nor on any disk: a wiped or unreadable bucket
-    takes nothing back. One that no pod can fetch holds up no other: while it is on no disk, the
-    target is the newest that can be had. Without any that meets ``minVersion`` there is no target:
-    no pod begins with a lower one, and those that serve one go on with it.
+    takes nothing back. One that is rolled out when it is taken out of a bucket that holds others is
+    called off, unless all pods have it already. One that no pod can fetch holds up no other: while
+    it is on no disk, the target is the newest that can be had. Without any that meets
+    ``minVersion`` there is no target: no pod begins with a lower one, and those that serve one go
+    on with it.
 
     A model server that ends again and again speaks against a version only where its pod template
     has served another one; else the template may be what is wrong. Such pods have to be as many as
@@ -151,8 +153,7 @@ def decide(
     there = _there(known, quarantined, unfounded, all_known=len(known) == len(pods) > 0)
     target = model.version
     if target is None:
-        before = {version for version in (record.target, record.candidate) if version is not None}
-        target = _newest(model.min_version or 0, before, quarantined, there)
+        target = _newest(model.min_version or 0, record, quarantined, there)
     return msgspec.structs.replace(
         record,
         target=target,
@@ -203,6 +204,8 @@ class _There(msgspec.Struct, frozen=True):
     """Those that one may turn to: what was only retained on a disk is not among them."""
     unfounded: frozenset[int]
     """Those that are nowhere, though one pod tells of them; they are in none of the others."""
+    withdrawn: frozenset[int]
+    """On some disks, but not on all, and no longer in a bucket that holds others."""
     is_all: bool
     """Whether every pod has told, after a look into the bucket."""
 
@@ -247,8 +250,19 @@ def _there(
         hopeless=missing & failing - coming,
         offered=offered,
         unfounded=frozenset(unfounded),
+        withdrawn=_withdrawn(known),
         is_all=all_known and listed,
     )
+
+
+def _withdrawn(known: Iterable[PollerStatus]) -> frozenset[int]:
+    stored = {v.version for report in known for v in report.versions if v.in_source}
+    disks = [
+        frozenset(v.version for v in report.versions if v.state in ON_DISK) for report in known
+    ]
+    if not stored:
+        return frozenset()
+    return frozenset().union(*disks) - frozenset.intersection(*disks) - stored
 
 
 def is_failing(version: VersionStatus) -> bool:
@@ -260,7 +274,7 @@ def is_failing(version: VersionStatus) -> bool:
 
 def _newest(
     minimum: int,
-    before: Collection[int],
+    record: VersionsRecord,
     quarantined: Sequence[QuarantinedVersion],
     there: _There,
 ) -> int | None:
@@ -268,17 +282,21 @@ def _newest(
 
     Args:
         minimum: the lowest that may be turned to.
-        before: the goals so far: the target, and the candidate of a rollout.
+        record: with the goals so far: the target, and the candidate of a rollout.
         quarantined: the versions that failed.
         there: the good ones that pods tell of.
     """
-    offered = {version for version in there.offered if version >= minimum}
+    target, is_all = record.target, there.is_all
+    # Only the target goes on where it is: nothing else could come to all pods any more.
+    withdrawn = there.withdrawn - {target} if is_all and target is not None else frozenset[int]()
+    offered = {version for version in there.offered - withdrawn if version >= minimum}
     eligible = offered - there.doubtful or offered
-    before = [version for version in before if version >= minimum]
-    good = {version for version in before if not _is_spoilt(version, quarantined, there)}
-    lost = {v for v in good if there.gone(v) or (there.is_all and v in there.hopeless)}
+    goals = {v for v in (target, record.candidate) if v is not None and v >= minimum}
+    good = {version for version in goals if not _is_spoilt(version, quarantined, there)}
+    hopeless = there.hopeless if is_all else frozenset[int]()
+    lost = {version for version in good if there.gone(version)} | hopeless | withdrawn
     eligible |= good - lost
-    return max(eligible or good or before, default=None)
+    return max(eligible or good or goals, default=None)
 
 
 def _served(

@@ -328,6 +328,10 @@ class Fleet:
                 pod.disk.add((version, behaviour.fingerprint))
         pod.disk -= {entry for entry in pod.disk if entry in withheld and entry[0] != pod.answers}
         target = pod.assigned.target
+        if self.bucket:
+            # What was deleted from the source goes, but for what is served or is to be.
+            needed = {*self.bucket, pod.answers, pod.given, target}
+            pod.disk = {entry for entry in pod.disk if entry[0] in needed}
         fingerprint = dict(pod.disk).get(target) if target is not None else None
         if target is None or fingerprint is None or (target, fingerprint) in withheld:
             return

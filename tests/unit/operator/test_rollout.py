@@ -1064,6 +1064,43 @@ def test_objects_that_change_in_the_middle_begin_anew() -> None:
     assert len(fleet.on(2)) == 1
 
 
+def test_one_that_is_deleted_from_the_bucket_in_the_middle_is_called_off() -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.upload(2)
+    fleet.run(10)
+    assert len(fleet.on(2)) == 1
+    del fleet.bucket[2]
+    fleet.run(10)
+    # The others couldn't get it any more.
+    assert (fleet.phase, fleet.on(1)) == ("Superseded", ["p1", "p2", "p3"])
+    assert not fleet.record.quarantined
+    writes = fleet.writes
+    fleet.run(10)
+    assert fleet.writes == writes
+    fleet.upload(2)
+    fleet.run(10)
+    assert len(fleet.on(2)) == 1
+
+
+def test_one_that_all_have_goes_on_though_it_is_deleted_from_the_bucket() -> None:
+    fleet = Fleet(rollout={"steps": [{"replicas": "100%", "pause": {}}]})
+    fleet.upload(2)
+    fleet.run(10)
+    del fleet.bucket[2]
+    fleet.run(10)
+    assert (fleet.phase, fleet.on(2)) == ("Paused", ["p1", "p2", "p3"])
+
+
+def test_a_bucket_that_is_emptied_in_the_middle_takes_nothing_back() -> None:
+    fleet = Fleet(**PAUSED)
+    fleet.upload(2)
+    fleet.run(10)
+    fleet.bucket.clear()
+    fleet.scale(4)
+    fleet.run(10)
+    assert (fleet.phase, len(fleet.on(2))) == ("Paused", 1)
+
+
 def test_a_broken_stable_version_does_not_hold_up_the_fix() -> None:
     fleet = Fleet()
     fleet.bucket[1].load = "crashes"
