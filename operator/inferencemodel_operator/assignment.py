@@ -67,7 +67,9 @@ def assignment(
     former = decode_task(annotations.get(names.ROLLOUT_ANNOTATION, ""))
     if task is not None:
         texts[names.ROLLOUT_ANNOTATION] = encode_task(task)
-    elif former is not None and (former.live or former.drain):
+    elif former is not None and (
+        former.live or former.drain or former.fetch or former.keep is not None
+    ):
         texts[names.ROLLOUT_ANNOTATION] = ""
     return texts
 

@@ -240,7 +240,9 @@ def interest(seen: Observed, policy: Policy) -> Interest:
 
     Those that failed still are to be looked into, but behind them others are needed, too.
     """
-    told = frozenset[int]() if policy.follow_newest else frozenset(seen.assignment.served)
+    told = frozenset(_asked(seen))
+    if not policy.follow_newest:
+        told |= {*seen.assignment.served}
     if seen.assignment.target is not None and not policy.follow_newest:
         told |= {seen.assignment.target}
     if seen.fetching:
@@ -379,6 +381,12 @@ def ended_with_error(seen: Observed, version: int) -> ServedVersion | None:
     return None
 
 
+def _asked(seen: Observed) -> set[int]:
+    """The version that a rollout wants to be here before this pod is to serve it."""
+    task = seen.assignment.rollout
+    return {task.version} if task and task.fetch else set()
+
+
 def _wanted(seen: Observed, policy: Policy) -> set[int]:
     """The versions that should be in the base path once the target answers."""
     target = goal(seen, policy)
@@ -470,7 +478,10 @@ def _removals(seen: Observed, policy: Policy) -> Iterator[Action]:
     target = goal(seen, policy)
     busy = _busy(seen)
     newest = max(_candidates(seen), default=None)
-    wanted = _wanted(seen, policy) | {v for v in (target, newest) if v is not None}
+    task = seen.assignment.rollout
+    back = task.keep if task else None
+    wanted = _wanted(seen, policy) | {v for v in (target, newest, back) if v is not None}
+    wanted |= _asked(seen)
     withheld = {v for v in disk.retained if is_withheld(seen, v)}
     kept = disk.published.keys() | busy | (wanted - withheld)
     outdated = _outdated(seen)
@@ -539,9 +550,10 @@ def _fetches(seen: Observed, policy: Policy) -> Iterator[Action]:
     wanted: list[StoredVersion] = []
     urgent = None
     if not policy.follow_newest:
-        target = goal(seen, policy)
-        urgent = candidates.get(target) if target is not None and target not in on_disk else None
-        missing = sorted(_wanted(seen, policy) - on_disk, reverse=True)
+        target, asked = goal(seen, policy), _asked(seen)
+        first = [v for v in (target, *asked) if v in candidates and v not in on_disk]
+        urgent = candidates[first[0]] if first else None
+        missing = sorted((_wanted(seen, policy) | asked) - on_disk, reverse=True)
         wanted += [candidates[version] for version in missing if version in candidates]
     newest_here = max(on_disk, default=-1)
     newer = sorted((v for v in candidates if v > newest_here), reverse=True)

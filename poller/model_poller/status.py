@@ -217,6 +217,10 @@ class RolloutTask(_Message, frozen=True, kw_only=True):
     """Count requests, errors and latencies from now on."""
     drain: bool = False
     """Leave the Services before another version is given to the model server, until it answers."""
+    fetch: bool = False
+    """Bring the candidate here, and keep it, as the newest version is without being asked for."""
+    keep: Count | None = None
+    """The version to go back to, which is not to make room for another one."""
     retry: str = ""
     """``NUMBER@FINGERPRINT#TOKEN``: not quarantined here any more, once for a token."""
 

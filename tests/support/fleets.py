@@ -320,12 +320,7 @@ class Fleet:
             number, _, rest = pod.task.retry.partition("@")
             pod.quarantined.discard((int(number), rest.partition("#")[0]))
         withheld = {(e.version, e.stored) for e in pod.assigned.quarantined} | pod.quarantined
-        for version, behaviour in self.bucket.items():
-            here = {number for number, _ in pod.disk}
-            if self.slow or version in here or version in self.lost:
-                continue
-            if (version, behaviour.fingerprint) not in withheld:
-                pod.disk.add((version, behaviour.fingerprint))
+        pod.disk |= self._fetched(pod, withheld)
         pod.disk -= {entry for entry in pod.disk if entry in withheld and entry[0] != pod.answers}
         target = pod.assigned.target
         if self.bucket:
@@ -356,6 +351,19 @@ class Fleet:
             case _:
                 pod.answers = target
                 pod.proven.add(target)
+
+    def _fetched(self, pod: Pod, withheld: set[tuple[int, str]]) -> set[tuple[int, str]]:
+        """What a pod brings: what is asked for, and the newest where that is above all it has."""
+        stored = {version: (version, known.fingerprint) for version, known in self.bucket.items()}
+        here = {number for number, _ in pod.disk}
+        found = {v for v, entry in stored.items() if entry not in withheld and v not in self.lost}
+        asked = {pod.assigned.target, *pod.assigned.served}
+        if pod.task is not None and pod.task.fetch:
+            asked.add(pod.task.version)
+        newest = max(found, default=-1)
+        if newest > max(here, default=-1):
+            asked.add(newest)
+        return set() if self.slow else {stored[version] for version in found & asked - here}
 
     def _replica(self, pod: Pod) -> Replica:
         return Replica(

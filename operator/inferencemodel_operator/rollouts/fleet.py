@@ -43,6 +43,11 @@ class Fleet:
         )
         return settled and len(others) > 1
 
+    def newer(self, version: int) -> list[VersionStatus]:
+        """What is told of versions above one that are in the bucket or on a disk."""
+        told = (known for r in self.replicas if r.report is not None for known in r.report.versions)
+        return [v for v in told if v.version > version and (v.in_source or v.state in ON_DISK)]
+
     def told(self, version: int) -> list[VersionStatus]:
         """What is told of a version by those that tell of it."""
         known = (replica.version(version) for replica in self.replicas)

@@ -232,6 +232,13 @@ class State:
         """The same of all of them."""
         return sum(max(self.ends(replica, current), 0) for replica in self.members(current))
 
+    def is_passed_over(self, version: int) -> bool:
+        """Whether pollers don't bring a version before they are told to serve it, as they do with
+        the newest of those that they may fetch."""
+        bad = {(entry.version, entry.stored) for entry in self.goal.quarantined}
+        newer = self.fleet.newer(version)
+        return any({(v.version, v.tried), (v.version, v.fingerprint)} - bad for v in newer)
+
     def is_frozen(self) -> bool:
         """Whether rollouts are to stand still, which the status says then."""
         if self.spec.paused:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from inferencemodel_operator.record import RolloutRecord, VersionsRecord
     from inferencemodel_operator.rollouts.state import State
     from inferencemodel_operator.spec import Rollout
+
+_COMING: Final = (Phase.CHECKING, Phase.REHEARSING, Phase.PROGRESSING)
+_GOING_BACK: Final = (*_COMING, Phase.BAKING)
+"""The phases from which replicas may have to go back to the version before."""
 
 
 def result(
@@ -72,7 +76,14 @@ def _task(state: State, current: RolloutRecord, *, told: bool) -> RolloutTask | 
     rehearsed = current.phase is Phase.REHEARSING
     asks_golden = told and (is_on or rehearsed) and golden.mode != "Ignore"
     live = is_on and state.is_measured(current)
-    if not (drain or asks_golden or live or current.retry):
+    is_passed_over = state.is_passed_over(current.version)
+    fetch = is_passed_over and current.phase in _COMING
+    keep = None
+    if (is_passed_over or current.carried is not None) and current.phase in _GOING_BACK:
+        # There are more versions than those two, of which only so many are retained.
+        kept = state.model.spec.model
+        keep = current.from_version if kept.retain_versions > kept.num_versions else None
+    if not (drain or asks_golden or live or fetch or keep is not None or current.retry):
         return None
     return RolloutTask(
         version=current.version,
@@ -80,6 +91,8 @@ def _task(state: State, current: RolloutRecord, *, told: bool) -> RolloutTask | 
         golden=_golden_task(state.spec) if asks_golden else None,
         live=live,
         drain=drain,
+        fetch=fetch,
+        keep=keep,
         retry=current.retry,
     )
 

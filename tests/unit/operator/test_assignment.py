@@ -123,7 +123,12 @@ def test_it_is_written_when_any_part_of_it_differs() -> None:
 def test_a_task_stays_unless_it_goes_on_costing_something() -> None:
     golden = {ROLLOUT: encode_task(RolloutTask(version=4, golden=GoldenTask()))}
     assert ROLLOUT not in assignment.assignment(RECORD, None, golden)
-    for task in (RolloutTask(version=4, live=True), RolloutTask(version=4, drain=True)):
+    for task in (
+        RolloutTask(version=4, live=True),
+        RolloutTask(version=4, drain=True),
+        RolloutTask(version=4, fetch=True),
+        RolloutTask(version=4, keep=0),
+    ):
         before = {ROLLOUT: encode_task(task)}
         assert assignment.assignment(RECORD, None, before)[ROLLOUT] == ""
     assert ROLLOUT not in assignment.assignment(RECORD)

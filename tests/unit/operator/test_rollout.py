@@ -1543,6 +1543,38 @@ def test_a_pin_upwards_goes_step_by_step() -> None:
     assert len(fleet.on(2)) == 1
 
 
+def test_a_pin_to_a_version_that_no_pod_fetches_by_itself_brings_it() -> None:
+    fleet = Fleet()
+    fleet.model_fields = {"version": 1}
+    fleet.upload(2)
+    fleet.upload(3)
+    fleet.run(5)
+    assert {number for pod in fleet.pods.values() for number, _ in pod.disk} == {1, 3}
+    fleet.model_fields = {"version": 2}
+    fleet.run(1)
+    fleet.scale(4)
+    fleet.run(20)
+    assert (fleet.phase, fleet.on(2)) == ("Completed", ["p1", "p2", "p3", "p4"])
+    assert not ever_told(fleet, 3)
+
+
+def test_what_a_pod_goes_back_to_is_kept_where_there_are_more_versions_than_two() -> None:
+    fleet = Fleet(rollout={**PAUSED["rollout"], "bake": "10m"})
+    fleet.upload(2)
+    fleet.run(10)
+    assert all(pod.task is None or pod.task.keep is None for pod in fleet.pods.values())
+    fleet.upload(3)
+    fleet.run(10)
+    assert [pod.task.keep for pod in fleet.pods.values() if pod.task] == [1, 1, 1]
+    fleet.actions[PROMOTE] = "3"
+    fleet.run(10)
+    assert fleet.phase == "Baking"
+    assert [pod.task.keep for pod in fleet.pods.values() if pod.task] == [1, 1, 1]
+    fleet.run(10, seconds=100)
+    assert fleet.phase == "Completed"
+    assert all(pod.task is None for pod in fleet.pods.values())
+
+
 def test_one_replica_at_a_time_leaves_its_services() -> None:
     fleet = Fleet(replicas=3, rollout={"drain": True})
     fleet.upload(2)

@@ -26,6 +26,7 @@ from model_poller.failures import Retry
 from model_poller.planner import Observed, Policy, plan
 from model_poller.status import (
     PollerStatus,
+    RolloutTask,
     ServedVersion,
     SourceStatus,
     VersionReason,
@@ -512,6 +513,43 @@ def assigned(
     target: int | None, *served: int, quarantined: tuple[tuple[int, str], ...] = ()
 ) -> dict[str, Any]:
     return {"assignment": Assignment(target, served, frozenset(quarantined))}
+
+
+class TestWhatARolloutAsks:
+    FOUND: ClassVar = {1: stored(1), 2: stored(2), 3: stored(3)}
+
+    @staticmethod
+    def asks(target: int = 1, **task: Any) -> dict[str, Any]:
+        asked = RolloutTask(version=2, **task)
+        return {"assignment": Assignment(target, (target,), rollout=asked)}
+
+    def test_brings_a_version_that_is_not_the_newest(self) -> None:
+        what: dict[str, Any] = {"found": self.FOUND, "disk": Disk(records(1), records(3), {})}
+        assert plan(seen(**what, **self.asks()), TOLD) == []
+        asked = seen(**what, **self.asks(fetch=True))
+        assert plan(asked, TOLD) == [Fetch(stored(2))]
+        assert 2 in planner.interest(asked, TOLD).wanted
+
+    def test_is_more_urgent_than_the_newest(self) -> None:
+        what = seen(found=self.FOUND, fetching=stored(3), **self.asks(fetch=True))
+        assert plan(what, TOLD) == [StopFetch()]
+        assert plan(seen(found=self.FOUND, **self.asks(fetch=True)), TOLD) == [Fetch(stored(2))]
+
+    def test_keeps_it_until_it_is_served(self) -> None:
+        what: dict[str, Any] = {"found": self.FOUND, "disk": Disk(records(1), records(2, 3), {})}
+        assert plan(seen(**what, **self.asks()), TOLD) == [Remove(2, "2 versions are retained")]
+        assert plan(seen(**what, **self.asks(fetch=True)), TOLD) == []
+
+    def test_keeps_what_to_go_back_to(self) -> None:
+        disk = Disk(records(2, proven=True), records(1, 3), {})
+        what: dict[str, Any] = {"found": self.FOUND, "disk": disk, "served": (served(2),)}
+        assert plan(seen(**what, **self.asks(2)), TOLD) == [Remove(1, "2 versions are retained")]
+        assert plan(seen(**what, **self.asks(2, keep=1)), TOLD) == []
+
+    def test_brings_nothing_that_failed(self) -> None:
+        told = Assignment(1, (1,), frozenset({(2, "f")}), RolloutTask(version=2, fetch=True))
+        what = seen(found=self.FOUND, disk=Disk(records(1), records(3), {}), assignment=told)
+        assert plan(what, TOLD) == []
 
 
 class TestWhatFailedElsewhere:
