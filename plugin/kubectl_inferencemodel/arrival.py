@@ -100,9 +100,12 @@ def _taken_back(found: RolloutStatus) -> Arrival:
 def _is_reached(model: InferenceModel, version: int) -> bool:
     """Whether a version is wanted and answers, and nothing is on its way to anything else.
 
-    Pods of an older template answer as well, so while any is to be replaced nothing is reached.
+    Pods of an older template answer as well, so while any is to be replaced nothing is reached. Nor
+    is it as long as the steps of its rollout go on: the only replica may have to give it back yet.
     """
-    of = model.status.model
+    of, running = model.status.model, model.running
+    if running is not None and running.version == version and running.phase != "Baking":
+        return False
     return (
         settled(model)
         and of.active_version == of.target_version == version
@@ -168,7 +171,8 @@ def _missing(model: InferenceModel, version: int) -> str:
     ready = model.condition("Ready")
     if ready is not None and ready.reason == "ScaledToZero":
         return ready.message
-    if model.status.model.active_version == version:
+    is_running = model.running is not None and model.running.version == version
+    if model.status.model.active_version == version and not is_running:
         going = model.condition("Reconciling")
         open_ = ready if going is None or not model.is_true("Ready") else going
         return f"replicas: {model.status.replica_summary}; {open_.message if open_ else ''}"

@@ -170,6 +170,17 @@ def test_a_version_that_is_watched_once_it_is_everywhere_has_arrived() -> None:
     )
 
 
+@pytest.mark.parametrize("version", [2, None])
+@pytest.mark.parametrize("phase", ["Progressing", "Paused"])
+def test_a_version_that_the_only_replica_tries_has_not_arrived(
+    phase: str, version: int | None
+) -> None:
+    tried = rollout(phase, version=2, message="the golden requests of version 2 are being sent")
+    seen = look(model(rollout=tried), Goal(version))
+    assert seen.outcome is Outcome.WAITING
+    assert "golden requests" in seen.message
+
+
 def test_a_version_that_is_on_its_way_back_is_not_waited_for() -> None:
     going = rolling("RollingBack", message="2 of 10 answers differ")
     seen = look(model(**going), Goal(3))
