@@ -102,18 +102,33 @@ class S3Uploads(S3Source):
                 "x-amz-checksum-type": "FULL_OBJECT",
             }
             body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
-            answer = self._require(
-                self._send(calls, "POST", name, f"?{upload}", ending, body), name
-            )
-            ended = parse_xml(answer.body)
-            # S3 may find the fault after it has said that all is well.
-            if ended is None or ended.tag == "Error":
-                raise UnreachableError(f"storing {self._url(name)} failed; publish it again")
+            try:
+                answer = self._send(calls, "POST", name, f"?{upload}", ending, body)
+                ended = parse_xml(self._require(answer, name).body)
+                # S3 may find the fault after it has said that all is well.
+                if ended is None or ended.tag == "Error":
+                    raise UnreachableError(f"storing {self._url(name)} failed; publish it again")
+            except UnreachableError:
+                if not self._has_become(calls, name, upload, size):
+                    raise
         except BaseException:
             self._give_up(calls, name, upload)
             raise
         finally:
             self._open.pop(upload, None)
+
+    def _has_become(self, calls: HttpCalls, name: str, upload: str, size: int) -> bool:
+        """Whether an upload whose last answer got lost is an object by now; else it is given up.
+
+        Not every maker's server tells a checksum, by which what is sent once more would be known
+        for what is there. But nobody else knows of the upload, so where it is gone it was ended.
+        """
+        with suppress(PollerError):
+            ended = self._patiently(calls, "DELETE", name, f"?{upload}", {}, b"")
+            if ended.status == 404:
+                there = self._ask("HEAD", name)
+                return there.status == 200 and there.header("Content-Length") == str(size)
+        return False
 
     def _give_up(self, calls: HttpCalls, name: str, upload: str) -> None:
         # Parts that belong to nothing are paid for too.
