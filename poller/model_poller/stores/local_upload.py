@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import re
@@ -26,6 +27,12 @@ _UNFINISHED = re.compile(r"\.[0-9]+(\.[a-z.]+)?\.[0-9a-f]{8}")
 _WITHOUT_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK})
 """What asking for a second name of a file ends with where files have one: on mounted buckets, and
 on other systems' file systems (link(2))."""
+_WITHOUT_FLAGS = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
+"""What a rename that may not replace ends with where it is asked of a file system, or of a system,
+that has none."""
+_NO_REPLACE = 1
+_AT_CWD = -100
+"""By linux/fs.h and fcntl.h."""
 
 
 class LocalUploads(LocalSource):
@@ -91,13 +98,36 @@ def _show(unfinished: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in _WITHOUT_LINKS:
             raise
-        # What has the name for a moment is empty, which is no archive yet and nobody else's.
-        path.touch(exist_ok=False)
         try:
-            unfinished.rename(path)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+            _rename(unfinished, path)
+        except OSError as refusal:
+            if refusal.errno not in _WITHOUT_FLAGS:
+                raise
+            _replace(unfinished, path)
+
+
+def _rename(old: Path, new: Path) -> None:
+    """A rename that never replaces, as Linux has it (renameat2(2))."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
+    if call(_AT_CWD, os.fsencode(old), _AT_CWD, os.fsencode(new), _NO_REPLACE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(new))
+
+
+def _replace(unfinished: Path, path: Path) -> None:
+    """What has the name for a moment is empty, which is no archive yet and nobody else's.
+
+    Whoever is killed in that moment leaves it.
+    """
+    path.touch(exist_ok=False)
+    try:
+        unfinished.rename(path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from functools import partial
 from typing import IO, TYPE_CHECKING
 
 import google_crc32c
@@ -29,7 +30,7 @@ from model_poller.errors import (
 from model_poller.publishing import export, packing, publish
 from model_poller.publishing.main import main
 from model_poller.publishing.publish import FOLDER, Choice, Publisher
-from model_poller.stores import Entry, StoredObject
+from model_poller.stores import Entry, StoredObject, local_upload
 from model_poller.stores.local_upload import LocalUploads
 from model_poller.stores.opening import SourceSettings, open_source
 from model_poller.stores.uri import Location, parse_uri
@@ -769,13 +770,19 @@ def test_half_of_a_file_is_never_left_under_its_name(bucket: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("flags", [True, False])
 def test_a_file_system_whose_files_have_one_name_takes_archives_as_well(
-    bucket: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    bucket: Path, monkeypatch: pytest.MonkeyPatch, number: int, flags: bool
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
+    def refuse(*_: object, as_number: int = number) -> None:
+        raise OSError(as_number, os.strerror(as_number))
 
     monkeypatch.setattr("pathlib.Path.hardlink_to", refuse)
+    if flags:
+        # Whoever is killed between two calls would leave what the first one made.
+        monkeypatch.setattr("pathlib.Path.touch", partial(refuse, as_number=errno.EIO))
+    else:
+        monkeypatch.setattr(local_upload, "_rename", partial(refuse, as_number=errno.EINVAL))
     uploads = LocalUploads(parse_uri(f"file://{bucket}"), bucket)
     name = f"{bucket}/1.zip"[1:]
     uploads.put_new(name, io.BytesIO(b"first"), 5, progress=lambda _: None)
