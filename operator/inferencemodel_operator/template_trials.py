@@ -118,7 +118,9 @@ class TemplateTrials:
         try:
             await self._cluster.try_create(DEPLOYMENTS, trial)
         except RefusedError as of_template:
-            return of_template if of_template.invalid else refusal
+            # Something else may be in a Deployment's way, as a webhook that takes no dry run.
+            is_same = of_template.invalid and "spec.template.spec." in of_template.problem
+            return of_template if is_same else refusal
         except (ConflictError, TransientError):
             pass
         return refusal

@@ -158,6 +158,16 @@ async def test_a_refusal_names_the_field_of_the_inferencemodel_and_what_to_do(
         ),
         # It can't be told: the pod's own count is all that there is.
         (RefusedError("Deployment", "vision/m-trial", "denied", "a fix"), "model-server"),
+        (
+            RefusedError(
+                "Deployment",
+                "vision/m-trial",
+                'admission webhook "a.b" does not support dry run',
+                "a fix",
+                invalid=True,
+            ),
+            "model-server",
+        ),
         (ApiUnavailableError("gone"), "model-server"),
         (None, "model-server"),
     ],
