@@ -34,7 +34,7 @@ LISTED: Final = 50
 PROOFS: Final = bounds.VERSIONS
 TEMPLATES: Final = 10
 """So many pod templates are remembered; a rollout has two."""
-TEMPLATE: Final = "+template:"
+_TEMPLATE: Final = "+template:"
 """In a fingerprint, between that of the stored objects and that of the pod template."""
 
 _FINGERPRINT: Final = re.compile(r"[0-9A-Za-z._-]{0,64}")
@@ -60,7 +60,7 @@ _Tried = Annotated[str, msgspec.Meta(max_length=2 * bounds.NAME)]
 
 def tried_in(template: str, stored: str) -> str:
     """The fingerprint of what failed in pods of one template; of any where none is named."""
-    return f"{stored}{TEMPLATE}{template}" if template else stored
+    return f"{stored}{_TEMPLATE}{template}" if template else stored
 
 
 class QuarantinedVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -75,7 +75,12 @@ class QuarantinedVersion(msgspec.Struct, frozen=True, kw_only=True, rename="came
     @property
     def stored(self) -> str:
         """The fingerprint of the stored objects alone."""
-        return self.fingerprint.partition(TEMPLATE)[0]
+        return self.fingerprint.partition(_TEMPLATE)[0]
+
+    @property
+    def template(self) -> str:
+        """That of the pod template in which they failed; empty for any."""
+        return self.fingerprint.partition(_TEMPLATE)[2]
 
 
 class WorkingTemplate(msgspec.Struct, frozen=True):

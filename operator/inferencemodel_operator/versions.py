@@ -11,12 +11,12 @@ from inferencemodel_operator import bounds
 from inferencemodel_operator.conditions import Reason
 from inferencemodel_operator.record import (
     PROOFS,
-    TEMPLATE,
     TEMPLATES,
     ActiveVersion,
     QuarantinedVersion,
     VersionsRecord,
     WorkingTemplate,
+    tried_in,
 )
 from model_poller.status import (
     PollerStatus,
@@ -467,8 +467,7 @@ def _serves(pod: PodVersions, number: int) -> bool:
 def _still_applies(
     entry: QuarantinedVersion, pods: Sequence[PodVersions], known: Sequence[PollerStatus]
 ) -> bool:
-    stored, _, template = entry.fingerprint.partition(TEMPLATE)
-    if template and pods and all(pod.template != template for pod in pods):
+    if entry.template and pods and all(pod.template != entry.template for pod in pods):
         return False
     listed = [report for report in known if report.source.state is SourceState.READY]
     if not listed:
@@ -491,7 +490,7 @@ def _still_applies(
             for version in report.versions
             if version.version == entry.version and version.state in ON_DISK
         }
-    return stored in fingerprints
+    return entry.stored in fingerprints
 
 
 def _failed(version: VersionStatus) -> QuarantinedVersion:
@@ -509,7 +508,7 @@ def _crashed(version: VersionStatus, template: str) -> QuarantinedVersion:
         version=version.version,
         # A crash may be the pod's fault (too little memory, a wrong flag) as well as the
         # version's, so another pod template is another attempt.
-        fingerprint=f"{version.tried}{TEMPLATE}{template}",
+        fingerprint=tried_in(template, version.tried),
         reason=Reason.LOAD_TIMEOUT.value if timeout else Reason.SERVER_CRASHED.value,
         message=version.message
         if timeout

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from inferencemodel_operator import bounds
 from inferencemodel_operator.conditions import Reason
-from inferencemodel_operator.record import TEMPLATE, Phase, QuarantinedVersion
+from inferencemodel_operator.record import Phase, QuarantinedVersion, tried_in
 from inferencemodel_operator.rollouts import checks as rollout_checks
 from inferencemodel_operator.rollouts.fleet import is_given
 from inferencemodel_operator.rollouts.state import FailureError
@@ -70,7 +70,7 @@ def judge_carried(state: State, current: RolloutRecord) -> None:
             continue
         entry = QuarantinedVersion(
             version=known.version,
-            fingerprint=f"{known.tried}{TEMPLATE}{replica.template}",
+            fingerprint=tried_in(replica.template, known.tried),
             reason=Reason.CRASHED_SERVING.value,
             message=bounds.text(_ended(replica, ends, known.version)),
         )

@@ -6,7 +6,7 @@ import msgspec
 
 from inferencemodel_operator import assignment, names, spec, versions
 from inferencemodel_operator.children import poller
-from inferencemodel_operator.record import LISTED, TEMPLATE, QuarantinedVersion, VersionsRecord
+from inferencemodel_operator.record import LISTED, QuarantinedVersion, VersionsRecord, tried_in
 from inferencemodel_operator.status import Quarantine
 from model_poller.status import (
     AssignmentStatus,
@@ -23,8 +23,8 @@ RECORD = VersionsRecord(
     served=(4, 2),
     quarantined=(
         QuarantinedVersion(version=5, fingerprint="f5", reason="LoadFailed"),
-        QuarantinedVersion(version=3, fingerprint=f"f3{TEMPLATE}t1", reason="ServerCrashed"),
-        QuarantinedVersion(version=3, fingerprint=f"f3{TEMPLATE}t2", reason="ServerCrashed"),
+        QuarantinedVersion(version=3, fingerprint=tried_in("t1", "f3"), reason="ServerCrashed"),
+        QuarantinedVersion(version=3, fingerprint=tried_in("t2", "f3"), reason="ServerCrashed"),
     ),
 )
 MODEL = spec.decode(

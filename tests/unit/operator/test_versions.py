@@ -241,6 +241,13 @@ def test_a_crash_during_the_load_counts_as_a_failure_of_that_pod_template() -> N
     assert nobody.quarantined == crashed.quarantined
 
 
+def test_a_crash_in_a_template_that_nobody_knows_counts_for_all() -> None:
+    (entry,) = decide(crashing("", proven=(2,)), target=3).quarantined
+    assert (entry.fingerprint, entry.template) == ("f3", "")
+    (entry,) = decide(crashing("t1", proven=(2,)), target=3).quarantined
+    assert (entry.stored, entry.template) == ("f3", "t1")
+
+
 def crashing(template: str = "t1", *, proven: tuple[int, ...] = ()) -> PodVersions:
     """A pod whose model server ends while it loads version 3."""
     report = told({2: F, 3: P}, target=3, reachable=False, proven=proven)
