@@ -259,7 +259,7 @@ def _ask(method: str, url: str, headers: dict[str, str], body: bytes = b"") -> A
 
 
 def _check_busy(answer: Answer, url: str) -> None:
-    if answer.status == 429 or answer.status >= 500:
+    if answer.is_busy:
         host = urlsplit(url).hostname
         raise UnreachableError(f"{host} answered {answer.status}: {_reason(answer)}")
 

@@ -246,7 +246,7 @@ def azure_authority(host: str) -> str:
 
 def _from_json(answer: Answer, principal: str, advice: str) -> _Token:
     # 410 is a machine's identity service while it is updated.
-    if answer.status in (410, 429) or answer.status >= 500:
+    if answer.is_busy or answer.status == 410:
         raise UnreachableError(f"a token for {principal} was answered {answer.status}")
     try:
         told = json.loads(answer.body)

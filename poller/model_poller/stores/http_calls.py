@@ -49,6 +49,11 @@ class Answer:
         told = self.header("Retry-After")
         return float(told) if told.isdecimal() else 0.0
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether the server has to be asked again, for what it says passes by."""
+        return self.status in _LATER or self.status >= _SERVER_ERRORS
+
 
 def unpacked(answer: Answer) -> bytes:
     """What an answer says, freed of its ``Content-Encoding``.
@@ -82,8 +87,7 @@ def unexpected(message: str, answer: Answer) -> UnreachableError:
     Only some of them say that the server has to be left alone; the others that it has nothing else
     to say of what was asked for, as 451 or 300.
     """
-    is_busy = answer.status in _LATER or answer.status >= _SERVER_ERRORS
-    kind = UnreachableError if is_busy else OddAnswerError
+    kind = UnreachableError if answer.is_busy else OddAnswerError
     return kind(message, answer.retry_after)
 
 

@@ -231,7 +231,7 @@ def test_without_any_credentials_the_ways_to_give_some_are_told(
 
 
 @pytest.mark.parametrize("busy", range(3))
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [408, 429, 503])
 def test_a_busy_machine_is_not_taken_for_one_without_an_identity(busy: int, status: int) -> None:
     answers = [Reply(body="session"), Reply(body="node-role"), Reply(body=handed(later(3600)))]
     answers.insert(busy, Reply(status))

@@ -111,6 +111,16 @@ def test_a_machines_identity_can_be_one_of_several() -> None:
     assert asked.headers["Metadata"] == "true"
 
 
+@pytest.mark.parametrize("status", [408, 410, 429, 500, 503])
+def test_a_busy_machine_is_not_taken_for_one_without_an_identity(status: int) -> None:
+    answers = [Reply(status), Reply(body=token())]
+    with Answering(lambda _: answers.pop(0)) as metadata:
+        who = identity({"AZURE_POD_IDENTITY_AUTHORITY_HOST": metadata.url})
+        with pytest.raises(UnreachableError, match=f"answered {status}"):
+            who.prove("GET", BLOB, {})
+        who.prove("GET", BLOB, {})
+
+
 def test_an_odd_answer_is_told_without_what_is_in_it() -> None:
     with Answering(lambda _: Reply(body='{"token": "hidden"}')) as metadata:
         who = identity({"AZURE_POD_IDENTITY_AUTHORITY_HOST": metadata.url})
