@@ -8,6 +8,7 @@ are made of. All else in the graph is passed over.
 from __future__ import annotations
 
 import mmap
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
 from model_poller.checks import dtypes
@@ -17,7 +18,7 @@ from model_poller.checks.wire import fields
 from model_poller.status import Interface, SignatureSpec, TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 TAG: Final = "serve"
@@ -65,49 +66,73 @@ def read(folder: Path) -> Interface:
     Raises:
         OSError: the graph can't be read at the moment.
     """
-    path = folder / GRAPH_FILES[0]
-    is_text = not path.exists()
-    if is_text:
-        path = folder / GRAPH_FILES[1]
+    path = graph_file(folder)
     try:
-        # An empty file can't be mapped, which is a ValueError too.
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            if not is_text:
-                return _interface(_WireNode(data, range(len(data))))
-            if len(data) > TEXT_BYTES:
-                raise _TooMuchError(f"it has more than {TEXT_BYTES} bytes of text")
-            return _interface(read_text(data))
+        with opened(path) as model:
+            return _interface(model)
     except _TooMuchError as error:
         return Interface(message=f"the interface of {path.name} is not told: {error}")
     except ValueError as error:
         return Interface(message=f"the signatures of {path.name} can't be read: {error}")
 
 
+def graph_file(folder: Path) -> Path:
+    """Where the graph of the version in a folder is, if it is there."""
+    path = folder / GRAPH_FILES[0]
+    return path if path.exists() else folder / GRAPH_FILES[1]
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Node]:
+    """The SavedModel in a file, as long as that is open.
+
+    Raises:
+        ValueError: the file is empty, or a text that is too long or no graph.
+        OSError
+    """
+    # An empty file can't be mapped, which is a ValueError too.
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if path.name == GRAPH_FILES[0]:
+            yield _WireNode(data, range(len(data)))
+            return
+        if len(data) > TEXT_BYTES:
+            raise _TooMuchError(f"it has more than {TEXT_BYTES} bytes of text")
+        yield read_text(data)
+
+
+def tags(graph: Node) -> set[str]:
+    """The tags of a MetaGraphDef, by which a server finds it: by all of them, or not at all."""
+    return {tag for info in graph.all(1, "meta_info_def") for tag in info.texts(4, "tags")}
+
+
+def signatures(graph: Node) -> Iterator[tuple[str, Node]]:
+    """The signatures of a MetaGraphDef, by name, without TensorFlow's own."""
+    for entry in graph.all(5, "signature_def"):
+        name = entry.text(1, "key")
+        if not name.startswith(INTERNAL):
+            yield name, entry
+
+
 def _interface(model: Node) -> Interface:
     graph = _graph(model.all(2, "meta_graphs"))
     budget = _Budget()
-    signatures = {}
-    for entry in graph.all(5, "signature_def"):
-        name = entry.text(1, "key")
-        if name.startswith(INTERNAL):
-            continue
+    found = {}
+    for name, entry in signatures(graph):
         budget.name(name)
         for signature in entry.all(2, "value")[-1:]:
-            signatures[name] = _signature(signature, budget)
-        if len(signatures) > MAX_SIGNATURES:
+            found[name] = _signature(signature, budget)
+        if len(found) > MAX_SIGNATURES:
             raise _TooMuchError(f"it has more than {MAX_SIGNATURES} signatures")
-    return Interface(signatures=dict(sorted(signatures.items())))
+    return Interface(signatures=dict(sorted(found.items())))
 
 
 def _graph(graphs: Iterable[Node]) -> Node:
     tagged: dict[bool, Node] = {}
     for graph in graphs:
-        tags = {
-            tag for info in graph.all(1, "meta_info_def") for tag in info.texts(4, "tags") if tag
-        }
-        if TAG in tags:
+        found = tags(graph)
+        if TAG in found:
             # The one that a server finds by this tag alone, before such as are for GPUs or TPUs.
-            tagged.setdefault(tags == {TAG}, graph)
+            tagged.setdefault(found == {TAG}, graph)
     if not tagged:
         raise ValueError(f"no graph has the tag {TAG}; export it for serving")
     return tagged.get(True) or tagged[False]

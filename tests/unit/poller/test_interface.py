@@ -122,6 +122,16 @@ def test_the_graph_tagged_serve_alone_comes_before_those_for_other_devices(
 
 
 @BOTH
+def test_an_empty_tag_is_one(tmp_path: Path, text: bool) -> None:
+    """By which a server would have to ask for the graph as well."""
+    graphs = [
+        meta_graph({"odd": signature({})}, "", "serve"),
+        meta_graph({"cpu": signature({})}, "serve"),
+    ]
+    assert list(read(write(tmp_path, *graphs, text=text)).signatures) == ["cpu"]
+
+
+@BOTH
 def test_a_graph_without_the_tag_or_without_signatures_is_told_so(
     tmp_path: Path, text: bool
 ) -> None:
