@@ -11,7 +11,7 @@ import secrets
 import shutil
 import stat
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
@@ -53,7 +53,7 @@ class File(msgspec.Struct, frozen=True, array_like=True):
     """One file of an entry; it lies there under its number, so no name leads anywhere."""
 
     path: str
-    size: int
+    size: Annotated[int, msgspec.Meta(ge=0)]
     crc32c: int
 
 
@@ -254,6 +254,11 @@ class Folder:
         """Free bytes."""
         found = os.statvfs(self.root)
         return found.f_bavail * found.f_frsize
+
+    def capacity(self) -> int:
+        """Bytes of the whole disk."""
+        found = os.statvfs(self.root)
+        return found.f_blocks * found.f_frsize
 
     @staticmethod
     def _move(what: Path, to: Path) -> bool:

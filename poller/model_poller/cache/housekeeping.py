@@ -123,6 +123,7 @@ class Keeper:
     def _held(self, used: set[str]) -> Iterator[Held]:
         with self.pulse:
             keys = self.folder.keys()
+            capacity = self.folder.capacity()
         for key in keys:
             moment = 0.0
             with self.pulse:
@@ -135,6 +136,10 @@ class Keeper:
                     continue
                 with opened:
                     size = opened.entry.size
+                if size > capacity:
+                    # What nothing can be would have all the others make room for it.
+                    self.folder.set_aside(key, opened.entry.id)
+                    continue
                 with gone():
                     moment = (self.folder.entries / key / "used").stat().st_mtime
             yield Held(key, size, moment, key in used)

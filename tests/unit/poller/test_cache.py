@@ -548,6 +548,26 @@ def test_the_least_used_versions_leave_for_new_ones(
     assert list((cache / "v1" / "trash").iterdir()) == []
 
 
+@pytest.mark.parametrize("size", [10**17, -(10**17)])
+def test_an_entry_whose_size_can_not_be_takes_no_other_one_with_it(
+    new_pod: Callable[..., Bringer], source: CountedStore, cache: Path, size: int
+) -> None:
+    for number in (2, 3, 4):
+        upload(source, number)
+    kit = new_pod("one", max_bytes=3_500_000)
+    bring(kit, 2)
+    bring(kit, 3)
+    (damaged,) = (cache / "v1" / "entries").glob("3-*")
+    described = json.loads((damaged / "entry.json").read_text())
+    described["files"][0][1] = size
+    (damaged / "entry.json").write_text(json.dumps(described))
+
+    bring(kit, 4)
+
+    assert {name.partition("-")[0] for name in held(cache)} == {"2", "4"}
+    assert len(list((cache / "v1" / "damaged").iterdir())) == 1
+
+
 def test_a_version_in_use_is_never_evicted(
     new_pod: Callable[..., Bringer],
     source: CountedStore,
