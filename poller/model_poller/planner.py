@@ -232,7 +232,9 @@ def way_to_room(seen: Observed, policy: Policy, needed: int) -> str:
     if kept and seen.free_bytes + size >= needed:
         return f"retain fewer versions, for those beside what is served take {size} bytes"
     lacking = f"enlarge the volume by {needed - seen.free_bytes} bytes"
-    return f"{lacking}, or retain fewer versions" if any(not r.size for r in kept) else lacking
+    # Of links it is known that they take nothing.
+    may_help = not seen.links and any(not record.size for record in kept)
+    return f"{lacking}, or retain fewer versions" if may_help else lacking
 
 
 def interest(seen: Observed, policy: Policy) -> Interest:

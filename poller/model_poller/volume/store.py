@@ -232,7 +232,9 @@ class Store:
 
     def adopt(self, model: Path, record: Record) -> None:
         """Make a staged SavedModel durable and move it to the complete ones."""
-        record = msgspec.structs.replace(record, size=_occupied(model))
+        # What a link leads to lies elsewhere, and to count it there may take long.
+        size = 0 if model.is_symlink() else _occupied(model)
+        record = msgspec.structs.replace(record, size=size)
         self._write(self._records / f"{record.version}.json", record)
         _sync_file_system(self._staging)
         place = self._retained / str(record.version)

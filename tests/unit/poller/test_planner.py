@@ -845,6 +845,19 @@ class TestRest:
         assert len(fetched) == len(set(fetched)), "fetched again"
 
 
+def test_where_versions_are_links_fewer_of_them_are_no_way_to_room() -> None:
+    packed = StoredObject(Location("b", ""), "3.zip", 20 * GB, "1")
+    what = seen(
+        disk=Disk(records(2), {1: Record(1)}, {}),
+        found={3: StoredVersion(3, (packed,), is_archive=True, fingerprint="f")},
+        served=(served(2),),
+        free_bytes=10 * GB,
+        links=True,
+    )
+    (version,) = [v for v in reported(what, ALONE).versions if v.version == 3]
+    assert version.message.endswith(f"enlarge the volume by {30 * GB + RESERVE_BYTES} bytes")
+
+
 @pytest.mark.parametrize(
     ("retained", "told"),
     [

@@ -301,6 +301,13 @@ def test_a_volume_that_may_take_less_than_its_disk_is_full_before_it(
     assert huge.space()[1] == disk.space()[1]
 
 
+def test_a_link_takes_nothing_of_the_volume(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "saved_model.pb").write_bytes(bytes(1 << 20))
+    store.adopt_link(tmp_path / "export", Record(1, "f"))
+    assert store.scan().retained == {1: Record(1, "f", size=0)}
+
+
 def test_links_to_what_a_trainer_deleted_do_not_pile_up(store: Store, tmp_path: Path) -> None:
     for version in (1, 2):
         export = tmp_path / f"export-{version}"
