@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
+import msgspec
+
 from model_poller.archives import archive, decoding
 from model_poller.archives.paths import Names
 from model_poller.archives.unpacking import Limits
@@ -200,7 +202,7 @@ class _Visit:
         record = Record(stored.version, stored.fingerprint, place.uri)
         mount = self.kit.source.mount
         if mount and self.kit.links and not stored.is_archive:
-            self._link(mount / stored.folder, record)
+            self._link(mount / stored.folder, msgspec.structs.replace(record, linked=True))
             return
         model = self._obtain() or self._fetch()
         if self.kit.demands.warmup:

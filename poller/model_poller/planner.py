@@ -193,6 +193,24 @@ def _outdated(seen: Observed) -> set[int]:
     return {version for version in loose if _is_changed(seen, version)}
 
 
+def unvouched(seen: Observed) -> set[int]:
+    """Retained versions whose files are those in the source, as no look has seen them of late.
+
+    What was checked once may have been overwritten since, and nobody would check it again.
+    """
+    found = seen.found or {}
+    return {
+        version
+        for version, record in seen.disk.retained.items()
+        if record.linked
+        and not (
+            version in found
+            and found[version].is_known
+            and found[version].fingerprint == record.fingerprint
+        )
+    }
+
+
 def is_stopped_by_quarantine(seen: Observed, version: int) -> bool:
     """Whether the version failed before, with the objects that are stored now."""
     entry = seen.disk.quarantined.get(version)
@@ -242,7 +260,7 @@ def interest(seen: Observed, policy: Policy) -> Interest:
 
     Those that failed still are to be looked into, but behind them others are needed, too.
     """
-    told = frozenset(_asked(seen))
+    told = frozenset(_asked(seen)) | (_wanted(seen, policy) & unvouched(seen))
     if not policy.follow_newest:
         told |= {*seen.assignment.served}
     if seen.assignment.target is not None and not policy.follow_newest:
@@ -418,7 +436,8 @@ def _publications(seen: Observed, policy: Policy) -> Iterator[Action]:
     if target in failed or target in withheld:
         return
     wanted = _wanted(seen, policy) - withheld
-    ready = seen.disk.retained.keys() - seen.disk.published.keys() - _outdated(seen)
+    loose = seen.disk.retained.keys() - seen.disk.published.keys()
+    ready = loose - _outdated(seen) - unvouched(seen)
     for version in sorted(wanted & ready, reverse=True):
         absent = seen.now - seen.left.get(version, seen.started)
         ended = ended_with_error(seen, version) is not None
@@ -458,16 +477,16 @@ def _is_given_up(seen: Observed, policy: Policy, version: int) -> bool:
 
 
 def _is_changed(seen: Observed, version: int) -> bool:
-    """Whether a version on disk that was never served is another one in the source by now."""
+    """Whether a version on disk is another one in the source by now, and was never served.
+
+    Where its files are those in the source, it is no longer what was checked, served or not, whole
+    or not.
+    """
     record = seen.disk.published.get(version) or seen.disk.retained.get(version)
     stored = (seen.found or {}).get(version)
-    return (
-        record is not None
-        and stored is not None
-        and not record.proven
-        and record.fingerprint not in ("", stored.fingerprint)
-        and stored.incomplete is None
-    )
+    if not record or not stored or record.fingerprint in ("", stored.fingerprint):
+        return False
+    return stored.is_known if record.linked else not record.proven and stored.incomplete is None
 
 
 def _has_served(seen: Observed, version: int) -> bool:
@@ -488,7 +507,9 @@ def _removals(seen: Observed, policy: Policy) -> Iterator[Action]:
     kept = disk.published.keys() | busy | (wanted - withheld)
     outdated = _outdated(seen)
     for version in sorted(outdated):
-        yield Remove(version, "its stored objects changed before it was ever served")
+        is_link = disk.retained[version].linked
+        why = "is only linked" if is_link else "was never served"
+        yield Remove(version, f"its stored objects changed, and it {why}")
     loose = sorted(disk.retained.keys() - kept - outdated)
     left = disk.complete - outdated
     stored = seen.found or {}

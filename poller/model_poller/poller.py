@@ -316,9 +316,10 @@ class Poller:
         """What is of interest now, and was not at the last look, may be there this moment."""
         now = planner.interest(seen, self._policy)
         found = seen.found or {}
+        here = seen.disk.complete - planner.unvouched(seen)
         unknown = {
             version
-            for version in now.wanted - seen.disk.complete
+            for version in now.wanted - here
             if version not in found or not found[version].is_known
         }
         if unknown - self._asked_for or now.newest < self._newest:

@@ -67,6 +67,8 @@ class Record(msgspec.Struct, frozen=True, rename="camel"):
     """Whether the model server ever reported it AVAILABLE on this volume."""
     size: int = 0
     """Bytes that it takes on the volume; 0 of a link, and where that isn't known."""
+    linked: bool = False
+    """Whether its files are those in the source, which may be others by now than were checked."""
 
 
 class Quarantined(msgspec.Struct, frozen=True, rename="camel"):
