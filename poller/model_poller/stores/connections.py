@@ -313,27 +313,20 @@ def _shown_host(scheme: str, host: str, port: int | None) -> str:
     return name if port in (None, 443 if scheme == "https" else 80) else f"{name}:{port}"
 
 
-class _Plain(http.client.HTTPConnection):
-    """Closed with what it still receives."""
+class Connection(http.client.HTTPConnection):
+    """One to a server, by TLS or without."""
 
     reader: _Reader | None = None
 
     def close(self) -> None:
+        """Close it with what it still receives."""
         super().close()
         if self.reader:
             self.reader.close()
 
 
-class _Tls(http.client.HTTPSConnection):
-    reader: _Reader | None = None
-
-    def close(self) -> None:
-        super().close()
-        if self.reader:
-            self.reader.close()
-
-
-Connection = _Plain | _Tls
+class _Tls(Connection, http.client.HTTPSConnection):
+    pass
 
 
 def _clock(connection: Connection) -> _Clock:
@@ -384,7 +377,7 @@ class Connections:
         elif self._tls:
             connection = _Tls(self.host, self._port, timeout=self._timeout, context=trust.context())
         else:
-            connection = _Plain(self.host, self._port, timeout=self._timeout)
+            connection = Connection(self.host, self._port, timeout=self._timeout)
         # Also of a proxy's answer.
         connection.response_class = partial(  # type: ignore[assignment]
             Response, clock=_Clock(self._timeout)
