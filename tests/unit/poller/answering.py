@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
+
+import google_crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,6 +33,22 @@ class Reply:
     status: int = 200
     body: bytes | str = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def shown(request: Request, content: bytes, headers: Mapping[str, str]) -> Reply:
+    """An object as stores show it: all of it, or the range that is asked for."""
+    wanted = request.headers.get("Range")
+    if wanted is None:
+        return Reply(200, content, headers)
+    first, _, last = wanted.removeprefix("bytes=").partition("-")
+    place = f"bytes {first}-{last}/{len(content)}"
+    return Reply(206, content[int(first) : int(last) + 1], {**headers, "Content-Range": place})
+
+
+def s3_checksum(content: bytes) -> dict[str, str]:
+    """The headers by which S3 tells an object's checksum."""
+    checksum = base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
+    return {"x-amz-checksum-crc32c": checksum, "x-amz-checksum-type": "FULL_OBJECT"}
 
 
 class Answering:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import socket
 import threading
 from dataclasses import replace
@@ -18,7 +17,7 @@ from model_poller.stores import StoredObject
 from model_poller.stores.credentials import Credentials
 from model_poller.stores.opening import SourceSettings, open_source
 from model_poller.stores.uri import parse_uri
-from tests.unit.poller.answering import Answering, Reply, Request
+from tests.unit.poller.answering import Answering, Reply, Request, s3_checksum, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,17 +61,9 @@ class Store:
         if refused:
             return Reply(refused)
         content = self.lies.get(name, CONTENT[name])
-        checksum = base64.b64encode(google_crc32c.Checksum(CONTENT[name]).digest()).decode()
-        headers = {"x-amz-checksum-crc32c": checksum, "x-amz-checksum-type": "FULL_OBJECT"}
         if "/storage/v1/" in request.target:
-            headers = {"x-goog-generation": "7"}
-        else:
-            headers["ETag"] = '"several-2"'
-        if wanted := request.headers.get("Range"):
-            first, _, last = wanted.removeprefix("bytes=").partition("-")
-            headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
-            return Reply(206, content[int(first) : int(last) + 1], headers)
-        return Reply(200, content, headers)
+            return shown(request, content, {"x-goog-generation": "7"})
+        return shown(request, content, {"ETag": '"several-2"', **s3_checksum(CONTENT[name])})
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from model_poller.stores.credentials import Credentials
 from model_poller.stores.s3 import S3Source
 from model_poller.stores.uri import parse_uri
 from model_poller.volume.journal import Journal
-from tests.unit.poller.answering import Answering, Reply, Request
+from tests.unit.poller.answering import Answering, Reply, Request, s3_checksum, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,15 +41,11 @@ class S3:
     def __call__(self, request: Request) -> Reply:
         if self.refusals:
             return Reply(self.refusals.pop(0))
-        checksum = base64.b64encode(google_crc32c.Checksum(self.told).digest()).decode()
         headers = {"ETag": f'"{self.tag}"'}
-        if wanted := request.headers.get("Range"):
-            first, _, last = wanted.removeprefix("bytes=").partition("-")
-            headers["Content-Range"] = f"bytes {first}-{last}/{len(self.content)}"
-            return Reply(206, self.content[int(first) : int(last) + 1], headers)
-        if request.headers.get("x-amz-checksum-mode") == "ENABLED":
-            headers |= {"x-amz-checksum-crc32c": checksum, "x-amz-checksum-type": "FULL_OBJECT"}
-        return Reply(200, self.content, headers)
+        is_whole = "Range" not in request.headers
+        if is_whole and request.headers.get("x-amz-checksum-mode") == "ENABLED":
+            headers |= s3_checksum(self.told)
+        return shown(request, self.content, headers)
 
 
 @pytest.fixture
