@@ -73,6 +73,33 @@ def stage(
         OSError
     """
     names = Names(str(export))
+    _link(export, into, names, say, is_signed=bool(proof.key))
+    _check_graph(export, into, say)
+    _check_warmup(export, into)
+    if proof.golden is not None:
+        _add_golden(export, into, proof.golden, names, say)
+    if told := _left_cold(into):
+        say(f"{export}: {told}")
+    if (into / manifest.SIGNATURE_NAME).exists() and not (into / manifest.NAME).exists():
+        raise BrokenVersionError(
+            VersionReason.SIGNATURE_MISMATCH,
+            f"{export}: {manifest.SIGNATURE_NAME} is there without the {manifest.NAME} that it"
+            " signs; remove it, or put both there",
+        )
+    if proof.marker and not (into / proof.marker).is_file():
+        try:
+            names.add_file(proof.marker)
+        except BrokenVersionError as error:
+            raise InvalidSettingsError(
+                f"--marker={proof.marker} can't be a file of {export}; choose another name"
+            ) from error
+        (into / proof.marker).touch()
+
+
+def _link(
+    export: Path, into: Path, names: Names, say: Callable[[str], None], *, is_signed: bool
+) -> None:
+    """Make a link to each file; ``is_signed``: a signature is made anew."""
     entries, noise = 0, 0
     for place, folders, files in os.walk(export, onerror=_raise):
         relative = os.path.relpath(place, export)
@@ -95,7 +122,7 @@ def stage(
                     f"{file} is a link or a device, which no poller takes; put a plain file there",
                 )
             names.add_file(prefix + name)
-            if not (proof.key and prefix + name == manifest.SIGNATURE_NAME):
+            if not (is_signed and prefix + name == manifest.SIGNATURE_NAME):
                 (into / prefix / name).symlink_to(file.absolute())
     if noise:
         say(f"left out {noise} file(s) that macOS adds (.DS_Store, ._*)")
@@ -104,6 +131,10 @@ def stage(
             VersionReason.ARCHIVE_TOO_LARGE,
             f"{export} has {entries} files and folders; pollers take {_ENTRIES}",
         )
+
+
+def _check_graph(export: Path, into: Path, say: Callable[[str], None]) -> None:
+    """See whether a model server finds a graph, and all that belongs to it."""
     if not _has_graph(into):
         held = ", ".join(sorted(path.name[:50] for path in into.iterdir())[:5]) or "nothing"
         raise IncompleteVersionError(
@@ -117,32 +148,20 @@ def stage(
             say(f"{export}: {told}")
     except BrokenVersionError as error:
         raise BrokenVersionError(error.reason, f"{export}: {error}") from error
-    _check_warmup(export, into)
-    if proof.golden is not None:
-        if (into / manifest.NAME).exists():
-            raise InvalidSettingsError(
-                f"{export} has a {manifest.NAME}, which says what its files are: remove it to have"
-                " --golden add records to them"
-            )
-        if not (into / records.FOLDER / records.FILE).exists():
-            names.add_file(f"{records.FOLDER}/{records.FILE}")
-        say(golden.put(proof.golden, into))
-    if told := _left_cold(into):
-        say(f"{export}: {told}")
-    if (into / manifest.SIGNATURE_NAME).exists() and not (into / manifest.NAME).exists():
-        raise BrokenVersionError(
-            VersionReason.SIGNATURE_MISMATCH,
-            f"{export}: {manifest.SIGNATURE_NAME} is there without the {manifest.NAME} that it"
-            " signs; remove it, or put both there",
+
+
+def _add_golden(
+    export: Path, into: Path, given: Path, names: Names, say: Callable[[str], None]
+) -> None:
+    """Put golden records beside the files."""
+    if (into / manifest.NAME).exists():
+        raise InvalidSettingsError(
+            f"{export} has a {manifest.NAME}, which says what its files are: remove it to have"
+            " --golden add records to them"
         )
-    if proof.marker and not (into / proof.marker).is_file():
-        try:
-            names.add_file(proof.marker)
-        except BrokenVersionError as error:
-            raise InvalidSettingsError(
-                f"--marker={proof.marker} can't be a file of {export}; choose another name"
-            ) from error
-        (into / proof.marker).touch()
+    if not (into / records.FOLDER / records.FILE).exists():
+        names.add_file(f"{records.FOLDER}/{records.FILE}")
+    say(golden.put(given, into))
 
 
 def seal(
