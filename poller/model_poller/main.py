@@ -30,7 +30,7 @@ from model_poller.volume.assignment import AssignmentWatch, InvalidTargetError, 
 from model_poller.volume.store import FULL, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from model_poller.process.threads import Worker
     from model_poller.settings import Settings
@@ -148,34 +148,14 @@ def run(chosen: Settings) -> ExitCode:
         )
     elif chosen.first_assignment != assignment.NOTHING:
         poller.on_assignment(assignment.parse(chosen.first_assignment))
-    hearing: dict[str, Any] = {
-        "on_object": on_object,
-        "on_connect": looker.look_now,
-        "report": poller.on_notifications,
-    }
-    if chosen.subscription:
-        # Imported only when asked for: a poller pays memory for what it uses.
-        from model_poller.notifications.pubsub import Subscription
-
-        parts.append(
-            Subscription(
-                chosen.subscription,
-                chosen.pubsub_endpoint,
-                credentials=chosen.source.credentials,
-                **hearing,
-            )
-        )
-    if chosen.sqs_queue_url:
-        from model_poller.notifications.sqs import Queue
-
-        parts.append(
-            Queue(
-                chosen.sqs_queue_url,
-                credentials=chosen.source.credentials,
-                region=chosen.source.region,
-                **hearing,
-            )
-        )
+    parts += _hearers(
+        chosen,
+        {
+            "on_object": on_object,
+            "on_connect": looker.look_now,
+            "report": poller.on_notifications,
+        },
+    )
     for part in parts:
         part.start()
     _log.info("bringing %s from %s to %s", chosen.model, source.uri or "…", chosen.base)
@@ -187,6 +167,31 @@ def run(chosen: Settings) -> ExitCode:
     for part in parts:
         part.stop()
     return ExitCode.PUBLISHED
+
+
+def _hearers(chosen: Settings, hearing: Mapping[str, Any]) -> Iterator[_Part]:
+    """What hears a bucket's messages.
+
+    Imported only when asked for: a poller pays memory for what it uses.
+    """
+    if chosen.subscription:
+        from model_poller.notifications.pubsub import Subscription
+
+        yield Subscription(
+            chosen.subscription,
+            chosen.pubsub_endpoint,
+            credentials=chosen.source.credentials,
+            **hearing,
+        )
+    if chosen.sqs_queue_url:
+        from model_poller.notifications.sqs import Queue
+
+        yield Queue(
+            chosen.sqs_queue_url,
+            credentials=chosen.source.credentials,
+            region=chosen.source.region,
+            **hearing,
+        )
 
 
 @contextmanager
