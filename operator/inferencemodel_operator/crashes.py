@@ -33,8 +33,9 @@ class CrashWatch:
     """
 
     def __init__(self) -> None:
-        self._since: dict[str, tuple[tuple[int, str], int]] = {}
-        """By a pod's uid: version and fingerprint of what it tries, and its restarts before."""
+        self._since: dict[str, tuple[tuple[int, str] | None, int]] = {}
+        """By a pod's uid: version and fingerprint of what it tries, or None, and its restarts
+        before."""
 
     def crashed(self, pod: Pod, report: PollerStatus, record: VersionsRecord) -> int | None:
         """The version during whose load this pod's model server ended again and again.
@@ -44,13 +45,14 @@ class CrashWatch:
         """
         published = _loading(report)
         if published is None:
-            self._since.pop(pod.uid, None)
+            # Those so far are of something else: of what it tried before this one, say.
+            self._since[pod.uid] = (None, pod.server_restarts)
             return None
         attempt = (published.version, published.tried)
         before, restarts = self._since.get(pod.uid, (None, 0))
         if before != attempt:
-            all_count = before is None and _is_first(report, published, record)
-            restarts = 0 if all_count else pod.server_restarts
+            if before is not None or not _is_first(report, published, record):
+                restarts = pod.server_restarts
             self._since[pod.uid] = (attempt, restarts)
         return published.version if pod.server_restarts - restarts >= CRASHES else None
 

@@ -64,6 +64,25 @@ def test_the_next_version_is_not_held_to_account_for_the_one_before() -> None:
     assert CrashWatch().crashed(pod(4), told({1: P}, target=1), remembered) is None
 
 
+def test_the_fix_is_not_held_to_account_for_what_it_takes_the_place_of() -> None:
+    watch = CrashWatch()
+    for restarts in range(20):
+        watch.crashed(pod(restarts), told({1: P}, target=1, reachable=False), NOTHING)
+    # It is told before it is in the base path, and then the other one leaves, which never answered.
+    told_only = told({1: P, 2: F}, target=2, reachable=False)
+    assert watch.crashed(pod(19), told_only, NOTHING) is None
+    given = told({1: F, 2: P}, target=2, reachable=False)
+    assert watch.crashed(pod(19), given, NOTHING) is None
+    assert watch.crashed(pod(21), given, NOTHING) is None
+    assert watch.crashed(pod(22), given, NOTHING) == 2
+
+
+def test_restarts_before_the_next_look_count_on_a_pod_that_never_served() -> None:
+    watch = CrashWatch()
+    assert watch.crashed(pod(0), told({2: F}, target=2), NOTHING) is None
+    assert watch.crashed(pod(3), told({2: P}, target=2, reachable=False), NOTHING) == 2
+
+
 def test_a_version_that_answers_starts_anew() -> None:
     watch, loading = CrashWatch(), told({2: P}, target=2)
     assert watch.crashed(pod(0), loading, NOTHING) is None
