@@ -181,7 +181,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a pod of the present template can't have the version that it is to begin with."""
         target = self.record.target
         return target is not None and any(
-            pod.current and not pod.ready and _lacks(pod, target) for pod in self.replicas
+            pod.current and not pod.ready and lacks(pod, target) for pod in self.replicas
         )
 
     @property
@@ -196,7 +196,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def _lacks(pod: Replica, target: int) -> bool:
+def lacks(pod: Replica, target: int) -> bool:
     """Whether a pod can't get a version from its source, or can't load it, as it stands."""
     if pod.report is None or pod.report.source.state is not SourceState.READY:
         return False

@@ -376,7 +376,9 @@ class Fleet:
             evicted="was evicted by its node" if pod.evicted else "",
             restarts=pod.restarts,
             template="u" if pod.broken else pod.template,
-            trouble=Trouble.SERVER_CRASHED if pod.broken else None,
+            trouble=Trouble.SERVER_CRASHED
+            if pod.broken or (pod.uid in self.slow_starts and pod.restarts >= CRASHES)
+            else None,
         )
 
     def _report(self, pod: Pod) -> PollerStatus:

@@ -22,10 +22,10 @@ from inferencemodel_operator.rollouts.checking import check, rehearse
 from inferencemodel_operator.rollouts.ending import goes_back, is_spoilt, settle_for, take_back
 from inferencemodel_operator.rollouts.judging import judge_carried, judge_evicted, judge_serving
 from inferencemodel_operator.rollouts.progress import progress
-from inferencemodel_operator.rollouts.state import FailureError, State, held
+from inferencemodel_operator.rollouts.state import COMING_SECONDS, FailureError, State, held
 from inferencemodel_operator.rollouts.steps import steps_of
 from inferencemodel_operator.rollouts.telling import result
-from inferencemodel_operator.versions import PodVersions, staying
+from inferencemodel_operator.versions import ON_DISK, PodVersions, staying
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -263,7 +263,18 @@ def _is_unserved(state: State, target: int) -> bool:
     if found is None:
         is_bad = any(entry.version == target for entry in state.goal.quarantined)
         return is_bad or state.before.active is None
-    return found
+    return found and not _is_coming_back(state, target)
+
+
+def _is_coming_back(state: State, target: int) -> bool:
+    """Whether servers that a version has ended, which was taken back, have had no time yet to start
+    with the one before."""
+    last = state.run_of
+    if last is None or last.phase not in (Phase.ROLLING_BACK, Phase.ROLLED_BACK):
+        return False
+    since = last.step_started or last.started
+    is_fresh = (state.now - since).total_seconds() < COMING_SECONDS
+    return is_fresh and any(status.state in ON_DISK for status in state.fleet.told(target))
 
 
 def _begin(state: State, ongoing: RolloutRecord | None, target: int, goal: int) -> RolloutRecord:

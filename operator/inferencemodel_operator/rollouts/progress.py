@@ -156,7 +156,10 @@ def _await_step(state: State, current: RolloutRecord, on: int, wanted: int) -> N
         state.waits = _asks(current, on + unheard)
         return
     state.words = f"version {version} answers on {on} of {wanted} replicas of this step"
-    if state.at_most(current, state.members(current)) < wanted:
+    most = state.at_most(current, state.members(current))
+    if most == 0:
+        state.words += "; the only one that serves now gets it once another one does, or in a while"
+    elif most < wanted:
         state.words += "; the others get it once more replicas serve"
     if state.is_frozen() or current.hold:
         return

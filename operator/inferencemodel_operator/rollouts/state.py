@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from inferencemodel_operator import bounds
+from inferencemodel_operator.observe.troubles import CRASHED
+from inferencemodel_operator.observed import lacks
 from inferencemodel_operator.record import (
     TOLD,
     CheckRecord,
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 SOAK_SECONDS: Final = 1.0
 """How long a version has to answer on the replicas of a step before the next step: one that ends
 its server at the first requests is not given to more of them."""
+COMING_SECONDS: Final = 300.0
+"""How long a replica that doesn't serve is taken for one that soon will: the kubelet starts a
+container again after at most so long."""
 
 
 class FailureError(Exception):
@@ -207,8 +212,25 @@ class State:
         serving = {r.uid for r in self.replicas if r.ready}
         if current.is_last_step or not serving:
             return self.seen.wanted
+        some = serving | {r.uid for r in members}
+        if len(some) == 1 and not members and self._awaits_another(current):
+            return 0
         step = current.steps[current.step - 1]
-        return count(step, len(serving | {r.uid for r in members}), last=False)
+        return count(step, len(some), last=False)
+
+    def _awaits_another(self, current: RolloutRecord) -> bool:
+        """Whether the only one that serves is not to try the version yet, for soon two may serve:
+        others start, or start again after what a bad version has done to them."""
+        others = [r for r in self.replicas if not r.ready and r.trouble in (None, *CRASHED)]
+        stable = current.from_version
+        if self.seen.wanted == 1 or self.is_promoted(current):
+            return False
+        if all(stable is not None and lacks(replica, stable) for replica in others):
+            return False
+        left = ((current.step_started or self.now) - self.now).total_seconds() + COMING_SECONDS
+        if left > 0:
+            self.wakes.append(left)
+        return left > 0
 
     def members(self, current: RolloutRecord) -> list[Replica]:
         """The replicas that have been told of the version."""

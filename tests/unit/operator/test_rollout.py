@@ -956,6 +956,49 @@ def test_replicas_that_are_still_to_come_count_for_no_share() -> None:
     assert (fleet.phase, len(fleet.on(2))) == ("Paused", 5)
 
 
+def test_the_only_one_that_serves_waits_for_another_one_that_comes() -> None:
+    fleet = Fleet(replicas=2)
+    fleet.kill("p2")
+    fleet.slow_starts.add("p3")
+    fleet.upload(2)
+    fleet.run(20)
+    assert not fleet.told(2)
+    assert "once another one does" in message(fleet)
+    writes = fleet.writes
+    fleet.run(20)
+    assert fleet.writes == writes
+    fleet.slow_starts.clear()
+    fleet.run(20)
+    assert (fleet.phase, fleet.on(2)) == ("Completed", ["p1", "p3"])
+
+
+def test_the_only_one_that_serves_does_not_wait_for_ever_for_another_one() -> None:
+    fleet = Fleet(replicas=2)
+    fleet.kill("p2")
+    fleet.slow_starts.add("p3")
+    fleet.upload(2)
+    fleet.run(4, seconds=200)
+    assert fleet.on(2) == ["p1"]
+
+
+def test_servers_that_a_bad_version_has_ended_leave_nobody_without_protection() -> None:
+    fleet = Fleet(replicas=2)
+    fleet.upload(2, "crashes")
+    fleet.run(6)
+    assert reason(fleet, 2) == Reason.CRASHED_SERVING
+    # Their containers are started again in a while; they have what they served before.
+    for uid, pod in fleet.pods.items():
+        pod.answers, pod.restarts = None, 3
+        fleet.slow_starts.add(uid)
+    fleet.run(4)
+    fleet.upload(3)
+    fleet.run(10)
+    assert (fleet.record.target, fleet.record.candidate) == (1, 3)
+    fleet.slow_starts.clear()
+    fleet.run(20)
+    assert (fleet.phase, fleet.on(3)) == ("Completed", ["p1", "p2"])
+
+
 def test_a_replica_that_is_lost_is_replaced() -> None:
     fleet = Fleet(**PAUSED)
     fleet.upload(2)
