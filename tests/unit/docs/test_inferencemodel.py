@@ -1,0 +1,51 @@
+"""docs/inferencemodel.md and docs/install.md leave out nothing of what tables there list."""
+
+from __future__ import annotations
+
+import re
+
+import yaml
+
+from inferencemodel_operator import names, record
+from inferencemodel_operator.conditions import ConditionType
+from tests.support.crd import ROOT
+
+PAGE = (ROOT / "docs" / "inferencemodel.md").read_text()
+INSTALL = (ROOT / "docs" / "install.md").read_text()
+VALUES = yaml.safe_load((ROOT / "charts/inferencemodel-operator/values.yaml").read_text())
+
+
+def first_cells(header: str) -> list[str]:
+    """What is named in the first column of a table of the page, by the table's first header."""
+    (body,) = re.findall(rf"^\| {header} \|.*\n\|[-|]+\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+    return [name for row in body.splitlines() for name in re.findall(r"`(.+?)`", row.split("|")[1])]
+
+
+def test_the_status_names_every_condition() -> None:
+    (row,) = re.findall(r"^\| `status\.conditions` \| (.+) \|$", PAGE, re.MULTILINE)
+    assert re.findall(r"`(\w+)`", row) == [kind.value for kind in ConditionType]
+
+
+def test_every_key_of_the_memory_has_its_row() -> None:
+    keys = {value for name, value in vars(record).items() if name.endswith("_KEY")}
+    assert set(first_cells("key")) == keys
+
+
+def test_every_child_has_its_row() -> None:
+    shown = {*first_cells("object")}
+    assert shown == {*names.children("NAME"), "NAME-rehearsal-…"}
+    assert names.rehearsal("NAME", 2, "").startswith("NAME-rehearsal-")
+
+
+def test_every_value_of_the_chart_has_its_row() -> None:
+    shown = {
+        name
+        for row in re.findall(r"^\| (`.+?) \|", INSTALL, re.MULTILINE)
+        for name in row.split(", ")
+    }
+    plain = {name.strip("`") for name in shown}
+    for name, value in VALUES.items():
+        inner = [f"{name}.{key}" for key in value] if isinstance(value, dict) else []
+        short = [f".{key}" for key in value] if isinstance(value, dict) else []
+        told = [one in plain or brief in plain for one, brief in zip(inner, short, strict=True)]
+        assert name in plain or (inner and all(told)), name
