@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class ConditionType(StrEnum):
-    """The conditions of an InferenceModel. The last four are abnormal when True."""
+    """The conditions of an InferenceModel. The last three are abnormal when True."""
 
     READY = "Ready"
     """All wanted replicas serve, and which version each of them serves is known."""
