@@ -221,11 +221,10 @@ class State:
     def _awaits_another(self, current: RolloutRecord) -> bool:
         """Whether the only one that serves is not to try the version yet, for soon two may serve:
         others start, or start again after what a bad version has done to them."""
-        others = [r for r in self.replicas if not r.ready and r.trouble in (None, *CRASHED)]
-        stable = current.from_version
+        others = (r for r in self.replicas if not r.ready)
         if self.seen.wanted == 1 or self.is_promoted(current):
             return False
-        if all(stable is not None and lacks(replica, stable) for replica in others):
+        if not any(_is_coming(replica, current.from_version) for replica in others):
             return False
         left = ((current.step_started or self.now) - self.now).total_seconds() + COMING_SECONDS
         if left > 0:
@@ -294,6 +293,17 @@ class State:
         begun = int(current.started.timestamp())
         step = current.step if self.is_measured(current) else 0
         return f"{current.version}-{begun}.{step}"
+
+
+def _is_coming(replica: Replica, stable: int | None) -> bool:
+    """Whether a replica that doesn't serve soon may, with the version before."""
+    if stable is None:
+        return False
+    if replica.trouble in CRASHED:
+        # Where it never answered with that, it may be that by which the server ends.
+        known = replica.version(stable)
+        return known is not None and known.proven
+    return replica.trouble is None and not lacks(replica, stable)
 
 
 def held(run: RolloutRecord, failure: FailureError) -> RolloutRecord:

@@ -981,6 +981,15 @@ def test_the_only_one_that_serves_does_not_wait_for_ever_for_another_one() -> No
     assert fleet.on(2) == ["p1"]
 
 
+def test_the_only_one_that_serves_does_not_wait_for_one_that_ends_with_the_version_before() -> None:
+    fleet = Fleet(replicas=2)
+    fleet.kill("p2")
+    fleet.pods["p3"].broken = True
+    fleet.upload(2)
+    fleet.run(10)
+    assert fleet.on(2) == ["p1"]
+
+
 def test_servers_that_a_bad_version_has_ended_leave_nobody_without_protection() -> None:
     fleet = Fleet(replicas=2)
     fleet.upload(2, "crashes")
