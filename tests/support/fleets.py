@@ -88,6 +88,8 @@ class Pod:
     template: str = "t"
     broken: bool = False
     """Whether its model server ends whatever it is given."""
+    down: int = 0
+    """For so many steps its server, which has ended, isn't started again."""
     retries: set[str] = field(default_factory=set)
     evicted: bool = False
     """Whether its node has ended it; the object stays."""
@@ -119,6 +121,8 @@ class Fleet:
         """Whether what is in the bucket is still on its way."""
         self.lost: set[int] = set()
         """Versions whose fetch fails."""
+        self.backoff = 0
+        """For so many steps a server that has ended isn't started again."""
         self.slow_starts: set[str] = set()
         """Uids of pods that don't come up yet."""
         self.requests = 0
@@ -322,6 +326,9 @@ class Fleet:
         withheld = {(e.version, e.stored) for e in pod.assigned.quarantined} | pod.quarantined
         pod.disk |= self._fetched(pod, withheld)
         pod.disk -= {entry for entry in pod.disk if entry in withheld and entry[0] != pod.answers}
+        if pod.down:
+            pod.down -= 1
+            return
         target = pod.assigned.target
         if self.bucket:
             # What was deleted from the source goes, but for what is served or is to be.
@@ -338,7 +345,7 @@ class Fleet:
                 pod.quarantined.add((target, fingerprint))
                 pod.given = pod.answers
             case "crashes":
-                pod.answers = None
+                pod.answers, pod.down = None, self.backoff
                 pod.restarts += 1
                 pod.crashed = pod.restarts >= CRASHES
             case "hangs" if len(pod.hung) < LOAD_THREADS:
@@ -346,7 +353,7 @@ class Fleet:
             case _ if len(pod.hung) >= LOAD_THREADS:
                 pass
             case "crashes-serving" if pod.answers == target:
-                pod.answers = None
+                pod.answers, pod.down = None, self.backoff
                 pod.restarts += 1
             case _:
                 pod.answers = target
@@ -377,7 +384,7 @@ class Fleet:
             restarts=pod.restarts,
             template="u" if pod.broken else pod.template,
             trouble=Trouble.SERVER_CRASHED
-            if pod.broken or (pod.uid in self.slow_starts and pod.restarts >= CRASHES)
+            if pod.broken or (pod.answers is None and pod.restarts >= CRASHES)
             else None,
         )
 
