@@ -1,4 +1,4 @@
-"""docs/inferencemodel.md and docs/install.md leave out nothing of what tables there list."""
+"""Tables of what users meet leave out nothing: fields, children, Events, the chart's values."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from tests.support.crd import ROOT
 PAGE = (ROOT / "docs" / "inferencemodel.md").read_text()
 INSTALL = (ROOT / "docs" / "install.md").read_text()
 VALUES = yaml.safe_load((ROOT / "charts/inferencemodel-operator/values.yaml").read_text())
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+OPERATOR = ROOT / "operator" / "inferencemodel_operator"
 
 
 def first_cells(header: str) -> list[str]:
@@ -49,3 +51,11 @@ def test_every_value_of_the_chart_has_its_row() -> None:
         short = [f".{key}" for key in value] if isinstance(value, dict) else []
         told = [one in plain or brief in plain for one, brief in zip(inner, short, strict=True)]
         assert name in plain or (inner and all(told)), name
+
+
+def test_every_event_that_is_no_reason_of_a_condition_has_its_row() -> None:
+    sources = (path.read_text() for path in OPERATOR.rglob("*.py"))
+    told = {name for text in sources for name in re.findall(r"\bChange\(\s*\"(\w+)\"", text)}
+    assert "VersionActivated" in told
+    chapter = OPERATIONS.split("\n## Events and repeated log lines\n")[1].split("\n## ")[0]
+    assert [name for name in sorted(told) if f"| `{name}` |" not in chapter] == []
