@@ -77,6 +77,7 @@ _TROUBLES: Final = frozenset(
         Reason.CONTAINER_CONFIG_FAILED,
         Reason.POLLER_CRASHED,
         Reason.SERVER_CRASHED,
+        Reason.CONTAINER_CRASHED,
         Reason.APPLY_FAILED,
         Reason.EVICTED,
     }

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from inferencemodel_operator import events
 from inferencemodel_operator.events import NOTE_LIMIT, Change
 from inferencemodel_operator.observe import objects
+from inferencemodel_operator.observe.troubles import CRASHED, Trouble
 from inferencemodel_operator.status import Status, decode
 
 BAD = {"version": 2, "reason": "LoadFailed", "message": "no graph"}
@@ -70,6 +73,13 @@ def test_replicas_that_are_merely_starting_are_no_event() -> None:
     stuck = status(("Ready", "False", "ImagePullFailed"))
     assert events.changes(Status(), starting) == []
     assert [change.reason for change in events.changes(starting, stuck)] == ["ImagePullFailed"]
+
+
+@pytest.mark.parametrize("trouble", CRASHED)
+def test_whichever_container_ends_again_and_again_is_an_event(trouble: Trouble) -> None:
+    starting = status(("Ready", "False", "ReplicasNotReady"))
+    crashed = status(("Ready", "False", trouble.value))
+    assert [change.reason for change in events.changes(starting, crashed)] == [trouble]
 
 
 def test_an_event_is_about_its_inferencemodel_and_within_the_api_servers_limits() -> None:
