@@ -25,6 +25,12 @@ SCALE_FIGURES = ROOT / "bench" / "results" / "scale.json"
 _MARK = re.compile(r"^ *<!-- (?:not )?run\b.*-->\n\n?", re.MULTILINE)
 """What a block of commands is marked with for tests, as tests/support/pages.py has it."""
 _OUTSIDE = re.compile(r"\]\(\.\./examples/([^)#]*)\)")
+_MADE_OF = {
+    "../crds/inferencemodel.yaml": "reference.md",
+    "../bench/results/operator.json": "figures.md",
+    "../bench/results/scale.json": "figures.md#one-operator-and-two-shards",
+}
+"""What links of the pages lead to in the repository, and on the site."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -44,10 +50,12 @@ def on_page_markdown(
     config: MkDocsConfig,  # noqa: ARG001
     files: Files,  # noqa: ARG001
 ) -> str:
-    """Let links into the repository's examples lead to their page, without marks for tests.
+    """Let links into the repository lead to the pages that are made of it, without marks for tests.
 
     mkdocs calls it.
     """
+    for path, made in _MADE_OF.items():
+        markdown = markdown.replace(f"]({path})", f"]({made})")
     return _OUTSIDE.sub(lambda found: f"](examples.md{_anchor(found[1])})", _MARK.sub("", markdown))
 
 
