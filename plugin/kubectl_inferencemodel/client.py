@@ -6,6 +6,8 @@ To import it takes longer than all else that a command does.
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -15,10 +17,12 @@ import yaml
 from kubernetes.client import Configuration
 from kubernetes.client.rest import RESTClientObject
 
+from kubectl_inferencemodel import files
 from kubectl_inferencemodel.access import Access
 from kubectl_inferencemodel.errors import ClusterError
 
 _POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_Headers = tuple[tuple[str, str], ...]
 _NO_FILE: Final = (kubernetes.config.ConfigException, OSError)
 
 
@@ -29,7 +33,7 @@ def find(kubeconfig: Path | None, context: str | None) -> Access:
         ClusterError: there is no usable one.
     """
     try:
-        configuration, namespace = _load(kubeconfig, context)
+        configuration, namespace, impersonation = _load(kubeconfig, context)
         server = str(configuration.host).rstrip("/")
         parts = urlsplit(server)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -47,28 +51,38 @@ def find(kubeconfig: Path | None, context: str | None) -> Access:
             f"no cluster: the kubeconfig can't be used: {_words(error)}; name another with"
             " --kubeconfig or KUBECONFIG"
         ) from None
+    # A token's file ends with a line break, as files do.
+    token = None if token is None else token.rstrip()
     if token is not None and not token.isprintable():
         raise ClusterError("no cluster: the token of the kubeconfig holds a line break")
-    return Access(server, namespace, token, pool)
+    return Access(server, namespace, token, pool, impersonation)
 
 
-def _load(kubeconfig: Path | None, context: str | None) -> tuple[Any, str]:
+def _load(kubeconfig: Path | None, context: str | None) -> tuple[Any, str, _Headers]:
     configuration: Any = Configuration()
-    file = None if kubeconfig is None else str(kubeconfig)
     if kubeconfig is not None and not kubeconfig.exists():
         raise FileNotFoundError(f"there is no file {kubeconfig}")
     complaints = _Complaints()
     logging.getLogger().addHandler(complaints)
     try:
+        found = files.existing(kubeconfig)
+        contents = list(found.values())
+        name = files.current(contents) if context is None else context
+        if contents and name is None:
+            raise kubernetes.config.ConfigException("it has no current-context; give a --context")
         kubernetes.config.load_kube_config(
-            config_file=file, context=context, client_configuration=configuration
+            # Of several files, the client takes the context of the last one.
+            *(os.pathsep.join(found), name),
+            client_configuration=configuration,
         )
-        namespace = _namespace_of(file, context)
+        used = files.named(contents, "context", str(name))
+        user = files.named(contents, "user", str(used.get("user")))
+        namespace, impersonation = used.get("namespace"), tuple(files.impersonation(user))
     except _NO_FILE:
         if kubeconfig is not None or context is not None or not _POD_NAMESPACE.exists():
             raise
         kubernetes.config.load_incluster_config(client_configuration=configuration)
-        return configuration, _POD_NAMESPACE.read_text().strip()
+        return configuration, _POD_NAMESPACE.read_text().strip(), ()
     finally:
         logging.getLogger().removeHandler(complaints)
     if complaints.messages:
@@ -76,7 +90,7 @@ def _load(kubeconfig: Path | None, context: str | None) -> tuple[Any, str]:
         raise ClusterError(
             f"no credentials: {complaints.messages[0]}; see users[].user.exec of the kubeconfig"
         )
-    return configuration, namespace
+    return configuration, str(namespace or "default"), impersonation
 
 
 class _Complaints(logging.Handler):
@@ -87,13 +101,10 @@ class _Complaints(logging.Handler):
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
-
-
-def _namespace_of(file: str | None, context: str | None) -> str:
-    contexts, active = kubernetes.config.list_kube_config_contexts(config_file=file)
-    used = next((c for c in contexts if c["name"] == context), active)
-    return str(used["context"].get("namespace") or "default")
+        # On a terminal the program's own words go there, and the client stumbles over their want.
+        is_silent = isinstance(sys.exc_info()[1], AttributeError)
+        words = "the program has failed, and says why itself" if is_silent else record.getMessage()
+        self.messages.append(words)
 
 
 def _words(error: Exception) -> str:

@@ -174,11 +174,10 @@ class Cluster:
 
     def _lines(self, path: str) -> Iterator[bytes]:
         access = self._door.access
-        headers = {"Authorization": access.authorization} if access.authorization else {}
         try:
             answer = access.pool.request(
                 *("GET", access.server + path),
-                headers=headers,
+                headers=access.headers(),
                 timeout=_SILENCE,
                 retries=False,
                 preload_content=False,
@@ -376,11 +375,9 @@ class Cluster:
         accept: str = "",
     ) -> tuple[int, bytes]:
         access = self._door.access
-        server, token = access.server, access.authorization
+        server, headers = access.server, access.headers()
         merge = method == "PATCH"
-        headers = {"Content-Type": "application/merge-patch+json" if merge else "application/json"}
-        if token is not None:
-            headers["Authorization"] = token
+        headers["Content-Type"] = "application/merge-patch+json" if merge else "application/json"
         if accept:
             headers["Accept"] = accept
         try:

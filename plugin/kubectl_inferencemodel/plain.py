@@ -23,6 +23,7 @@ import urllib3.connection
 import yaml
 from urllib3.util.ssl_ import create_urllib3_context
 
+from kubectl_inferencemodel import files
 from kubectl_inferencemodel.access import Access
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ _USER: Final = frozenset(
 )
 _CONNECTIONS: Final = 20
 """So many are kept: the pollers of many pods are asked at once."""
-_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _NotPlainError(Exception):
@@ -50,7 +50,7 @@ def find(kubeconfig: Path | None, context: str | None) -> Access | None:
     """What a plain kubeconfig says; None where it is not plain."""
     try:
         file = _file(kubeconfig)
-        return _access(_read(file), context, file.parent)
+        return _access(files.read(str(file)), context, file.parent)
     except (_NotPlainError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     except (yaml.YAMLError, RecursionError):
@@ -60,29 +60,20 @@ def find(kubeconfig: Path | None, context: str | None) -> Access | None:
 def contexts(kubeconfig: Path | None) -> list[str]:
     """The names of the contexts in one file, or in those of the environment."""
     found: dict[str, None] = {}
-    for path in filter(None, _paths(kubeconfig).split(os.pathsep)):
+    for path in files.paths(kubeconfig):
         try:
-            content = _read(Path(path).expanduser())
+            content = files.read(path)
             found |= dict.fromkeys(str(each["name"]) for each in content["contexts"])
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, RecursionError):
             continue
     return list(found)
 
 
-def _read(file: Path) -> Any:
-    return yaml.load(file.read_bytes(), Loader=_LOADER)  # noqa: S506  # it is a safe one
-
-
-def _paths(kubeconfig: Path | None) -> str:
-    """The file that is named, or those of the environment with what stands between paths."""
-    return os.environ.get("KUBECONFIG", "~/.kube/config") if kubeconfig is None else str(kubeconfig)
-
-
 def _file(kubeconfig: Path | None) -> Path:
-    path = _paths(kubeconfig)
-    if os.pathsep in path or not path or getproxies().keys() - {"no"}:
+    paths = files.paths(kubeconfig)
+    if len(paths) != 1 or os.pathsep in paths[0] or getproxies().keys() - {"no"}:
         raise _NotPlainError
-    return Path(path).expanduser().absolute()
+    return Path(paths[0]).expanduser().absolute()
 
 
 def _access(content: Mapping[str, Any], context: str | None, folder: Path) -> Access:
@@ -179,11 +170,11 @@ def _identify(context: ssl.SSLContext, certificate: bytes, key: bytes | None) ->
     """Have a context show a certificate; OpenSSL reads that from files alone."""
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
-        files = [_secret(place / "certificate", certificate)]
+        parts = [_secret(place / "certificate", certificate)]
         if key is not None:
-            files.append(_secret(place / "key", key))
+            parts.append(_secret(place / "key", key))
         # A key that takes a password is an error; without one here, it would be asked for.
-        context.load_cert_chain(files[0], files[-1], password="")
+        context.load_cert_chain(parts[0], parts[-1], password="")
 
 
 def _secret(file: Path, content: bytes) -> Path:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import pty
 import ssl
 import subprocess
 import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 import yaml
 
 from kubectl_inferencemodel import client, kubeconfig, plain
+from kubectl_inferencemodel.cluster import Cluster
+from kubectl_inferencemodel.errors import ClusterError
 from tests.support.certificates import Authority
 from tests.support.http_servers import serving
 from tests.unit.plugin import api
@@ -203,7 +207,7 @@ def test_what_is_not_plain_is_left_to_the_client(
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("HTTPS_PROXY", "http://127.0.0.1:1"), ("KUBECONFIG", "here:there"), ("KUBECONFIG", "")],
+    [("HTTPS_PROXY", "http://127.0.0.1:1"), ("KUBECONFIG", "here:there")],
 )
 def test_a_proxy_and_several_files_are_left_to_the_client(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
@@ -235,3 +239,132 @@ def test_a_command_does_without_the_client_where_it_can(
     )
     assert "not understood" in done.stderr
     assert done.returncode == 0
+
+
+NOWHERE = "http://127.0.0.1:1"
+
+
+def test_of_several_files_the_first_chooses_the_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with kubectl; Kubernetes' client goes to where the last one leads."""
+    paths = [str(tmp_path / "absent"), str(tmp_path / "empty")]
+    (tmp_path / "empty").touch()
+    for name in ("first", "second"):
+        made = api.kubeconfig(f"http://{name}:1")
+        made["current-context"] = name
+        for kind in ("cluster", "context", "user"):
+            made[f"{kind}s"][0]["name"] = name
+        made["contexts"][0]["context"] = {"cluster": name, "user": name, "namespace": name}
+        made["users"][0]["user"] = {"token": name}
+        (tmp_path / name).write_text(yaml.safe_dump(made))
+        paths.append(str(tmp_path / name))
+    monkeypatch.setenv("KUBECONFIG", ":".join(paths))
+    for context, meant in ((None, "first"), ("second", "second")):
+        found = kubeconfig.find(None, context)
+        assert found.server == f"http://{meant}:1"
+        assert (found.namespace, found.authorization) == (meant, f"Bearer {meant}")
+
+
+def test_a_variable_without_a_value_leaves_the_file_of_the_home(tmp_path: Path) -> None:
+    (tmp_path / ".kube").mkdir()
+    (tmp_path / ".kube" / "config").write_text(yaml.safe_dump(api.kubeconfig(NOWHERE)))
+    done = subprocess.run(
+        [sys.executable, "-m", "kubectl_inferencemodel", "list"],
+        env={**os.environ, "HOME": str(tmp_path), "KUBECONFIG": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"the API server {NOWHERE} can't be asked" in done.stderr
+
+
+def test_a_context_that_is_named_needs_no_current_one(tmp_path: Path) -> None:
+    made = api.kubeconfig(NOWHERE)
+    name = made.pop("current-context")
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(made))
+    found = kubeconfig.find(file, name)
+    assert (found.server, found.namespace) == (NOWHERE, "vision")
+    with pytest.raises(ClusterError, match="it has no current-context; give a --context"):
+        kubeconfig.find(file, None)
+
+
+def test_a_tokens_file_ends_with_a_line_break(tmp_path: Path) -> None:
+    made = api.kubeconfig(NOWHERE)
+    made["users"][0]["user"] = {"tokenFile": "token"}
+    (tmp_path / "token").write_text("secret\n")
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(made))
+    assert kubeconfig.find(file, None).authorization == "Bearer secret"
+
+
+class Usher(BaseHTTPRequestHandler):
+    """Notes who each request is to be from, and has nothing."""
+
+    asked: ClassVar[list[tuple[str, list[tuple[str, str]]]]] = []
+
+    def do_GET(self) -> None:
+        meant = [(k, v) for k, v in self.headers.items() if k.startswith("Impersonate-")]
+        self.asked.append((self.path.partition("?")[0].rpartition("/")[2], meant))
+        body = b'{"metadata": {"resourceVersion": "1"}, "items": []}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+def test_who_is_somebody_else_by_the_file_is_it_in_every_request(tmp_path: Path) -> None:
+    """Or a command had more rights than kubectl with the same file."""
+    file = tmp_path / "kubeconfig"
+    Usher.asked.clear()
+    with serving(Usher) as url:
+        made = api.kubeconfig(url)
+        made["users"][0]["user"] |= {
+            "as": "alice",
+            "as-uid": "one",
+            "as-groups": ["readers", "writers"],
+            "as-user-extra": {"example.com/scope": ["some"]},
+        }
+        file.write_text(yaml.safe_dump(made))
+        cluster = Cluster(file, None, None)
+        assert cluster.models() == []
+        assert list(cluster.changes("1", everywhere=False)) == []
+    meant = [
+        ("Impersonate-User", "alice"),
+        ("Impersonate-Uid", "one"),
+        ("Impersonate-Group", "readers"),
+        ("Impersonate-Group", "writers"),
+        ("Impersonate-Extra-example.com%2Fscope", "some"),
+    ]
+    assert Usher.asked == [("inferencemodels", meant)] * 2
+
+
+def test_a_program_that_fails_on_a_terminal_has_said_why_itself(tmp_path: Path) -> None:
+    program = tmp_path / "login"
+    program.write_text("#!/bin/sh\necho log in first >&2\nexit 1\n")
+    program.chmod(0o755)
+    made = api.kubeconfig(NOWHERE)
+    made["users"][0]["user"] = {"exec": {**PROGRAM, "command": str(program)}}
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(made))
+    terminal, its = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "kubectl_inferencemodel", "list", f"--kubeconfig={file}"],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        check=False,
+    )
+    os.close(its)
+    shown = os.read(terminal, 1 << 16).decode()
+    os.close(terminal)
+    assert done.returncode == 1
+    assert shown.splitlines() == [
+        "log in first",
+        "error: no credentials: the program has failed, and says why itself; see"
+        " users[].user.exec of the kubeconfig",
+    ]
