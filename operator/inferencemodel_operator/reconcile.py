@@ -235,6 +235,9 @@ class Reconciler:
             problems = [*(p for p in (unfit, unread) if p is not None), *problems]
             if not problems:
                 problems = await _lasting(self._take_away(model, plan))
+            elif self._is_remembered(model, plan):
+                # What stands in the way of others is nothing to what somebody asks of a rollout.
+                problems += (await _outcomes([self._take_away(model, plan)]))[1]
             if plan.after is not None:
                 self._queue.add_after(key, plan.after)
             problems = memory.patience.judge(problems, asyncio.get_running_loop().time())
@@ -412,6 +415,14 @@ class Reconciler:
                 rollout="" if plan.task is None else encode_task(plan.task),
             )
         return ", ".join(await self._rehearsals.arrange(model, typed, wanted)) or None
+
+    def _is_remembered(self, model: Model, plan: Plan) -> bool:
+        """Whether what the plan says is in the memory."""
+        namespace, name = model.key
+        live = self._cache.child(CONFIG_MAPS.kind, namespace, names.versions_config_map(name))
+        if live is None or live.owner_uid != model.uid or live.is_too_large:
+            return False
+        return bool(live.content_object().get("data") == plan.record.to_data())
 
     async def _take_away(self, model: Model, plan: Plan) -> None:
         """Take away the annotations that have been read, and say which of them meant nothing."""

@@ -108,7 +108,8 @@ class Server(Cluster):
         version: int | None = None,
     ) -> Any:
         obj = pod_object(name, annotations=dict(annotations))
-        return await self._answer(f"annotate {name} {next(iter(annotations.values()))}", obj)
+        answer = await self._answer(f"annotate {name} {next(iter(annotations.values()))}", obj)
+        return None if resource is MODELS else answer
 
     async def events_about(
         self, namespace: str, uid: str, reasons: Iterable[str]
@@ -536,6 +537,25 @@ async def test_an_action_that_may_not_be_taken_away_keeps_no_status_back(world: 
     assert sent.index("annotate m None") < sent.index("apply InferenceModel/status")
     stalled = next(c for c in world.status()["conditions"] if c["type"] == "Stalled")
     assert "give the right" in stalled["message"]
+
+
+async def test_a_refused_child_keeps_no_action_from_being_taken_away(world: World) -> None:
+    world.model(2, annotations={names.ABORT_ANNOTATION: "7"})
+    world.server.failures["create Service"] = RefusedError("Service", "m", "no", "fix it")
+    world.pod("a", told({1: A}, target=1))
+    sent = await world.pass_()
+    assert {"annotate m None", "event ActionDropped"} <= set(sent)
+    assert sent.index("apply ConfigMap") < sent.index("annotate m None")
+
+
+async def test_an_action_stays_until_what_it_does_is_remembered(world: World) -> None:
+    world.model(2, annotations={names.ABORT_ANNOTATION: "7"})
+    world.server.failures["apply ConfigMap"] = RefusedError("ConfigMap", "m", "no", "fix it")
+    world.pod("a", told({1: A}, target=1))
+    assert "annotate m None" not in await world.pass_()
+    del world.server.failures["apply ConfigMap"]
+    world.model(2000, annotations={names.ABORT_ANNOTATION: "7"})
+    assert "annotate m None" in await world.pass_()
 
 
 async def test_one_refused_child_does_not_keep_the_others_back(world: World) -> None:
