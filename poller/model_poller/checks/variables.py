@@ -40,6 +40,8 @@ _DIM, _DIM_SIZE = 2, 1
 """Of a TensorShapeProto."""
 _STRING, _VARIANT = 7, 21
 """Of tensorflow/core/framework/types.proto."""
+_MAX_KEY_BYTES = 64 << 10
+"""Each is made of the one before, so long ones would be copied a million times."""
 _MAX_SHARDS = 100_000
 _MAX_WORDS = 1_000_000
 """A tensor of more strings isn't looked into."""
@@ -221,13 +223,17 @@ def _block(index: bytes, start: int, size: int) -> Iterator[tuple[bytes, range]]
         return
     restarts = int.from_bytes(index[end - 4 : end], "little")
     last = end - 4 * (restarts + 1)
-    position, key = start, b""
+    position, key, count = start, b"", 0
     while position < last:
+        if (count := count + 1) > MAX_FIELDS:
+            raise ValueError(f"it has more than {MAX_FIELDS} entries in one block")
         shared, position = varint(index, position, last)
         rest_of_key, length, position = _pair(index, range(position, last))
         value = range(position + rest_of_key, position + rest_of_key + length)
         if value.stop > last:
             raise ValueError(f"it has an entry beyond the block at byte {start}")
+        if min(shared, len(key)) + rest_of_key > _MAX_KEY_BYTES:
+            raise ValueError(f"it has a key of more than {_MAX_KEY_BYTES} bytes")
         key = key[:shared] + index[position : value.start]
         yield key, value
         position = value.stop

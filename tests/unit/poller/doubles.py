@@ -57,12 +57,16 @@ def varint(value: int) -> bytes:
     return bytes([*digits, value])
 
 
-def table_block(entries: Mapping[bytes, bytes], *, kind: int = 0) -> bytes:
-    """A block of a sorted table, with the kind of its compression and its checksum."""
+def table_block(entries: Mapping[bytes, bytes], *, kind: int = 0, again: int = 0) -> bytes:
+    """A block of a sorted table, with the kind of its compression and its checksum.
+
+    ``again``: so often does the last key come once more, with nothing.
+    """
     content = b"".join(
         b"\0" + varint(len(key)) + varint(len(value)) + key + value
         for key, value in entries.items()
     )
+    content += (varint(len(list(entries)[-1])) + b"\0\0") * again if again else b""
     content += struct.pack("<LLB", 0, 1, kind)
     return content + struct.pack("<L", masked(google_crc32c.value(content)))
 

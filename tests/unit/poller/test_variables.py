@@ -57,6 +57,8 @@ def test_a_compressed_index_tells_nothing() -> None:
         (table(table_block({b"": shards_header(1)}), times=99), "its blocks overlap"),
         (table(table_block({b"": shards_header(1 << 40)})), "names 1099511627776 shards"),
         (b"\xff" * 40 + REAL[-8:], "has no end"),
+        (table(table_block({b"": shards_header(1), b"k" * (1 << 20): b""})), "a key of more than"),
+        (table(table_block({b"": shards_header(1)}, again=1_000_000)), "more than 1000000 entries"),
     ],
 )
 def test_what_is_no_index_is_refused(index: bytes, message: str) -> None:
