@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+MAX_DIMENSIONS: Final = 254
+"""Of a tensor (tensorflow/core/framework/tensor_shape.h). The product of a million sizes takes an
+hour, in which no other thread runs.
+"""
 _TYPES: Final = (
     "INVALID FLOAT DOUBLE INT32 UINT8 INT16 INT8 STRING COMPLEX64 INT64 BOOL QINT8 QUINT8 QINT32"
     " BFLOAT16 QINT16 QUINT16 UINT16 COMPLEX128 HALF RESOURCE VARIANT UINT32 UINT64 FLOAT8_E5M2"

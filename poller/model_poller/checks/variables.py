@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import google_crc32c
 
 from model_poller.checks.crc32c import masked
+from model_poller.checks.dtypes import MAX_DIMENSIONS
 from model_poller.checks.wire import MAX_FIELDS, fields, varint
 from model_poller.errors import BrokenVersionError, StoppedError
 from model_poller.status import VersionReason
@@ -172,12 +173,14 @@ def _tensors(index: bytes) -> tuple[int, Iterator[_Tensor]]:
 
 
 def _elements(index: bytes, entry: range) -> int:
-    dims = []
+    dims: list[int] = []
     for number, shape in fields(index, entry.start, entry.stop):
         if number != _SHAPE or isinstance(shape, int):
             continue
         for inner, dim in fields(index, shape.start, shape.stop):
             if inner == _DIM and isinstance(dim, range):
+                if len(dims) == MAX_DIMENSIONS:
+                    raise ValueError(f"it has a tensor of more than {MAX_DIMENSIONS} dimensions")
                 dims.append(_numbers(index, dim).get(_DIM_SIZE, 0))
     return math.prod(dims)
 

@@ -122,7 +122,7 @@ def read(data: bytes, place: range, most: int = MAX_VALUES) -> Tensor:
 
 
 def _shape(data: bytes, place: range) -> tuple[int, ...]:
-    dims = []
+    dims: list[int] = []
     for number, value in fields(data, place.start, place.stop):
         if number == _UNKNOWN_RANK and value:
             raise ValueError("a tensor without a shape")
@@ -131,6 +131,8 @@ def _shape(data: bytes, place: range) -> tuple[int, ...]:
             size = signed(sizes[-1]) if sizes and isinstance(sizes[-1], int) else 0
             if size < 0:
                 raise ValueError("a tensor with an open shape")
+            if len(dims) == dtypes.MAX_DIMENSIONS:
+                raise ValueError(f"a shape of more than {dtypes.MAX_DIMENSIONS} dimensions")
             dims.append(size)
     return tuple(dims)
 

@@ -159,6 +159,7 @@ def test_too_many_single_values_are_not_read(monkeypatch: pytest.MonkeyPatch) ->
         proto("DT_UINT8", (1,), int_val=[-1]),
         proto("DT_COMPLEX64", (2,), scomplex_val=[1.0]),
         proto("DT_FLOAT", (-1,)),
+        proto("DT_FLOAT", (0,) * 255),
         TensorProto(dtype=1, tensor_shape={"unknown_rank": True}),
     ],
 )

@@ -21,6 +21,7 @@ from model_poller.stores.uri import parse_uri
 from model_poller.volume.store import Store
 from tests.unit.poller.doubles import (
     MemorySource,
+    field,
     graph,
     shards_header,
     table,
@@ -135,6 +136,24 @@ def test_tensors_that_overlap_are_not_read_again_and_again(tmp_path: Path) -> No
         patch.setattr("os.pread", counted)
         check(tmp_path)
     assert reads == 1
+
+
+@pytest.mark.parametrize(("dimensions", "is_read"), [(254, True), (255, False), (1_000_000, False)])
+def test_a_tensor_of_more_dimensions_than_there_are_is_not_counted(
+    tmp_path: Path, dimensions: int, is_read: bool
+) -> None:
+    """Their product takes as long as anybody likes, and stops all other threads."""
+    shape = field(2, b"\x08" + varint((1 << 63) - 1)) * dimensions
+    words = b"\x08\x07" + field(2, shape) + b"\x28\x04\x35" + bytes(4)
+    whole = b"\x08\x01\x28\x04\x35" + bytes(4)
+    blocks = table_block({b"": shards_header(1), b"words": words, b"x": whole})
+    saved(tmp_path, b"1234" * 2, table(blocks))
+    if is_read:
+        # Of so many words nothing is told, and what comes behind them is looked at.
+        with pytest.raises(BrokenVersionError, match="the tensor x "):
+            check(tmp_path)
+    else:
+        check(tmp_path)
 
 
 def test_what_the_index_can_not_tell_is_left_to_the_model_server(tmp_path: Path) -> None:
