@@ -5,15 +5,22 @@ from __future__ import annotations
 import codecs
 import re
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import unquote, urljoin, urlsplit
 
 import msgspec
 
 from model_poller.errors import InvalidSourceError
+from model_poller.stores.credentials import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+MAX_SHOWN: Final = 500_000
+"""Files and folders of one page, of which each takes some hundred bytes of memory and more: ten
+times as many fit into a page that is read."""
+_FIELDS: Final = 6
+"""Of one of them in a list in JSON, on the average."""
 
 
 class Shown(msgspec.Struct, frozen=True, rename={"path": "name"}):
@@ -62,8 +69,11 @@ def read_list(body: bytes, where: str) -> Sequence[Shown]:
     """Read a list in JSON.
 
     Raises:
-        InvalidSourceError: it is none, or something in it has no name.
+        InvalidSourceError: it is none, or too long, or something in it has no name.
     """
+    # What isn't read by then takes no memory yet.
+    if body.count(b"{") > MAX_SHOWN or body.count(b",") > _FIELDS * MAX_SHOWN:
+        raise _too_many(where)
     # Some editors begin a text with a mark of its byte order.
     body = body.removeprefix(codecs.BOM_UTF8)
     try:
@@ -95,8 +105,11 @@ def read_links(page: str, url: str) -> Sequence[Shown]:
 
     ``url`` is where the page was, at the end of all redirects. Indexes also link to what is above
     them, and to themselves in another order.
+
+    Raises:
+        InvalidSourceError: it has too many.
     """
-    parser = _Links()
+    parser = _Links(url)
     parser.feed(page)
     origin, path = _split(url)
     folder = f"{path.rpartition('/')[0]}/"
@@ -135,10 +148,20 @@ def _unquoted(path: str) -> str:
 
 
 class _Links(HTMLParser):
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
         super().__init__()
+        self._url = url
         self.targets: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "a":
             self.targets += [value for name, value in attrs if name == "href" and value]
+            if len(self.targets) > MAX_SHOWN:
+                raise _too_many(self._url)
+
+
+def _too_many(where: str) -> InvalidSourceError:
+    return InvalidSourceError(
+        f"{without_secrets(where)} shows more than {MAX_SHOWN} files; give the versions of one"
+        " model a folder of their own"
+    )

@@ -310,6 +310,24 @@ def test_a_list_of_lists_without_an_end_is_told(web: Web, server: Server) -> Non
         list(web("/models.json").survey())
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"".join(b"<a href=%d>" % number for number in range(11)),
+        b"[%s]" % b",".join(b'{"name":"%d"}' % number for number in range(11)),
+        b"[%s1]" % (b"1," * 70),
+    ],
+)
+def test_a_page_of_more_than_memory_holds_is_told(
+    web: Web, server: Server, page: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model_poller.stores.web_index.MAX_SHOWN", 10)
+    kind = "application/json" if page.startswith(b"[") else "text/html"
+    server.answers["/models/"] = lambda handler: handler.reply(200, page, Content_Type=kind)
+    with pytest.raises(InvalidSourceError, match="/models/ shows more than 10 files"):
+        list(web().survey())
+
+
 @pytest.mark.parametrize("moment", ["Thu, 01 Jan 1960 00:00:00 GMT", "soon", ""])
 def test_a_time_that_is_no_version_is_told(web: Web, server: Server, moment: str) -> None:
     server.answers["/a.zip"] = lambda handler: handler.reply(200, b"PK", Last_Modified=moment)
