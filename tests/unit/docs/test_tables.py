@@ -8,7 +8,7 @@ import yaml
 
 from inferencemodel_operator import names, record
 from inferencemodel_operator.conditions import ConditionType
-from tests.support.crd import ROOT
+from tests.support.crd import CRD, ROOT
 
 PAGE = (ROOT / "docs" / "inferencemodel.md").read_text()
 INSTALL = (ROOT / "docs" / "install.md").read_text()
@@ -26,6 +26,13 @@ def first_cells(header: str) -> list[str]:
 def test_the_status_names_every_condition() -> None:
     (row,) = re.findall(r"^\| `status\.conditions` \| (.+) \|$", PAGE, re.MULTILINE)
     assert re.findall(r"`(\w+)`", row) == [kind.value for kind in ConditionType]
+
+
+def test_the_definition_describes_every_condition() -> None:
+    version = yaml.safe_load(CRD.read_text())["spec"]["versions"][0]
+    status = version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]
+    text = status["conditions"]["description"]
+    assert re.findall(r"(\w+) \(", text) == [kind.value for kind in ConditionType]
 
 
 def test_every_key_of_the_memory_has_its_row() -> None:
