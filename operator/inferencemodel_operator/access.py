@@ -56,6 +56,8 @@ class _Credentials:
     certificate: str | None = None
     key: str | None = None
     in_cluster: bool = False
+    impersonation: tuple[tuple[str, str], ...] = ()
+    """Headers by which somebody else asks than whose credentials these are."""
 
 
 class AstrayError(aiohttp.ClientConnectionError):
@@ -133,6 +135,8 @@ class Access:
             raise AstrayError(f"{request.url.origin()} is not the API server's address")
         if self._header is not None:
             request.headers["Authorization"] = self._header
+        if self._credentials.impersonation and "Impersonate-User" not in request.headers:
+            request.headers.extend(self._credentials.impersonation)
         response = await send(request)
         if response.status in _REDIRECTS:
             response.close()
@@ -202,18 +206,39 @@ def _from_kubeconfig(path: Path | None) -> _Credentials:
     import kubernetes.config
     from kubernetes.client import Configuration
 
+    from inferencemodel_operator import kubeconfigs
+
     configuration: Any = Configuration()
+
+    def header() -> str | None:
+        found = configuration.get_api_key_with_prefix("BearerToken")
+        # A token's file ends with a line break, as files do.
+        return None if found is None else str(found).rstrip()
+
     try:
+        found = kubeconfigs.existing(path)
+        contents = list(found.values())
+        name = kubeconfigs.current(contents)
         kubernetes.config.load_kube_config(
-            config_file=str(path) if path else None, client_configuration=configuration
+            # Of several files, Kubernetes' client takes the context of the last one.
+            *(os.pathsep.join(found), name),
+            client_configuration=configuration,
         )
-    except kubernetes.config.ConfigException as error:
+        used = kubeconfigs.named(contents, "context", str(name))
+        user = kubeconfigs.named(contents, "user", str(used.get("user")))
+        impersonation = tuple(kubeconfigs.impersonation(user))
+        token = header()
+    except Exception as error:  # noqa: BLE001
+        # The client takes a file's shape for granted, and what gives credentials raises anything.
         raise _NoAccessError(path, error) from None
+    if token is not None and not token.isprintable():
+        raise _NoAccessError(path, "the token holds a line break")
     return _Credentials(
         server=str(configuration.host).rstrip("/"),
-        header=lambda: configuration.get_api_key_with_prefix("BearerToken"),
+        header=header,
         trusted=configuration.ssl_ca_cert or None,
         verify=configuration.verify_ssl,
         certificate=configuration.cert_file or None,
         key=configuration.key_file or None,
+        impersonation=impersonation,
     )

@@ -17,7 +17,7 @@ import yaml
 from kubernetes.client import Configuration
 from kubernetes.client.rest import RESTClientObject
 
-from kubectl_inferencemodel import files
+from inferencemodel_operator import kubeconfigs
 from kubectl_inferencemodel.access import Access
 from kubectl_inferencemodel.errors import ClusterError
 
@@ -65,9 +65,9 @@ def _load(kubeconfig: Path | None, context: str | None) -> tuple[Any, str, _Head
     complaints = _Complaints()
     logging.getLogger().addHandler(complaints)
     try:
-        found = files.existing(kubeconfig)
+        found = kubeconfigs.existing(kubeconfig)
         contents = list(found.values())
-        name = files.current(contents) if context is None else context
+        name = kubeconfigs.current(contents) if context is None else context
         if contents and name is None:
             raise kubernetes.config.ConfigException("it has no current-context; give a --context")
         kubernetes.config.load_kube_config(
@@ -75,9 +75,9 @@ def _load(kubeconfig: Path | None, context: str | None) -> tuple[Any, str, _Head
             *(os.pathsep.join(found), name),
             client_configuration=configuration,
         )
-        used = files.named(contents, "context", str(name))
-        user = files.named(contents, "user", str(used.get("user")))
-        namespace, impersonation = used.get("namespace"), tuple(files.impersonation(user))
+        used = kubeconfigs.named(contents, "context", str(name))
+        user = kubeconfigs.named(contents, "user", str(used.get("user")))
+        namespace, impersonation = used.get("namespace"), tuple(kubeconfigs.impersonation(user))
     except _NO_FILE:
         if kubeconfig is not None or context is not None or not _POD_NAMESPACE.exists():
             raise

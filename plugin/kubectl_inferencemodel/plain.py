@@ -23,7 +23,7 @@ import urllib3.connection
 import yaml
 from urllib3.util.ssl_ import create_urllib3_context
 
-from kubectl_inferencemodel import files
+from inferencemodel_operator import kubeconfigs
 from kubectl_inferencemodel.access import Access
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def find(kubeconfig: Path | None, context: str | None) -> Access | None:
     """What a plain kubeconfig says; None where it is not plain."""
     try:
         file = _file(kubeconfig)
-        return _access(files.read(str(file)), context, file.parent)
+        return _access(kubeconfigs.read(str(file)), context, file.parent)
     except (_NotPlainError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     except (yaml.YAMLError, RecursionError):
@@ -60,9 +60,9 @@ def find(kubeconfig: Path | None, context: str | None) -> Access | None:
 def contexts(kubeconfig: Path | None) -> list[str]:
     """The names of the contexts in one file, or in those of the environment."""
     found: dict[str, None] = {}
-    for path in files.paths(kubeconfig):
+    for path in kubeconfigs.paths(kubeconfig):
         try:
-            content = files.read(path)
+            content = kubeconfigs.read(path)
             found |= dict.fromkeys(str(each["name"]) for each in content["contexts"])
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, RecursionError):
             continue
@@ -70,7 +70,7 @@ def contexts(kubeconfig: Path | None) -> list[str]:
 
 
 def _file(kubeconfig: Path | None) -> Path:
-    paths = files.paths(kubeconfig)
+    paths = kubeconfigs.paths(kubeconfig)
     if len(paths) != 1 or os.pathsep in paths[0] or getproxies().keys() - {"no"}:
         raise _NotPlainError
     return Path(paths[0]).expanduser().absolute()

@@ -41,11 +41,18 @@ class Server:
         self.seen: list[tuple[str, str, dict[str, str], Any]] = []
         self.lines: list[dict[str, Any]] = []
         self.headers: dict[str, str] = {}
+        self.meant: list[tuple[str, str]] = []
+        """By which headers the last request was to be somebody else's."""
         self.url = ""
 
     async def handle(self, request: web.Request) -> web.Response:
         if self.token is not None and request.headers.get("Authorization") != self.token:
             return web.json_response({"message": "Unauthorized"}, status=401)
+        self.meant = [
+            (name, value)
+            for name, value in request.headers.items()
+            if name.startswith("Impersonate-")
+        ]
         body = await request.text()
         query = dict(request.query)
         self.seen.append((request.method, request.path, query, json.loads(body or "null")))
@@ -180,6 +187,59 @@ async def test_the_token_of_an_exec_plugin_is_asked_for_again_when_it_is_refused
         server.token = "Bearer newer"
         with pytest.raises(ApiUnavailableError, match="401 Unauthorized"):
             await made.get(DEPLOYMENTS, "vision", "m")
+
+
+async def test_a_tokens_file_ends_with_a_line_break(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    server.token = "Bearer secret"
+    async with reached(kubeconfig(tmp_path, server.url, {"tokenFile": "token"})) as made:
+        assert await made.get(DEPLOYMENTS, "vision", "m") == {}
+
+
+async def test_who_is_somebody_else_by_the_file_is_it_for_the_api_server(
+    server: Server, tmp_path: Path
+) -> None:
+    user = {"token": "t", "as": "alice", "as-groups": ["readers", "writers"]}
+    async with reached(kubeconfig(tmp_path, server.url, user)) as made:
+        assert await made.get(DEPLOYMENTS, "vision", "m") == {}
+    assert server.meant == [
+        ("Impersonate-User", "alice"),
+        ("Impersonate-Group", "readers"),
+        ("Impersonate-Group", "writers"),
+    ]
+
+
+def test_of_several_files_the_first_chooses_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with kubectl; Kubernetes' client goes to where the last one leads."""
+    paths = []
+    for name in ("first", "second"):
+        file = kubeconfig(tmp_path, f"http://{name}:1", {"token": name})
+        content = yaml.safe_load(file.read_text())
+        content["contexts"][0] = {"name": name, "context": {"cluster": name, "user": name}}
+        content["clusters"][0]["name"] = content["users"][0]["name"] = name
+        content["current-context"] = name
+        paths.append(tmp_path / name)
+        paths[-1].write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("KUBECONFIG", ":".join(map(str, paths)))
+    assert Access().server == "http://first:1"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[", "[1]", "a", "{contexts: [1]}", "{current-context: x, contexts: [{name: x}]}"],
+)
+def test_a_file_that_is_no_kubeconfig_is_told_as_that(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(content)
+    with pytest.raises(PermanentError, match="no access to a cluster by /"):
+        Access(file)
+
+
+def test_a_token_of_several_lines_is_told(tmp_path: Path) -> None:
+    with pytest.raises(PermanentError, match="the token holds a line break"):
+        Access(kubeconfig(tmp_path, "http://127.0.0.1:1", {"token": "one\ntwo"}))
 
 
 def test_without_credentials_it_says_where_it_looked(tmp_path: Path) -> None:
