@@ -37,6 +37,8 @@ _UPSTREAM: Final = re.compile(
     rf"(?P<namespace>{_NAMESPACE.pattern})/(?P<service>{_NAMESPACE.pattern}):(?P<port>[0-9]{{1,5}})"
 )
 _DOMAIN: Final = re.compile(rf"{_NAMESPACE.pattern}([.]{_NAMESPACE.pattern})*")
+_IMAGE: Final = re.compile(r"[!-~]+")
+_LONGEST_NAME: Final = 253
 
 LAST_PORT: Final = 65535
 
@@ -134,7 +136,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, str, str]:
         help="of that Lease; operators that serve different InferenceModels need one each. "
         f"Default: {names.FIELD_MANAGER}, with a hash of the selector where there is one",
     )
-    command.add_argument("--http-port", type=int, default=8080, help="0 for none")
+    command.add_argument("--http-port", type=_port, default=8080, help="0 for none")
     command.add_argument("--log-format", choices=("json", "text"), default="json")
     command.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info"
@@ -175,11 +177,27 @@ def _problem(given: argparse.Namespace) -> str | None:
     for namespace in given.namespace:
         if not _NAMESPACE.fullmatch(namespace):
             return f"--namespace={namespace!r}: not a name of a namespace"
+    if given.lease_namespace and not _NAMESPACE.fullmatch(given.lease_namespace):
+        return f"--lease-namespace={given.lease_namespace!r}: not a name of a namespace"
+    if given.lease_name and not _is_lease_name(given.lease_name):
+        return f"--lease-name={given.lease_name!r}: not a name of a Lease"
+    if not _IMAGE.fullmatch(given.poller_image):
+        return f"--poller-image={given.poller_image!r}: no image such as {DEFAULT_POLLER_IMAGE}"
     try:
         selectors.check(given.selector or "")
     except ValueError as problem:
         return f"--selector={given.selector!r}: {problem}"
     return None
+
+
+def _is_lease_name(text: str) -> bool:
+    return len(text) <= _LONGEST_NAME and _DOMAIN.fullmatch(text) is not None
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,5}", text, re.ASCII) or int(text) > LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port from 0 to {LAST_PORT}")
+    return int(text)
 
 
 def _share(text: str) -> Share:

@@ -85,6 +85,26 @@ def test_an_add_on_that_is_nowhere_is_refused(
     assert wrong.partition("=")[0] in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "--lease-namespace=Models",
+        "--lease-name=Vision",
+        "--lease-name=../vision",
+        "--poller-image=",
+        "--poller-image=poller: 1",
+        "--http-port=65536",
+        "--http-port=-1",
+    ],
+)
+def test_what_can_never_work_is_refused_at_once(
+    wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(["run", wrong])
+    assert wrong.partition("=")[0] in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_without_access_to_a_cluster_it_ends_with_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
