@@ -63,8 +63,8 @@ exit codes:
   2  the command line, the credentials or TMPDIR can't be used
   3  the export is incomplete, or holds what no poller takes; nothing was sent
   4  the version is there already, and was left as it is
-  5  the store refused, or did not answer; the message says which object is concerned; or stdout
-     can't be written
+  5  the store refused, or did not answer; the message says which object is concerned; or TMPDIR
+     has no room, or stdout can't be written
   128 and the number of a signal that said to end; nothing is left behind, but for a part of a
       folder in an object store, or what the signal came too late for: both are told
 """

@@ -504,6 +504,23 @@ def test_a_folder_for_what_is_packed_is_used_or_refused(
     assert not list(bucket.iterdir())
 
 
+def test_a_folder_without_room_for_what_is_packed_is_named(
+    exported: Path,
+    bucket: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(packing, "pack", full)
+    assert main([str(exported), f"file://{bucket}"]) == 5
+    assert f"{tmp_path} has no room for the packed version; set TMPDIR" in capsys.readouterr().err
+    assert not list(bucket.iterdir())
+
+
 @pytest.mark.parametrize("form", ["zip", FOLDER])
 def test_of_two_publishers_who_choose_the_same_number_one_takes_the_next(
     tmp_path: Path, form: str
