@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+import pytest
 import yaml
 
-from inferencemodel_operator import names, record
+from inferencemodel_operator import main, names, record
 from inferencemodel_operator.conditions import ConditionType
 from tests.support.crd import CRD, ROOT
 
@@ -58,6 +59,15 @@ def test_every_value_of_the_chart_has_its_row() -> None:
         short = [f".{key}" for key in value] if isinstance(value, dict) else []
         told = [one in plain or brief in plain for one, brief in zip(inner, short, strict=True)]
         assert name in plain or (inner and all(told)), name
+
+
+def test_every_argument_of_the_operator_has_its_row(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main.parse(["run", "--help"])
+    there = set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
+    chapter = INSTALL.split("\n### The operator's arguments\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`--.+?) \|", chapter, re.MULTILINE)
+    assert {option for row in rows for option in re.findall(r"`(--[a-z-]+)`", row)} == there
 
 
 def test_every_event_that_is_no_reason_of_a_condition_has_its_row() -> None:
