@@ -75,6 +75,21 @@ def test_commands_of_the_plugin(command: Command) -> None:
         assert not word.startswith("-") or word.split("=")[0] in options, word
 
 
+def test_every_option_of_the_plugin_is_on_its_page() -> None:
+    page = "".join(
+        (ROOT / "docs" / name).read_text() for name in ("kubectl-plugin.md", "console.md")
+    )
+    options = {
+        option
+        for command in PLUGIN.commands.values()
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--")
+    }
+    told = set(re.findall(r"(?<![\w-])--[a-z-]+", page))
+    assert options - told == set()
+
+
 @pytest.mark.parametrize("command", every("model_poller"), ids=str)
 def test_commands_of_the_poller(command: Command) -> None:
     by_argparse(poller_parser, command)
