@@ -215,8 +215,26 @@ class State:
         some = serving | {r.uid for r in members}
         if len(some) == 1 and not members and self._awaits_another(current):
             return 0
-        step = current.steps[current.step - 1]
-        return count(step, len(some), last=False)
+        return self._share(current, some)
+
+    def at_most_stranded(self, current: RolloutRecord, members: Sequence[Replica]) -> int:
+        """How many may have it by now if more of the stranded get it."""
+        serving = {r.uid for r in self.replicas if r.ready}
+        return self._share(current, serving | {r.uid for r in members} | self.stranded(current))
+
+    def _share(self, current: RolloutRecord, uids: Collection[str]) -> int:
+        return count(current.steps[current.step - 1], len(uids), last=current.is_last_step)
+
+    def stranded(self, current: RolloutRecord) -> frozenset[str]:
+        """The uids of replicas that serve nobody, for they can't have the version before, and would
+        be waited for in vain. They may have this one once it answers on another replica, as they
+        couldn't go back."""
+        stable = current.from_version
+        is_tried = any(r.ready and r.answer == current.version for r in self.members(current))
+        if stable is None or not is_tried:
+            return frozenset()
+        idle = (r for r in self.replicas if not r.ready and r.trouble is None)
+        return frozenset(replica.uid for replica in idle if lacks(replica, stable))
 
     def _awaits_another(self, current: RolloutRecord) -> bool:
         """Whether the only one that serves is not to try the version yet, for soon two may serve:

@@ -41,7 +41,14 @@ def count(step: PlannedStep, wanted: int, *, last: bool) -> int:
     return max(0, min(part, max(wanted - 1, 1), wanted))
 
 
-def choice(fleet: Fleet, current: RolloutRecord, told: Collection[str], room: int) -> list[ToldPod]:
+def choice(
+    fleet: Fleet,
+    current: RolloutRecord,
+    told: Collection[str],
+    room: int,
+    *,
+    among: Collection[str] | None = None,
+) -> list[ToldPod]:
     """Who is told of the version next.
 
     Who was told before an operator's end comes first; then those that would have it soonest, spread
@@ -52,6 +59,7 @@ def choice(fleet: Fleet, current: RolloutRecord, told: Collection[str], room: in
         current: the rollout.
         told: the uids of those that are told already.
         room: how many more there may be.
+        among: the uids of those that it may be; None for those that serve.
     """
     nodes = [r.node for r in fleet.replicas if r.uid in told]
     expected = (current.version, current.from_version, current.carried)
@@ -60,7 +68,7 @@ def choice(fleet: Fleet, current: RolloutRecord, told: Collection[str], room: in
     if not current.is_last_step:
         # One that can't fetch the version, or doesn't serve, tells nothing soon.
         anybody = any(r.ready for r in fleet.replicas)
-        ready = [r for r in free if r.ready or not anybody]
+        ready = [r for r in free if (r.ready or not anybody if among is None else r.uid in among)]
         free = [r for r in ready if r.uid in whole]
         if all(loads_others(r, current.version) for r in free) and any(
             is_fetching(r, current.version) and not loads_others(r, current.version) for r in ready

@@ -1008,6 +1008,21 @@ def test_servers_that_a_bad_version_has_ended_leave_nobody_without_protection() 
     assert (fleet.phase, fleet.on(3)) == ("Completed", ["p1", "p2"])
 
 
+def test_one_that_is_lost_is_replaced_also_where_new_ones_cannot_have_the_version_before() -> None:
+    fleet = Fleet(replicas=4, rollout={"steps": [{"replicas": 2, "pause": {}}]})
+    fleet.upload(2)
+    fleet.run(10)
+    had = fleet.on(2)
+    assert len(had) == 2
+    del fleet.bucket[1]
+    fleet.kill(had[0], fleet.on(1)[0])
+    fleet.run(10)
+    assert (fleet.phase, len(fleet.on(1))) == ("Paused", 1)
+    # One of the new ones, so that the other old one goes on with the version before.
+    assert set(fleet.on(2)) & {"p5", "p6"}
+    assert len(fleet.on(2)) == 2
+
+
 def test_a_replica_that_is_lost_is_replaced() -> None:
     fleet = Fleet(**PAUSED)
     fleet.upload(2)
