@@ -13,6 +13,8 @@ import yaml
 from tests.support.rendering import CHART, SYSTEM, WITH_MONITORING, Object, Objects, run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.rendering import Programs
 
 pytestmark = pytest.mark.api
@@ -224,12 +226,38 @@ def maps(node: Any) -> list[dict[str, Any]]:
         (("--set=monitoring.label.a=b",), "'label' not allowed"),
         (("--set=rbac.creat=false",), "'creat' not allowed"),
         (("--set=resources.limit.memory=1Gi",), "'limit' not allowed"),
+        (("--set-json=maxRestarts=null",), "at '': missing property 'maxRestarts'"),
+        (("--set-json=image.repository=null",), "at '/image': missing property 'repository'"),
+        (("--set-json=serviceAccount.create=null",), "at '/serviceAccount': missing property"),
+        (("--set-json=rbac.create=null",), "at '/rbac': missing property 'create'"),
+        (("--set-json=crds.install=null",), "at '/crds': missing property 'install'"),
     ],
 )
 def test_a_value_that_can_not_be_meant_is_refused_by_its_name(
     programs: Programs, options: tuple[str, ...], message: str
 ) -> None:
     assert message in error(programs, *options)
+
+
+SECTIONS: Final = (
+    "image",
+    "pollerImage",
+    "kedaHttp",
+    "crds",
+    "rbac",
+    "serviceAccount",
+    "monitoring",
+)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_section_of_which_nothing_is_left_is_refused_by_its_name(
+    programs: Programs, section: str, tmp_path: Path
+) -> None:
+    """In a file whose lines below it are comments, say: Helm takes away what has no value."""
+    file = tmp_path / "values.yaml"
+    file.write_text(f"{section}:\n  # none\n")
+    assert f"at '': missing property '{section}'" in error(programs, f"--values={file}")
 
 
 def test_a_service_account_of_ones_own_gets_the_rights_and_none_is_made(programs: Programs) -> None:
