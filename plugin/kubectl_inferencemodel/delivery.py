@@ -25,6 +25,7 @@ from kubectl_inferencemodel.arguments import (
 from kubectl_inferencemodel.arrival import Arrival, Goal, Outcome
 from kubectl_inferencemodel.cluster import Cluster
 from kubectl_inferencemodel.errors import ClusterError, ConflictError
+from kubectl_inferencemodel.explanation import standing
 from kubectl_inferencemodel.picture import Reports, picture
 from kubectl_inferencemodel.rollout_display import Watching, show
 from kubectl_inferencemodel.waiting import Effect, Follower, until
@@ -302,6 +303,9 @@ class Judge:
         hint = ""
         if now.spec.rollout.paused:
             hint = f"; rollouts stand still until kubectl inferencemodel resume {now.metadata.name}"
+        elif now.running is not None:
+            # It may wait for another word than this one.
+            hint = f"; {standing(now)}"
         return Arrival(Outcome.ARRIVED, f"{actions.TAKEN}{hint}")
 
     def _dropped(self, now: InferenceModel) -> str:

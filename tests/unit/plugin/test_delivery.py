@@ -163,6 +163,22 @@ def test_an_action_that_does_not_show_is_told_to_be_taken(
     assert "nothing has changed by it yet; rollouts stand still until" in out
 
 
+def test_an_action_that_is_not_what_a_rollout_waits_for_is_told_what_that_is(
+    api: ApiServer, shell: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "_GRACE_SECONDS", 0.1)
+    api.after_patch = operator()
+    waits = "version 3 breaks clients of version 2: …; approve it if that is meant"
+    api.objects[0]["status"]["model"]["rollout"] |= {
+        "step": 0,
+        "replicasWanted": None,
+        "message": waits,
+    }
+    code, out, _ = shell("promote", "imagenet")
+    assert code == 0
+    assert f"nothing has changed by it yet; version 3: Paused: {waits}" in out
+
+
 def test_pausing_changes_the_spec_once(api: ApiServer, shell: Any) -> None:
     code, out, _ = shell("pause", "imagenet")
     assert code == 0
