@@ -157,9 +157,7 @@ class Operator:
                 self._api, self._cache, self._queue, options.max_restarts, self._metrics
             ),
         )
-        self._workers = Workers(
-            self._queue, self._reconciler.reconcile, self._metrics, self._permission
-        )
+        self._workers = Workers(self._queue, self._reconcile, self._metrics, self._permission)
         await resources.enter_async_context(
             health.serve(options.http_port, self._signs, self._feed, self._metrics, self._refresh)
         )
@@ -260,6 +258,11 @@ class Operator:
         self._pollers.start(self._cache.served_pods())
         self._is_at_work = True
         await self._workers.run()
+
+    async def _reconcile(self, key: Key) -> None:
+        # Where not all is known yet, the feed queues it once it is.
+        if self._feed.sees(key[0]):
+            await self._reconciler.reconcile(key)
 
     async def _permission(self) -> None:
         if self._leadership is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import time
@@ -12,7 +13,7 @@ import msgspec
 
 from inferencemodel_operator import names
 from inferencemodel_operator.cluster import DEPLOYMENTS, MODELS, PODS, WATCHED
-from inferencemodel_operator.errors import NotFoundError, OperatorError
+from inferencemodel_operator.errors import NoRightError, NotFoundError, OperatorError
 from inferencemodel_operator.logs import about
 from inferencemodel_operator.observe import objects
 from inferencemodel_operator.observe.informer import QUIET_FAILURES, RELIST_SECONDS, Informer
@@ -22,7 +23,7 @@ from inferencemodel_operator.shards import Scope
 from inferencemodel_operator.waits import Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from inferencemodel_operator.cache import Cache, Entry
     from inferencemodel_operator.cluster import Cluster, Resource
@@ -75,8 +76,15 @@ class Feed:
             rivals.changed = watches.relist.set
         self._arrivals: dict[Key, tuple[Mapping[str, Any], _Task]] = {}
         """InferenceModels that came from another operator, while their children are listed."""
+        self._hidden: set[str | None] = set()
+        """Of several namespaces, those in which not everything could be listed yet."""
         self.complete = asyncio.Event()
-        """Set once the cache holds all that there is; nothing is judged before."""
+        """Set once the cache holds all that there is, but for what `sees` says no to; nothing is
+        judged before."""
+
+    def sees(self, namespace: str) -> bool:
+        """Whether the cache holds, or has held, all that there is in a namespace."""
+        return namespace not in self._hidden
 
     def event(self, resource: Resource, kind: str | None, obj: Mapping[str, Any]) -> None:
         """Take in one event of a watch."""
@@ -101,11 +109,17 @@ class Feed:
                 # Of what belongs to others nothing is kept, so one's own have to be known first.
                 await listed[0].wait()
             group.create_task(self._follow_offers(group, listed[1]), name="offers")
-            for resource in WATCHED:
-                if resource is not MODELS:
-                    listed += [informer.listed for informer in self._inform(group, resource)]
+            informers = {
+                namespace: [
+                    self._inform(group, resource, namespace)[0]
+                    for resource in WATCHED
+                    if resource is not MODELS
+                ]
+                for namespace in self._namespaces
+            }
             for part in listed:
                 await part.wait()
+            await self._settle(group, informers)
             logger.info(
                 "watching %d InferenceModels after %.1f s",
                 len(self._cache.snapshot(MODELS)),
@@ -114,21 +128,44 @@ class Feed:
             self.complete.set()
             self._queue_all()
 
-    def _inform(self, group: asyncio.TaskGroup, resource: Resource) -> dict[Informer, _Task]:
-        started = {}
-        for namespace in self._namespaces:
-            informer = Informer(
-                self._cluster,
-                self._cache,
-                resource,
-                namespace,
-                self._signs,
-                seen=self.event,
-                gone=self._gone,
-            )
-            name = f"watch of {resource.plural} in {namespace or 'all namespaces'}"
-            started[informer] = group.create_task(informer.run(), name=name)
-        return started
+    async def _settle(
+        self, group: asyncio.TaskGroup, informers: Mapping[str | None, Sequence[Informer]]
+    ) -> None:
+        """Return when all is listed that may be, and everything in one namespace at least.
+
+        A namespace without the roles, as one that is gone, keeps nobody from the others. It is
+        taken up when they are there.
+        """
+        for informer in itertools.chain(*informers.values()):
+            await informer.answered.wait()
+        lists = {space: group.create_task(_listed(own)) for space, own in informers.items()}
+        await asyncio.wait(lists.values(), return_when=asyncio.FIRST_COMPLETED)
+        self._hidden = {space for space, task in lists.items() if not task.done()}
+        for space in self._hidden:
+            logger.info("serving the others than namespace %s until the rights are there", space)
+            group.create_task(self._reveal(space, lists[space]))
+
+    async def _reveal(self, namespace: str | None, listed: _Task) -> None:
+        await listed
+        self._hidden.discard(namespace)
+        for model in self._cache.models():
+            if model.key[0] == namespace:
+                self._queue.add(model.key)
+
+    def _inform(
+        self, group: asyncio.TaskGroup, resource: Resource, namespace: str | None
+    ) -> tuple[Informer, _Task]:
+        informer = Informer(
+            self._cluster,
+            self._cache,
+            resource,
+            namespace,
+            self._signs,
+            seen=self.event,
+            gone=self._gone,
+        )
+        name = f"watch of {resource.plural} in {namespace or 'all namespaces'}"
+        return informer, group.create_task(informer.run(), name=name)
 
     async def _follow_offers(self, group: asyncio.TaskGroup, listed: asyncio.Event) -> None:
         """Watch the optional kinds as their CRDs come and go."""
@@ -141,7 +178,9 @@ class Feed:
                 for entry in self._cache.prune(resource, self._cache.snapshot(resource), set()):
                     self._gone(entry)
             for resource in self._offers.optional - watched.keys():
-                watched[resource] = self._inform(group, resource)
+                watched[resource] = dict(
+                    self._inform(group, resource, space) for space in self._namespaces
+                )
                 for informer in watched[resource]:
                     await informer.listed.wait()
             if changed:
@@ -162,14 +201,16 @@ class Feed:
         while True:
             self._watches.relist.clear()
             before = self._cache.snapshot(MODELS)
+            unseen: set[str | None] = set()
             try:
-                uids = await self._take_in_models()
+                uids = await self._take_in_models(unseen)
             except OperatorError as error:
                 wait.failed(error)
                 self._watches.relist.set()
                 await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311
                 continue
             wait.worked()
+            before = {name: uid for name, uid in before.items() if name[0] not in unseen}
             for gone in self._cache.prune(MODELS, before, uids or set()):
                 logger.info("%s %s was deleted unseen", MODELS.kind, gone.uid)
                 self._gone(gone)
@@ -182,17 +223,28 @@ class Feed:
             except TimeoutError:
                 self._queue_all()
 
-    async def _take_in_models(self) -> set[str] | None:
-        """The uids of all that there are; None when not even their kind is there."""
+    async def _take_in_models(self, unseen: set[str | None]) -> set[str] | None:
+        """The uids of all that there are; None when not even their kind is there.
+
+        Args:
+            unseen: gets those of several namespaces that may not be listed; `watches` says so.
+
+        Raises:
+            NoRightError: none may be.
+        """
         uids: set[str] = set()
-        try:
-            for namespace in self._namespaces:
+        for namespace in self._namespaces:
+            try:
                 async for page in self._cluster.list(MODELS, namespace):
                     for obj in page.get("items") or ():
                         self._put(MODELS, MODELS.name_kind(obj))
                         uids.add(obj["metadata"]["uid"])
-        except NotFoundError:
-            return None
+            except NotFoundError:
+                return None
+            except NoRightError:
+                unseen.add(namespace)
+                if len(unseen) == len(self._namespaces):
+                    raise
         return uids
 
     def _queue_all(self) -> None:
@@ -307,3 +359,8 @@ def _key(obj: Mapping[str, Any]) -> Key:
 
 def _version(obj: Mapping[str, Any]) -> int:
     return objects.version(obj["metadata"]["resourceVersion"])
+
+
+async def _listed(informers: Iterable[Informer]) -> None:
+    for informer in informers:
+        await informer.listed.wait()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from inferencemodel_operator.errors import (
     ApiUnavailableError,
     ExpiredError,
+    NoRightError,
     NotFoundError,
     OperatorError,
 )
@@ -81,7 +82,9 @@ class Informer:
         """Whether the last watch did not end as it should."""
         self._wait = Wait(f"watching {resource.plural} in {where}", quiet=QUIET_FAILURES)
         self.listed = asyncio.Event()
-        """Set once everything was listed, or can't be for want of rights."""
+        """Set once everything was listed; of an optional kind, or can't be."""
+        self.answered = asyncio.Event()
+        """Set once everything was listed, or can't be for want of a right."""
 
     async def run(self) -> None:
         """List and watch; ends only by being cancelled."""
@@ -107,6 +110,8 @@ class Informer:
                 if self._resource.optional:
                     # Who has a child of this kind is told so by its condition; others need none.
                     self.listed.set()
+                if isinstance(error, NoRightError):
+                    self.answered.set()
                     if isinstance(error, NotFoundError):
                         # Soon noticed by whoever looks which kinds there are.
                         await asyncio.sleep(LONGEST_BACKOFF)
@@ -133,6 +138,7 @@ class Informer:
             logger.info("%s %s was deleted unseen", self._resource.kind, entry.uid)
             self._gone(entry)
         self.listed.set()
+        self.answered.set()
         return version
 
     async def _follow(self, version: str, sign: Sign) -> str:

@@ -29,6 +29,7 @@ from inferencemodel_operator.cluster import (
 )
 from inferencemodel_operator.errors import (
     ApiUnavailableError,
+    NoRightError,
     NotFoundError,
     OperatorError,
     TransientError,
@@ -141,9 +142,12 @@ class ModelWatches:
         self._broken: set[str] = set()
         """The paths of watches that did not end as they should, or have yet to."""
         self._closed = set(self._signs)
+        self._refused: set[str] = set()
+        """The paths of those of several namespaces in which the right to watch is missing."""
         self.relist = asyncio.Event()
-        """Set once all watches are open after one of them had to list anew: kopf doesn't tell of
-        deletions in the gap, so a listing has to find them. Set when the kind is gone, too."""
+        """Set once all watches are open (but those in `_refused`) after one of them had to list
+        anew: kopf doesn't tell of deletions in the gap, so a listing has to find them. Set when the
+        kind is gone, too."""
 
     async def __call__(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
         """Send a request of kopf's and learn from it.
@@ -186,8 +190,10 @@ class ModelWatches:
     ) -> ClientResponse:
         try:
             return await _send(request, send, self._waits[path])
-        except BaseException:
+        except BaseException as error:
             self._broken.add(path)
+            if isinstance(error.__cause__, NoRightError):
+                self._refuse(path)
             raise
 
     async def _is_behind(self, path: str, version: str) -> bool:
@@ -200,10 +206,18 @@ class ModelWatches:
             raise _TryAgain(str(error)) from error
 
     def _open(self, path: str) -> None:
+        self._refused.discard(path)
         if path in self._closed:
             self._closed.discard(path)
-            if not self._closed:
+            if self._closed <= self._refused:
                 self.relist.set()
+
+    def _refuse(self, path: str) -> None:
+        """A namespace without the roles, as one that is gone, keeps nobody from the others."""
+        before = self._closed <= self._refused
+        self._refused.add(path)
+        if not before and self._closed <= self._refused < self._signs.keys():
+            self.relist.set()
 
     async def _discover(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
         """kopf asks just once which kinds there are: not before this one is among them."""
@@ -248,7 +262,7 @@ async def _send(request: ClientRequest, send: ClientHandlerType, wait: Wait) -> 
     passing = isinstance(refusal, TransientError)
     wait.failed(refusal, quiet=None if passing else 0)
     await asyncio.sleep(min(LONGEST_PAUSE, getattr(refusal, "retry_after", 0.0)))
-    raise _TryAgain(str(refusal))
+    raise _TryAgain(str(refusal)) from refusal
 
 
 _UNDERSTOOD: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import logging
 import socket
 import time
 from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from devcluster.ports import free_port
 from inferencemodel_operator.errors import LostLeadershipError
@@ -139,3 +142,62 @@ async def test_a_start_that_fails_closes_what_it_had_opened(
         with pytest.raises(OSError, match="address"):
             await operator.start()
         await operator.stop()
+
+
+class Landlord(ApiDouble):
+    """Has a model in each namespace, and refuses some kinds of one of them to everybody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: tuple[str, ...] = ("*",)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        parts = request.path.split("/")
+        namespace = parts[parts.index("namespaces") + 1] if "namespaces" in parts else ""
+        if namespace == "speech" and {"*", parts[-1]} & set(self.refused):
+            self.requests[f"refused {request.path}"] += 1
+            message = f'{parts[-1]} is forbidden: User "operator" cannot list resource'
+            status = {"kind": "Status", "message": message, "reason": "Forbidden", "code": 403}
+            return web.json_response(status, status=403)
+        listing = request.method == "GET" and "watch" not in request.query
+        if listing and parts[-2:] == [namespace, "inferencemodels"]:
+            self.requests[request.path] += 1
+            metadata = {"name": "m", "namespace": namespace, "uid": namespace}
+            model = {
+                "metadata": {**metadata, "resourceVersion": "1", "generation": 1},
+                "spec": {"model": {"storageUri": "gs://models/m"}},
+            }
+            return web.json_response({"metadata": {"resourceVersion": "1"}, "items": [model]})
+        return await super().handle(request)
+
+    def has_written(self, namespace: str) -> bool:
+        return any(
+            f"/namespaces/{namespace}/" in path and path.endswith(("/m-versions", "/m/status"))
+            for path in self.requests
+        )
+
+
+async def test_a_namespace_without_the_roles_keeps_nobody_from_the_others(
+    tmp_path: Path, port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that its tenant has deleted, with the roles in it."""
+    caplog.set_level(logging.INFO)
+    with api_double.serve(Landlord()) as landlord:
+        chosen = options(landlord, tmp_path, port)
+        chosen = dataclasses.replace(chosen, namespaces=("vision", "speech"))
+        async with Operator(chosen):
+            await until(lambda: landlord.has_written("vision"), "the model that can be served")
+            assert await is_ready(port)
+            lines = [r.getMessage() for r in caplog.records if "serving the others" in r.msg]
+            assert lines == ["serving the others than namespace speech until the rights are there"]
+
+            landlord.refused = ("pods",)
+            path = "/apis/inferencemodel.dev/v1alpha1/namespaces/speech/inferencemodels"
+            await until(lambda: landlord.requests[path] >= 2, "the other namespace's models")
+            asked = "refused /api/v1/namespaces/speech/pods"
+            before = landlord.requests[asked]
+            await until(lambda: landlord.requests[asked] >= before + 2, "two more refusals")
+            assert not landlord.has_written("speech"), "judged without its pods"
+
+            landlord.refused = ()
+            await until(lambda: landlord.has_written("speech"), "the other namespace")
