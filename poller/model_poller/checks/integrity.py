@@ -14,7 +14,7 @@ import mmap
 import re
 from typing import TYPE_CHECKING
 
-from model_poller.checks.text_graph import MAX_DEPTH, STRING, unquoted
+from model_poller.checks.text_graph import GAP, MANY, MAX_DEPTH, STRING, unquoted
 from model_poller.checks.variables import MAX_INDEX_BYTES, shard_sizes
 from model_poller.checks.wire import ZeroFieldError, fields
 from model_poller.errors import BrokenVersionError, IncompleteVersionError
@@ -39,12 +39,14 @@ _MAX_NAME_BYTES = 64 << 10
 # https://protobuf.dev/reference/protobuf/textformat-spec: strings and comments, which may hold
 # braces, and the blocks; all other tokens are passed over.
 _TOKEN = re.compile(
+    rb"(?:" + GAP + rb"|(?!filename(?!\w))\w++(?!\s*+:?+\s*+[{<]))" + MANY + rb"(?:"
     rb"(?P<skip>#[^\n]*+|" + STRING + rb")"
-    rb"|(?<!\w)filename\s*+:?+\s*+(?P<filename>(?:(?:" + STRING + rb")\s*+)++)"
-    rb"|(?<!\w)(?P<name>[A-Za-z_]\w*+)\s*+:?+\s*+[{<]"
+    rb"|filename\s*+:?+\s*+(?P<filename>(?:(?:" + STRING + rb")\s*+)++)"
+    rb"|(?P<name>[A-Za-z_]\w*+)\s*+:?+\s*+[{<]"
     rb"|(?P<opening>[{<])|(?P<closing>[}>])|(?P<quote>[\"'])"
+    rb"|(?P<rest>" + GAP + rb"|\w++|\Z))"
 )
-_TAIL = re.compile(rb"(?:\s|[,;]|#[^\n]*+|(?<!\w)\w++\s*+:\s*+[^\s\"'{}<>,;\0]++)*+")
+_TAIL = re.compile(rb"(?:[\s,;]++|#[^\n]*+|(?<!\w)\w++\s*+:\s*+[^\s\"'{}<>,;\0]++)" + MANY)
 
 
 def check_names(names: Collection[str]) -> None:
@@ -190,8 +192,8 @@ def _parse_text(data: mmap.mmap) -> tuple[bool, set[str]]:
     inside: list[bytes] = []
     for token in _TOKEN.finditer(data):
         if token["quote"]:
-            raise ValueError(f"the text at byte {token.start()} has no end")
-        if token["skip"]:
+            raise ValueError(f"the text at byte {token.start('quote')} has no end")
+        if token["skip"] or token["rest"] is not None:
             continue
         end = token.end()
         if token["filename"]:
@@ -199,7 +201,8 @@ def _parse_text(data: mmap.mmap) -> tuple[bool, set[str]]:
                 assets.add(unquoted(token["filename"][:_MAX_NAME_BYTES]))
         elif token["closing"]:
             if not inside:
-                raise ValueError(f"a block ends at byte {token.start()} that never began")
+                at = token.start("closing")
+                raise ValueError(f"a block ends at byte {at} that never began")
             inside.pop()
         else:
             name = token["name"] or b""
@@ -212,8 +215,11 @@ def _parse_text(data: mmap.mmap) -> tuple[bool, set[str]]:
         raise ValueError(f"it ends inside a block: {inside[-1].decode()}")
     if not graphs:
         raise ValueError("it holds no graph")
-    if not _TAIL.fullmatch(data, end):
-        raise ValueError("it ends inside a field")
+    while end < len(data):
+        behind = _TAIL.match(data, end)
+        if not behind or behind.end() == end:
+            raise ValueError("it ends inside a field")
+        end = behind.end()
     return needs_variables, assets - {""}
 
 

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_poller.checks import integrity, text_graph
 from model_poller.checks.integrity import check_folder, check_names, check_sizes
 from model_poller.errors import BrokenVersionError, IncompleteVersionError
 from model_poller.status import VersionReason
 from tests.unit.poller.doubles import field, graph, model, variables_index
 
 if TYPE_CHECKING:
+    import re
     from pathlib import Path
 
 
@@ -234,3 +236,30 @@ def test_shards_of_different_counts_are_incomplete() -> None:
     names = {*model(shards=2), "variables/variables.data-00000-of-00003"}
     with pytest.raises(IncompleteVersionError):
         check_names(names)
+
+
+WORDS = (b"filename", b"meta_graphs", b"a", b"1", b" ", b":", b"{", b">", b"#", b"\n", b'"', b"\\")
+
+
+@pytest.mark.parametrize(
+    "token", [integrity._TOKEN, text_graph._TOKEN], ids=["integrity", "text_graph"]
+)
+@given(st.lists(st.sampled_from([*WORDS, *(word * 11_000 for word in WORDS)])).map(b"".join))
+def test_no_byte_of_a_text_graph_is_searched_through(
+    token: re.Pattern[bytes], content: bytes
+) -> None:
+    """While one expression is searched for, no other thread runs, however long a gap is."""
+    end = 0
+    for found in token.finditer(content):
+        assert found.start() == end
+        end = found.end()
+    assert end == len(content)
+
+
+def test_fields_behind_the_last_block_are_as_many_as_may_be(tmp_path: Path) -> None:
+    text = b"meta_graphs { saver_def {} }" + b" a: 1" * 50_000
+    whole = {name: content for name, content in model().items() if name != "saved_model.pb"}
+    check_folder(write(tmp_path, {**whole, "saved_model.pbtxt": text}))
+    (tmp_path / "saved_model.pbtxt").write_bytes(text + b" b")
+    with pytest.raises(BrokenVersionError, match="ends inside a field"):
+        check_folder(tmp_path)
