@@ -23,6 +23,7 @@ from kubectl_inferencemodel.errors import (
     GoneError,
     NotFoundError,
     UnavailableError,
+    UnwatchableError,
 )
 from kubectl_inferencemodel.resource import (
     Event,
@@ -154,6 +155,7 @@ class Cluster:
 
         Raises:
             GoneError: that is too long ago; list them again.
+            UnwatchableError: who asks has no right to watch.
             ClusterError: it is refused, or breaks off.
         """
         query = {
@@ -188,7 +190,9 @@ class Cluster:
                 if answer.status == 401:
                     self._door.renew()
                 if answer.status != 200:
-                    raise UnavailableError(f"a watch is answered by {answer.status}")
+                    kind = UnwatchableError if answer.status == 403 else UnavailableError
+                    words = _message(answer.read1(_CHUNK, decode_content=False))
+                    raise kind(f"a watch is answered by {answer.status}: {words or 'no words'}")
                 yield from _split(answer)
             finally:
                 # What is still to come would be read otherwise.

@@ -7,6 +7,7 @@ PluginError
 |   +-- ConflictError     the object was changed meanwhile
 |   +-- GoneError         what was seen last is too long ago to be gone on from
 |   +-- UnavailableError  not now; waiting may help
+|       +-- UnwatchableError    who asks may not watch; listing again and again may do
 +-- AnswerError        a model server's answer, or a file, is not what it should be
 |   +-- ServerError       a model server refuses
 +-- RefusedError       there is nothing that the command could act on
@@ -41,6 +42,10 @@ class GoneError(ClusterError):
 
 class UnavailableError(ClusterError):
     """The API server can't be asked now; waiting may help."""
+
+
+class UnwatchableError(UnavailableError):
+    """Who asks may not watch; listing again and again may do."""
 
 
 class AnswerError(PluginError):

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from kubectl_inferencemodel.errors import PluginError
+from kubectl_inferencemodel.errors import PluginError, UnwatchableError
 from kubectl_inferencemodel.following import Listed, Pauses, followed
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Listing:
         """Show them until the command is interrupted.
 
         Raises:
-            PluginError: they can't be listed from the beginning.
+            PluginError: they can't be listed from the beginning, or not watched.
         """
         threading.Thread(target=self._run, daemon=True).start()
         while True:
@@ -48,6 +48,9 @@ class Listing:
                 found = [model for _, model in sorted(self._models.items())]
                 is_listed, failure = self._is_listed, self._failure
             if failure is not None and not is_listed:
+                raise failure
+            if isinstance(failure, UnwatchableError):
+                screen.show(found)
                 raise failure
             if failure is not None:
                 screen.fail(str(failure))

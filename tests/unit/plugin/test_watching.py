@@ -226,3 +226,18 @@ def test_models_that_can_not_be_listed_at_all_are_an_error(api: ApiServer, shell
     code, out, err = shell("list", "--watch")
     assert (code, out) == (1, "")
     assert "you may not" in err
+
+
+def test_models_that_may_be_listed_and_not_watched_are_an_error_after_the_list(
+    api: ApiServer, shell: Any
+) -> None:
+    """As with kubectl; it would be refused again and again."""
+
+    def answer(path: str) -> tuple[int, bytes]:
+        return (403, b'{"message": "no watch"}') if "watch=1" in path else api.models(path)
+
+    api.answer = answer
+    code, out, err = shell("list", "--watch")
+    assert code == 1
+    assert "imagenet   2   2   True" in out
+    assert err == "error: a watch is answered by 403: no watch\n"
