@@ -244,6 +244,10 @@ class State:
             return False
         if not any(_is_coming(replica, current.from_version) for replica in others):
             return False
+        return self._is_soon(current)
+
+    def _is_soon(self, current: RolloutRecord) -> bool:
+        """Whether a step has yet to last for as long as others are waited for."""
         left = ((current.step_started or self.now) - self.now).total_seconds() + COMING_SECONDS
         if left > 0:
             self.wakes.append(left)
@@ -259,8 +263,14 @@ class State:
         return progressing and current.is_last_step and not self.drains()
 
     def drains(self) -> bool:
-        """Whether a replica leaves its Services while it loads the version."""
-        return self.spec.drain and len(self.replicas) > 1
+        """Whether a replica leaves its Services while it loads the version: where another one
+        serves, or soon may."""
+        current = self.run_of
+        if not self.spec.drain or len(self.replicas) <= 1 or current is None:
+            return False
+        # Who was told of it may be out of its Services just now.
+        able = [r for r in self.replicas if r.ready or r.uid in current.told]
+        return len(able) > 1 or self._is_soon(current)
 
     def ends(self, replica: Replica, current: RolloutRecord) -> int:
         """How often the model server of a replica has ended since it was told of the version."""

@@ -1610,6 +1610,19 @@ def test_a_pin_upwards_goes_step_by_step() -> None:
     assert len(fleet.on(2)) == 1
 
 
+def test_no_replica_leaves_its_services_where_no_other_one_serves() -> None:
+    fleet = Fleet(replicas=2, rollout={"drain": True})
+    fleet.kill("p2")
+    fleet.slow_starts.add("p3")
+    fleet.upload(2)
+    fleet.run(10)
+    assert not fleet.told(2)
+    fleet.run(4, seconds=200)
+    assert fleet.on(2) == ["p1"]
+    assert fleet.pods["p1"].task is not None
+    assert not fleet.pods["p1"].task.drain
+
+
 def test_a_pin_to_a_version_that_no_pod_fetches_by_itself_brings_it() -> None:
     fleet = Fleet()
     fleet.model_fields = {"version": 1}
