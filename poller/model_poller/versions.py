@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from model_poller.checks import integrity
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 MAX_VERSION = 2**63 - 1
 """TF Serving reads version numbers as int64."""
 
+_MAX_SIZE = 2**63 - 1
+"""What a file system counts; Python can't even write down a number of any size."""
 _DIGITS = re.compile(r"[0-9]+")
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst")
 _ARCHIVE = re.compile(rf"([0-9]+)({'|'.join(map(re.escape, ARCHIVE_ENDINGS))})")
@@ -226,6 +228,9 @@ class _Group:
     def add(self, top: str, stored: StoredObject) -> None:
         self.is_archive = "/" not in stored.path
         self.count += 1
+        if stored.size > _MAX_SIZE:
+            fault = stored.fault or f"it is listed with more bytes than {_MAX_SIZE}"
+            stored = replace(stored, size=0, fault=fault)
         if self.is_known:
             self.objects.setdefault((stored.root, top), []).append(stored)
             if self.count > MAX_FILES:

@@ -13,14 +13,15 @@ import pytest
 
 from model_poller.errors import InvalidSourceError, ObjectChangedError, UnreachableError
 from model_poller.look import _PATIENCE, Looker
-from model_poller.status import VersionReason
+from model_poller.status import VersionReason, VersionState
 from model_poller.stores.credentials import Credentials
 from model_poller.stores.http import HttpSource
 from model_poller.stores.local import LocalSource
 from model_poller.stores.uri import parse_uri
 from model_poller.stores.xml_answers import parse_xml
-from tests.unit.poller.doubles import model
+from tests.unit.poller.doubles import model, zipped
 from tests.unit.poller.test_http import Handler, Server, serve
+from tests.unit.poller.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -326,6 +327,23 @@ def test_a_page_of_more_than_memory_holds_is_told(
     server.answers["/models/"] = lambda handler: handler.reply(200, page, Content_Type=kind)
     with pytest.raises(InvalidSourceError, match="/models/ shows more than 10 files"):
         list(web().survey())
+
+
+@pytest.mark.parametrize("digits", [19, 20, 4300])
+def test_a_size_that_nobody_can_write_down_spoils_its_version_alone(
+    web: Web, server: Server, tmp_path: Path, digits: int
+) -> None:
+    """Python ends at 4300 digits, and twice that number has one more."""
+    server.write({"models/1.zip": zipped(model())})
+    listed = b'{"name": "2.zip", "size": %s}, {"name": "1.zip"}' % (b"9" * digits)
+    kind = "application/json"
+    server.answers["/models/"] = lambda it: it.reply(200, b"[%s]" % listed, Content_Type=kind)
+    (tmp_path / "pod").mkdir()
+    world = World(tmp_path / "pod", source=web())
+    world.settle()
+    assert list(world.base()) == ["1"]
+    assert world.version(2).state in (VersionState.INCOMPLETE, VersionState.DISCOVERED)
+    assert "bytes" in world.version(2).message
 
 
 @pytest.mark.parametrize("moment", ["Thu, 01 Jan 1960 00:00:00 GMT", "soon", ""])
