@@ -222,6 +222,9 @@ class ModelWatches:
     async def _discover(self, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
         """kopf asks just once which kinds there are: not before this one is among them."""
         path = request.url.path
+        for sign in self._signs.values():
+            # No watch is opened before an API server that is away is back.
+            sign.beat()
         with bodies.closed_by_failure(await _send(request, send, self._discovery)) as response:
             if path == self._groups:
                 offered = await _lists(response, "groups", names.GROUP)
@@ -230,8 +233,6 @@ class ModelWatches:
             else:
                 return response
             if not offered:
-                for sign in self._signs.values():
-                    sign.beat()
                 self._discovery.failed(NotFoundError(NO_CRD), quiet=0)
                 raise _TryAgain(NO_CRD)
             self._discovery.worked()

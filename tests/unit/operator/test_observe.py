@@ -810,6 +810,24 @@ async def test_each_event_of_a_watch_is_a_sign_of_life(monkeypatch: pytest.Monke
         assert dict(signs.ages())[MODELS] == 0
 
 
+@pytest.mark.parametrize("path", ["/api", "/apis", MODELS.path(None).rpartition("/")[0]])
+async def test_an_operator_that_starts_before_its_api_server_lives(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    signs = Signs()
+    watching = ModelWatches((), signs)
+    later = time.monotonic() + DEAD_SECONDS + 1
+    monkeypatch.setattr("time.monotonic", lambda: later)
+
+    async def send(_: Any) -> Any:
+        raise aiohttp.ClientConnectionError("refused")
+
+    assert signs.dead() == ["inferencemodels"]
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await watching(Request(path), send)  # type: ignore[arg-type]
+    assert signs.dead() == []
+
+
 def test_a_watch_without_a_sign_of_life_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     signs = Signs()
     silent, beating, ended = (signs.expect(r) for r in (PODS, SERVICES, DEPLOYMENTS))
