@@ -79,6 +79,12 @@ class S3Uploads(S3Source):
         begun = self._require(self._send(calls, "POST", name, "?uploads=", kind), name)
         told = parse_xml(begun.body)
         found = text(told, "UploadId") if told is not None else ""
+        if not found:
+            # What knows of no uploads would take each part, and what gives them up, for the object.
+            raise UnreachableError(
+                f"what was answered about {self._url(name)} begins no upload in parts; if it goes"
+                " on so, correct the endpoint"
+            )
         upload = f"uploadId={quote(found, safe='')}"
         self._open[upload] = name
         try:

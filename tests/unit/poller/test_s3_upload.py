@@ -25,6 +25,7 @@ class Store:
         self.server = Answering(self._answer)
         self.uploads: dict[str, bytes] = {}
         self.there = there
+        self.begun = BEGUN
         self._ends, self._loses = ends, loses
         """Whether it does what it is asked for then, and whether something else comes of it."""
 
@@ -32,7 +33,7 @@ class Store:
         match request.method:
             case "POST" if request.target.endswith("?uploads="):
                 self.uploads["u"] = b""
-                return Reply(body=BEGUN)
+                return Reply(body=self.begun)
             case "PUT":
                 self.uploads["u"] += request.body
                 return Reply(headers={"ETag": '"e"'})
@@ -66,6 +67,20 @@ def put(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         content = io.BytesIO(2 * PART)
         with closing(uploads):
             uploads.put_new("imagenet/1.zip", content, 2 * len(PART), progress=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "begun", ["", "<html>welcome</html>", BEGUN.replace("u</", "</"), BEGUN[:-1]]
+)
+def test_nothing_is_sent_where_no_upload_begins(
+    monkeypatch: pytest.MonkeyPatch, begun: str
+) -> None:
+    """A server that knows of none would keep a part as the object, and delete that in the end."""
+    store = Store(ends=True)
+    store.begun = begun
+    with pytest.raises(UnreachableError, match="begins no upload in parts"):
+        put(store, monkeypatch)
+    assert store.asked == ["POST"]
 
 
 def test_an_upload_that_has_become_an_object_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
