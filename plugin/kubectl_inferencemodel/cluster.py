@@ -8,7 +8,8 @@ import re
 import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import msgspec
 import urllib3
@@ -299,13 +300,15 @@ class Cluster:
     def ask_url(self, url: str, body: bytes | None = None) -> tuple[int, bytes]:
         """Ask a model server where everybody does, without the cluster's credentials.
 
+        As other programs do, it goes through the proxy that the environment names.
+
         Raises:
             ClusterError: nobody answers there.
             AnswerError: the answer is too long.
         """
         headers = {"Content-Type": "application/json"}
         try:
-            with urllib3.PoolManager() as pool:
+            with _way_to(url) as pool:
                 return _ask(pool, url, body, headers, _PREDICT)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise ClusterError(
@@ -397,6 +400,18 @@ class Cluster:
             raise UnavailableError(
                 f"the API server {server} can't be asked: {_words(error)}"
             ) from error
+
+
+def _way_to(url: str) -> urllib3.PoolManager:
+    """Connections to a server, through the proxy of HTTPS_PROXY or HTTP_PROXY but for NO_PROXY."""
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    if not proxy or proxy_bypass(parts.netloc):
+        return urllib3.PoolManager()
+    found = urllib3.util.parse_url(proxy if "://" in proxy else f"http://{proxy}")
+    shown = unquote(found.auth) if found.auth else None
+    headers = urllib3.util.make_headers(proxy_basic_auth=shown)
+    return urllib3.ProxyManager(found._replace(auth=None).url, proxy_headers=headers)
 
 
 def _ask(

@@ -23,8 +23,6 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
         file = tmp_path / "kubeconfig"
         file.write_text(yaml.safe_dump(kubeconfig(url)))
         monkeypatch.setenv("KUBECONFIG", str(file))
-        # The client has read the variable when it was imported.
-        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(file))
         yield server
 
 

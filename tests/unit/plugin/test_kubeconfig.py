@@ -368,3 +368,36 @@ def test_a_program_that_fails_on_a_terminal_has_said_why_itself(tmp_path: Path) 
         "error: no credentials: the program has failed, and says why itself; see"
         " users[].user.exec of the kubeconfig",
     ]
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Answers in the place of all that it is asked for."""
+
+    asked: ClassVar[list[tuple[str, str | None]]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append((self.path, self.headers["Proxy-Authorization"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+def test_a_models_url_is_asked_through_the_proxy_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(api.kubeconfig(NOWHERE)))
+    cluster = Cluster(file, None, None)
+    Proxy.asked.clear()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving(Proxy) as url:
+        monkeypatch.setenv("HTTP_PROXY", url.replace("://", "://me:p%40ss@"))
+        url_of_model = "http://imagenet.invalid/v1/models/imagenet"
+        assert cluster.ask_url(url_of_model) == (200, b"")
+        with pytest.raises(ClusterError):
+            cluster.ask_url(f"{NOWHERE}/v1/models/imagenet")
+    shown = base64.b64encode(b"me:p@ss").decode()
+    assert Proxy.asked == [(url_of_model, f"Basic {shown}")]
