@@ -77,6 +77,23 @@ def test_a_query_asks_for_metrics_and_labels_that_are_exported(query: str) -> No
     assert grouped(query) <= known
 
 
+@pytest.mark.parametrize("query", board_queries())
+def test_models_of_one_name_in_two_namespaces_are_not_added_up(query: str) -> None:
+    assert "inferencemodel" not in grouped(query) or "namespace" in grouped(query)
+
+
+@pytest.mark.parametrize(
+    "query", [query for query in board_queries() if "max" in query and "operator_" in query]
+)
+def test_the_board_adds_up_what_several_operators_have(query: str) -> None:
+    """Of one, all replicas tell, and only the one that leads has something to tell."""
+    if "inferencemodel_operator_watch_age_seconds" in query:
+        assert query.startswith("max "), "the oldest of all"
+    else:
+        assert query.startswith("sum")
+        assert re.search(r"max by \(namespace, job[,)]", query)
+
+
 def test_prometheus_takes_the_alerts_and_they_fire_when_they_should(
     programs: Programs, tmp_path: Path
 ) -> None:
