@@ -203,5 +203,7 @@ def lacks(pod: Replica, target: int) -> bool:
     known = pod.version(target)
     if known is None or known.state is VersionState.QUARANTINED or is_failing(known):
         return True
+    if known.reason is VersionReason.QUARANTINED_ELSEWHERE:
+        return True
     is_unfinished = known.state is VersionState.INCOMPLETE
     return is_unfinished and known.reason is not VersionReason.UNSTABLE_LISTING

@@ -517,9 +517,10 @@ def _removals(seen: Observed, policy: Policy) -> Iterator[Action]:
     for version in loose:
         record, twin = disk.retained[version], stored.get(version)
         gone = seen.listing_is_fresh and has_versions and twin is None and record.fingerprint
+        is_needed = task is not None and (task.version, task.stable) == (target, version)
         if version in withheld:
             why = "it failed on another pod"
-        elif gone and len(left) > 1:
+        elif gone and len(left) > 1 and not is_needed:
             why = "it was deleted from the source"
         elif len(left) > max(policy.retain_versions, policy.num_versions):
             why = f"{policy.retain_versions} versions are retained"

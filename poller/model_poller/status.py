@@ -219,8 +219,10 @@ class RolloutTask(_Message, frozen=True, kw_only=True):
     """Leave the Services before another version is given to the model server, until it answers."""
     fetch: bool = False
     """Bring the candidate here, and keep it, as the newest version is without being asked for."""
+    stable: Count | None = None
+    """The version to go back to: it stays here although it is deleted from the source."""
     keep: Count | None = None
-    """The version to go back to, which is not to make room for another one."""
+    """The same, where it is not to make room for another one either."""
     retry: str = ""
     """``NUMBER@FINGERPRINT#TOKEN``: not quarantined here any more, once for a token."""
 

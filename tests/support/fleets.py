@@ -332,7 +332,8 @@ class Fleet:
         target = pod.assigned.target
         if self.bucket:
             # What was deleted from the source goes, but for what is served or is to be.
-            needed = {*self.bucket, pod.answers, pod.given, target}
+            stable = pod.task.stable if pod.task and pod.task.version == target else None
+            needed = {*self.bucket, pod.answers, pod.given, target, stable}
             pod.disk = {entry for entry in pod.disk if entry[0] in needed}
         fingerprint = dict(pod.disk).get(target) if target is not None else None
         if target is None or fingerprint is None or (target, fingerprint) in withheld:

@@ -83,7 +83,10 @@ def _task(state: State, current: RolloutRecord, *, told: bool) -> RolloutTask | 
         # There are more versions than those two, of which only so many are retained.
         kept = state.model.spec.model
         keep = current.from_version if kept.retain_versions > kept.num_versions else None
-    if not (drain or asks_golden or live or fetch or keep is not None or current.retry):
+    # It costs nothing, so that nobody takes it away afterwards.
+    stable = current.from_version if told and is_on else None
+    asks = drain or asks_golden or live or fetch or current.retry
+    if not asks and keep is None and stable is None:
         return None
     return RolloutTask(
         version=current.version,
@@ -92,6 +95,7 @@ def _task(state: State, current: RolloutRecord, *, told: bool) -> RolloutTask | 
         live=live,
         drain=drain,
         fetch=fetch,
+        stable=stable,
         keep=keep,
         retry=current.retry,
     )

@@ -1610,6 +1610,23 @@ def test_a_pin_upwards_goes_step_by_step() -> None:
     assert len(fleet.on(2)) == 1
 
 
+@pytest.mark.parametrize("mode", ["Enforce", "Ignore"])
+def test_who_gets_a_version_is_told_what_to_go_back_to(mode: str) -> None:
+    fleet = Fleet(rollout={**PAUSED["rollout"], "checks": {"golden": {"mode": mode}}})
+    fleet.upload(2, golden=None)
+    fleet.run(2)
+    # Whoever keeps the newest versions alone deletes the one before by then.
+    del fleet.bucket[1]
+    fleet.run(10)
+    (uid,) = fleet.on(2)
+    task = fleet.pods[uid].task
+    assert task is not None
+    assert task.stable == 1
+    fleet.actions[ABORT] = "2"
+    fleet.run(10)
+    assert (fleet.phase, fleet.on(1)) == ("RolledBack", ["p1", "p2", "p3"])
+
+
 def test_no_replica_leaves_its_services_where_no_other_one_serves() -> None:
     fleet = Fleet(replicas=2, rollout={"drain": True})
     fleet.kill("p2")

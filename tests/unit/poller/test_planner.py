@@ -546,6 +546,19 @@ class TestWhatARolloutAsks:
         assert plan(seen(**what, **self.asks(2)), TOLD) == [Remove(1, "2 versions are retained")]
         assert plan(seen(**what, **self.asks(2, keep=1)), TOLD) == []
 
+    def test_keeps_what_to_go_back_to_although_it_is_deleted_from_the_source(self) -> None:
+        disk = Disk(records(2, proven=True), records(1), {})
+        what: dict[str, Any] = {"found": {2: stored(2)}, "disk": disk, "served": (served(2),)}
+        gone = Remove(1, "it was deleted from the source")
+        assert plan(seen(**what, **self.asks(2)), TOLD) == [gone]
+        assert plan(seen(**what, **self.asks(2, stable=1)), TOLD) == []
+        # Of a rollout that is over, another one's version is served by now.
+        older = RolloutTask(version=1, stable=0)
+        told = Assignment(2, (2,), rollout=older)
+        disk = Disk(records(2, proven=True), records(0), {})
+        late = seen(found={2: stored(2)}, disk=disk, served=(served(2),), assignment=told)
+        assert plan(late, TOLD) == [Remove(0, "it was deleted from the source")]
+
     def test_brings_nothing_that_failed(self) -> None:
         told = Assignment(1, (1,), frozenset({(2, "f")}), RolloutTask(version=2, fetch=True))
         what = seen(found=self.FOUND, disk=Disk(records(1), records(3), {}), assignment=told)
