@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
+from inferencemodel_operator.errors import NoRightError
+
 logger = logging.getLogger(__name__)
 
 
@@ -22,14 +24,14 @@ class Wait:
         self._quiet = quiet
         self._failures = 0
         self._began = 0.0
-        self._reasons: set[type[Exception]] = set()
+        self._reasons: set[tuple[type[Exception], str]] = set()
 
     @property
     def failures(self) -> int:
         """Failures in a row."""
         return self._failures
 
-    def failed(self, problem: Exception, *, quiet: int | None = None) -> None:
+    def failed(self, problem: Exception, *, quiet: int | None = None, verb: str = "") -> None:
         """It did not work.
 
         The problem is logged once for each class of problems: the texts of a server that is away
@@ -38,13 +40,15 @@ class Wait:
         Args:
             problem: what stands in the way, in words.
             quiet: another number of failures that nobody needs to hear of.
+            verb: of several rights that it takes, the one that is missing.
         """
         if self._failures == 0:
             self._began = time.monotonic()
         self._failures += 1
         bearable = self._quiet if quiet is None else quiet
-        if self._failures > bearable and type(problem) not in self._reasons:
-            self._reasons.add(type(problem))
+        reason = type(problem), verb if isinstance(problem, NoRightError) else ""
+        if self._failures > bearable and reason not in self._reasons:
+            self._reasons.add(reason)
             logger.warning("waiting: %s: %s", self._what, problem)
 
     def worked(self) -> None:

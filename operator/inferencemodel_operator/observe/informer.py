@@ -179,14 +179,14 @@ class Informer:
             raise
         except OperatorError as error:
             self._is_broken = True
-            await self._back_off(error)
+            await self._back_off(error, "watch")
         finally:
             for timer in steady:
                 timer.cancel()
         return version
 
-    async def _back_off(self, error: OperatorError) -> None:
+    async def _back_off(self, error: OperatorError, verb: str = "list") -> None:
         longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(self._wait.failures, 16))
-        self._wait.failed(error)
+        self._wait.failed(error, verb=verb)
         wait = getattr(error, "retry_after", 0.0)
         await asyncio.sleep(max(wait, longest * random.uniform(0.5, 1.0)))  # noqa: S311

@@ -261,7 +261,8 @@ async def _send(request: ClientRequest, send: ClientHandlerType, wait: Wait) -> 
         MODELS.target("watch", None), found, response.headers.get("Retry-After", "")
     )
     passing = isinstance(refusal, TransientError)
-    wait.failed(refusal, quiet=None if passing else 0)
+    verb = "watch" if request.url.query.get("watch") == "true" else "list"
+    wait.failed(refusal, quiet=None if passing else 0, verb=verb)
     await asyncio.sleep(min(LONGEST_PAUSE, getattr(refusal, "retry_after", 0.0)))
     raise _TryAgain(str(refusal)) from refusal
 
