@@ -110,6 +110,9 @@ class _Complaints(logging.Handler):
 def _words(error: Exception) -> str:
     if isinstance(error, UnicodeError):
         return "it is no text"
+    if isinstance(error, ImportError):
+        package = "PySocks" if error.name == "socks" else error.name
+        return f"it takes the Python package {package}, which is not installed beside the plugin"
     if isinstance(error, yaml.YAMLError):
         return f"it is no YAML ({error})"
     if isinstance(error, (*_NO_FILE, ValueError)):

@@ -9,6 +9,7 @@ import pty
 import ssl
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -297,6 +298,21 @@ def test_a_tokens_file_ends_with_a_line_break(tmp_path: Path) -> None:
     file = tmp_path / "kubeconfig"
     file.write_text(yaml.safe_dump(made))
     assert kubeconfig.find(file, None).authorization == "Bearer secret"
+
+
+def test_a_proxy_that_takes_another_package_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = api.kubeconfig(NOWHERE)
+    made["clusters"][0]["cluster"]["proxy-url"] = "socks5://127.0.0.1:1"
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(made))
+    monkeypatch.setitem(sys.modules, "socks", None)
+    monkeypatch.delitem(sys.modules, "urllib3.contrib.socks", raising=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ClusterError, match="takes the Python package PySocks, which"):
+            kubeconfig.find(file, None)
 
 
 class Usher(BaseHTTPRequestHandler):
