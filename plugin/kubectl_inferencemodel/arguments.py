@@ -87,6 +87,19 @@ def _name(text: str | None) -> str | None:
     return text
 
 
+def _given(text: str | None) -> str | None:
+    """Nothing for what is empty, such as a script's variable that nobody has set; as kubectl."""
+    return text or None
+
+
+def _namespace(text: str | None) -> str | None:
+    return _name(_given(text))
+
+
+def _file(path: Path | None) -> Path | None:
+    return None if path == Path() else path
+
+
 def _selector(text: str) -> str:
     if not text.isascii() or not text.isprintable():
         raise typer.BadParameter("a selector has labels in ASCII alone, such as team=vision")
@@ -114,11 +127,16 @@ Name = Annotated[
 ]
 Namespace = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", help="Default: the context's namespace.", callback=_name),
+    typer.Option(
+        "--namespace", "-n", help="Default: the context's namespace.", callback=_namespace
+    ),
 ]
-Context = Annotated[str | None, typer.Option(help="The kubeconfig's context to use.")]
+Context = Annotated[
+    str | None, typer.Option(help="The kubeconfig's context to use.", callback=_given)
+]
 Kubeconfig = Annotated[
-    Path | None, typer.Option(help="Default: KUBECONFIG, or ~/.kube/config; as with kubectl.")
+    Path | None,
+    typer.Option(help="Default: KUBECONFIG, or ~/.kube/config; as with kubectl.", callback=_file),
 ]
 Selector = Annotated[
     str,

@@ -555,3 +555,13 @@ def test_a_word_that_is_no_command_has_what_may_have_been_meant(shell: Any) -> N
     code, _, err = shell("verisons", "imagenet")
     assert code == 2
     assert "'versions'" in err
+
+
+@pytest.mark.parametrize("option", ["-n=", "--namespace=", "--context=", "--kubeconfig="])
+def test_an_option_with_nothing_is_as_if_it_were_left_out(
+    api: ApiServer, shell: Any, option: str
+) -> None:
+    """A script's variable that nobody has set; so it is with kubectl."""
+    words = ("-n", "") if option == "-n=" else (option,)
+    assert shell("list", *words) == shell("list")
+    assert api.requests[0] == api.requests[1]
