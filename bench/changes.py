@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bench.demo_model import DemoModel
-    from demo.load import Load
 
 _REST_SECONDS = 4.0
 """Between two changes, for the requests that notice none."""
@@ -42,6 +41,8 @@ _DRAINED_REST_SECONDS = 10.0
 """The same where a change takes three quarters of a minute."""
 _MEDIAN_SECONDS, _WORST_SECONDS = 3.0, 5.0
 """To reach: from the patch until each replica answers with the version before, alone."""
+_CHANGE_SECONDS = 120.0
+"""Within which a change is made, with the rest before it, or it is useless to go on."""
 _TOLD = 20
 """Of the requests that failed, so many are kept."""
 _P99_RATIO = 1.1
@@ -58,9 +59,11 @@ def run(rounds: int, rate: float, *, drain: bool) -> None:
         ClusterError: a part does not run.
     """
     model = demo_model.begin(rate, {"drain": True} if drain else None)
-    with Traffic(*loads(model.served, model.image, model.first, rate)) as traffic:
+    longest = rounds * (1 if drain else 2) * _CHANGE_SECONDS
+    found = loads(model.served, model.image, model.first, rate, longest=longest)
+    with Traffic(*found) as traffic:
         tell(traffic, model.image)
-        clock = _Clock(traffic.loads)
+        clock = _Clock(traffic)
         back = _roll_out(model, clock, rounds) if drain else _pin(model, clock, rounds)
     report(traffic)
     during, between = _p99(clock.during), _p99(clock.between)
@@ -102,8 +105,8 @@ def run(rounds: int, rate: float, *, drain: bool) -> None:
 class _Clock:
     """Times changes, and the requests that were answered during them and between them."""
 
-    def __init__(self, found: Sequence[Load]) -> None:
-        self._loads = found
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
         self.during: list[float] = []
         self.between: list[float] = []
         self.changes: list[float] = []
@@ -117,7 +120,11 @@ class _Clock:
         return "between changes"
 
     def time(self, change: Callable[[], float], rest: float) -> float:
-        """Rest, then make a change, which tells how many seconds it took."""
+        """Rest, then make a change, which tells how many seconds it took.
+
+        Raises:
+            LoadError: there are no requests that could notice it.
+        """
         marks = self._marks()
         time.sleep(rest)
         self.between += self._since(marks)
@@ -126,14 +133,17 @@ class _Clock:
         self._spans.append((begin, time.time()))
         self.during += self._since(marks)
         self.changes.append(seconds)
+        self._traffic.check()
         return seconds
 
     def _marks(self) -> list[int]:
-        return [len(load.seconds) for load in self._loads]
+        return [len(load.seconds) for load in self._traffic.loads]
 
     def _since(self, marks: Sequence[int]) -> list[float]:
         return [
-            s for load, mark in zip(self._loads, marks, strict=True) for s in load.seconds[mark:]
+            s
+            for load, mark in zip(self._traffic.loads, marks, strict=True)
+            for s in load.seconds[mark:]
         ]
 
 

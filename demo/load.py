@@ -194,6 +194,11 @@ class Traffic:
         except Exception as error:  # noqa: BLE001  raised again by check
             self._error = LoadError(f"{load.name}: {error or type(error).__name__}")
             self._stop.set()
+        else:
+            if not self._stop.is_set():
+                # What goes on in the block is tried by nobody any more.
+                self._error = LoadError(f"{load.name}: it was to end after {load.longest:.0f} s")
+                self._stop.set()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from demo import messages, photo
 from demo.cluster import reachable
 from demo.console import say, table
 from demo.errors import ClusterError, OutcomeError
-from demo.load import Exchange, Load, Traffic, grpc_predict, rest
+from demo.load import MAX_SECONDS, Exchange, Load, Traffic, grpc_predict, rest
 from demo.served import HOST, NAME, NAMESPACE
 
 if TYPE_CHECKING:
@@ -24,7 +24,14 @@ _CAT = 282
 _SCORE_TOLERANCE = 1e-3
 
 
-def loads(served: Served, image: bytes, first: Prediction, rate: float) -> list[Load]:
+def loads(
+    served: Served,
+    image: bytes,
+    first: Prediction,
+    rate: float,
+    *,
+    longest: float = MAX_SECONDS,
+) -> list[Load]:
     """One load through the Ingress, and one past it to the pods where they can be reached.
 
     Args:
@@ -32,6 +39,7 @@ def loads(served: Served, image: bytes, first: Prediction, rate: float) -> list[
         image: the photo.
         first: what version 1 sees in it.
         rate: requests a second of each load.
+        longest: seconds after which each ends by itself, which is an error.
     """
     label = first.classes[0]
 
@@ -52,13 +60,13 @@ def loads(served: Served, image: bytes, first: Prediction, rate: float) -> list[
     url = f"http://{served.cluster.ingress}/v1/models/{NAME}:predict"
     exchanges = [Exchange(photo.rest_body(image), which_photo)]
     exchanges += [Exchange(photo.label_body(_CAT), which_label)] * look_ups
-    found = [Load("REST through the Ingress", rest(url, exchanges, host=HOST), rate)]
+    found = [Load("REST through the Ingress", rest(url, exchanges, host=HOST), rate, longest)]
     target = _grpc_target(served)
     if target:
         exchanges = [Exchange(messages.photo_request(NAME, image), which_version)]
         exchanges += [Exchange(messages.label_request(NAME, _CAT), which_version)] * look_ups
         client = grpc_predict(target, exchanges, messages.PredictResponse)
-        found.append(Load("gRPC to the pods", client, rate))
+        found.append(Load("gRPC to the pods", client, rate, longest))
     return found
 
 

@@ -149,3 +149,12 @@ def test_a_client_that_can_not_start_is_an_error_of_the_block() -> None:
         Traffic(Load("test", client, 10)) as traffic,
     ):
         eventually(lambda: not traffic.running, what="its end", within=10, every=0.01)
+
+
+def test_traffic_that_ends_before_its_block_is_an_error_of_that() -> None:
+    async def send() -> str:
+        return "version 1"
+
+    load = Load("test", _client(send), 100, longest=0.1)
+    with pytest.raises(LoadError, match="it was to end after"), Traffic(load) as traffic:
+        eventually(lambda: not traffic.running, what="its end", within=10, every=0.01)
