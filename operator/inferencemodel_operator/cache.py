@@ -38,6 +38,13 @@ _KINDS: Final = {Pod: PODS.kind, ReplicaSet: REPLICA_SETS.kind}
 N = TypeVar("N")
 T = TypeVar("T")
 
+_WRITTEN: Final = {
+    # Each generation has a spec of its own, and reading one that is bad makes an error each time.
+    MODELS.kind: ("resource_version", "status", "model", "problem"),
+    PODS.kind: ("resource_version", "assignment", "attempt"),
+}
+"""What is different after a write of the operator's own, by kind."""
+
 
 class Cache:
     """The newest known view of every watched object. Not safe for threads; needs none."""
@@ -162,6 +169,24 @@ class Cache:
         self._address(entry)
         self.notify(entry)
         return entry
+
+    def take_answer(self, resource: Resource, obj: Mapping[str, Any], before: Model | Pod) -> bool:
+        """Take in the answer to a write of a status, or of what a pod is told to serve.
+
+        Args:
+            resource: the kind.
+            obj: the object as it is after the write.
+            before: what the write was decided by.
+
+        Returns:
+            Whether somebody else has changed it, too: the answer tells that before its watch does,
+            for which it is no news any more.
+        """
+        news = self.put(resource, obj)
+        if news is None:
+            return False
+        own = {field: getattr(before, field) for field in _WRITTEN[resource.kind]}
+        return bool(msgspec.structs.replace(news, **own) != before)
 
     def has_elsewhere(self, key: Key) -> bool:
         """Whether an InferenceModel that is not known has children that were not kept."""

@@ -559,8 +559,8 @@ class Reconciler:
         answer = await self._cluster.annotate(
             PODS, pod.namespace, pod.name, uid=pod.uid, annotations=telling.annotations
         )
-        if answer is not None:
-            self._cache.put(PODS, answer)
+        if answer is not None and self._cache.take_answer(PODS, answer, pod):
+            self._queue.add(pod.key)
 
     async def _ensure(self, model: Model, typed: InferenceModel, child: Manifest) -> str | None:
         if child["kind"] == DEPLOYMENTS.kind:
@@ -715,7 +715,8 @@ class Reconciler:
                 )
             raise
         self._status_refusals.forget(model.key)
-        self._cache.put(MODELS, answer)
+        if self._cache.take_answer(MODELS, answer, model):
+            self._queue.add(model.key)
         became = decode(answer.get("status") or {})
         memory.taken = None if became == after else (after, became)
         self._metrics.rollouts.changed(before.model.rollout, after.model.rollout, _now())

@@ -243,5 +243,5 @@ class RehearsalPods:
         answer = await self._cluster.annotate(
             PODS, pod.namespace, pod.name, uid=pod.uid, annotations=telling.annotations
         )
-        if answer is not None:
-            self._cache.put(PODS, answer)
+        if answer is not None and self._cache.take_answer(PODS, answer, pod):
+            self._later(pod.key, 0)

@@ -107,11 +107,11 @@ class Informer:
                 logger.info("%s: %s", self._resource.plural, error)
                 await self._back_off(error)
             except OperatorError as error:
+                if isinstance(error, NoRightError):
+                    self.answered.set()
                 if self._resource.optional:
                     # Who has a child of this kind is told so by its condition; others need none.
                     self.listed.set()
-                if isinstance(error, NoRightError):
-                    self.answered.set()
                     if isinstance(error, NotFoundError):
                         # Soon noticed by whoever looks which kinds there are.
                         await asyncio.sleep(LONGEST_BACKOFF)
