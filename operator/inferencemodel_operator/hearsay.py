@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from inferencemodel_operator import bounds
-from inferencemodel_operator.versions import AGAINST, ON_DISK
+from inferencemodel_operator.versions import AGAINST, ON_DISK, failed_objects, may_be_good
 from model_poller.status import SourceState
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ class HearsayWatch:
         if len(reports) <= AGAINST:
             self._since = {}
             return Hearsay()
-        bad = {(entry.version, entry.stored) for entry in quarantined}
-        known = {uid: _known(report, bad) for uid, report in reports.items()}
+        failed = failed_objects(quarantined)
+        known = {uid: _known(report, failed) for uid, report in reports.items()}
         counts = Counter(version for versions in known.values() for version in versions)
         single = {version for version, count in counts.items() if count == 1}
         tellers = {version: uid for uid, versions in known.items() for version in versions & single}
@@ -99,13 +99,12 @@ class HearsayWatch:
         return Hearsay(unfounded, min(later, default=None))
 
 
-def _known(report: PollerStatus, bad: set[tuple[int, str]]) -> frozenset[int]:
+def _known(report: PollerStatus, failed: Collection[tuple[int, str]]) -> frozenset[int]:
     """The versions that a pod tells of as there, in the bucket or on its disk."""
     return frozenset(
         v.version
         for v in report.versions
-        if (v.in_source or v.state in ON_DISK)
-        and {(v.version, v.tried), (v.version, v.fingerprint)} - bad
+        if (v.in_source or v.state in ON_DISK) and may_be_good(v, failed)
     )
 
 

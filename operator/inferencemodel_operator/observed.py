@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from inferencemodel_operator.versions import is_failing
+from inferencemodel_operator.versions import is_failing, is_unfinished
 from model_poller.status import SourceState, VersionReason, VersionState
 
 if TYPE_CHECKING:
@@ -203,7 +203,4 @@ def lacks(pod: Replica, target: int) -> bool:
     known = pod.version(target)
     if known is None or known.state is VersionState.QUARANTINED or is_failing(known):
         return True
-    if known.reason is VersionReason.QUARANTINED_ELSEWHERE:
-        return True
-    is_unfinished = known.state is VersionState.INCOMPLETE
-    return is_unfinished and known.reason is not VersionReason.UNSTABLE_LISTING
+    return known.reason is VersionReason.QUARANTINED_ELSEWHERE or is_unfinished(known)

@@ -221,14 +221,9 @@ def _there(
     *,
     all_known: bool,
 ) -> _There:
-    bad = {(entry.version, entry.stored) for entry in quarantined}
+    failed = failed_objects(quarantined)
     versions = [v for report in known for v in report.versions if v.version not in unfounded]
-    whole = frozenset(
-        v.version
-        for v in versions
-        # What is on a disk may be good and what is stored by now bad, or the other way about.
-        if v.state in COMPLETE and {(v.version, v.tried), (v.version, v.fingerprint)} - bad
-    )
+    whole = frozenset(v.version for v in versions if v.state in COMPLETE and may_be_good(v, failed))
     offered = frozenset(
         v.version
         for v in versions
@@ -237,11 +232,7 @@ def _there(
     on_the_way = frozenset(v.version for v in versions if v.state in _ON_THE_WAY)
     missing = on_the_way - {v.version for v in versions if v.state in COMPLETE - _ON_THE_WAY}
     failing = frozenset(v.version for v in versions if is_failing(v))
-    unfinished = frozenset(
-        v.version
-        for v in versions
-        if v.state is VersionState.INCOMPLETE and v.reason is not VersionReason.UNSTABLE_LISTING
-    )
+    unfinished = frozenset(v.version for v in versions if is_unfinished(v))
     coming = {v.version for v in versions if v.state in _ON_THE_WAY and not is_failing(v)}
     listed = all(report.source.state is SourceState.READY for report in known)
     return _There(
@@ -263,6 +254,28 @@ def _withdrawn(known: Iterable[PollerStatus]) -> frozenset[int]:
     if not stored:
         return frozenset()
     return frozenset().union(*disks) - frozenset.intersection(*disks) - stored
+
+
+def failed_objects(quarantined: Iterable[QuarantinedVersion]) -> set[tuple[int, str]]:
+    """Numbers and fingerprints of what failed."""
+    return {(entry.version, entry.stored) for entry in quarantined}
+
+
+def may_be_good(version: VersionStatus, failed: Collection[tuple[int, str]]) -> bool:
+    """Whether a pod tells of other objects under a number than those that failed.
+
+    What is on its disk may be good and what is stored by now bad, or the other way about.
+    """
+    told = (version.version, version.tried), (version.version, version.fingerprint)
+    return any(objects not in failed for objects in told)
+
+
+def is_unfinished(version: VersionStatus) -> bool:
+    """Whether a version lacks something in its source that may never come."""
+    return (
+        version.state is VersionState.INCOMPLETE
+        and version.reason is not VersionReason.UNSTABLE_LISTING
+    )
 
 
 def is_failing(version: VersionStatus) -> bool:

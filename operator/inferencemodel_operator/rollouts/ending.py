@@ -78,7 +78,7 @@ def goes_back(state: State, ongoing: RolloutRecord | None, goal: int) -> bool:
 
 def is_spoilt(state: State, version: int) -> bool:
     """Whether all that is stored of a version has failed."""
-    bad = {e.stored for e in state.goal.quarantined if e.version == version}
+    bad = state.failed(version)
     here = state.fleet.fingerprints(version).keys() or state.fleet.tried(version)
     return bool(bad) and here <= bad
 

@@ -230,14 +230,9 @@ def _is_about(state: State, ongoing: RolloutRecord, goal: int) -> bool:
     stored = state.fleet.fingerprints(goal)
     if not stored or not ongoing.fingerprint:
         return True
-    bad = _bad(state, goal)
+    bad = state.failed(goal)
     count = stored[ongoing.fingerprint]
     return count > 0 and all(n <= count for other, n in stored.items() if other not in bad)
-
-
-def _bad(state: State, version: int) -> set[str]:
-    """The fingerprints of what has failed under a number."""
-    return {entry.stored for entry in state.goal.quarantined if entry.version == version}
 
 
 def _stable(state: State, target: int | None, goal: int) -> int | None:
@@ -279,7 +274,7 @@ def _is_coming_back(state: State, target: int) -> bool:
 
 def _begin(state: State, ongoing: RolloutRecord | None, target: int, goal: int) -> RolloutRecord:
     stored = state.fleet.fingerprints(goal)
-    here = stored.keys() - _bad(state, goal) or stored.keys()
+    here = stored.keys() - state.failed(goal) or stored.keys()
     begun = RolloutRecord(
         version=goal,
         # What one replica alone tells may be nowhere.

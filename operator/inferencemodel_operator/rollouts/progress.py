@@ -85,10 +85,11 @@ def _refill(state: State, current: RolloutRecord, members: Sequence[Replica], wa
             )
             room = min(room, had or state.fleet.is_steady(members, current.version))
         chosen += choice(state.fleet, current, present, room)
-    if may_choose and not (state.seen.is_replacing or current.is_last_step):
+    stranded = state.stranded(current)
+    if may_choose and stranded and not (state.seen.is_replacing or current.is_last_step):
         told = {pod.uid for pod in chosen}
-        room = min(wanted, state.at_most_stranded(current, members), TOLD) - len(chosen)
-        chosen += choice(state.fleet, current, told, room, among=state.stranded(current))
+        room = min(wanted, state.at_most_with(current, members, stranded), TOLD) - len(chosen)
+        chosen += choice(state.fleet, current, told, room, among=stranded)
     if state.tells_all(current):
         # Nobody is chosen, but how often their servers had ended by now has to be known. What ends
         # that of one which doesn't serve isn't the version.

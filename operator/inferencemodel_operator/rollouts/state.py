@@ -24,7 +24,7 @@ from inferencemodel_operator.record import (
 )
 from inferencemodel_operator.rollouts.fleet import Fleet
 from inferencemodel_operator.rollouts.steps import count
-from inferencemodel_operator.versions import MOST
+from inferencemodel_operator.versions import MOST, failed_objects, may_be_good
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -217,10 +217,12 @@ class State:
             return 0
         return self._share(current, some)
 
-    def at_most_stranded(self, current: RolloutRecord, members: Sequence[Replica]) -> int:
+    def at_most_with(
+        self, current: RolloutRecord, members: Sequence[Replica], stranded: Collection[str]
+    ) -> int:
         """How many may have it by now if more of the stranded get it."""
         serving = {r.uid for r in self.replicas if r.ready}
-        return self._share(current, serving | {r.uid for r in members} | self.stranded(current))
+        return self._share(current, serving | {r.uid for r in members} | {*stranded})
 
     def _share(self, current: RolloutRecord, uids: Collection[str]) -> int:
         return count(current.steps[current.step - 1], len(uids), last=current.is_last_step)
@@ -284,9 +286,13 @@ class State:
     def is_passed_over(self, version: int) -> bool:
         """Whether pollers don't bring a version before they are told to serve it, as they do with
         the newest of those that they may fetch."""
-        bad = {(entry.version, entry.stored) for entry in self.goal.quarantined}
-        newer = self.fleet.newer(version)
-        return any({(v.version, v.tried), (v.version, v.fingerprint)} - bad for v in newer)
+        failed = failed_objects(self.goal.quarantined)
+        return any(may_be_good(newer, failed) for newer in self.fleet.newer(version))
+
+    def failed(self, version: int) -> set[str]:
+        """The fingerprints of what failed under a number."""
+        found = failed_objects(self.goal.quarantined)
+        return {fingerprint for number, fingerprint in found if number == version}
 
     def is_frozen(self) -> bool:
         """Whether rollouts are to stand still, which the status says then."""
