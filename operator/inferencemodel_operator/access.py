@@ -216,17 +216,13 @@ def _from_kubeconfig(path: Path | None) -> _Credentials:
         return None if found is None else str(found).rstrip()
 
     try:
-        found = kubeconfigs.existing(path)
-        contents = list(found.values())
-        name = kubeconfigs.current(contents)
+        chosen = kubeconfigs.chosen(path)
         kubernetes.config.load_kube_config(
             # Of several files, Kubernetes' client takes the context of the last one.
-            *(os.pathsep.join(found), name),
+            *(chosen.files, chosen.name),
             client_configuration=configuration,
         )
-        used = kubeconfigs.named(contents, "context", str(name))
-        user = kubeconfigs.named(contents, "user", str(used.get("user")))
-        impersonation = tuple(kubeconfigs.impersonation(user))
+        impersonation = chosen.impersonation
         token = header()
     except Exception as error:  # noqa: BLE001
         # The client takes a file's shape for granted, and what gives credentials raises anything.

@@ -8,6 +8,7 @@ something prevails.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -15,7 +16,7 @@ from urllib.parse import quote
 import yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
 _DEFAULT: Final = "~/.kube/config"
 _LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -40,26 +41,49 @@ def read(path: str) -> Any:
         return yaml.load(file, Loader=_LOADER)  # noqa: S506  # it is a safe one
 
 
-def existing(kubeconfig: Path | None) -> dict[str, Any]:
-    """What is in each file that is there and says something; raises what `read` does."""
+@dataclass(frozen=True)
+class Chosen:
+    """What is meant of the files that are there; their shape is taken for granted."""
+
+    contents: Mapping[str, Any]
+    """By path, of each that says something."""
+    name: str | None
+    """The context's; None where none is named."""
+
+    @property
+    def files(self) -> str:
+        """The paths, as KUBECONFIG has them."""
+        return os.pathsep.join(self.contents)
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """The context; empty where there is none of that name."""
+        return self._named("context", str(self.name))
+
+    @property
+    def impersonation(self) -> tuple[tuple[str, str], ...]:
+        """The headers by which its user acts as somebody else."""
+        return tuple(_impersonation(self._named("user", str(self.context.get("user")))))
+
+    def _named(self, kind: str, name: str) -> dict[str, Any]:
+        contents = self.contents.values()
+        items = (item for content in contents for item in content.get(f"{kind}s") or ())
+        return next((item.get(kind) or {} for item in items if item["name"] == name), {})
+
+
+def chosen(kubeconfig: Path | None, context: str | None = None) -> Chosen:
+    """What is meant where a file and a context are named, or none; raises what `read` does."""
     there = [path for path in paths(kubeconfig) if Path(path).expanduser().exists()]
-    contents = {path: read(path) for path in there}
-    return {path: content for path, content in contents.items() if content is not None}
+    every = {path: read(path) for path in there}
+    contents = {path: content for path, content in every.items() if content is not None}
+    if context is None:
+        names = (content.get("current-context") for content in contents.values())
+        context = next(filter(None, names), None)
+    return Chosen(contents, context)
 
 
-def current(contents: Sequence[Mapping[str, Any]]) -> str | None:
-    """The context that is meant where none is named."""
-    return next(filter(None, (content.get("current-context") for content in contents)), None)
-
-
-def named(contents: Sequence[Mapping[str, Any]], kind: str, name: str) -> dict[str, Any]:
-    """The context, cluster or user of a name; empty where there is none."""
-    items = (item for content in contents for item in content.get(f"{kind}s") or ())
-    return next((item.get(kind) or {} for item in items if item["name"] == name), {})
-
-
-def impersonation(user: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The headers by which a user acts as somebody else ("User impersonation" of Kubernetes)."""
+def _impersonation(user: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """As Kubernetes has it ("User impersonation")."""
     if user.get("as"):
         yield "Impersonate-User", str(user["as"])
     if user.get("as-uid"):

@@ -6,7 +6,6 @@ To import it takes longer than all else that a command does.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -65,19 +64,15 @@ def _load(kubeconfig: Path | None, context: str | None) -> tuple[Any, str, _Head
     complaints = _Complaints()
     logging.getLogger().addHandler(complaints)
     try:
-        found = kubeconfigs.existing(kubeconfig)
-        contents = list(found.values())
-        name = kubeconfigs.current(contents) if context is None else context
-        if contents and name is None:
+        chosen = kubeconfigs.chosen(kubeconfig, context)
+        if chosen.contents and chosen.name is None:
             raise kubernetes.config.ConfigException("it has no current-context; give a --context")
         kubernetes.config.load_kube_config(
             # Of several files, the client takes the context of the last one.
-            *(os.pathsep.join(found), name),
+            *(chosen.files, chosen.name),
             client_configuration=configuration,
         )
-        used = kubeconfigs.named(contents, "context", str(name))
-        user = kubeconfigs.named(contents, "user", str(used.get("user")))
-        namespace, impersonation = used.get("namespace"), tuple(kubeconfigs.impersonation(user))
+        namespace, impersonation = chosen.context.get("namespace"), chosen.impersonation
     except _NO_FILE:
         if kubeconfig is not None or context is not None or not _POD_NAMESPACE.exists():
             raise
